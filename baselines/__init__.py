@@ -1,0 +1,12 @@
+"""The methods that BiSM is compared with, one file each. Needs torch and ``bism`` alone."""
+
+from baselines.cd import CD
+from baselines.dsm import DSM
+from baselines.mdsm import MDSM
+from baselines.nce import NCE
+from baselines.pcd import PCD
+from baselines.sm import SM
+from baselines.ssm import SSM
+from baselines.vnce import VNCE
+
+__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE"]

@@ -1,0 +1,41 @@
+"""Contrastive divergence."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from bism.estimator import Estimator, Hyper
+from bism.hyperparameters import count
+from bism.rng import Rng
+from bism.sampling import gibbs, gibbs_noise
+from bism.state import Info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CD(Estimator):
+    """CD-k: the likelihood gradient with k sweeps of Gibbs sampling from the data in place of model samples.
+
+    The loss is mean F(v) - mean F(v_k), v_k fixed; as k grows its gradient tends to that of the negative
+    log-likelihood. Its value is not comparable with anything.
+    """
+
+    id: ClassVar[str] = "cd"
+    label: ClassVar[str] = "CD-{k}"
+    reference: ClassVar[str] = "Hinton 2002"
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
+
+    k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", tune=(1, 2, 5, 10, 20))
+
+    def unsupported(self, model: Any) -> str | None:
+        if model.latent is None:
+            return "it samples by Gibbs sweeps between v and h, and this model has no latent variables"
+        return super().unsupported(model)
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return gibbs_noise(model, batch_shape[0], self.k, rng)
+
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        fantasies = gibbs(params.model, batch, noise).detach()
+        return params.model.free_energy(batch).mean() - params.model.free_energy(fantasies).mean(), carry, {}

@@ -1,0 +1,52 @@
+"""Noise-contrastive estimation."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
+from bism.estimator import Estimator, Hyper
+from bism.hyperparameters import choice, count
+from bism.optimisers import Tree
+from bism.rng import Rng
+from bism.state import Info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NCE(Estimator):
+    """Noise-contrastive estimation: logistic regression between data and nu noise vectors for each.
+
+    log p(v) = -F(v) - c with the log normaliser c learnt; with G(v) = log p(v) - log(nu p_noise(v)) the loss is
+    mean softplus(-G(data)) + nu mean softplus(G(noise)) (Gutmann and Hyvärinen 2010, eq. 8-10).
+    """
+
+    id: ClassVar[str] = "nce"
+    label: ClassVar[str] = "NCE"
+    reference: ClassVar[str] = "Gutmann and Hyvärinen 2010"
+    needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+
+    nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
+    noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
+
+    def extra_parameters(self, rng: Rng) -> Tree:
+        return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
+
+    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        return fit_noise(self.noise_distribution, data)
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return rng.normal((self.nu * batch_shape[0], *batch_shape[1:]))
+
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        def log_odds(v: Tensor) -> Tensor:
+            log_p = -params.model.free_energy(v) - params.normaliser["c"]
+            return log_p - noise_log_prob(carry, v) - math.log(self.nu)
+
+        contrast = sample_noise(carry, noise)
+        value = softplus(-log_odds(batch)).mean() + self.nu * softplus(log_odds(contrast)).mean()
+        return value, carry, {"log_z": params.normaliser["c"]}

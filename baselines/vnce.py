@@ -1,0 +1,91 @@
+"""Variational noise-contrastive estimation."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
+from bism.bilevel import descend, log_ratio
+from bism.estimator import Hyper
+from bism.hyperparameters import choice, count
+from bism.methods import WithPosterior
+from bism.optimisers import Tree
+from bism.rng import Rng
+from bism.state import Info, State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VNCE(WithPosterior):
+    """Variational NCE: a lower bound of the NCE objective for models known by their energy alone.
+
+    With w(v, h) = p~(v, h) e^-c / (nu p_noise(v) q(h|v)), maximised is (Rhodes and Gutmann 2019, eq. 9)
+
+        E_data E_q [-log(1 + 1 / w(v, h))]  -  nu E_noise [log(1 + E_q w(v, h))],
+
+    the inner expectation of the second term over several particles. The posterior climbs the first term by K steps
+    with relaxed samples; then the model and c take one step with the posterior and its binary samples held fixed.
+    """
+
+    id: ClassVar[str] = "vnce"
+    label: ClassVar[str] = "VNCE"
+    reference: ClassVar[str] = "Rhodes and Gutmann 2019"
+
+    nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
+    noise_particles: int = count(5, "samples of h per noise vector", tune=(1, 2, 5, 10))
+    noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
+
+    def extra_parameters(self, rng: Rng) -> Tree:
+        return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
+
+    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        return fit_noise(self.noise_distribution, data)
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        size, latent = batch_shape[0], model.latent
+        return {"visible": rng.normal((self.nu * size, *batch_shape[1:])),
+                "inner": latent.noise(rng, (self.inner_steps, size)),
+                "data": latent.noise(rng, (size,)),
+                "particles": latent.noise(rng, (self.noise_particles, self.nu * size))}
+
+    def log_weight(self, params: Any, v: Tensor, h: Tensor, carry: dict[str, Tensor]) -> Tensor:
+        """log w(v, h), [batch]."""
+        return (log_ratio(params.model, params.posterior, v, h) - params.normaliser["c"]
+                - noise_log_prob(carry, v) - math.log(self.nu))
+
+    def lower_loss(self, params: Any, v: Tensor, noise: Tensor, carry: dict[str, Tensor], hyper: Hyper) -> Tensor:
+        """The negative of the bound's first term on a minibatch, with relaxed samples."""
+        h = params.posterior.sample(v, noise, hyper["temperature"])
+        return softplus(-self.log_weight(params, v, h, carry)).mean()
+
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        """The negative of the bound on a minibatch, at the given posterior."""
+        h = params.posterior.sample_hard(batch, noise["data"])
+        data_term = softplus(-self.log_weight(params, batch, h, carry)).mean()
+        contrast = sample_noise(carry, noise["visible"])
+        weights = torch.stack([self.log_weight(params, contrast, params.posterior.sample_hard(contrast, particle), carry)
+                               for particle in noise["particles"]])
+        mean_weight = weights.logsumexp(0) - math.log(self.noise_particles)
+        return data_term + self.nu * softplus(mean_weight).mean(), carry, {"log_z": params.normaliser["c"]}
+
+    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
+        """K steps on the posterior, then one on the model and c."""
+        batch, model = batches[0], {part: state.params[part] for part in ("model", "normaliser")}
+
+        def lower(posterior: Tree, h_noise: Tensor) -> Tensor:
+            return self.lower_loss(state.bind({**model, "posterior": posterior}), batch, h_noise, state.carry, hyper)
+
+        def upper(at: Tree) -> tuple[Tensor, Info]:
+            value, _, info = self.loss(state.bind({**at, "posterior": phi}), batch, noise, state.carry, hyper)
+            return value, info
+
+        phi, optimiser = descend(lower, state.params["posterior"], state.optimiser["lower"], noise["inner"],
+                                 self.lower_update(hyper))
+        gradient, (value, info) = torch.func.grad_and_value(upper, has_aux=True)(model)
+        model, moments = self.update_adam(gradient, model, state.optimiser["upper"], hyper)
+        return (state.replace(params={**model, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
+                {"objective": value, **info})

@@ -1,0 +1,81 @@
+"""The two levels of BiSM: the lower level's divergences, eq. (10) and (11), and Algorithm 1's gradient, eq. (12)-(14)."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value
+
+from bism.optimisers import Tree, Update
+
+Model = Any  # has energy(v, h)
+Posterior = Any  # has sample(v, noise, temperature) and log_prob(h, v)
+LowerLevel = Callable[[Tree, Tree, Any], Tensor]  # (theta, phi, noise) -> scalar
+
+
+def kl_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+    """KL(q(h|v) || p(h|v)) up to log p(v), eq. (10), from k particles: per example, [batch].
+
+    -log 1/k sum_i p~(v, h_i) / q(h_i|v), h_i ~ q(.|v): the importance-weighted bound of Burda et al. 2015, of which
+    k = 1 is eq. (10).
+
+    Args:
+        noise: [k, batch, m].
+    """
+    log_weights = torch.stack([log_ratio(model, posterior, v, posterior.sample(v, particle, temperature))
+                               for particle in noise])
+    return math.log(len(noise)) - log_weights.logsumexp(0) if len(noise) > 1 else -log_weights[0]
+
+
+def fisher_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor,
+                      temperature: Tensor | float) -> Tensor:
+    """Fisher divergence of the posteriors, eq. (11), averaged over k particles: per example, [batch].
+
+    1/2 E_q ||grad_h log q(h|v) - grad_h log p~(v, h)||^2, for continuous h.
+
+    Args:
+        noise: [k, batch, m].
+    """
+    values = []
+    for particle in noise:
+        h = posterior.sample(v, particle, temperature)
+        difference = grad(lambda x: log_ratio(model, posterior, v, x).sum())(h)
+        values.append(0.5 * difference.square().sum(-1))
+    return torch.stack(values).mean(0)
+
+
+DIVERGENCES = {"kl": kl_divergence, "fisher": fisher_divergence}
+
+
+def log_ratio(model: Model, posterior: Posterior, v: Tensor, h: Tensor) -> Tensor:
+    """log p~(v, h) - log q(h|v), [batch]: the log-density that eq. (8) puts in place of log p(v)."""
+    return -model.energy(v, h) - posterior.log_prob(h, v)
+
+
+def descend(lower: Callable[[Tree, Any], Tensor], phi: Tree, optimiser: Tree, noises: Iterable[Any],
+            update: Update) -> tuple[Tree, Tree]:
+    """One step on ``lower(phi, noise)`` for each element of ``noises``, eq. (12).
+
+    A pure function: called inside a function of theta it is the unrolled recursion (13), differentiable through the
+    optimiser's running state.
+    """
+    for noise in noises:
+        phi, optimiser = update(grad(lower)(phi, noise), phi, optimiser)
+    return phi, optimiser
+
+
+def hypergradient(upper: Callable[[Tree, Tree], Tensor], lower: LowerLevel, theta: Tree, phi: Tree, optimiser: Tree,
+                  noises: Iterable[Any], update: Update) -> tuple[Tree, Tensor]:
+    """Gradient and value in theta of upper(theta, phi^N(theta)), eq. (14), N = number of ``noises``.
+
+    phi^N follows from phi^0 = ``phi`` by N steps of the lower level at theta, eq. (13); phi^0 and the optimiser's
+    state are constants. With N = 0 the second term of (14) drops out.
+    """
+
+    def surrogate(at: Tree) -> Tensor:
+        unrolled, _ = descend(lambda p, noise: lower(at, p, noise), phi, optimiser, noises, update)
+        return upper(at, unrolled)
+
+    return grad_and_value(surrogate)(theta)

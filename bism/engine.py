@@ -1,0 +1,271 @@
+"""The one training loop: an estimator's ``step`` mapped over seeds, compiled where the run is long enough to pay.
+
+The noise and the minibatches of step t for seed s are a pure function of (s, t), so a seed trained alone or among
+others, or after a resume, gets the same numbers. A seed whose state becomes non-finite is frozen as it was and marked
+with its step; the others do not notice.
+"""
+
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bism.errors import InputError
+from bism.fitted import Fitted
+from bism.rng import CountingRng, Rng, TapeRng, generator
+from bism.state import State
+
+if TYPE_CHECKING:
+    from bism.estimator import Estimator
+
+Tree = Any
+_BLOCK_BYTES = 1 << 23  # random numbers and minibatches are drawn for about this many bytes of steps at once, per seed
+_LONGEST_BLOCK = 256
+_COMPILE_PAYS = 5_000  # steps; compiling takes as long as one to three thousand uncompiled steps
+
+
+def pays(steps: int) -> bool:
+    """Whether a run of this many steps is worth compiling."""
+    return steps >= _COMPILE_PAYS
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """What some consecutive steps consume, stacked [seeds, steps, ...]: minibatches and the tapes of their noise."""
+
+    batches: Tensor
+    uniforms: Tensor
+    normals: Tensor
+
+    def at(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The part of one step."""
+        return self.batches[:, index], self.uniforms[:, index], self.normals[:, index]
+
+
+class Trainer:
+    """Trains one configuration for several seeds side by side and can stop and go on at any step.
+
+    Args: as ``Estimator.fit``.
+
+    Attributes:
+        seeds: the seeds, in the order of the stacked tensors' first axis.
+        step: iterations done.
+        train_seconds: time spent in training alone: no compilation, evaluation or logging.
+        compile_seconds: time spent compiling.
+        compiled: whether the step runs compiled.
+    """
+
+    def __init__(self, estimator: "Estimator", model: nn.Module, data: Tensor, *, seeds: Sequence[int],
+                 batch_size: int = 100, posterior: nn.Module | None = None, device: str = "cpu",
+                 dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
+        self.seeds = check_seeds(seeds)
+        check_model(estimator, model)
+        check_data(data, model)
+        if not 1 <= batch_size:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        self.estimator, self.model, self.batch_size = estimator, model, batch_size
+        self.device, self.dtype, self.posterior = torch.device(device), dtype, posterior
+        self.data = data.to(device=self.device, dtype=dtype)
+        self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
+        states = [estimator.init(model, self.data, Rng(generator(seed, 0, "initial state", self.device), dtype),
+                                 batch_size=batch_size, posterior=posterior) for seed in self.seeds]
+        self._template = states[0]
+        self._tensors: Tree = tree_map(lambda *x: torch.stack(x), *[_initial_tensors(state) for state in states])
+        self._hyper = {name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
+                       for name, value in estimator.hyper.items()}
+        self._reported = 0
+        self._count_noise()
+        self._mapped = vmap(self._one_seed)
+        self._advance: Any = self._mapped
+        if compile:
+            self._compile()
+
+    def _noise(self, rng: Rng) -> Any:
+        return self.estimator.noise(self._template.bind().model, (self.batch_size, *self.data.shape[1:]), rng)
+
+    def _count_noise(self) -> None:
+        """Sets the lengths of one step's tapes, and of a block of steps: a function of the configuration alone."""
+        counting = CountingRng(self.dtype, self.device)
+        self._noise(counting)
+        self._tape_lengths = counting.uniform_count, counting.normal_count
+        batch = self.estimator.minibatches * self.batch_size * math.prod(self.data.shape[1:])
+        size = self.data.element_size() * (batch + sum(self._tape_lengths))
+        self._block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
+
+    def _one_seed(self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor,
+                  hyper: dict[str, Tensor]) -> tuple[Tree, Tree]:
+        """One step of one seed: its noise, ``Estimator.step``, and the freeze of a seed that diverges."""
+        state = self._template.replace(**tensors["state"])
+        after, info = self.estimator.step(state, batches, self._noise(TapeRng(uniforms, normals)), hyper)
+        new = _numbers(after)
+        probe = info["objective"] + sum(leaf.sum() for leaf in tree_leaves(new))
+        going = (tensors["diverged_at"] < 0) & probe.isfinite()
+        frozen = tree_map(lambda x, old: torch.where(going, x, old), new, tensors["state"])
+        diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
+        total = tensors["objective_sum"] + torch.where(going, info["objective"], 0.0)
+        return {"state": frozen, "step": tensors["step"] + 1, "diverged_at": diverged_at, "objective_sum": total}, info
+
+    def _compile(self) -> None:
+        """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
+        started = time.perf_counter()
+        options = {"cpp_wrapper": True} if self.device.type == "cpu" else {}  # one source file: compiles faster
+        advance = torch.compile(self._mapped, fullgraph=True, dynamic=False, options=options)
+        try:
+            advance(self._tensors, *self._draw(self.data, 0, "training").at(0), self._hyper)
+        except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)
+        else:
+            self._advance, self.compiled = advance, True
+        self.compile_seconds = time.perf_counter() - started
+
+    def _draw(self, data: Tensor, index: int, purpose: str) -> Block:
+        """Block number ``index``: minibatches of ``data`` drawn with replacement, and the tapes."""
+        steps, device, dtype = self._block_steps, self.device, self.dtype
+        parts = []
+        for seed in self.seeds:
+            source = generator(seed, index, purpose, device)
+            shape = (steps, self.estimator.minibatches, self.batch_size)
+            parts.append((torch.randint(len(data), shape, generator=source, device=device),
+                          *[torch.rand((steps, self._tape_lengths[0]), generator=source, dtype=dtype, device=device),
+                            torch.randn((steps, self._tape_lengths[1]), generator=source, dtype=dtype, device=device)]))
+        indices, uniforms, normals = (torch.stack(part) for part in zip(*parts, strict=True))
+        return Block(data[indices], uniforms, normals)
+
+    def run(self, steps: int) -> None:
+        """Trains for ``steps`` more iterations."""
+        started = time.perf_counter()
+        end = self.step + steps
+        while self.step < end:
+            index, offset = divmod(self.step, self._block_steps)
+            block = self._draw(self.data, index, "training")
+            stop = min(self._block_steps, offset + end - self.step)
+            for position in range(offset, stop):
+                self._tensors, _ = self._advance(self._tensors, *block.at(position), self._hyper)
+            self.step += stop - offset
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.train_seconds += time.perf_counter() - started
+
+    def mean_objective(self) -> Tensor:
+        """The estimator's own objective averaged over the steps since the last call, [seeds] (not a number if none)."""
+        since = self.step - self._reported
+        mean = self._tensors["objective_sum"] / since if since else torch.full_like(self._hyper["lr"], math.nan)
+        self._tensors = {**self._tensors, "objective_sum": torch.zeros_like(self._tensors["objective_sum"])}
+        self._reported = self.step
+        return mean
+
+    def objective_on(self, data: Tensor, batches: int = 10) -> Tensor:
+        """The estimator's own objective on minibatches of other data, [seeds]; nothing is trained.
+
+        The same minibatches and noise at every call, so that a curve of it is smooth.
+        """
+        block = self._draw(data.to(device=self.device, dtype=self.dtype), 0, "validation")
+        values = [self._advance(self._tensors, *block.at(i), self._hyper)[1]["objective"]
+                  for i in range(min(batches, self._block_steps))]
+        return torch.stack(values).mean(0)
+
+    @property
+    def diverged_at(self) -> list[int | None]:
+        """For each seed the step at which it became non-finite, or None."""
+        return [int(step) if step >= 0 else None for step in self._tensors["diverged_at"]]
+
+    def fitted(self) -> Fitted:
+        """The trained models as they are now; training on does not change them."""
+        return Fitted(self.estimator, self.model, self._template, self._tensors["state"], self.seeds, self.step,
+                      self.diverged_at, self.checkpoint())
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Everything needed to go on, as plain containers of tensors and numbers."""
+        return {"estimator": self.estimator.id, "hyper": {k: v for k, v in vars(self.estimator).items()},
+                "seeds": list(self.seeds), "batch_size": self.batch_size, "step": self.step,
+                "train_seconds": self.train_seconds, "reported": self._reported, "tensors": self._tensors}
+
+    def save(self, path: Path | str) -> None:
+        """Writes the checkpoint, whole or not at all."""
+        self.fitted().save(path)
+
+    def load(self, path: Path | str) -> None:
+        """Goes on from a checkpoint of the same estimator, hyper-parameters, seeds and batch size.
+
+        Raises:
+            InputError: the file is no checkpoint, or one of another configuration.
+        """
+        saved = load_checkpoint(path)
+        own = self.checkpoint()
+        for key in ("estimator", "hyper", "seeds", "batch_size"):
+            if saved[key] != own[key]:
+                raise InputError(f"{path}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
+        self._tensors = tree_map(lambda x: x.to(self.device), saved["tensors"])
+        self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
+
+
+def _numbers(state: State) -> Tree:
+    return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
+
+
+def _initial_tensors(state: State) -> Tree:
+    parameter = tree_leaves(state.params)[0]
+    zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
+    return {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """The content of a checkpoint file; tensors and plain containers only, no pickled code.
+
+    Raises:
+        InputError: missing, truncated or not a checkpoint.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        content["tensors"]["state"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch.load raises a dozen kinds for damaged files
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    return content
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Distinct non-negative integers, at least one."""
+    chosen = tuple(seeds)
+    if not chosen or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in chosen):
+        raise InputError(f"seeds must be one or more integers >= 0, got {list(chosen)}")
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"seeds must be distinct, got {list(chosen)}")
+    return chosen
+
+
+def check_model(estimator: "Estimator", model: Any) -> None:
+    """An energy model that ``estimator`` can train."""
+    lacking = [name for name in ("visible_shape", "latent", "energy") if not hasattr(model, name)]
+    if not isinstance(model, nn.Module) or lacking:
+        raise InputError(f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
+                         f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}")
+    reason = estimator.unsupported(model)
+    if reason:
+        raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
+
+
+def check_data(data: Any, model: Any, name: str = "data") -> None:
+    """Floating-point vectors [n, *visible_shape], all finite."""
+    shape = tuple(model.visible_shape)
+    if not isinstance(data, Tensor):
+        raise InputError(f"{name} must be a torch.Tensor, got {type(data).__name__}: torch.as_tensor converts arrays")
+    if tuple(data.shape[1:]) != shape or not len(data):
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"{name} must have shape [n, {wanted}] for this model, got {list(data.shape)}")
+    if not data.is_floating_point():
+        raise InputError(f"{name} must be floating point, got {data.dtype}: {name}.float() converts it")
+    finite = data.isfinite().flatten(1).all(1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise InputError(f"{name} must be finite, row {row} has NaN or infinity ({int((~finite).sum())} rows in all)")

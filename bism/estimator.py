@@ -1,0 +1,160 @@
+"""What an estimator is: hyper-parameters and pure functions, written for one seed."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value
+
+from bism import engine
+from bism.errors import InputError
+from bism.fitted import Fitted
+from bism.functional import Methods
+from bism.hyperparameters import Range, number, specs, validate
+from bism.optimisers import Tree, adam_init, adam_update
+from bism.rng import Rng
+from bism.state import Info, State, initial_parameters
+
+Hyper = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimator(ABC):
+    """A way to train an energy-based model. The fields are its hyper-parameters and nothing else.
+
+    Subclasses are frozen dataclasses with ``id`` (in files and on the command line), ``label`` (in figures; may name
+    hyper-parameters, as in "CD-{k}") and ``reference``. Most write ``loss`` and ``noise`` alone; the default ``step``
+    is one Adam step on the gradient of ``loss``. All functions are pure and written for one seed: the engine maps
+    them over seeds and compiles them, so they branch on hyper-parameters but never on tensors.
+
+    ``hyper`` carries the continuous hyper-parameters as tensors, by name; in the functions below use ``hyper["lr"]``,
+    not ``self.lr``.
+    """
+
+    id: ClassVar[str]
+    label: ClassVar[str]
+    reference: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
+
+    lr: float = number(1e-3, "learning rate of the model, Adam", symbol="β", tune=Range(1e-4, 1e-1, log=True))
+    beta1: float = number(0.9, "decay of Adam's first moment", minimum=0.0, below=1.0)
+    beta2: float = number(0.95, "decay of Adam's second moment", minimum=0.0, below=1.0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def name(self) -> str:
+        """The label with this instance's hyper-parameters: "BiDSM-5"."""
+        return self.label.format(**dataclasses.asdict(self))
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The continuous hyper-parameters, which ``step`` gets as tensors."""
+        return {name: getattr(self, name) for name, spec in specs(self).items() if spec.continuous}
+
+    @classmethod
+    def search_space(cls) -> dict[str, Range | Sequence[Any]]:
+        """Where tuning looks, by hyper-parameter."""
+        return {name: spec.tune for name, spec in specs(cls).items() if spec.tune is not None}
+
+    def unsupported(self, model: Any) -> str | None:
+        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks."""
+        lacking = [name for name in self.needs if not hasattr(model, name)]
+        if lacking:
+            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {type(model).__name__} lacks"
+        return None
+
+    @property
+    def minibatches(self) -> int:
+        """How many minibatches one step uses."""
+        return 1
+
+    def modules(self, model: nn.Module, posterior: nn.Module | None) -> dict[str, nn.Module]:
+        """The trained modules by part; ``posterior`` is for methods that have one."""
+        return {"model": model}
+
+    def init(self, model: nn.Module, data: Tensor, rng: Rng, *, batch_size: int = 100,
+             posterior: nn.Module | None = None) -> State:
+        """The initial state of one seed.
+
+        Args:
+            data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
+        """
+        modules = self.modules(model, posterior)
+        params: Tree = {name: initial_parameters(module, rng) for name, module in modules.items()}
+        params |= self.extra_parameters(rng)
+        return State({name: Methods(module) for name, module in modules.items()}, params,
+                     self.init_optimiser(params), self.init_carry(data, batch_size, rng))
+
+    def extra_parameters(self, rng: Rng) -> Tree:
+        """Parameters beside the modules', as {part: {name: tensor}}."""
+        return {}
+
+    def init_optimiser(self, params: Tree) -> Tree:
+        """The optimisers' state at the start."""
+        return adam_init(params)
+
+    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        """What the method carries from step to step, at the start."""
+        return {}
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        """Everything random in one step; ``batch_shape`` is (batch, *visible_shape)."""
+        return {}
+
+    @abstractmethod
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        """The objective on a minibatch, the next carry, and figures worth logging.
+
+        Args:
+            params: the parts with their parameters: ``params.model.free_energy(v)``.
+            batch: [batch, *visible_shape].
+        """
+
+    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
+        """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported."""
+
+        def objective(params: Tree) -> tuple[Tensor, Any]:
+            value, carry, info = self.loss(state.bind(params), batches[0], noise, state.carry, hyper)
+            return value, (carry, info)
+
+        gradient, (value, (carry, info)) = grad_and_value(objective, has_aux=True)(state.params)
+        params, optimiser = self.update_adam(gradient, state.params, state.optimiser, hyper)
+        return state.replace(params=params, optimiser=optimiser, carry=carry), {"objective": value, **info}
+
+    def update_adam(self, gradient: Tree, params: Tree, optimiser: Tree, hyper: Hyper) -> tuple[Tree, Tree]:
+        """Adam on the upper level, eq. (15), with this estimator's learning rate and decays."""
+        return adam_update(gradient, params, optimiser, hyper["lr"], betas=(hyper["beta1"], hyper["beta2"]))
+
+    @final
+    def fit(self, model: nn.Module, data: Tensor, *, seeds: Sequence[int] = (0,), steps: int = 10_000,
+            batch_size: int = 100, posterior: nn.Module | None = None, device: str = "cpu",
+            dtype: torch.dtype = torch.float32, compile: bool | None = None,
+            resume: Path | str | None = None) -> Fitted:
+        """Trains ``model`` on ``data`` once for every seed, all seeds side by side.
+
+        Args:
+            model: an energy model (see ``EnergyModel``); it is read, not changed.
+            data: [n, *visible_shape], floating point, finite.
+            steps: iterations in all; with ``resume``, those of the checkpoint included.
+            posterior: q(h|v) for the methods that have one; by default the one that fits the latent's kind.
+            compile: True, False, or None for when the run is long enough to pay for it.
+            resume: a checkpoint written by ``Fitted.save``.
+
+        Raises:
+            InputError: unsupported model, or data of the wrong shape, type or value.
+        """
+        trainer = engine.Trainer(self, model, data, seeds=seeds, batch_size=batch_size, posterior=posterior,
+                                 device=device, dtype=dtype, compile=engine.pays(steps) if compile is None else compile)
+        if resume is not None:
+            trainer.load(resume)
+        if steps < trainer.step:
+            raise InputError(f"steps must be at least the checkpoint's {trainer.step}, got {steps}")
+        trainer.run(steps - trainer.step)
+        return trainer.fitted()

@@ -1,0 +1,115 @@
+"""What training returns: models of all seeds, ready to be asked."""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from bism.errors import InputError
+from bism.likelihood import fisher_divergence, log_likelihood, log_partition
+from bism.objectives import score
+from bism.rng import Rng, generator
+from bism.sampling import gibbs, gibbs_noise
+from bism.state import State
+
+if TYPE_CHECKING:
+    from bism.estimator import Estimator
+
+
+class Fitted:
+    """The models of all seeds after ``step`` iterations.
+
+    Methods that take ``v`` [batch, *visible_shape] return one row per seed, in the order of ``seeds``.
+
+    Attributes:
+        estimator, seeds, step: what was trained, and how far.
+        diverged_at: for each seed the step at which it became non-finite and was frozen, or None.
+    """
+
+    def __init__(self, estimator: "Estimator", model: nn.Module, template: State, tensors: Any, seeds: Sequence[int],
+                 step: int, diverged_at: list[int | None], checkpoint: dict[str, Any]) -> None:
+        self.estimator, self.seeds, self.step, self.diverged_at = estimator, tuple(seeds), step, diverged_at
+        self._model, self._template, self._tensors, self._checkpoint = model, template, tensors, checkpoint
+
+    def _index(self, seed: int) -> int:
+        if seed not in self.seeds:
+            raise InputError(f"seed {seed} was not trained; these were: {', '.join(map(str, self.seeds))}")
+        return self.seeds.index(seed)
+
+    def _part(self, name: str, module: nn.Module, seed: int) -> Any:
+        index = self._index(seed)
+        part = copy.deepcopy(module)
+        tensors = {key: value[index].detach().clone() for key, value in self._tensors["params"][name].items()}
+        example = next(iter(tensors.values()))
+        part.to(dtype=example.dtype, device=example.device).load_state_dict(tensors, strict=False)
+        return part.requires_grad_(False)
+
+    def model(self, seed: int) -> Any:
+        """A copy of the model with one seed's parameters."""
+        return self._part("model", self._model, seed)
+
+    def posterior(self, seed: int) -> Any:
+        """A copy of the posterior q(h|v) with one seed's parameters.
+
+        Raises:
+            InputError: the estimator has none.
+        """
+        if "posterior" not in self._tensors["params"]:
+            raise InputError(f"{self.estimator.id} trains no posterior")
+        return self._part("posterior", self._template.modules["posterior"].module, seed)
+
+    def parameters(self, seed: int) -> dict[str, dict[str, Tensor]]:
+        """One seed's parameters by part and name, those of no module (NCE's normaliser) included."""
+        index = self._index(seed)
+        chosen: dict[str, dict[str, Tensor]] = tree_map(lambda x: x[index].detach().clone(), self._tensors["params"])
+        return chosen
+
+    def _stacked(self, function: Any) -> Tensor:
+        return torch.stack([function(self.model(seed)) for seed in self.seeds])
+
+    def energy(self, v: Tensor) -> Tensor:
+        """Free energy F(v), -log of the unnormalised density, [seeds, batch]."""
+        return self._stacked(lambda model: model.free_energy(v))
+
+    def score(self, v: Tensor) -> Tensor:
+        """Gradient of log p(v), [seeds, batch, *visible_shape]."""
+        return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
+
+    def log_partition(self) -> Tensor:
+        """log Z of each seed, exact, [seeds]."""
+        return self._stacked(lambda model: torch.tensor(log_partition(model), dtype=torch.float64))
+
+    def log_likelihood(self, v: Tensor) -> Tensor:
+        """Normalised log p(v) in nats, exact, [seeds, batch]."""
+        return self._stacked(lambda model: log_likelihood(model, v))
+
+    def fisher_divergence(self, v: Tensor) -> Tensor:
+        """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""
+        return self._stacked(lambda model: fisher_divergence(model, v))
+
+    def sample(self, start: Tensor, sweeps: int = 1000) -> Tensor:
+        """Gibbs samples after ``sweeps`` sweeps from ``start`` [batch, *visible_shape]: [seeds, batch, *visible_shape].
+
+        Raises:
+            InputError: the model has no conditionals to sample from.
+        """
+        if not (hasattr(self._model, "sample_hidden") and hasattr(self._model, "sample_visible")):
+            raise InputError(f"{type(self._model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
+        chains = []
+        for seed in self.seeds:
+            model, v, rng = self.model(seed), start, Rng(generator(seed, 0, "samples", start.device), start.dtype)
+            for _ in range(sweeps):
+                v = gibbs(model, v, gibbs_noise(model, len(start), 1, rng))
+            chains.append(v)
+        return torch.stack(chains)
+
+    def save(self, path: Path | str) -> None:
+        """Writes the checkpoint, from which ``Estimator.fit(..., resume=path)`` goes on; whole or not at all."""
+        partial = Path(f"{path}.partial")
+        torch.save(self._checkpoint, partial)
+        os.replace(partial, path)

@@ -1,0 +1,112 @@
+"""Hyper-parameters as dataclass fields that say what they are.
+
+One declaration serves the constructor, validation, ``--set`` and suite files, ``benchmark list``, MLflow's parameters
+and the search space of tuning.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bism.errors import InputError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Where tuning looks for a number; ``log`` for a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a hyper-parameter means and which values it can have.
+
+    ``continuous`` ones may vary along the mapped axis of one compiled program; the others fix its structure.
+    """
+
+    help: str
+    symbol: str | None = None
+    continuous: bool = False
+    minimum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: Sequence[Any] | None = None
+    tune: Range | Sequence[Any] | None = None
+
+    def problem(self, value: Any, kind: type) -> str | None:
+        """Why ``value`` is not acceptable, or None."""
+        if self.choices is not None and value not in self.choices:
+            return f"must be one of {', '.join(map(str, self.choices))}"
+        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            return f"must be {'an integer' if kind is int else 'a number'}"
+        if kind is int and not isinstance(value, int):
+            return "must be an integer"
+        if kind in (bool, str) and not isinstance(value, kind):
+            return "must be true or false" if kind is bool else "must be a text"
+        if kind is float and not math.isfinite(value):
+            return "must be finite"
+        if self.minimum is not None and value < self.minimum:
+            return f"must be at least {self.minimum}"
+        if self.above is not None and value <= self.above:
+            return f"must be greater than {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"must be less than {self.below}"
+        return None
+
+
+def number(default: float, help: str, *, symbol: str | None = None, above: float | None = 0.0,
+           minimum: float | None = None, below: float | None = None, tune: Range | None = None) -> Any:
+    """A continuous hyper-parameter, positive unless told otherwise."""
+    spec = Spec(help, symbol, True, minimum, None if minimum is not None else above, below, None, tune)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def count(default: int, help: str, *, symbol: str | None = None, minimum: int = 1,
+          tune: Range | Sequence[int] | None = None) -> Any:
+    """An integer that fixes the structure of the computation."""
+    return dataclasses.field(default=default, metadata={"spec": Spec(help, symbol, minimum=minimum, tune=tune)})
+
+
+def choice(default: str, choices: Sequence[str], help: str, *, tune: bool = False) -> Any:
+    """One of a few named variants."""
+    spec = Spec(help, choices=tuple(choices), tune=tuple(choices) if tune else None)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def specs(estimator: Any) -> dict[str, Spec]:
+    """The declared hyper-parameters of an estimator or its class, by name."""
+    return {f.name: f.metadata["spec"] for f in dataclasses.fields(estimator) if "spec" in f.metadata}
+
+
+def resolve(estimator: Any, name: str) -> str:
+    """The spelled-out name of a hyper-parameter given by its name or its symbol (``K`` is ``inner_steps``).
+
+    Raises:
+        InputError: there is no such hyper-parameter.
+    """
+    known = specs(estimator)
+    by_symbol = {spec.symbol: key for key, spec in known.items() if spec.symbol}
+    if name in known or name in by_symbol:
+        return by_symbol.get(name, name)
+    raise InputError(f"{estimator.id} has no hyper-parameter '{name}': {nearest(name, known)}")
+
+
+def validate(estimator: Any) -> None:
+    """Checks every field against its declaration; integers given for floats become floats.
+
+    Raises:
+        InputError: naming the estimator, the hyper-parameter, what it got and what it needs.
+    """
+    for field in dataclasses.fields(estimator):
+        if "spec" not in field.metadata:
+            continue
+        value, spec, kind = getattr(estimator, field.name), field.metadata["spec"], type(field.default)
+        problem = spec.problem(value, kind)
+        if problem:
+            raise InputError(f"{estimator.id}: {field.name} {problem}, got {value!r}")
+        if kind is float:
+            object.__setattr__(estimator, field.name, float(value))

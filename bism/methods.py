@@ -1,0 +1,152 @@
+"""Bi-level score matching: Algorithm 1 of the paper, and BiSSM, BiDSM and BiMDSM."""
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from bism.bilevel import DIVERGENCES, descend, hypergradient, log_ratio
+from bism.estimator import Estimator, Hyper
+from bism.hyperparameters import Range, choice, count, number
+from bism.optimisers import Tree, Update, adam_init, adam_update, sgd_init, sgd_update
+from bism.posteriors import default_posterior
+from bism.rng import Rng
+from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
+from bism.state import Info, State
+from bism.variables import Bernoulli
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithPosterior(Estimator):
+    """Estimators that train a variational posterior q(h|v; phi) beside the model, by some steps of its own."""
+
+    inner_steps: int = count(5, "steps on the posterior before each step on the model", symbol="K", minimum=0,
+                             tune=Range(0, 20))
+    lr_posterior: float = number(1e-3, "learning rate of the posterior", symbol="α", tune=Range(1e-4, 1e-1, log=True))
+    lower_optimiser: str = choice("adam", ("adam", "sgd"), "optimiser of the posterior: Adam as in the experiments, "
+                                  "or plain gradient descent, eq. (12)-(13)")
+    temperature: float = number(0.1, "of the relaxed Bernoulli samples", tune=Range(0.05, 1.0, log=True))
+
+    def unsupported(self, model: Any) -> str | None:
+        if model.latent is None:
+            return "it learns latent-variable models, and this model has no latent variables"
+        return super().unsupported(model)
+
+    def modules(self, model: nn.Module, posterior: nn.Module | None) -> dict[str, nn.Module]:
+        shape: Any = model.visible_shape
+        latent: Any = model.latent
+        return {"model": model, "posterior": posterior or default_posterior(shape, latent)}
+
+    def init_optimiser(self, params: Tree) -> Tree:
+        upper = {part: tensors for part, tensors in params.items() if part != "posterior"}
+        lower = adam_init if self.lower_optimiser == "adam" else sgd_init
+        return {"upper": adam_init(upper), "lower": lower(params["posterior"])}
+
+    def lower_update(self, hyper: Hyper) -> Update:
+        """One step of the lower level's optimiser."""
+        if self.lower_optimiser == "sgd":
+            return partial(sgd_update, lr=hyper["lr_posterior"])
+        return partial(adam_update, lr=hyper["lr_posterior"], betas=(hyper["beta1"], hyper["beta2"]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiSM(Criterion, WithPosterior):
+    """Bi-level score matching (Bao et al. 2020, eq. 8-15 and Algorithm 1), for models known by their energy alone.
+
+    Each step first moves the posterior K times on the lower level, eq. (12), then the model once along the gradient
+    of the score-matching objective through N unrolled steps, eq. (13)-(15). The unrolled steps leave the posterior
+    where it is. Every inner and unrolled step draws fresh samples of h.
+    """
+
+    unroll_steps: int = count(5, "unrolled steps on the posterior that the gradient goes through", symbol="N",
+                              minimum=0, tune=(0, 1, 2, 5, 10))
+    lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
+    particles: int = count(1, "samples of h per example in the lower level (with KL, the importance-weighted bound)",
+                           symbol="k")
+    inner_batches: str = choice("same", ("same", "fresh"), "minibatch of the K inner steps: the upper level's, as in "
+                                "the paper, or a fresh one for each")
+
+    def unsupported(self, model: Any) -> str | None:
+        if self.lower == "fisher" and isinstance(model.latent, Bernoulli):
+            return "lower='fisher' differentiates in h, eq. (11), and this model's h is discrete: use lower='kl'"
+        return super().unsupported(model)
+
+    @property
+    def minibatches(self) -> int:
+        return 1 + self.inner_steps if self.inner_batches == "fresh" else 1
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        size, latent = batch_shape[0], model.latent
+        return {"visible": [self.draw(batch_shape, rng) for _ in range(self.minibatches)],
+                "inner": latent.noise(rng, (self.inner_steps, self.particles, size)),
+                "unroll": latent.noise(rng, (self.unroll_steps, self.particles, size)),
+                "upper": latent.noise(rng, (size,))}
+
+    def lower_loss(self, params: Any, v: Tensor, weight: Tensor, noise: Tensor, hyper: Hyper) -> Tensor:
+        """G of eq. (9) on a minibatch: the weighted mean of the divergences at ``v``."""
+        divergence = DIVERGENCES[self.lower](params.model, params.posterior, v, noise, hyper["temperature"])
+        return (weight * divergence).mean()
+
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        """J_Bi of eq. (8) on a minibatch, at the given posterior."""
+
+        def log_density(v: Tensor) -> Tensor:
+            h = params.posterior.sample(v.detach(), noise["upper"], hyper["temperature"])  # fixed for the score in v
+            return log_ratio(params.model, params.posterior, v, h)
+
+        return self.objective(log_density, batch, noise["visible"][0], hyper).mean(), carry, {}
+
+    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
+        """Lines 3 to 11 of Algorithm 1."""
+        theta, phi = {"model": state.params["model"]}, state.params["posterior"]
+        update = self.lower_update(hyper)
+
+        def lower(at: Tree, posterior: Tree, given: Any) -> Tensor:
+            points, weight, h_noise = given
+            return self.lower_loss(state.bind({**at, "posterior": posterior}), points, weight, h_noise, hyper)
+
+        def upper(at: Tree, posterior: Tree) -> Tensor:
+            params = state.bind({**at, "posterior": posterior})
+            return self.loss(params, batches[0], noise, state.carry, hyper)[0]
+
+        seen = [(self.points(v, eps, hyper), self.lower_weight(v, eps, hyper))
+                for v, eps in zip(batches, noise["visible"], strict=True)]
+        inner = seen[1:] if self.inner_batches == "fresh" else seen * self.inner_steps
+        phi, optimiser = descend(lambda posterior, given: lower(theta, posterior, given), phi, state.optimiser["lower"],
+                                 [(*where, h) for where, h in zip(inner, noise["inner"], strict=True)], update)
+        unroll = [(*seen[0], h) for h in noise["unroll"]]
+        gradient, value = hypergradient(upper, lower, theta, phi, optimiser, unroll, update)
+        theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
+        return (state.replace(params={**theta, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
+                {"objective": value})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiSSM(Sliced, BiSM):
+    """Bi-level sliced score matching: eq. (3) under eq. (8)."""
+
+    id: ClassVar[str] = "bissm"
+    label: ClassVar[str] = "BiSSM-{unroll_steps}"
+    reference: ClassVar[str] = "Bao et al. 2020, eq. 3 and 8-15"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiDSM(Denoising, BiSM):
+    """Bi-level denoising score matching: eq. (4) under eq. (8)."""
+
+    id: ClassVar[str] = "bidsm"
+    label: ClassVar[str] = "BiDSM-{unroll_steps}"
+    reference: ClassVar[str] = "Bao et al. 2020, eq. 4 and 8-15"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiMDSM(Multiscale, BiSM):
+    """Bi-level multiscale denoising score matching: eq. (5) under eq. (8)."""
+
+    id: ClassVar[str] = "bimdsm"
+    label: ClassVar[str] = "BiMDSM-{unroll_steps}"
+    reference: ClassVar[str] = "Bao et al. 2020, eq. 5 and 8-15"
+
+

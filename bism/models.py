@@ -1,0 +1,120 @@
+"""Energy-based models: what an estimator may ask of one, and the Gaussian restricted Boltzmann machine."""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from bism.variables import Bernoulli, Latent
+
+
+@runtime_checkable
+class EnergyModel(Protocol):
+    """A ``torch.nn.Module`` with an energy; p(v, h) = exp(-E(v, h)) / Z, eq. (6).
+
+    Required:
+        ``visible_shape``: shape of one visible vector.
+        ``latent``: ``Bernoulli(m)``, ``Gaussian(m)``, or None for a fully visible model.
+        ``energy(v, h)``: [batch] from v [batch, *visible_shape] and h [batch, m]; ``energy(v)`` where latent is None.
+
+    Optional, where tractable; estimators that need one say so:
+        ``free_energy(v)``: [batch], -log of the integral (sum) of exp(-E(v, h)) over h.
+        ``sample_hidden(v, noise)``: h [batch, m] from p(h|v), with the noise of ``latent.noise``.
+        ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise.
+        ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
+        ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
+
+    Each seed starts from its own parameters: submodules and models with ``reset_parameters()`` are reset under the
+    seed's random numbers; parameters that nothing resets start where the module has them.
+    """
+
+    visible_shape: tuple[int, ...]
+    latent: Latent | None
+
+
+class GRBM(nn.Module):
+    """Gaussian restricted Boltzmann machine with one standard deviation per visible unit (Section 5.1).
+
+    E(v, h) = sum_i (v_i - b_i)^2 / (2 s_i^2) - c.h - v.W h,  v in R^D, h in {0, 1}^m.
+
+    The paper prints v.W h / sigma with one sigma for all units. The authors' public code, which made the paper's
+    numbers, has one s_i per visible unit and does not divide the interaction by it; so does this class.
+
+    Hence, in closed form:
+        F(v)      = sum_i (v_i - b_i)^2 / (2 s_i^2) - sum_j softplus(c_j + (W^T v)_j)
+        p(h|v)    = Bernoulli(sigmoid(c + W^T v))
+        p(v|h)    = N(b + s^2 * W h, diag(s^2))
+        log Z     = logsumexp_h [c.h + b.W h + 1/2 sum_i s_i^2 (W h)_i^2] + sum_i log s_i + D/2 log(2 pi)
+
+    Args:
+        visible: number D of visible units.
+        hidden: number m of hidden units.
+
+    Parameters: ``W`` [D, m], ``b`` [D], ``c`` [m], ``log_s`` [D]. Initially W, b and c are uniform on
+    [-1/sqrt(m), 1/sqrt(m)] and log s = 0, as in the authors' code.
+
+    Example:
+        >>> GRBM(visible=2, hidden=4).energy(torch.zeros(3, 2), torch.zeros(3, 4)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, visible: int, hidden: int) -> None:
+        super().__init__()
+        self.visible_shape = (visible,)
+        self.latent = Bernoulli(hidden)
+        self.W = nn.Parameter(torch.empty(visible, hidden))
+        self.b = nn.Parameter(torch.empty(visible))
+        self.c = nn.Parameter(torch.empty(hidden))
+        self.log_s = nn.Parameter(torch.empty(visible))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial parameters from torch's global generator."""
+        bound = self.latent.size**-0.5
+        for parameter in (self.W, self.b, self.c):
+            nn.init.uniform_(parameter, -bound, bound)
+        nn.init.zeros_(self.log_s)
+
+    def _quadratic(self, v: Tensor) -> Tensor:
+        """sum_i (v_i - b_i)^2 / (2 s_i^2), [batch]."""
+        return 0.5 * ((v - self.b) * (-self.log_s).exp()).square().sum(-1)
+
+    def hidden_logits(self, v: Tensor) -> Tensor:
+        """c + W^T v, [batch, m]: the logits of p(h|v)."""
+        return self.c + v @ self.W
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
+        return self._quadratic(v) - (self.hidden_logits(v) * h).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v) = -log sum_h exp(-E(v, h)), [batch]."""
+        return self._quadratic(v) - softplus(self.hidden_logits(v)).sum(-1)
+
+    def hidden_free_energy(self, h: Tensor) -> Tensor:
+        """-log of the integral of exp(-E(v, h)) over v, [batch]."""
+        field = h @ self.W.T
+        log_weight = h @ self.c + field @ self.b + 0.5 * (field * self.log_s.exp()).square().sum(-1)
+        return -log_weight - self.log_s.sum() - 0.5 * self.b.numel() * math.log(2 * math.pi)
+
+    def sample_hidden(self, v: Tensor, noise: Tensor) -> Tensor:
+        """h ~ p(h|v) from logistic noise [batch, m]."""
+        return (self.hidden_logits(v) + noise > 0).to(v.dtype)
+
+    def sample_visible(self, h: Tensor, noise: Tensor) -> Tensor:
+        """v ~ p(v|h) from standard normal noise [batch, D]."""
+        s = self.log_s.exp()
+        return self.b + s.square() * (h @ self.W.T) + s * noise
+
+    def score_and_laplacian(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient [batch, D] and Laplacian [batch] of log p(v).
+
+        With p = sigmoid(c + W^T v): score = (b - v) / s^2 + W p and
+        Laplacian = -sum_i 1/s_i^2 + sum_j p_j (1 - p_j) ||W_j||^2 (Swersky et al. 2011).
+        """
+        precision = (-2 * self.log_s).exp()
+        p = self.hidden_logits(v).sigmoid()
+        score = (self.b - v) * precision + p @ self.W.T
+        return score, (p * (1 - p)) @ self.W.square().sum(0) - precision.sum()

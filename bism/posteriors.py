@@ -1,0 +1,93 @@
+"""Variational posteriors q(h|v; phi): reparametrised samples and log-probabilities.
+
+A posterior is an ``nn.Module`` with ``sample(v, noise, temperature)`` [batch, m], differentiable in its parameters,
+and ``log_prob(h, v)`` [batch]. The noise is that of the latent's kind (``Latent.noise``).
+"""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from bism.variables import Bernoulli, Latent, flat_size
+
+
+class RelaxedBernoulli(nn.Module):
+    """q(h_j = 1|v) = sigmoid(l_j(v)) with logits l from one linear layer (or a network of one's own).
+
+    A sample is relaxed (binary concrete: Maddison et al. 2016; Jang et al. 2016): h = sigmoid((l + noise) / temperature)
+    with logistic noise, which tends to a Bernoulli draw as the temperature falls to 0. ``log_prob`` is the Bernoulli
+    log-mass h.l - softplus(l), extended linearly to relaxed h: its gradient in v vanishes in the same combination as
+    the energy's, so that with the true posterior log p(v, h) - log q(h|v) has the marginal score for every h, relaxed
+    or not (Theorem 1).
+
+    Args:
+        visible_shape: shape of one visible vector.
+        size: number m of latent units.
+        network: module from [batch, *visible_shape] to logits [batch, m]; one linear layer by default.
+    """
+
+    def __init__(self, visible_shape: tuple[int, ...], size: int, network: nn.Module | None = None) -> None:
+        super().__init__()
+        self.network = network or nn.Sequential(nn.Flatten(1), nn.Linear(flat_size(visible_shape), size))
+
+    def logits(self, v: Tensor) -> Tensor:
+        """l(v), [batch, m]."""
+        return self.network(v)
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+        """Relaxed h [batch, m] in (0, 1)."""
+        return ((self.logits(v) + noise) / temperature).sigmoid()
+
+    def sample_hard(self, v: Tensor, noise: Tensor) -> Tensor:
+        """h [batch, m] in {0, 1}; no gradient flows through it."""
+        return (self.logits(v) + noise > 0).to(v.dtype)
+
+    def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
+        """sum_j h_j l_j - softplus(l_j), [batch]."""
+        logits = self.logits(v)
+        return (h * logits - softplus(logits)).sum(-1)
+
+
+class DiagonalGaussian(nn.Module):
+    """q(h|v) = N(mean(v), diag(exp(log_std(v))^2)), both linear in the features of ``network``.
+
+    Args:
+        visible_shape: shape of one visible vector.
+        size: number m of latent units.
+        network: module from [batch, *visible_shape] to features [batch, features]; flattening by default.
+        features: number of features of ``network``.
+    """
+
+    def __init__(self, visible_shape: tuple[int, ...], size: int, network: nn.Module | None = None,
+                 features: int | None = None) -> None:
+        super().__init__()
+        self.network = network or nn.Flatten(1)
+        width = features or flat_size(visible_shape)
+        self.mean_head = nn.Linear(width, size)
+        self.log_std_head = nn.Linear(width, size)
+
+    def _parameters_at(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network(v)
+        return self.mean_head(features), self.log_std_head(features)
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+        """h = mean(v) + std(v) * noise, [batch, m]; the temperature does not matter here."""
+        mean, log_std = self._parameters_at(v)
+        return mean + log_std.exp() * noise
+
+    def sample_hard(self, v: Tensor, noise: Tensor) -> Tensor:
+        """The same draw, with no gradient through it."""
+        return self.sample(v, noise).detach()
+
+    def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
+        """Normalised log-density, [batch]."""
+        mean, log_std = self._parameters_at(v)
+        standardised = (h - mean) * (-log_std).exp()
+        return (-0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def default_posterior(visible_shape: tuple[int, ...], latent: Latent) -> nn.Module:
+    """The posterior that fits the latent's kind."""
+    family = RelaxedBernoulli if isinstance(latent, Bernoulli) else DiagonalGaussian
+    return family(visible_shape, latent.size)

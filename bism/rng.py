@@ -1,0 +1,102 @@
+"""Random numbers as a pure function of (seed, step, purpose).
+
+Methods ask an ``Rng`` for what one step needs. While training, the numbers come from tapes: flat vectors of uniform and
+standard normal numbers that the engine draws for a block of steps and all seeds at once, with one generator per
+(seed, block, purpose), seeded by their hash. So there is no generator state to save in a checkpoint, a seed gets the
+same numbers alone or in a group, and the compiled step only reads memory.
+"""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, index: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each (seed, index, purpose)."""
+    digest = hashlib.blake2b(f"{seed}/{index}/{purpose}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class Rng:
+    """Draws from one generator, in order. ``dtype`` is that of the numbers drawn."""
+
+    def __init__(self, source: torch.Generator, dtype: torch.dtype = torch.float32) -> None:
+        self.source, self.dtype, self.device = source, dtype, source.device
+
+    def _uniforms(self, count: int) -> Tensor:
+        return torch.rand(count, generator=self.source, dtype=self.dtype, device=self.device)
+
+    def _normals(self, count: int) -> Tensor:
+        return torch.randn(count, generator=self.source, dtype=self.dtype, device=self.device)
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform on [0, 1)."""
+        return self._uniforms(math.prod(shape)).reshape(tuple(shape))
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal."""
+        return self._normals(math.prod(shape)).reshape(tuple(shape))
+
+    def logistic(self, shape: Sequence[int]) -> Tensor:
+        """Standard logistic; ``logit + noise > 0`` is then a Bernoulli(sigmoid(logit)) draw."""
+        tiny = torch.finfo(self.dtype).eps / 4  # keeps both logarithms finite
+        u = self.uniform(shape).clamp(tiny, 1 - 2 * tiny)
+        return u.log() - (-u).log1p()
+
+    def rademacher(self, shape: Sequence[int]) -> Tensor:
+        """-1 or +1 with equal probability."""
+        return 1 - 2 * (self.uniform(shape) < 0.5).to(self.dtype)
+
+    def integers(self, high: int, shape: Sequence[int]) -> Tensor:
+        """Integers in [0, high), for high well below 2^24."""
+        return (self.uniform(shape) * high).long()
+
+    @contextlib.contextmanager
+    def seeding_torch(self) -> Iterator[None]:
+        """Inside, torch's global CPU generator is seeded from here; outside, it is as it was.
+
+        For code that draws from it, such as ``reset_parameters`` of ``torch.nn`` modules.
+        """
+        seed = int(torch.randint(1 << 62, (), generator=self.source, device=self.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+
+class TapeRng(Rng):
+    """Reads its numbers from two flat tapes, from the start; nothing of it is random."""
+
+    def __init__(self, uniforms: Tensor, normals: Tensor) -> None:
+        self.dtype, self.device = uniforms.dtype, uniforms.device
+        self._tapes, self._read = {"uniform": uniforms, "normal": normals}, {"uniform": 0, "normal": 0}
+
+    def _next(self, tape: str, count: int) -> Tensor:
+        start = self._read[tape]
+        self._read[tape] = start + count
+        return self._tapes[tape][start:start + count]
+
+    def _uniforms(self, count: int) -> Tensor:
+        return self._next("uniform", count)
+
+    def _normals(self, count: int) -> Tensor:
+        return self._next("normal", count)
+
+
+class CountingRng(Rng):
+    """Gives zeros and counts them: how long the tapes of one step must be."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.uniform_count = self.normal_count = 0
+
+    def _uniforms(self, count: int) -> Tensor:
+        self.uniform_count += count
+        return torch.zeros(count, dtype=self.dtype, device=self.device)
+
+    def _normals(self, count: int) -> Tensor:
+        self.normal_count += count
+        return torch.zeros(count, dtype=self.dtype, device=self.device)

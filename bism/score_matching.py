@@ -1,0 +1,135 @@
+"""Score matching as estimators: the parts that the marginal methods and their bilevel counterparts share.
+
+A *criterion* (``Exact``, ``Sliced``, ``Denoising``, ``Multiscale``) is a set of hyper-parameters with the noise it
+needs, the points where it looks at the score, and its objective F, eq. (7). ``ScoreMatching`` puts the free energy
+under it; ``BiSM`` puts log p(v, h) - log q(h|v) there.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bism.errors import InputError
+from bism.estimator import Estimator, Hyper
+from bism.hyperparameters import Range, choice, number
+from bism.objectives import LogDensity, dsm, mdsm, perturb, sm, ssm
+from bism.rng import Rng
+from bism.state import Info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Criterion(ABC):
+    """A score-matching objective with its hyper-parameters."""
+
+    @abstractmethod
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        """The noise eps of eq. (7) for one minibatch."""
+
+    @abstractmethod
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        """F per example, [batch]."""
+
+    def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        """Where the objective looks at the score: draws of q(v), eq. (7). The data itself unless it is perturbed."""
+        return v
+
+    def lower_weight(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        """The weight of each example in the lower level, [batch]."""
+        return v.new_ones(len(v))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exact(Criterion):
+    """SM with the exact trace, eq. (2)."""
+
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return ()
+
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return sm(log_density, v)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sliced(Criterion):
+    """SSM, eq. (3), with one random direction per example."""
+
+    directions: str = choice("rademacher", ("rademacher", "gaussian"), "distribution of the random directions u")
+
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return rng.rademacher(batch_shape) if self.directions == "rademacher" else rng.normal(batch_shape)
+
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return ssm(log_density, v, noise)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Denoising(Criterion):
+    """DSM, eq. (4)."""
+
+    sigma: float = number(0.05, "standard deviation of the noise added to the data", symbol="σ",
+                          tune=Range(0.01, 1.0, log=True))
+
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return rng.normal(batch_shape)
+
+    def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return perturb(v, noise, hyper["sigma"])
+
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return dsm(log_density, v, noise, hyper["sigma"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Multiscale(Criterion):
+    """MDSM, eq. (5), with a noise level per example between sigma_min and sigma_max."""
+
+    sigma_min: float = number(0.05, "lowest noise level", tune=Range(0.01, 0.2, log=True))
+    sigma_max: float = number(1.0, "highest noise level", tune=Range(0.2, 3.0, log=True))
+    sigma0: float = number(0.05, "the fixed noise level of eq. (5)", symbol="σ0", tune=Range(0.01, 0.5, log=True))
+    spacing: str = choice("geometric", ("geometric", "linear"), "how the levels are distributed in their interval")
+    levels: str = choice("drawn", ("drawn", "spaced"), "a random level per example, or levels evenly over the batch")
+    weighting: str = choice("inverse_variance", ("inverse_variance", "none"),
+                            "1/sigma^2 as in the authors' code, or eq. (5) as printed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # the estimator's, next in line
+        if self.sigma_min > self.sigma_max:
+            raise InputError(f"sigma_min must be at most sigma_max = {self.sigma_max}, got {self.sigma_min}")
+
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        size = batch_shape[0]
+        spaced = torch.linspace(0.0, 1.0, size, dtype=rng.dtype, device=rng.device)
+        return {"normal": rng.normal(batch_shape),
+                "level": rng.uniform((size,)) if self.levels == "drawn" else spaced}
+
+    def sigma(self, noise: Any, hyper: Hyper) -> Tensor:
+        """The noise level of each example, [batch]."""
+        low, high, u = hyper["sigma_min"], hyper["sigma_max"], noise["level"]
+        return low * (high / low) ** u if self.spacing == "geometric" else low + (high - low) * u
+
+    def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return perturb(v, noise["normal"], self.sigma(noise, hyper))
+
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return mdsm(log_density, v, noise["normal"], self.sigma(noise, hyper), hyper["sigma0"], self.weighting)
+
+    def lower_weight(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return 1 / self.sigma(noise, hyper)  # as the authors' code weights BiMDSM's lower level
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreMatching(Criterion, Estimator):
+    """Score matching on the marginal log p~(v) = -free_energy(v), for models where that is tractable."""
+
+    needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return self.draw(batch_shape, rng)
+
+    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
+             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+        values = self.objective(lambda v: -params.model.free_energy(v), batch, noise, hyper)
+        return values.mean(), carry, {}
