@@ -35,7 +35,8 @@ class CD(Estimator):
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return gibbs_noise(model, batch_shape[0], self.k, rng)
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         fantasies = gibbs(params.model, batch, noise).detach()
         return params.model.free_energy(batch).mean() - params.model.free_energy(fantasies).mean(), carry, {}

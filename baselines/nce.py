@@ -41,8 +41,9 @@ class NCE(Estimator):
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return rng.normal((self.nu * batch_shape[0], *batch_shape[1:]))
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         def log_odds(v: Tensor) -> Tensor:
             log_p = -params.model.free_energy(v) - params.normaliser["c"]
             return log_p - noise_log_prob(carry, v) - math.log(self.nu)

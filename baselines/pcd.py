@@ -26,8 +26,9 @@ class PCD(CD):
     def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return {"chains": data[rng.integers(len(data), (batch_size,))]}
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         chains = gibbs(params.model, carry["chains"], noise).detach()
         value = params.model.free_energy(batch).mean() - params.model.free_energy(chains).mean()
         return value, {"chains": chains}, {}

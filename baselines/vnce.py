@@ -46,29 +46,40 @@ class VNCE(WithPosterior):
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size, latent = batch_shape[0], model.latent
-        return {"visible": rng.normal((self.nu * size, *batch_shape[1:])),
-                "inner": latent.noise(rng, (self.inner_steps, size)),
-                "data": latent.noise(rng, (size,)),
-                "particles": latent.noise(rng, (self.noise_particles, self.nu * size))}
+        return {
+            "visible": rng.normal((self.nu * size, *batch_shape[1:])),
+            "inner": latent.noise(rng, (self.inner_steps, size)),
+            "data": latent.noise(rng, (size,)),
+            "particles": latent.noise(rng, (self.noise_particles, self.nu * size)),
+        }
 
     def log_weight(self, params: Any, v: Tensor, h: Tensor, carry: dict[str, Tensor]) -> Tensor:
         """log w(v, h), [batch]."""
-        return (log_ratio(params.model, params.posterior, v, h) - params.normaliser["c"]
-                - noise_log_prob(carry, v) - math.log(self.nu))
+        return (
+            log_ratio(params.model, params.posterior, v, h)
+            - params.normaliser["c"]
+            - noise_log_prob(carry, v)
+            - math.log(self.nu)
+        )
 
     def lower_loss(self, params: Any, v: Tensor, noise: Tensor, carry: dict[str, Tensor], hyper: Hyper) -> Tensor:
         """The negative of the bound's first term on a minibatch, with relaxed samples."""
         h = params.posterior.sample(v, noise, hyper["temperature"])
         return softplus(-self.log_weight(params, v, h, carry)).mean()
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """The negative of the bound on a minibatch, at the given posterior."""
         h = params.posterior.sample_hard(batch, noise["data"])
         data_term = softplus(-self.log_weight(params, batch, h, carry)).mean()
         contrast = sample_noise(carry, noise["visible"])
-        weights = torch.stack([self.log_weight(params, contrast, params.posterior.sample_hard(contrast, particle), carry)
-                               for particle in noise["particles"]])
+        weights = torch.stack(
+            [
+                self.log_weight(params, contrast, params.posterior.sample_hard(contrast, particle), carry)
+                for particle in noise["particles"]
+            ]
+        )
         mean_weight = weights.logsumexp(0) - math.log(self.noise_particles)
         return data_term + self.nu * softplus(mean_weight).mean(), carry, {"log_z": params.normaliser["c"]}
 
@@ -83,9 +94,12 @@ class VNCE(WithPosterior):
             value, _, info = self.loss(state.bind({**at, "posterior": phi}), batch, noise, state.carry, hyper)
             return value, info
 
-        phi, optimiser = descend(lower, state.params["posterior"], state.optimiser["lower"], noise["inner"],
-                                 self.lower_update(hyper))
+        phi, optimiser = descend(
+            lower, state.params["posterior"], state.optimiser["lower"], noise["inner"], self.lower_update(hyper)
+        )
         gradient, (value, info) = torch.func.grad_and_value(upper, has_aux=True)(model)
         model, moments = self.update_adam(gradient, model, state.optimiser["upper"], hyper)
-        return (state.replace(params={**model, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
-                {"objective": value, **info})
+        return (
+            state.replace(params={**model, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
+            {"objective": value, **info},
+        )

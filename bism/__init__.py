@@ -9,5 +9,21 @@ from bism.models import GRBM, EnergyModel
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.variables import Bernoulli, Gaussian
 
-__all__ = ["GRBM", "Bernoulli", "BiDSM", "BiMDSM", "BiSM", "BiSSM", "DiagonalGaussian", "EnergyModel", "Estimator",
-           "Fitted", "Gaussian", "InputError", "RelaxedBernoulli", "fisher_divergence", "log_likelihood", "log_partition"]
+__all__ = [
+    "GRBM",
+    "Bernoulli",
+    "BiDSM",
+    "BiMDSM",
+    "BiSM",
+    "BiSSM",
+    "DiagonalGaussian",
+    "EnergyModel",
+    "Estimator",
+    "Fitted",
+    "Gaussian",
+    "InputError",
+    "RelaxedBernoulli",
+    "fisher_divergence",
+    "log_likelihood",
+    "log_partition",
+]

@@ -1,4 +1,4 @@
-"""The two levels of BiSM: the lower level's divergences, eq. (10) and (11), and Algorithm 1's gradient, eq. (12)-(14)."""
+"""The two levels of BiSM: the lower level's divergences, eq. (10)-(11), and Algorithm 1's gradient, eq. (12)-(14)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -24,13 +24,15 @@ def kl_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor, 
     Args:
         noise: [k, batch, m].
     """
-    log_weights = torch.stack([log_ratio(model, posterior, v, posterior.sample(v, particle, temperature))
-                               for particle in noise])
+    log_weights = torch.stack(
+        [log_ratio(model, posterior, v, posterior.sample(v, particle, temperature)) for particle in noise]
+    )
     return math.log(len(noise)) - log_weights.logsumexp(0) if len(noise) > 1 else -log_weights[0]
 
 
-def fisher_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor,
-                      temperature: Tensor | float) -> Tensor:
+def fisher_divergence(
+    model: Model, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float
+) -> Tensor:
     """Fisher divergence of the posteriors, eq. (11), averaged over k particles: per example, [batch].
 
     1/2 E_q ||grad_h log q(h|v) - grad_h log p~(v, h)||^2, for continuous h.
@@ -54,8 +56,9 @@ def log_ratio(model: Model, posterior: Posterior, v: Tensor, h: Tensor) -> Tenso
     return -model.energy(v, h) - posterior.log_prob(h, v)
 
 
-def descend(lower: Callable[[Tree, Any], Tensor], phi: Tree, optimiser: Tree, noises: Iterable[Any],
-            update: Update) -> tuple[Tree, Tree]:
+def descend(
+    lower: Callable[[Tree, Any], Tensor], phi: Tree, optimiser: Tree, noises: Iterable[Any], update: Update
+) -> tuple[Tree, Tree]:
     """One step on ``lower(phi, noise)`` for each element of ``noises``, eq. (12).
 
     A pure function: called inside a function of theta it is the unrolled recursion (13), differentiable through the
@@ -66,8 +69,15 @@ def descend(lower: Callable[[Tree, Any], Tensor], phi: Tree, optimiser: Tree, no
     return phi, optimiser
 
 
-def hypergradient(upper: Callable[[Tree, Tree], Tensor], lower: LowerLevel, theta: Tree, phi: Tree, optimiser: Tree,
-                  noises: Iterable[Any], update: Update) -> tuple[Tree, Tensor]:
+def hypergradient(
+    upper: Callable[[Tree, Tree], Tensor],
+    lower: LowerLevel,
+    theta: Tree,
+    phi: Tree,
+    optimiser: Tree,
+    noises: Iterable[Any],
+    update: Update,
+) -> tuple[Tree, Tensor]:
     """Gradient and value in theta of upper(theta, phi^N(theta)), eq. (14), N = number of ``noises``.
 
     phi^N follows from phi^0 = ``phi`` by N steps of the lower level at theta, eq. (13); phi^0 and the optimiser's

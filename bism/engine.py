@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bism.checkpoint import load_checkpoint, save_checkpoint
+from bism.checks import check_data, check_model, check_seeds
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.rng import CountingRng, Rng, TapeRng, generator
@@ -63,24 +65,44 @@ class Trainer:
         compiled: whether the step runs compiled.
     """
 
-    def __init__(self, estimator: "Estimator", model: nn.Module, data: Tensor, *, seeds: Sequence[int],
-                 batch_size: int = 100, posterior: nn.Module | None = None, device: str = "cpu",
-                 dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
+    def __init__(
+        self,
+        estimator: "Estimator",
+        model: nn.Module,
+        data: Tensor,
+        *,
+        seeds: Sequence[int],
+        batch_size: int = 100,
+        posterior: nn.Module | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
         check_data(data, model)
-        if not 1 <= batch_size:
+        if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.estimator, self.model, self.batch_size = estimator, model, batch_size
         self.device, self.dtype, self.posterior = torch.device(device), dtype, posterior
         self.data = data.to(device=self.device, dtype=dtype)
         self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
-        states = [estimator.init(model, self.data, Rng(generator(seed, 0, "initial state", self.device), dtype),
-                                 batch_size=batch_size, posterior=posterior) for seed in self.seeds]
+        states = [
+            estimator.init(
+                model,
+                self.data,
+                Rng(generator(seed, 0, "initial state", self.device), dtype),
+                batch_size=batch_size,
+                posterior=posterior,
+            )
+            for seed in self.seeds
+        ]
         self._template = states[0]
         self._tensors: Tree = tree_map(lambda *x: torch.stack(x), *[_initial_tensors(state) for state in states])
-        self._hyper = {name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
-                       for name, value in estimator.hyper.items()}
+        self._hyper = {
+            name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
+            for name, value in estimator.hyper.items()
+        }
         self._reported = 0
         self._count_noise()
         self._mapped = vmap(self._one_seed)
@@ -100,8 +122,9 @@ class Trainer:
         size = self.data.element_size() * (batch + sum(self._tape_lengths))
         self._block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
 
-    def _one_seed(self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor,
-                  hyper: dict[str, Tensor]) -> tuple[Tree, Tree]:
+    def _one_seed(
+        self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor, hyper: dict[str, Tensor]
+    ) -> tuple[Tree, Tree]:
         """One step of one seed: its noise, ``Estimator.step``, and the freeze of a seed that diverges."""
         state = self._template.replace(**tensors["state"])
         after, info = self.estimator.step(state, batches, self._noise(TapeRng(uniforms, normals)), hyper)
@@ -116,8 +139,10 @@ class Trainer:
     def _compile(self) -> None:
         """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
         started = time.perf_counter()
-        options = {"cpp_wrapper": True} if self.device.type == "cpu" else {}  # one source file: compiles faster
-        advance = torch.compile(self._mapped, fullgraph=True, dynamic=False, options=options)
+        options: dict[str, Any] = (
+            {"cpp_wrapper": True} if self.device.type == "cpu" else {}
+        )  # one source file: compiles faster
+        advance = torch.compile(_with_own_code(self._mapped), fullgraph=True, dynamic=False, options=options)
         try:
             advance(self._tensors, *self._draw(self.data, 0, "training").at(0), self._hyper)
         except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
@@ -134,9 +159,15 @@ class Trainer:
         for seed in self.seeds:
             source = generator(seed, index, purpose, device)
             shape = (steps, self.estimator.minibatches, self.batch_size)
-            parts.append((torch.randint(len(data), shape, generator=source, device=device),
-                          *[torch.rand((steps, self._tape_lengths[0]), generator=source, dtype=dtype, device=device),
-                            torch.randn((steps, self._tape_lengths[1]), generator=source, dtype=dtype, device=device)]))
+            parts.append(
+                (
+                    torch.randint(len(data), shape, generator=source, device=device),
+                    *[
+                        torch.rand((steps, self._tape_lengths[0]), generator=source, dtype=dtype, device=device),
+                        torch.randn((steps, self._tape_lengths[1]), generator=source, dtype=dtype, device=device),
+                    ],
+                )
+            )
         indices, uniforms, normals = (torch.stack(part) for part in zip(*parts, strict=True))
         return Block(data[indices], uniforms, normals)
 
@@ -163,14 +194,16 @@ class Trainer:
         self._reported = self.step
         return mean
 
-    def objective_on(self, data: Tensor, batches: int = 10) -> Tensor:
+    def objective_on(self, data: Tensor, batches: int = 5) -> Tensor:
         """The estimator's own objective on minibatches of other data, [seeds]; nothing is trained.
 
         The same minibatches and noise at every call, so that a curve of it is smooth.
         """
         block = self._draw(data.to(device=self.device, dtype=self.dtype), 0, "validation")
-        values = [self._advance(self._tensors, *block.at(i), self._hyper)[1]["objective"]
-                  for i in range(min(batches, self._block_steps))]
+        values = [
+            self._advance(self._tensors, *block.at(i), self._hyper)[1]["objective"]
+            for i in range(min(batches, self._block_steps))
+        ]
         return torch.stack(values).mean(0)
 
     @property
@@ -180,18 +213,36 @@ class Trainer:
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
-        return Fitted(self.estimator, self.model, self._template, self._tensors["state"], self.seeds, self.step,
-                      self.diverged_at, self.checkpoint())
+        return Fitted(
+            self.estimator,
+            self.model,
+            self._template,
+            self._tensors["state"],
+            self.seeds,
+            self.step,
+            self.diverged_at,
+            self.checkpoint(),
+        )
 
-    def checkpoint(self) -> dict[str, Any]:
-        """Everything needed to go on, as plain containers of tensors and numbers."""
-        return {"estimator": self.estimator.id, "hyper": {k: v for k, v in vars(self.estimator).items()},
-                "seeds": list(self.seeds), "batch_size": self.batch_size, "step": self.step,
-                "train_seconds": self.train_seconds, "reported": self._reported, "tensors": self._tensors}
+    def checkpoint(self, seed: int | None = None) -> dict[str, Any]:
+        """Everything needed to go on, as plain containers of tensors and numbers; of all seeds or of one."""
+        chosen = list(self.seeds) if seed is None else [seed]
+        at = [self.seeds.index(s) for s in chosen]
+        tensors = self._tensors if seed is None else tree_map(lambda x: x[at], self._tensors)
+        return {
+            "estimator": self.estimator.id,
+            "hyper": dict(vars(self.estimator)),
+            "seeds": chosen,
+            "batch_size": self.batch_size,
+            "step": self.step,
+            "train_seconds": self.train_seconds,
+            "reported": self._reported,
+            "tensors": tensors,
+        }
 
-    def save(self, path: Path | str) -> None:
-        """Writes the checkpoint, whole or not at all."""
-        self.fitted().save(path)
+    def save(self, path: Path | str, seed: int | None = None) -> None:
+        """Writes the checkpoint of all seeds, or of one, whole or not at all."""
+        save_checkpoint(self.checkpoint(seed), path)
 
     def load(self, path: Path | str) -> None:
         """Goes on from a checkpoint of the same estimator, hyper-parameters, seeds and batch size.
@@ -208,6 +259,16 @@ class Trainer:
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
 
 
+def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper whose code object no other has: Dynamo compiles one code object only so many times, then gives up."""
+
+    def advance(*args: Any) -> Any:
+        return function(*args)
+
+    advance.__code__ = advance.__code__.replace(co_name=f"advance_{id(advance)}")
+    return advance
+
+
 def _numbers(state: State) -> Tree:
     return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
 
@@ -216,56 +277,3 @@ def _initial_tensors(state: State) -> Tree:
     parameter = tree_leaves(state.params)[0]
     zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
     return {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
-
-
-def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """The content of a checkpoint file; tensors and plain containers only, no pickled code.
-
-    Raises:
-        InputError: missing, truncated or not a checkpoint.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        content["tensors"]["state"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch.load raises a dozen kinds for damaged files
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
-    return content
-
-
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Distinct non-negative integers, at least one."""
-    chosen = tuple(seeds)
-    if not chosen or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in chosen):
-        raise InputError(f"seeds must be one or more integers >= 0, got {list(chosen)}")
-    if len(set(chosen)) < len(chosen):
-        raise InputError(f"seeds must be distinct, got {list(chosen)}")
-    return chosen
-
-
-def check_model(estimator: "Estimator", model: Any) -> None:
-    """An energy model that ``estimator`` can train."""
-    lacking = [name for name in ("visible_shape", "latent", "energy") if not hasattr(model, name)]
-    if not isinstance(model, nn.Module) or lacking:
-        raise InputError(f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
-                         f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}")
-    reason = estimator.unsupported(model)
-    if reason:
-        raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
-
-
-def check_data(data: Any, model: Any, name: str = "data") -> None:
-    """Floating-point vectors [n, *visible_shape], all finite."""
-    shape = tuple(model.visible_shape)
-    if not isinstance(data, Tensor):
-        raise InputError(f"{name} must be a torch.Tensor, got {type(data).__name__}: torch.as_tensor converts arrays")
-    if tuple(data.shape[1:]) != shape or not len(data):
-        wanted = ", ".join(map(str, shape))
-        raise InputError(f"{name} must have shape [n, {wanted}] for this model, got {list(data.shape)}")
-    if not data.is_floating_point():
-        raise InputError(f"{name} must be floating point, got {data.dtype}: {name}.float() converts it")
-    finite = data.isfinite().flatten(1).all(1)
-    if not finite.all():
-        row = int((~finite).nonzero()[0])
-        raise InputError(f"{name} must be finite, row {row} has NaN or infinity ({int((~finite).sum())} rows in all)")

@@ -78,8 +78,9 @@ class Estimator(ABC):
         """The trained modules by part; ``posterior`` is for methods that have one."""
         return {"model": model}
 
-    def init(self, model: nn.Module, data: Tensor, rng: Rng, *, batch_size: int = 100,
-             posterior: nn.Module | None = None) -> State:
+    def init(
+        self, model: nn.Module, data: Tensor, rng: Rng, *, batch_size: int = 100, posterior: nn.Module | None = None
+    ) -> State:
         """The initial state of one seed.
 
         Args:
@@ -88,8 +89,12 @@ class Estimator(ABC):
         modules = self.modules(model, posterior)
         params: Tree = {name: initial_parameters(module, rng) for name, module in modules.items()}
         params |= self.extra_parameters(rng)
-        return State({name: Methods(module) for name, module in modules.items()}, params,
-                     self.init_optimiser(params), self.init_carry(data, batch_size, rng))
+        return State(
+            {name: Methods(module) for name, module in modules.items()},
+            params,
+            self.init_optimiser(params),
+            self.init_carry(data, batch_size, rng),
+        )
 
     def extra_parameters(self, rng: Rng) -> Tree:
         """Parameters beside the modules', as {part: {name: tensor}}."""
@@ -108,8 +113,9 @@ class Estimator(ABC):
         return {}
 
     @abstractmethod
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """The objective on a minibatch, the next carry, and figures worth logging.
 
         Args:
@@ -133,10 +139,20 @@ class Estimator(ABC):
         return adam_update(gradient, params, optimiser, hyper["lr"], betas=(hyper["beta1"], hyper["beta2"]))
 
     @final
-    def fit(self, model: nn.Module, data: Tensor, *, seeds: Sequence[int] = (0,), steps: int = 10_000,
-            batch_size: int = 100, posterior: nn.Module | None = None, device: str = "cpu",
-            dtype: torch.dtype = torch.float32, compile: bool | None = None,
-            resume: Path | str | None = None) -> Fitted:
+    def fit(
+        self,
+        model: nn.Module,
+        data: Tensor,
+        *,
+        seeds: Sequence[int] = (0,),
+        steps: int = 10_000,
+        batch_size: int = 100,
+        posterior: nn.Module | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compile: bool | None = None,
+        resume: Path | str | None = None,
+    ) -> Fitted:
         """Trains ``model`` on ``data`` once for every seed, all seeds side by side.
 
         Args:
@@ -150,8 +166,17 @@ class Estimator(ABC):
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
-        trainer = engine.Trainer(self, model, data, seeds=seeds, batch_size=batch_size, posterior=posterior,
-                                 device=device, dtype=dtype, compile=engine.pays(steps) if compile is None else compile)
+        trainer = engine.Trainer(
+            self,
+            model,
+            data,
+            seeds=seeds,
+            batch_size=batch_size,
+            posterior=posterior,
+            device=device,
+            dtype=dtype,
+            compile=engine.pays(steps) if compile is None else compile,
+        )
         if resume is not None:
             trainer.load(resume)
         if steps < trainer.step:

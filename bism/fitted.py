@@ -1,7 +1,6 @@
 """What training returns: models of all seeds, ready to be asked."""
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from bism.checkpoint import save_checkpoint
 from bism.errors import InputError
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition
 from bism.objectives import score
@@ -31,8 +31,17 @@ class Fitted:
         diverged_at: for each seed the step at which it became non-finite and was frozen, or None.
     """
 
-    def __init__(self, estimator: "Estimator", model: nn.Module, template: State, tensors: Any, seeds: Sequence[int],
-                 step: int, diverged_at: list[int | None], checkpoint: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        estimator: "Estimator",
+        model: nn.Module,
+        template: State,
+        tensors: Any,
+        seeds: Sequence[int],
+        step: int,
+        diverged_at: list[int | None],
+        checkpoint: dict[str, Any],
+    ) -> None:
         self.estimator, self.seeds, self.step, self.diverged_at = estimator, tuple(seeds), step, diverged_at
         self._model, self._template, self._tensors, self._checkpoint = model, template, tensors, checkpoint
 
@@ -98,18 +107,18 @@ class Fitted:
         Raises:
             InputError: the model has no conditionals to sample from.
         """
-        if not (hasattr(self._model, "sample_hidden") and hasattr(self._model, "sample_visible")):
-            raise InputError(f"{type(self._model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
-        chains = []
-        for seed in self.seeds:
-            model, v, rng = self.model(seed), start, Rng(generator(seed, 0, "samples", start.device), start.dtype)
-            for _ in range(sweeps):
-                v = gibbs(model, v, gibbs_noise(model, len(start), 1, rng))
-            chains.append(v)
-        return torch.stack(chains)
+        return torch.stack([self.sample_seed(seed, start, sweeps) for seed in self.seeds])
+
+    def sample_seed(self, seed: int, start: Tensor, sweeps: int = 1000) -> Tensor:
+        """Gibbs samples of one seed's model, [batch, *visible_shape]; see ``sample``."""
+        model = self.model(seed)
+        if not (hasattr(model, "sample_hidden") and hasattr(model, "sample_visible")):
+            raise InputError(f"{type(model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
+        rng, v = Rng(generator(seed, 0, "samples", start.device), start.dtype), start
+        for _ in range(sweeps):
+            v = gibbs(model, v, gibbs_noise(model, len(start), 1, rng))
+        return v
 
     def save(self, path: Path | str) -> None:
         """Writes the checkpoint, from which ``Estimator.fit(..., resume=path)`` goes on; whole or not at all."""
-        partial = Path(f"{path}.partial")
-        torch.save(self._checkpoint, partial)
-        os.replace(partial, path)
+        save_checkpoint(self._checkpoint, path)

@@ -58,15 +58,24 @@ class Spec:
         return None
 
 
-def number(default: float, help: str, *, symbol: str | None = None, above: float | None = 0.0,
-           minimum: float | None = None, below: float | None = None, tune: Range | None = None) -> Any:
+def number(
+    default: float,
+    help: str,
+    *,
+    symbol: str | None = None,
+    above: float | None = 0.0,
+    minimum: float | None = None,
+    below: float | None = None,
+    tune: Range | None = None,
+) -> Any:
     """A continuous hyper-parameter, positive unless told otherwise."""
     spec = Spec(help, symbol, True, minimum, None if minimum is not None else above, below, None, tune)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
-def count(default: int, help: str, *, symbol: str | None = None, minimum: int = 1,
-          tune: Range | Sequence[int] | None = None) -> Any:
+def count(
+    default: int, help: str, *, symbol: str | None = None, minimum: int = 1, tune: Range | Sequence[int] | None = None
+) -> Any:
     """An integer that fixes the structure of the computation."""
     return dataclasses.field(default=default, metadata={"spec": Spec(help, symbol, minimum=minimum, tune=tune)})
 

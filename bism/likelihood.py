@@ -1,6 +1,6 @@
 """What a trained model is judged by: log-likelihood with log Z by enumeration, and the Fisher divergence."""
 
-import math
+import copy
 from typing import Any
 
 import torch
@@ -38,8 +38,11 @@ def log_partition(model: Any, method: str = "auto") -> float:
     with torch.no_grad():
         exact = in_double(model)
         device = next(exact.parameters()).device
-        parts = [(-exact.hidden_free_energy(enumerate_hidden(size, i, min(i + _CHUNK, 1 << size), torch.float64, device))
-                  ).logsumexp(0) for i in range(0, 1 << size, _CHUNK)]
+        chunks = [
+            enumerate_hidden(size, start, min(start + _CHUNK, 1 << size), torch.float64, device)
+            for start in range(0, 1 << size, _CHUNK)
+        ]
+        parts = [(-exact.hidden_free_energy(h)).logsumexp(0) for h in chunks]
     return float(torch.stack(parts).logsumexp(0))
 
 
@@ -75,8 +78,6 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
 
 def in_double(model: Any) -> Any:
     """A copy of the model in float64."""
-    import copy
-
     return copy.deepcopy(model).double()
 
 
@@ -89,5 +90,3 @@ def grid_density(model: Any, low: float, high: float, points: int) -> tuple[Tens
     second, first = torch.meshgrid(axis, axis, indexing="ij")
     v = torch.stack([first.flatten(), second.flatten()], dim=1)
     return axis, log_likelihood(model, v).exp().reshape(points, points)
-
-

@@ -21,11 +21,15 @@ from bism.variables import Bernoulli
 class WithPosterior(Estimator):
     """Estimators that train a variational posterior q(h|v; phi) beside the model, by some steps of its own."""
 
-    inner_steps: int = count(5, "steps on the posterior before each step on the model", symbol="K", minimum=0,
-                             tune=Range(0, 20))
+    inner_steps: int = count(
+        5, "steps on the posterior before each step on the model", symbol="K", minimum=0, tune=Range(0, 20)
+    )
     lr_posterior: float = number(1e-3, "learning rate of the posterior", symbol="α", tune=Range(1e-4, 1e-1, log=True))
-    lower_optimiser: str = choice("adam", ("adam", "sgd"), "optimiser of the posterior: Adam as in the experiments, "
-                                  "or plain gradient descent, eq. (12)-(13)")
+    lower_optimiser: str = choice(
+        "adam",
+        ("adam", "sgd"),
+        "optimiser of the posterior: Adam as in the experiments, or plain gradient descent, eq. (12)-(13)",
+    )
     temperature: float = number(0.1, "of the relaxed Bernoulli samples", tune=Range(0.05, 1.0, log=True))
 
     def unsupported(self, model: Any) -> str | None:
@@ -59,13 +63,22 @@ class BiSM(Criterion, WithPosterior):
     where it is. Every inner and unrolled step draws fresh samples of h.
     """
 
-    unroll_steps: int = count(5, "unrolled steps on the posterior that the gradient goes through", symbol="N",
-                              minimum=0, tune=(0, 1, 2, 5, 10))
+    unroll_steps: int = count(
+        5,
+        "unrolled steps on the posterior that the gradient goes through",
+        symbol="N",
+        minimum=0,
+        tune=(0, 1, 2, 5, 10),
+    )
     lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
-    particles: int = count(1, "samples of h per example in the lower level (with KL, the importance-weighted bound)",
-                           symbol="k")
-    inner_batches: str = choice("same", ("same", "fresh"), "minibatch of the K inner steps: the upper level's, as in "
-                                "the paper, or a fresh one for each")
+    particles: int = count(
+        1, "samples of h per example in the lower level (with KL, the importance-weighted bound)", symbol="k"
+    )
+    inner_batches: str = choice(
+        "same",
+        ("same", "fresh"),
+        "minibatch of the K inner steps: the upper level's, as in the paper, or a fresh one for each",
+    )
 
     def unsupported(self, model: Any) -> str | None:
         if self.lower == "fisher" and isinstance(model.latent, Bernoulli):
@@ -78,18 +91,21 @@ class BiSM(Criterion, WithPosterior):
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size, latent = batch_shape[0], model.latent
-        return {"visible": [self.draw(batch_shape, rng) for _ in range(self.minibatches)],
-                "inner": latent.noise(rng, (self.inner_steps, self.particles, size)),
-                "unroll": latent.noise(rng, (self.unroll_steps, self.particles, size)),
-                "upper": latent.noise(rng, (size,))}
+        return {
+            "visible": [self.draw(batch_shape, rng) for _ in range(self.minibatches)],
+            "inner": latent.noise(rng, (self.inner_steps, self.particles, size)),
+            "unroll": latent.noise(rng, (self.unroll_steps, self.particles, size)),
+            "upper": latent.noise(rng, (size,)),
+        }
 
     def lower_loss(self, params: Any, v: Tensor, weight: Tensor, noise: Tensor, hyper: Hyper) -> Tensor:
         """G of eq. (9) on a minibatch: the weighted mean of the divergences at ``v``."""
         divergence = DIVERGENCES[self.lower](params.model, params.posterior, v, noise, hyper["temperature"])
         return (weight * divergence).mean()
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """J_Bi of eq. (8) on a minibatch, at the given posterior."""
 
         def log_density(v: Tensor) -> Tensor:
@@ -111,16 +127,25 @@ class BiSM(Criterion, WithPosterior):
             params = state.bind({**at, "posterior": posterior})
             return self.loss(params, batches[0], noise, state.carry, hyper)[0]
 
-        seen = [(self.points(v, eps, hyper), self.lower_weight(v, eps, hyper))
-                for v, eps in zip(batches, noise["visible"], strict=True)]
+        seen = [
+            (self.points(v, eps, hyper), self.lower_weight(v, eps, hyper))
+            for v, eps in zip(batches, noise["visible"], strict=True)
+        ]
         inner = seen[1:] if self.inner_batches == "fresh" else seen * self.inner_steps
-        phi, optimiser = descend(lambda posterior, given: lower(theta, posterior, given), phi, state.optimiser["lower"],
-                                 [(*where, h) for where, h in zip(inner, noise["inner"], strict=True)], update)
+        phi, optimiser = descend(
+            lambda posterior, given: lower(theta, posterior, given),
+            phi,
+            state.optimiser["lower"],
+            [(*where, h) for where, h in zip(inner, noise["inner"], strict=True)],
+            update,
+        )
         unroll = [(*seen[0], h) for h in noise["unroll"]]
         gradient, value = hypergradient(upper, lower, theta, phi, optimiser, unroll, update)
         theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
-        return (state.replace(params={**theta, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
-                {"objective": value})
+        return (
+            state.replace(params={**theta, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
+            {"objective": value},
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,5 +173,3 @@ class BiMDSM(Multiscale, BiSM):
     id: ClassVar[str] = "bimdsm"
     label: ClassVar[str] = "BiMDSM-{unroll_steps}"
     reference: ClassVar[str] = "Bao et al. 2020, eq. 5 and 8-15"
-
-

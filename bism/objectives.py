@@ -72,8 +72,14 @@ def dsm(log_density: LogDensity, v: Tensor, noise: Tensor, sigma: Tensor | float
     return 0.5 * sum_per_example((s + noise / sigma).square())
 
 
-def mdsm(log_density: LogDensity, v: Tensor, noise: Tensor, sigma: Tensor, sigma0: Tensor | float,
-         weighting: str = "inverse_variance") -> Tensor:
+def mdsm(
+    log_density: LogDensity,
+    v: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    sigma0: Tensor | float,
+    weighting: str = "inverse_variance",
+) -> Tensor:
     """Multiscale denoising score matching, eq. (5) with the factor 1/2, with a noise level per example, sigma [batch].
 
     weighting "none" is eq. (5) as printed, 1/2 ||s(v~) + sigma eps / sigma0^2||^2; "inverse_variance" weights it by

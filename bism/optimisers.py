@@ -18,12 +18,22 @@ Update = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
 def adam_init(params: Tree) -> Tree:
     """First and second moments at zero, step count at zero."""
     leaf = next(iter(_leaves(params)))
-    return {"first": tree_map(torch.zeros_like, params), "second": tree_map(torch.zeros_like, params),
-            "count": torch.zeros((), dtype=leaf.dtype, device=leaf.device)}
+    return {
+        "first": tree_map(torch.zeros_like, params),
+        "second": tree_map(torch.zeros_like, params),
+        "count": torch.zeros((), dtype=leaf.dtype, device=leaf.device),
+    }
 
 
-def adam_update(gradient: Tree, params: Tree, state: Tree, lr: Tensor | float, *, betas: tuple[float, float] = (0.9, 0.95),
-                eps: float = 1e-8) -> tuple[Tree, Tree]:
+def adam_update(
+    gradient: Tree,
+    params: Tree,
+    state: Tree,
+    lr: Tensor | float,
+    *,
+    betas: tuple[Tensor | float, Tensor | float] = (0.9, 0.95),
+    eps: float = 1e-8,
+) -> tuple[Tree, Tree]:
     """One step of Adam (Kingma and Ba 2014, Algorithm 1), with the moments' bias correction.
 
     The 1e-30 under the root keeps the derivative finite where a gradient has always been zero (the slope of the root
@@ -35,7 +45,8 @@ def adam_update(gradient: Tree, params: Tree, state: Tree, lr: Tensor | float, *
     second = tree_map(lambda s, g: beta2 * s + (1 - beta2) * g * g, state["second"], gradient)
     correction1, correction2 = 1 - beta1**count, 1 - beta2**count
     params = tree_map(
-        lambda p, m, s: p - lr * (m / correction1) / ((s / correction2 + 1e-30).sqrt() + eps), params, first, second)
+        lambda p, m, s: p - lr * (m / correction1) / ((s / correction2 + 1e-30).sqrt() + eps), params, first, second
+    )
     return params, {"first": first, "second": second, "count": count}
 
 

@@ -15,11 +15,12 @@ from bism.variables import Bernoulli, Latent, flat_size
 class RelaxedBernoulli(nn.Module):
     """q(h_j = 1|v) = sigmoid(l_j(v)) with logits l from one linear layer (or a network of one's own).
 
-    A sample is relaxed (binary concrete: Maddison et al. 2016; Jang et al. 2016): h = sigmoid((l + noise) / temperature)
-    with logistic noise, which tends to a Bernoulli draw as the temperature falls to 0. ``log_prob`` is the Bernoulli
-    log-mass h.l - softplus(l), extended linearly to relaxed h: its gradient in v vanishes in the same combination as
-    the energy's, so that with the true posterior log p(v, h) - log q(h|v) has the marginal score for every h, relaxed
-    or not (Theorem 1).
+    A sample is relaxed (binary concrete: Maddison et al. 2016; Jang et al. 2016):
+    h = sigmoid((l + noise) / temperature) with logistic noise, which tends to a Bernoulli draw at temperature 0.
+
+    ``log_prob`` is the Bernoulli log-mass h.l - softplus(l), extended linearly to relaxed h. At the true posterior h
+    then cancels in the gradient of log p(v, h) - log q(h|v) in v: it is the marginal score for every h, relaxed or
+    not, as Theorem 1 needs.
 
     Args:
         visible_shape: shape of one visible vector.
@@ -59,8 +60,9 @@ class DiagonalGaussian(nn.Module):
         features: number of features of ``network``.
     """
 
-    def __init__(self, visible_shape: tuple[int, ...], size: int, network: nn.Module | None = None,
-                 features: int | None = None) -> None:
+    def __init__(
+        self, visible_shape: tuple[int, ...], size: int, network: nn.Module | None = None, features: int | None = None
+    ) -> None:
         super().__init__()
         self.network = network or nn.Flatten(1)
         width = features or flat_size(visible_shape)

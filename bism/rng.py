@@ -77,7 +77,7 @@ class TapeRng(Rng):
     def _next(self, tape: str, count: int) -> Tensor:
         start = self._read[tape]
         self._read[tape] = start + count
-        return self._tapes[tape][start:start + count]
+        return self._tapes[tape][start : start + count]
 
     def _uniforms(self, count: int) -> Tensor:
         return self._next("uniform", count)

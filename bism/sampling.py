@@ -9,8 +9,10 @@ from bism.rng import Rng
 
 def gibbs_noise(model: Any, batch: int, steps: int, rng: Rng) -> dict[str, Tensor]:
     """The noise of ``steps`` sweeps of block Gibbs sampling over ``batch`` chains."""
-    return {"hidden": model.latent.noise(rng, (steps, batch)),
-            "visible": rng.normal((steps, batch, *model.visible_shape))}
+    return {
+        "hidden": model.latent.noise(rng, (steps, batch)),
+        "visible": rng.normal((steps, batch, *model.visible_shape)),
+    }
 
 
 def gibbs(model: Any, v: Tensor, noise: dict[str, Tensor]) -> Tensor:

@@ -69,8 +69,9 @@ class Sliced(Criterion):
 class Denoising(Criterion):
     """DSM, eq. (4)."""
 
-    sigma: float = number(0.05, "standard deviation of the noise added to the data", symbol="σ",
-                          tune=Range(0.01, 1.0, log=True))
+    sigma: float = number(
+        0.05, "standard deviation of the noise added to the data", symbol="σ", tune=Range(0.01, 1.0, log=True)
+    )
 
     def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return rng.normal(batch_shape)
@@ -91,8 +92,9 @@ class Multiscale(Criterion):
     sigma0: float = number(0.05, "the fixed noise level of eq. (5)", symbol="σ0", tune=Range(0.01, 0.5, log=True))
     spacing: str = choice("geometric", ("geometric", "linear"), "how the levels are distributed in their interval")
     levels: str = choice("drawn", ("drawn", "spaced"), "a random level per example, or levels evenly over the batch")
-    weighting: str = choice("inverse_variance", ("inverse_variance", "none"),
-                            "1/sigma^2 as in the authors' code, or eq. (5) as printed")
+    weighting: str = choice(
+        "inverse_variance", ("inverse_variance", "none"), "1/sigma^2 as in the authors' code, or eq. (5) as printed"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]  # the estimator's, next in line
@@ -102,8 +104,7 @@ class Multiscale(Criterion):
     def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size = batch_shape[0]
         spaced = torch.linspace(0.0, 1.0, size, dtype=rng.dtype, device=rng.device)
-        return {"normal": rng.normal(batch_shape),
-                "level": rng.uniform((size,)) if self.levels == "drawn" else spaced}
+        return {"normal": rng.normal(batch_shape), "level": rng.uniform((size,)) if self.levels == "drawn" else spaced}
 
     def sigma(self, noise: Any, hyper: Hyper) -> Tensor:
         """The noise level of each example, [batch]."""
@@ -129,7 +130,8 @@ class ScoreMatching(Criterion, Estimator):
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return self.draw(batch_shape, rng)
 
-    def loss(self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor],
-             hyper: Hyper) -> tuple[Tensor, dict[str, Tensor], Info]:
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
         values = self.objective(lambda v: -params.model.free_energy(v), batch, noise, hyper)
         return values.mean(), carry, {}

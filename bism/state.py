@@ -42,8 +42,12 @@ class State:
     def bind(self, params: Tree | None = None) -> Parts:
         """The parts with ``params`` in place: ``bind(p).model.energy(v, h)``, ``bind(p).posterior.log_prob(h, v)``."""
         parts = self.params if params is None else params
-        return Parts({name: Bound(self.modules[name], tensors) if name in self.modules else tensors
-                      for name, tensors in parts.items()})
+        return Parts(
+            {
+                name: Bound(self.modules[name], tensors) if name in self.modules else tensors
+                for name, tensors in parts.items()
+            }
+        )
 
     def replace(self, **changes: Any) -> "State":
         """A copy with some fields changed."""

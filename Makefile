@@ -1,0 +1,30 @@
+# `make run` and `make test` do everything on a fresh machine with Python >= 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-long lint install
+
+run: .venv/installed ## the main job, small: every method on both tasks, into ./runs and ./mlflow.db
+	$(BIN)/python -m benchmark run --suite grbm --preset quick
+
+test: lint ## lint, types and the tests that take seconds
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: .venv/installed-test ## the tests that take longer
+	$(BIN)/python -m pytest -m long
+
+lint: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $@

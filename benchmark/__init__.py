@@ -1,0 +1,1 @@
+"""The benchmark: tasks, suites, plan, runner, tracking, command line."""

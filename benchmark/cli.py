@@ -1,0 +1,249 @@
+"""The command line: ``python -m benchmark list|run|status|sync|ui|doctor``.
+
+Exit codes: 0 all done; 1 some cells failed, diverged or are missing; 2 bad input or missing data; 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bism.errors import InputError
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+_LOG_WIDTH = 120  # columns, where the output is no terminal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False)
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.command(options, console)
+        return code
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark",
+        description="Benchmark of estimators for energy-based "
+        "latent variable models: bi-level score matching and its rivals.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    listing = commands.add_parser("list", help="suites, tasks, presets and methods")
+    listing.add_argument("--spaces", action="store_true", help="show where tuning looks for each hyper-parameter")
+    _add_plugins(listing)
+    listing.set_defaults(command=_list)
+
+    run = commands.add_parser("run", help="train and measure a suite; what is done already is skipped")
+    _add_selection(run)
+    run.add_argument("--devices", default="cpu", help="cpu (one job per core), or like cuda:0,1 (default: cpu)")
+    run.add_argument(
+        "--log-models",
+        choices=("best", "all", "none"),
+        default="best",
+        help="MLflow models: the best seed of each variant, all seeds, or none (default: best)",
+    )
+    run.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
+    run.add_argument("--rerun", action="store_true", help="train finished cells again")
+    _add_stores(run)
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="where the cells of a run directory stand, and the ranking so far")
+    _add_stores(status)
+    status.set_defaults(command=_status)
+
+    sync = commands.add_parser("sync", help="bring the tracking store up to the run directory")
+    _add_stores(sync)
+    sync.add_argument("--log-models", choices=("best", "all", "none"), default="best", help="as for run")
+    sync.set_defaults(command=_sync)
+
+    ui = commands.add_parser("ui", help="start the MLflow UI on the store in use")
+    _add_stores(ui)
+    ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    ui.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
+    ui.set_defaults(command=_ui)
+
+    doctor = commands.add_parser("doctor", help="what works on this machine and what does not")
+    _add_stores(doctor)
+    _add_data(doctor)
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE.py",
+        help="a file with methods of your own; may be given several times",
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, help="folder of the data sets (default: $BISM_DATA or a cache)")
+
+
+def _add_stores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run-dir", type=Path, default=Path("runs"), help="where results are kept (default: runs)")
+    parser.add_argument(
+        "--tracking-uri",
+        help="MLflow store; 'none' keeps the run directory alone (default: "
+        f"$MLFLOW_TRACKING_URI, else {DEFAULT_STORE})",
+    )
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--suite", required=True, metavar="NAME|FILE.yaml", help="a shipped suite or a file of your own"
+    )
+    parser.add_argument("--preset", help="a preset of the suite (default: the suite says)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods, by id")
+    parser.add_argument("--seeds", metavar="0-9", help="seeds instead of the preset's: 0-9, or 0,3,5-7")
+    parser.add_argument("--steps", type=int, help="iterations instead of the preset's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.KEY=VALUE",
+        dest="overrides",
+        help="a hyper-parameter by name or symbol, as in bidsm.K=10; may be given several times",
+    )
+    _add_data(parser)
+    _add_plugins(parser)
+
+
+def _override(text: str) -> tuple[str, str, Any]:
+    target, equals, value = text.partition("=")
+    method, dot, key = target.partition(".")
+    if not (equals and dot and method and key and value):
+        raise InputError(f"--set {text}: must look like bidsm.K=10")
+    return method, key, yaml.safe_load(value)
+
+
+def _store(options: argparse.Namespace) -> str | None:
+    """The tracking store in use, or None where tracking is off."""
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    return None if uri == "none" else uri
+
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import registry
+    from benchmark.suite import load_suite, shipped
+    from bism.hyperparameters import Range
+
+    methods = registry.methods(options.plugin)
+    for name in shipped():
+        suite = load_suite(name, methods)
+        console.print(f"suite [bold]{name}[/]: {suite.description}")
+        for task, content in suite.tasks.items():
+            console.print(f"  task {task}: {content.description}")
+        for preset, settings in suite.presets.items():
+            default = " (default)" if preset == suite.default_preset else ""
+            console.print(f"  preset {preset}{default}: {settings.description}")
+    table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
+    for method in methods.values():
+        table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
+    console.print(table)
+    if options.spaces:
+        spaces = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
+        for method in methods.values():
+            for key, where in method.search_space().items():
+                text = (
+                    f"{where.low:g} to {where.high:g}{', logarithmic' if where.log else ''}"
+                    if isinstance(where, Range)
+                    else ", ".join(map(str, where))
+                )
+                spaces.add_row(method.id, key, text)
+        console.print(spaces)
+    return 0
+
+
+def _describe(method: Any) -> list[str]:
+    """Each hyper-parameter with its symbol, default and meaning."""
+    import dataclasses
+
+    from bism.hyperparameters import specs
+
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    return [
+        f"{name}{f' ({spec.symbol})' if spec.symbol else ''} = {defaults[name]}: {spec.help}"
+        for name, spec in specs(method).items()
+    ]
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import session
+
+    choices = session.choices(
+        options.preset,
+        options.tasks,
+        options.methods,
+        options.seeds,
+        options.steps,
+        [_override(text) for text in options.overrides],
+    )
+    return session.run(
+        options.suite,
+        choices,
+        console,
+        run_dir=options.run_dir,
+        data_dir=options.data_dir,
+        store=_store(options),
+        plugins=options.plugin,
+        device=options.devices,
+        log_models=options.log_models,
+        dry_run=options.dry_run,
+        rerun=options.rerun,
+    )
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import session
+
+    return session.status(console, options.run_dir)
+
+
+def _sync(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import session
+
+    store = _store(options)
+    if store is None:
+        raise InputError("sync needs a tracking store, and --tracking-uri is none")
+    return session.sync(console, options.run_dir, store, options.log_models)
+
+
+def _ui(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import tracking
+
+    store = _store(options)
+    if store is None:
+        raise InputError("ui needs a tracking store, and --tracking-uri is none")
+    return tracking.start_ui(store, options.host, options.port)
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import doctor
+
+    lines = list(doctor.examine(options.data_dir, options.run_dir, _store(options) or "none"))
+    console.print(doctor.table(lines))
+    return 0

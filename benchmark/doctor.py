@@ -1,0 +1,73 @@
+"""What works on this machine and what does not."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from benchmark.datasets import DATA_VARIABLE, DATASETS, MissingData, data_folder, load
+
+PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
+Line = tuple[str, bool, str]
+
+
+def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator[Line]:
+    """Yields (what, whether it works, detail)."""
+    yield "python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}"
+    for package in PACKAGES:
+        yield _package(package)
+    yield "cores", True, f"{_cores()} for this process, so as many jobs at once"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield "GPUs", True, ", ".join(gpus) or "none; everything runs on the CPU"
+    yield _compiler()
+    yield "run directory", _writable(run_dir), f"{run_dir.resolve()}"
+    yield "tracking store", True, tracking_uri
+    folder = data_folder(data_dir)
+    yield "data folder", True, f"{folder} (--data-dir, ${DATA_VARIABLE})"
+    for name in DATASETS:
+        yield _data_set(name, folder)
+
+
+def _package(name: str) -> Line:
+    try:
+        return name, True, importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return name, False, f"not installed: pip install {name}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _compiler() -> Line:
+    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    if found:
+        return "C++ compiler", True, f"{found}: long runs are compiled"
+    return "C++ compiler", False, "none: training runs uncompiled (slower, same numbers); install g++"
+
+
+def _writable(folder: Path) -> bool:
+    place = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    return os.access(place, os.W_OK)
+
+
+def _data_set(name: str, folder: Path) -> Line:
+    try:
+        data = load({"name": name}, folder)
+    except MissingData as error:
+        return f"data set {name}", False, str(error)
+    return f"data set {name}", True, f"{len(data.train)}/{len(data.val)}/{len(data.test)}, sha256 {data.hash[:12]}"
+
+
+def table(lines: list[Line]) -> Table:
+    """The findings for people."""
+    shown = Table(show_header=False, box=None)
+    for what, works, detail in lines:
+        shown.add_row("[green]ok[/]" if works else "[yellow]no[/]", what, detail)
+    return shown

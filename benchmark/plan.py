@@ -1,0 +1,212 @@
+"""From a suite and the user's choices to cells, and from cells to jobs."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.datasets import DataSet, load
+from benchmark.models import build_model
+from benchmark.registry import find
+from benchmark.rundir import Record
+from benchmark.suite import Preset, Suite, Task, Variant, expand
+from bism import Estimator
+from bism.checks import check_model
+from bism.errors import InputError, nearest
+from bism.hyperparameters import resolve, specs
+from bism.likelihood import not_enumerable
+
+_LABELS = ("variant", "paper", "reference", "description", "pictures")  # in config.json, but not what a cell is
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the command line asks for; None leaves it to the preset."""
+
+    preset: str | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    steps: int | None = None
+    overrides: Sequence[tuple[str, str, Any]] = ()  # (method, hyper-parameter, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One thing to train: a configuration and a seed. The id is the hash of what is computed, not of its labels."""
+
+    config: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of sha256 over the configuration."""
+        content = {key: value for key, value in self.config.items() if key not in _LABELS}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def record(self) -> Record:
+        """Its row in the index, as planned."""
+        keys = ("suite", "preset", "task", "method", "variant", "seed", "steps")
+        return Record(id=self.id, state="planned", **{key: self.config[key] for key in keys})
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Cells of one configuration that differ in their seed alone, trained side by side."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration; its seed is that of the first cell."""
+        return self.cells[0].config
+
+    @property
+    def title(self) -> str:
+        """For people: "checkerboard BiDSM-5"."""
+        return f"{self.config['task']} {self.config['variant']}"
+
+    @property
+    def work(self) -> float:
+        """A rough measure of its cost, for the order and for estimates: iterations times their relative cost."""
+        hyper = self.config["hyper"]
+        inner, unrolled = hyper.get("inner_steps", 0), hyper.get("unroll_steps", 0)
+        return float(self.config["steps"] * (1 + inner + 1.5 * unrolled + 0.3 * hyper.get("k", 0)) * len(self.cells))
+
+
+def choose_preset(suite: Suite, choices: Choices) -> tuple[str, Preset]:
+    """The preset asked for, or the suite's default."""
+    name = choices.preset or suite.default_preset
+    if name not in suite.presets:
+        raise InputError(f"suite {suite.suite} has no preset '{name}': {nearest(name, suite.presets)}")
+    return name, suite.presets[name]
+
+
+def choose_tasks(preset: Preset, choices: Choices) -> list[str]:
+    """The tasks asked for, or all of the preset's."""
+    for task in choices.tasks or ():
+        if task not in preset.tasks:
+            raise InputError(f"no task '{task}': {nearest(task, preset.tasks)}")
+    return [task for task in preset.tasks if not choices.tasks or task in choices.tasks]
+
+
+def load_data(suite: Suite, tasks: Iterable[str], folder: Path) -> dict[str, DataSet]:
+    """The data of every task, before anything trains."""
+    return {task: load(suite.tasks[task].data.model_dump(), folder) for task in tasks}
+
+
+def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], data: dict[str, DataSet]) -> list[Cell]:
+    """All cells, in the suite's order.
+
+    Raises:
+        InputError: an unknown preset, task, method or hyper-parameter, an impossible value, or a method that cannot
+            train the task's model.
+    """
+    preset_name, preset = choose_preset(suite, choices)
+    for method in {*(choices.methods or ()), *(method for method, _, _ in choices.overrides)}:
+        find(method, methods)
+    cells: dict[str, Cell] = {}
+    for task in choose_tasks(preset, choices):
+        shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
+        for entry in preset.tasks[task].variants:
+            if choices.methods and entry.method not in choices.methods:
+                continue
+            for estimator, variant in _variants(entry, preset, task, choices, methods[entry.method]):
+                _check(estimator, shared, suite.tasks[task])
+                for cell in _seeds(estimator, variant, entry, shared, choices, preset):
+                    cells.setdefault(cell.id, cell)
+    if not cells:
+        raise InputError(
+            f"nothing to run: preset {preset_name} has none of {', '.join(choices.methods or ())} "
+            f"in {', '.join(choose_tasks(preset, choices))}; a method that no preset has needs a line in "
+            f"a suite file (docs/adding_a_method.md)"
+        )
+    return list(cells.values())
+
+
+def _shared_config(
+    suite: Suite, preset_name: str, preset: Preset, task_name: str, choices: Choices, data: DataSet
+) -> dict[str, Any]:
+    """What all cells of a task have in common."""
+    task = suite.tasks[task_name]
+    steps = choices.steps or preset.tasks[task_name].steps
+    model = {"name": task.model.name, "visible": data.train.shape[1], "hidden": task.model.hidden}
+    return {
+        "suite": suite.suite,
+        "preset": preset_name,
+        "task": task_name,
+        "steps": steps,
+        "batch_size": task.batch_size,
+        "data": data.description,
+        "model": model,
+        "metrics": list(task.metrics),
+        "select": task.select,
+        "evaluations": preset.evaluations,
+    }
+
+
+def _variants(
+    entry: Variant, preset: Preset, task: str, choices: Choices, method: type[Estimator]
+) -> Iterable[tuple[Estimator, str]]:
+    """Estimators with their variant names: the method's own name, then all that differs from the preset."""
+    overrides = {resolve(method, key): value for name, key, value in choices.overrides if name == method.id}
+    for values in expand(entry, preset.tasks[task].all, method):
+        ours, theirs = method(**{**values, **overrides}), method(**values)
+        shown = {
+            key: value
+            for key, value in overrides.items()
+            if value != getattr(theirs, key) and f"{{{key}}}" not in method.label
+        }
+        if choices.steps and choices.steps != preset.tasks[task].steps:
+            shown["steps"] = choices.steps
+        symbols = {key: spec.symbol or key for key, spec in specs(method).items()}
+        changes = ", ".join(f"{symbols.get(key, key)}={value}" for key, value in shown.items())
+        yield ours, f"{ours.name} [{changes}]" if changes else ours.name
+
+
+def _check(estimator: Estimator, shared: dict[str, Any], task: Task) -> None:
+    model = build_model(shared["model"])
+    check_model(estimator, model)
+    if "log_likelihood" in task.metrics:
+        reason = not_enumerable(model)
+        if reason:
+            raise InputError(f"task {shared['task']}: the metric log_likelihood needs log Z by enumeration: {reason}")
+
+
+def _seeds(
+    estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], choices: Choices, preset: Preset
+) -> Iterable[Cell]:
+    seeds = list(choices.seeds or preset.seeds)
+    description = (type(estimator).__doc__ or "").strip().splitlines()[0]
+    for seed in seeds:
+        yield Cell(
+            {
+                **shared,
+                "method": estimator.id,
+                "hyper": dataclasses.asdict(estimator),
+                "seed": seed,
+                "variant": variant,
+                "paper": entry.paper,
+                "reference": estimator.reference,
+                "description": description,
+                "pictures": seed == seeds[0],
+            }
+        )
+
+
+def jobs(cells: Iterable[Cell]) -> list[Job]:
+    """Cells that differ in their seed alone, together; the longest jobs first, so that no core waits at the end."""
+
+    def configuration(cell: Cell) -> str:
+        return json.dumps(
+            {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}, sort_keys=True
+        )
+
+    groups = itertools.groupby(sorted(cells, key=configuration), key=configuration)
+    return sorted(
+        (Job(tuple(sorted(group, key=lambda cell: int(cell.config["seed"])))) for _, group in groups),
+        key=lambda job: -job.work,
+    )

@@ -1,0 +1,101 @@
+"""How a run shows itself: bars in a terminal, plain lines in a log."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmark.plan import Job
+
+
+class Lines:
+    """One line per event, for logs."""
+
+    def __init__(self, console: Console, jobs: list[Job]) -> None:
+        self.console, self.total, self.ended_count = console, len(jobs), 0
+        self.work, self.done, self.begun = sum(job.work for job in jobs), 0.0, time.monotonic()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def started(self, job: Job) -> None:
+        pass
+
+    def stepped(self, job: Job, step: int) -> None:
+        pass
+
+    def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
+        self.ended_count += 1
+        self.done += job.work
+        left = (time.monotonic() - self.begun) * (self.work - self.done) / self.done
+        detail = f" ({text})" if text else ""
+        self.note(
+            f"[{self.ended_count}/{self.total}] {job.title}: {state}{detail} in {seconds:.0f} s, "
+            f"about {duration(left)} left"
+        )
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars(Lines):
+    """Live bars: one for the whole, one for each running job."""
+
+    def __init__(self, console: Console, jobs: list[Job]) -> None:
+        super().__init__(console, jobs)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.all = self.progress.add_task("jobs", total=self.total)
+        self.rows: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def started(self, job: Job) -> None:
+        self.rows[job.cells[0].id] = self.progress.add_task(job.title, total=job.config["steps"])
+
+    def stepped(self, job: Job, step: int) -> None:
+        self.progress.update(self.rows[job.cells[0].id], completed=step)
+
+    def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
+        self.progress.remove_task(self.rows.pop(job.cells[0].id))
+        self.progress.advance(self.all)
+        super().ended(job, state, seconds, text)
+
+
+def display(console: Console, jobs: list[Job]) -> Lines:
+    """Bars where the console is a terminal, lines elsewhere."""
+    return Bars(console, jobs) if console.is_terminal else Lines(console, jobs)
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

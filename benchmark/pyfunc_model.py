@@ -1,0 +1,59 @@
+"""The code of the models in MLflow: log p(v) of the rows of a table. Run by MLflow, which keeps a copy of it
+in each model. Loading one needs ``bism`` and ``benchmark`` importable.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from benchmark.models import build_model
+from bism.checkpoint import load_checkpoint
+from bism.errors import InputError
+from bism.likelihood import log_likelihood, log_partition, not_enumerable
+
+
+class TrainedModel(PythonModel):
+    """A trained energy-based model, rebuilt from its configuration and a checkpoint."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Rebuilds the model in float64, and its log Z where that can be enumerated."""
+        config = json.loads(Path(context.artifacts["config"]).read_text())
+        saved = load_checkpoint(context.artifacts["checkpoint"])["tensors"]["state"]["params"]["model"]
+        self.model: Any = build_model(config["model"]).double()
+        self.model.load_state_dict({name: tensor[0] for name, tensor in saved.items()}, strict=False)
+        self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame,
+                params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known.
+
+        Raises:
+            InputError: another number of columns than the model has visible units, or values that are not finite.
+        """
+        v = self._visible(model_input)
+        column = "log_density_unnormalised" if self.log_z is None else "log_likelihood"
+        return pd.DataFrame({column: log_likelihood(self.model, v, self.log_z or 0.0).numpy()})
+
+    def _visible(self, model_input: Any) -> torch.Tensor:
+        shape = self.model.visible_shape
+        expected = f"expected {math.prod(shape)} numeric columns, one per visible unit"
+        try:
+            values = np.asarray(model_input, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model input: {expected}; {error}") from error
+        if values.ndim != 2 or values.shape[1] != math.prod(shape):
+            raise InputError(f"model input: {expected}, got an array of shape {values.shape}")
+        if not np.isfinite(values).all():
+            row, unit = np.argwhere(~np.isfinite(values))[0]
+            raise InputError(f"model input: row {row}, column {unit} is {values[row, unit]}; expected finite numbers")
+        return torch.from_numpy(values).reshape(-1, *shape)
+
+
+mlflow.models.set_model(TrainedModel())

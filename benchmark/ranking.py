@@ -1,0 +1,85 @@
+"""The table at the end of a run."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from scipy import stats
+
+from benchmark.rundir import FINISHED, Record, RunDir
+
+
+def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
+    """One row per finished cell: its labels and the last value of every metric."""
+    rows = []
+    for record in records:
+        measured = run_dir.folder(record.id).measurements() if record.state in FINISHED else []
+        if measured:
+            rows.append(
+                {
+                    "task": record.task,
+                    "method": record.method,
+                    "variant": record.variant,
+                    "seed": record.seed,
+                    "state": record.state,
+                    "step": measured[-1].step,
+                    **measured[-1].metrics,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95% confidence interval (Student's t); the half-width of one value is not known."""
+    sample = np.asarray(list(values), dtype=float)
+    if len(sample) < 2:
+        return float(sample.mean()), math.nan
+    quantile = float(stats.t.ppf(0.975, len(sample) - 1))
+    return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+
+
+def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged."""
+    better_high = metric.endswith("log_likelihood")
+    rows = []
+    for variant, cells in frame.groupby("variant", sort=False):
+        sound = cells[cells["state"] == "done"]
+        mean, half_width = interval(sound[metric]) if len(sound) else (math.nan, math.nan)
+        rows.append(
+            {
+                "variant": variant,
+                "mean": mean,
+                "half_width": half_width,
+                "seeds": len(sound),
+                "diverged": len(cells) - len(sound),
+                "train_seconds": sound["time/train_seconds"].mean(),
+                "ms_per_step": sound["time/ms_per_step"].mean(),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("mean", ascending=not better_high, ignore_index=True, na_position="last")
+
+
+def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
+    """A ranking for people."""
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("method", no_wrap=True)
+    for heading in (metric, "95% interval", "seeds", "s per seed", "ms per step"):
+        shown.add_column(heading, justify="right")
+    for row in ranked.to_dict("records"):
+        seeds = str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
+        shown.add_row(
+            row["variant"],
+            _number(row["mean"]),
+            f"± {_number(row['half_width'])}",
+            seeds,
+            _number(row["train_seconds"], 1),
+            _number(row["ms_per_step"]),
+        )
+    return shown
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

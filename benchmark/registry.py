@@ -1,0 +1,77 @@
+"""Which methods there are: every estimator with an ``id`` in ``bism``, in ``baselines`` and in plug-in files."""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+import baselines
+import bism.methods
+from bism import Estimator
+from bism.errors import InputError, nearest
+
+
+def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
+    """All methods by id.
+
+    Raises:
+        InputError: a plug-in cannot be imported, has no method, or takes an id that is taken.
+    """
+    modules = [bism.methods] + [
+        importlib.import_module(f"baselines.{info.name}") for info in pkgutil.iter_modules(baselines.__path__)
+    ]
+    found: dict[str, type[Estimator]] = {}
+    for module in modules + [load_plugin(path) for path in plugins]:
+        for estimator in _defined_in(module):
+            if found.setdefault(estimator.id, estimator) is not estimator:
+                raise InputError(
+                    f"{module.__file__}: the id '{estimator.id}' is taken by {found[estimator.id].__name__}"
+                )
+    return found
+
+
+def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
+    """The method with this id; a misspelt one raises InputError with the nearest."""
+    if name not in available:
+        raise InputError(f"no method '{name}': {nearest(name, available)}")
+    return available[name]
+
+
+def load_plugin(path: Path) -> ModuleType:
+    """Imports a file with methods of the user's own."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such plug-in file")
+    name = f"bism_plugin_{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: a plug-in is a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may fail in any way
+        del sys.modules[name]
+        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    if not _defined_in(module):
+        raise InputError(f"{path}: defines no method: an Estimator with an id (see docs/adding_a_method.md)")
+    return module
+
+
+def _defined_in(module: ModuleType) -> list[type[Estimator]]:
+    return [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Estimator)
+        and value.__module__ == module.__name__
+        and isinstance(getattr(value, "id", None), str)
+        and dataclasses.is_dataclass(value)
+        and not inspect.isabstract(value)
+    ]

@@ -1,0 +1,168 @@
+"""The supervisor: a process for each job, one per core or device; one that dies takes only its job along."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmark.datasets import DataSet
+from benchmark.plan import Job
+from benchmark.rundir import RunDir
+from benchmark.worker import run_job
+from bism.errors import InputError
+
+
+class Progress(Protocol):
+    """Who is told how the jobs go."""
+
+    def started(self, job: Job) -> None: ...
+    def stepped(self, job: Job, step: int) -> None: ...
+    def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclasses.dataclass
+class _Running:
+    job: Job
+    device: str
+    process: Any
+    messages: Connection | None  # None once the job has said its last
+    started: float
+    outcome: tuple[Any, ...] | None = None
+    states: dict[str, tuple[str, str | None]] = dataclasses.field(default_factory=dict)
+
+
+def devices(text: str) -> list[str]:
+    """``cpu`` as one place per core that this process may use; ``cuda:0,1`` as one place per named GPU.
+
+    Raises:
+        InputError: not of this form, or a GPU that is not there.
+    """
+    import torch
+
+    if text == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return ["cpu"] * cores
+    kind, _, numbers = text.partition(":")
+    if kind != "cuda" or not all(part.isdigit() for part in numbers.split(",")):
+        raise InputError(f"--devices must be cpu or like cuda:0,1, got {text!r}")
+    for number in numbers.split(","):
+        if int(number) >= torch.cuda.device_count():
+            raise InputError(f"--devices {text}: there is no GPU {number} here ({torch.cuda.device_count()} found)")
+    return [f"cuda:{number}" for number in numbers.split(",")]
+
+
+def run(
+    jobs: Sequence[Job],
+    data: dict[str, DataSet],
+    run_dir: RunDir,
+    places: Sequence[str],
+    plugins: Sequence[Path],
+    progress: Progress,
+    after: Callable[[Job], None],
+) -> None:
+    """Runs all jobs, at most one at a time on each place; ``after`` is called when the files of a job are complete.
+
+    Ctrl-C stops the running jobs, marks their cells stopped, and goes on to the caller as KeyboardInterrupt.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    )
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])  # imported once, not per job
+    waiting, free, running = list(jobs), list(places), list[_Running]()
+    try:
+        while waiting or running:
+            while waiting and free:
+                running.append(_start(waiting.pop(0), free.pop(0), data, run_dir, plugins, context))
+                progress.started(running[-1].job)
+            _listen(running, progress)
+            for ended in [one for one in running if one.messages is None]:
+                running.remove(ended)
+                free.append(ended.device)
+                _settle(ended, run_dir, progress)
+                after(ended.job)
+    except KeyboardInterrupt:
+        _stop(running, run_dir)
+        for one in running:
+            after(one.job)
+        raise
+
+
+def _start(
+    job: Job, device: str, data: dict[str, DataSet], run_dir: RunDir, plugins: Sequence[Path], context: Any
+) -> _Running:
+    receiver, sender = context.Pipe(duplex=False)
+    folders = [run_dir.folder(cell.id).path for cell in job.cells]
+    process = context.Process(
+        target=run_job, daemon=True, args=(job, data[job.config["task"]], device, folders, list(plugins), sender)
+    )
+    process.start()
+    sender.close()
+    return _Running(job, device, process, receiver, time.monotonic())
+
+
+def _listen(running: Sequence[_Running], progress: Progress) -> None:
+    """Waits for messages or the end of a process, and takes in what has come."""
+    wait([one.messages for one in running if one.messages])
+    for one in running:
+        try:
+            while one.messages and one.messages.poll():
+                _take(one, one.messages.recv(), progress)
+        except EOFError:  # the process has ended, however it did, and everything it said is taken
+            one.process.join()
+            one.messages = None
+
+
+def _take(one: _Running, message: tuple[Any, ...], progress: Progress) -> None:
+    match message:
+        case ("step", step):
+            progress.stepped(one.job, step)
+        case ("note", text):
+            progress.note(text)
+        case ("cell", cell, state, text):
+            one.states[cell] = (state, text)
+        case _:
+            one.outcome = message
+
+
+def _settle(one: _Running, run_dir: RunDir, progress: Progress) -> None:
+    """Writes the final states of a job that has ended by itself."""
+    seconds = time.monotonic() - one.started
+    if one.outcome is not None and one.outcome[0] == "done":
+        share = one.outcome[1] / len(one.job.cells)
+        for cell in one.job.cells:
+            state, text = one.states[cell.id]
+            run_dir.set_state(cell.id, state, text, share)
+        bad = [text for state, text in one.states.values() if state != "done"]
+        progress.ended(
+            one.job, "diverged" if bad else "done", seconds, f"{len(bad)} of {len(one.states)} seeds" if bad else None
+        )
+        return
+    text = one.outcome[1] if one.outcome else f"the process ended with {_ending(one.process.exitcode)}"
+    for cell in one.job.cells:
+        folder = run_dir.folder(cell.id)
+        if folder.error is None and folder.path.is_dir():
+            (folder.path / "error.txt").write_text(text + "\n")
+        run_dir.set_state(cell.id, "failed", text)
+    progress.ended(one.job, "failed", seconds, text)
+
+
+def _ending(code: int | None) -> str:
+    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _stop(running: Sequence[_Running], run_dir: RunDir) -> None:
+    for one in running:
+        one.process.terminate()
+    for one in running:
+        one.process.join(timeout=10)
+        for cell in one.job.cells:
+            run_dir.set_state(cell.id, "stopped", "interrupted")

@@ -1,0 +1,333 @@
+"""The MLflow projection of a run directory: what talks to MLflow, imported only when tracking is on.
+
+Experiment = suite; one parent run per plan (suite, preset); one child run per cell, found by its tags and by what
+``RunDir.synced`` remembers. Everything is written from the run directory, any number of times with the same result.
+"""
+
+import functools
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock
+
+from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
+from benchmark.tracking_store import artifacts_folder, database_file, patience, resolve, start_ui, without_password
+from bism.errors import InputError
+
+# Read by MLflow when it is imported; what the user has set stays. No telemetry, no chatter.
+for _name, _value in {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING",
+                      "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+                      "MLFLOW_UV_AUTO_DETECT": "false", "GIT_PYTHON_REFRESH": "quiet"}.items():
+    os.environ.setdefault(_name, _value)
+
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+from benchmark import tracking_models  # noqa: E402
+
+__all__ = ["Tracker", "resolve", "start_ui"]
+_STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
+_BATCH = 800  # metrics per call; with the parameters and tags below MLflow's limit of 1,000 entities
+
+
+class Tracker:
+    """Writes cells to an MLflow store. To be used in the thread that opened the run directory.
+
+    Args:
+        uri: the store; None for MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
+
+    Attributes:
+        uri: the store, resolved.
+        store: the same without a password; its name in the run directory's index.
+        behind: whether the store failed lately and lacks something that the journals have.
+
+    Raises:
+        InputError: a plain folder, or a store that cannot be reached or used.
+    """
+
+    def __init__(self, uri: str | None, run_dir: RunDir) -> None:
+        self.uri = resolve(uri)
+        self.store = without_password(self.uri)
+        self.behind = False
+        self._run_dir, self._retry_at = run_dir, 0.0
+        self._experiments: dict[str, str] = {}  # ids by suite
+        self._held: dict[str, dict[str, tuple[str, int | None]]] = {}  # what the store has: see _cell_runs
+        self._plans: dict[tuple[str, str], str] = {}  # ids of the plans' runs
+        self._plan_status: dict[str, str] = {}  # by id
+        self._file = database_file(self.uri)
+        # Creating a store, an experiment or a plan's run is a search and then a write, which two processes could race.
+        self._lock: AbstractContextManager[Any] = FileLock(f"{self._file}.lock") if self._file else nullcontext()
+        try:
+            self._client = self._connect()
+        except Exception as error:  # MLflow's, SQLAlchemy's, or that of a database driver that is not installed
+            raise InputError(f"tracking store {self.store} cannot be used: {_brief(error)} Start the server, or give "
+                             f"another --tracking-uri, or --tracking-uri none and 'sync' later.") from error
+
+    def _connect(self) -> MlflowClient:
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, patience(seconds=5, retries=0):
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    def sync(self, records: Iterable[Record], *, command: str | None = None, last: bool = False) -> bool:
+        """Brings the runs of these cells up to date; repeating it changes nothing.
+
+        A store that fails is a warning, once: nothing is lost, as every later call writes what is missing. After a
+        failure that took long, calls return at once for a while, unless it is the ``last``.
+
+        Returns:
+            Whether the store now holds everything.
+        """
+        if not last and time.monotonic() < self._retry_at:
+            return False
+        with self._tolerating_failures():
+            for record in records:
+                if record.state != "planned":
+                    self._sync_cell(record, command)
+                if record.state == "running":
+                    self._set_plan_status(self._plan_run(record, command), "RUNNING")
+        return not self.behind
+
+    def finish(self, suite: str, preset: str) -> None:
+        """Ends a plan's run as its cells have ended: finished, failed, or stopped; not while one of them runs."""
+        ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == (suite, preset)]
+        states = {record.state for record in ours}
+        with self._tolerating_failures():
+            if states - {"planned"}:
+                self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
+
+    def log_models(self, records: Iterable[Record], which: str) -> None:
+        """Logs models of finished cells that are not logged yet: ``best`` seed of each variant, ``all`` or ``none``."""
+        with self._tolerating_failures():
+            for record in tracking_models.choose(records, which, self._run_dir):
+                run, _, _ = self._run_dir.synced(record.id, self.store)
+                if run is not None and run in self._cell_runs(record.suite):
+                    tracking_models.log_model(self._client, run, self._run_dir.folder(record.id))
+
+    def ui_hint(self) -> str:
+        """How to look at what was written: a command, or a server's address."""
+        if not self.uri.startswith(("http://", "https://")):
+            return "python -m benchmark ui" + ("" if self.uri == resolve(None) else f" --tracking-uri {self.store}")
+        return self.store + (f"/#/experiments/{min(self._experiments.values())}" if len(self._experiments) == 1 else "")
+
+    @contextmanager
+    def _tolerating_failures(self) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            with patience(seconds=30, retries=2):
+                yield
+        except (MlflowException, OSError) as error:
+            self._retry_at = time.monotonic() + 10 * (time.monotonic() - started)
+            if not self.behind:
+                self.behind = True
+                warnings.warn(f"tracking store {self.store} fails: {_brief(error)} Training goes on and the run "
+                              f"directory keeps everything; 'python -m benchmark sync' catches up.", stacklevel=4)
+        else:
+            self.behind = False
+
+    def _experiment(self, suite: str) -> str:
+        """The id of a suite's experiment, made where there is none and restored where it was deleted."""
+        if suite not in self._experiments:
+            with self._lock:
+                found = self._client.get_experiment_by_name(suite)
+                if found is not None and found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
+                self._experiments[suite] = found.experiment_id if found else self._create_experiment(suite)
+        return self._experiments[suite]
+
+    def _create_experiment(self, suite: str) -> str:
+        location = (artifacts_folder(self._file) / quote(suite, safe="")).as_uri() if self._file else None
+        return str(self._client.create_experiment(suite, location))
+
+    def _search(self, suite: str, condition: str) -> list[Run]:
+        """All runs of an experiment under a condition, whatever MLflow's page size."""
+        page = self._client.search_runs([self._experiment(suite)], condition)
+        runs = list(page)
+        while page.token:
+            page = self._client.search_runs([self._experiment(suite)], condition, page_token=page.token)
+            runs += page
+        return runs
+
+    def _cell_runs(self, suite: str) -> dict[str, tuple[str, int | None]]:
+        """The runs of cells that the store has: by id, the journal they were written from and when they ended.
+
+        Asked once and kept up to date: what the index remembers may have been deleted from the store since.
+        """
+        if suite not in self._held:
+            self._held[suite] = {run.info.run_id: (run.data.tags.get("journal", ""), run.info.end_time)
+                                 for run in self._search(suite, "tags.kind = 'cell'")}
+        return self._held[suite]
+
+    def _plan_run(self, record: Record, command: str | None = None) -> str:
+        """The parent run of a plan, found by its tag or made."""
+        plan = record.suite, record.preset
+        if plan not in self._plans:
+            name = "/".join(plan)
+            tags = {"suite": record.suite, "preset": record.preset, "plan": name, "kind": "plan"}
+            with self._lock:
+                found = self._search(record.suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
+                run = found[0] if found else self._client.create_run(
+                    self._experiment(record.suite), tags={**tags, **_provenance(command)}, run_name=name)
+            self._plans[plan], self._plan_status[run.info.run_id] = run.info.run_id, run.info.status
+        return self._plans[plan]
+
+    def _set_plan_status(self, run: str, status: str) -> None:
+        if self._plan_status[run] != status:
+            self._set_status(run, status)
+            self._plan_status[run] = status
+
+    def _set_status(self, run: str, status: str, ended: int | None = None) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run, status)
+        else:
+            self._client.set_terminated(run, status, ended)
+
+    def _sync_cell(self, record: Record, command: str | None) -> None:
+        folder = self._run_dir.folder(record.id)
+        if not (folder.path / "config.json").exists():
+            return  # claimed, and not begun yet
+        journal = folder.measurements()
+        run, lines, state = self._run_dir.synced(record.id, self.store)
+        held = self._cell_runs(record.suite)
+        if run is None or run not in held or not _same_journal(held[run][0], journal):
+            run, lines, state = self._cell_run(record, folder, journal, command), 0, None
+        ended = None if record.state == "running" else _milliseconds(record)
+        if (lines, state) == (len(journal), record.state) and ended in (None, held[run][1]):
+            return
+        self._write(run, record, journal, lines, state)
+        held[run] = _journal_name(journal), ended
+        self._run_dir.set_synced(record.id, self.store, run, len(journal), record.state)
+
+    def _cell_run(self, record: Record, folder: CellFolder, journal: list[Measurement], command: str | None) -> str:
+        """The run of a cell, found by its tag or made. One of an earlier training from the start goes to MLflow's bin.
+
+        MLflow cannot take back metrics, so a training from the start cannot go on in the run of the one before.
+        """
+        for run in self._search(record.suite, f"tags.cell = '{record.id}'"):
+            if _same_journal(run.data.tags.get("journal", ""), journal):
+                return str(run.info.run_id)
+            self._client.delete_run(run.info.run_id)
+        tags = {**_cell_tags(record, folder.config), **_provenance(command, record.owner),
+                "mlflow.parentRunId": self._plan_run(record, command)}
+        started = journal[0].time_ms if journal else _milliseconds(record)
+        run = self._client.create_run(self._experiment(record.suite), started, tags, _run_name(record))
+        self._cell_runs(record.suite)[run.info.run_id] = "", None
+        return str(run.info.run_id)
+
+    def _write(self, run: str, record: Record, journal: list[Measurement], lines: int, before: str | None) -> None:
+        """Sends the journal from ``lines`` on, and what a change of state ``before`` -> ``record.state`` brings."""
+        folder = self._run_dir.folder(record.id)
+        config, failed = folder.config, record.state in ("failed", "diverged")
+        tags = {"state": record.state, "journal": _journal_name(journal)}
+        if failed or before in ("failed", "diverged"):
+            tags["error"] = _last_line(folder.error or record.message or "") if failed else ""
+        self._send(run, journal[lines:], _params(config) if before is None else {}, tags)
+        if before is None:
+            self._client.log_inputs(run, [_dataset(config["data"])])
+        if record.state != "running":
+            self._upload(run, folder)
+        if record.state != "running" or before != "running":
+            self._set_status(run, _STATUS[record.state], _milliseconds(record))
+
+    def _send(self, run: str, journal: list[Measurement], params: dict[str, str], tags: dict[str, str]) -> None:
+        metrics = [Metric(name, float(value), line.time_ms, line.step)
+                   for line in journal for name, value in line.metrics.items()]
+        self._client.log_batch(run, metrics[:_BATCH], [Param(*item) for item in params.items()],
+                               [RunTag(*item) for item in tags.items()])
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics[start:start + _BATCH])
+
+    def _upload(self, run: str, folder: CellFolder) -> None:
+        if folder.artifacts.is_dir():
+            self._client.log_artifacts(run, str(folder.artifacts))
+        for name in ("config.json", "error.txt"):
+            if (folder.path / name).exists():
+                self._client.log_artifact(run, str(folder.path / name))
+
+
+def _same_journal(held: str, journal: Sequence[Measurement]) -> bool:
+    """Whether a run that was written from the journal ``held`` can go on from this one."""
+    return held in ("", _journal_name(journal))
+
+
+def _journal_name(journal: Sequence[Measurement]) -> str:
+    """What tells a journal from that of an earlier training from the start: when its first line was taken."""
+    return str(journal[0].time_ms) if journal else ""
+
+
+def _milliseconds(record: Record) -> int:
+    return int(record.updated * 1000)
+
+
+def _plan_status(states: set[str]) -> str:
+    if "running" in states:
+        return "RUNNING"
+    if states <= set(FINISHED):
+        return "FINISHED"
+    return "FAILED" if "failed" in states else "KILLED"
+
+
+def _run_name(record: Record) -> str:
+    task = "" if record.task == record.suite else f"{record.task} "
+    return f"{task}{record.variant} seed {record.seed}"
+
+
+def _cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
+    names = ("suite", "task", "preset", "steps", "method", "variant", "seed", "state")
+    tags = {**{name: str(getattr(record, name)) for name in names},
+            "cell": record.id, "kind": "cell", "device": config["device"],
+            "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}"}
+    return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
+
+
+def _provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
+    """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
+    host = (owner or "").rpartition(":")[0] or platform.node()
+    return {"host": host, "git_commit": _git_commit(), "python_version": platform.python_version(),
+            "torch_version": version("torch"), "mlflow_version": version("mlflow"),
+            "mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": command or "python -m benchmark", "mlflow.source.git.commit": _git_commit()}
+
+
+@functools.cache
+def _git_commit() -> str:
+    try:
+        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
+                                text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
+        return "unknown"
+    return answer.stdout.strip()
+
+
+def _params(config: dict[str, Any]) -> dict[str, str]:
+    model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
+    others = {"data": config["data"]["name"], **{name: config[name] for name in ("batch_size", "steps", "seed")}}
+    return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
+
+
+def _dataset(data: dict[str, Any]) -> DatasetInput:
+    """The data set by its content hash, of which MLflow takes 36 characters; whole in the profile."""
+    source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "benchmark.datasets"}})
+    dataset = Dataset(data["name"], data["hash"][:36], "code", source, profile=json.dumps(data))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:1000]
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -1,0 +1,69 @@
+"""Trained models in MLflow: from code, without pickles, for ``mlflow.pyfunc.load_model``. Part of ``tracking``."""
+
+import math
+import tempfile
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from mlflow import MlflowClient, pyfunc
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model
+
+from benchmark.rundir import CellFolder, Record, RunDir
+from bism.errors import InputError
+
+_CODE = Path(__file__).with_name("pyfunc_model.py")
+
+
+def choose(records: Iterable[Record], which: str, run_dir: RunDir) -> list[Record]:
+    """The finished cells whose models are to be logged: the ``best`` seed of each variant, ``all`` or ``none``.
+
+    Raises:
+        InputError: another word.
+    """
+    if which not in ("best", "all", "none"):
+        raise InputError(f"--log-models must be best, all or none, got {which!r}")
+    done = [record for record in records if record.state == "done" and which != "none"]
+    if which != "best":
+        return done
+    best: dict[tuple[str, ...], Record] = {}
+    for record in sorted(done, key=lambda record: -quality(run_dir.folder(record.id))):
+        best.setdefault((record.suite, record.preset, record.task, record.variant), record)
+    return list(best.values())
+
+
+def quality(folder: CellFolder) -> float:
+    """The last value of the metric that selects models, signed so that higher is better; minus infinity for none."""
+    metric = folder.config["select"]
+    values = [line.metrics[metric] for line in folder.measurements() if metric in line.metrics]
+    value = values[-1] if values else math.nan
+    return -math.inf if math.isnan(value) else value if metric.endswith("log_likelihood") else -value
+
+
+def log_model(client: MlflowClient, run_id: str, folder: CellFolder) -> None:
+    """Logs a cell's best checkpoint (or last, where there is no best) as the model of its run, once."""
+    run = client.get_run(run_id)
+    checkpoint = next((file for name in ("best.pt", "last.pt") if (file := folder.artifacts / name).exists()), None)
+    if checkpoint is None or (run.outputs and run.outputs.model_outputs):
+        return
+    tags = {name: run.data.tags[name] for name in ("cell", "suite", "task", "variant", "seed")}
+    model = client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
+    with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about its own type hints
+        path = str(Path(parent, "model"))
+        pyfunc.save_model(
+            path, python_model=str(_CODE), pip_requirements=_requirements(),
+            artifacts={"checkpoint": str(checkpoint), "config": str(folder.path / "config.json")},
+            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id,
+                               model_id=model.model_id))
+        client.log_model_artifacts(model.model_id, path)
+    client.finalize_logged_model(model.model_id, "READY")
+    # Last, because it is what says that the model is logged.
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, folder.config["steps"])])
+
+
+def _requirements() -> list[str]:
+    """Given, because MLflow would otherwise load the model to find out, which takes seconds."""
+    return [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", "torch", "pandas")]

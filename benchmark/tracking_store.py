@@ -1,0 +1,75 @@
+"""Which MLflow store is meant, and its web interface. Part of ``tracking``; needs no import of MLflow."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bism.errors import InputError
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+
+
+def resolve(uri: str | None) -> str:
+    """The store that is meant, absolute: ``uri``, MLFLOW_TRACKING_URI, or ``mlflow.db`` in the working directory.
+
+    Raises:
+        InputError: a plain folder.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    if urlsplit(chosen).scheme in ("", "file"):
+        raise InputError(f"tracking store {chosen}: MLflow 3.13 and later refuse plain folders; expected a database "
+                         f"or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none")
+    file = database_file(chosen)
+    return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+
+
+def database_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def artifacts_folder(file: Path) -> Path:
+    """Where the artifacts of a database in a file lie: beside it, wherever the command was called from."""
+    return file.parent / "mlartifacts"
+
+
+def without_password(uri: str) -> str:
+    return re.sub("//[^/@]*@", "//", uri, count=1)
+
+
+@contextmanager
+def patience(seconds: int, retries: int) -> Iterator[None]:
+    """Inside, MLflow waits this long for a server, not minutes, unless the environment has values of its own."""
+    values = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    ours = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def start_ui(uri: str | None, host: str, port: int) -> int:
+    """Shows a store in MLflow's web interface until interrupted; of a server, prints the address. The exit code.
+
+    Raises:
+        InputError: a plain folder, or a database file that is not there.
+    """
+    store = resolve(uri)
+    if store.startswith(("http://", "https://")):
+        print(f"This store has a server, which shows it: {without_password(store)}")
+        return 0
+    file = database_file(store)
+    if file and not file.exists():
+        raise InputError(f"{file}: no such tracking store; 'run' makes it, and 'sync' makes it from a run directory")
+    artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
+    try:
+        return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host,
+                                "--port", str(port), "--workers", "1", *artifacts])
+    except KeyboardInterrupt:  # the way to close it
+        return 0

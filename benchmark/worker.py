@@ -1,0 +1,142 @@
+"""What happens inside the process that trains one job."""
+
+import math
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from benchmark import registry
+from benchmark.datasets import DataSet
+from benchmark.evaluation import can_picture, evaluate, evaluation_steps, picture, picture_steps
+from benchmark.models import build_model
+from benchmark.plan import Job
+from benchmark.rundir import CellFolder
+from bism.engine import Trainer, pays
+
+_CHUNK = 500  # steps between reports
+
+
+def run_job(job: Job, data: DataSet, device: str, folders: list[Path], plugins: list[Path], report: Connection) -> None:
+    """Trains a job, writes its cells' files and says on ``report`` how it goes.
+
+    Messages: ("step", step), ("note", text), ("cell", id, state, text), at the end ("done", train_seconds), or
+    ("failed", last line of the traceback).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    if device == "cpu":
+        torch.set_num_threads(1)  # toy models: one thread per process, one process per core
+    cells = [CellFolder(folder) for folder in folders]
+    try:
+        for cell, planned in zip(cells, job.cells, strict=True):
+            cell.begin({**planned.config, "device": device})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer = _trainer(job, data, device, plugins)
+        for warning in caught:
+            report.send(("note", f"{job.title}: {warning.message}"))
+        _train(trainer, job, data, cells, report)
+        report.send(("done", trainer.train_seconds))
+    except Exception:  # whatever a method or a plug-in raises is recorded; the other jobs go on
+        text = traceback.format_exc()
+        for cell in cells:
+            cell.path.mkdir(parents=True, exist_ok=True)
+            (cell.path / "error.txt").write_text(text)
+        report.send(("failed", text.strip().splitlines()[-1]))
+
+
+def _trainer(job: Job, data: DataSet, device: str, plugins: list[Path]) -> Trainer:
+    config = job.config
+    estimator = registry.methods(plugins)[config["method"]](**config["hyper"])
+    seeds = [cell.config["seed"] for cell in job.cells]
+    return Trainer(
+        estimator,
+        build_model(config["model"]),
+        data.train,
+        seeds=seeds,
+        batch_size=config["batch_size"],
+        device=device,
+        compile=pays(config["steps"]),
+    )
+
+
+def _train(trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder], report: Connection) -> None:
+    """Trains from evaluation to evaluation."""
+    steps, evaluations = job.config["steps"], job.config["evaluations"]
+    started = time.perf_counter()
+    journal = _Journal(trainer, job, data, cells)
+    pictured = picture_steps(steps, evaluations)
+    for at in evaluation_steps(steps, evaluations):
+        while trainer.step < at:
+            trainer.run(min(_CHUNK, at - trainer.step))
+            report.send(("step", trainer.step))
+        journal.measure(time.perf_counter() - started)
+        if at in pictured:
+            journal.picture()
+    journal.finish(report)
+
+
+class _Journal:
+    """Writes what is measured to the cells of a job, and keeps the best checkpoint of each."""
+
+    def __init__(self, trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder]) -> None:
+        self.trainer, self.config, self.data, self.cells, self.job = trainer, job.config, data, cells, job
+        self.best = [-math.inf] * len(cells)
+        self.closed = [False] * len(cells)  # a seed that diverged writes one last line and no more
+
+    def measure(self, wall_seconds: float) -> None:
+        """Adds a line to every journal and saves the checkpoints that are the best so far."""
+        trainer, seeds = self.trainer, len(self.cells)
+        training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
+        scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
+        for i, cell in enumerate(self.cells):
+            if self.closed[i]:
+                continue
+            cost = {
+                "time/train_seconds": trainer.train_seconds / seeds,
+                "time/wall_seconds": wall_seconds / seeds,
+                "memory/peak_bytes": _peak_bytes(trainer.device),
+            }
+            if trainer.step:
+                objectives = {"train/objective": float(training[i])}
+                cost["time/ms_per_step"] = 1000 * trainer.train_seconds / trainer.step / seeds
+            else:
+                objectives = {}
+            cell.append(trainer.step, {**objectives, "val/objective": float(validation[i]), **scores[i], **cost})
+            self.closed[i] = trainer.diverged_at[i] is not None
+            self._keep_best(i, scores[i])
+
+    def _keep_best(self, index: int, scores: dict[str, float]) -> None:
+        value = scores[self.config["select"]] * (1 if self.config["select"].endswith("likelihood") else -1)
+        if value > self.best[index] and not self.closed[index]:
+            self.best[index] = value
+            self.trainer.save(self.cells[index].artifacts / "best.pt", seed=self.trainer.seeds[index])
+
+    def picture(self) -> None:
+        """Pictures of the first seed."""
+        fitted = self.trainer.fitted()
+        for cell, planned in zip(self.cells, self.job.cells, strict=True):
+            if planned.config["pictures"] and can_picture(self.data, fitted):
+                title = f"{planned.config['variant']}, step {fitted.step:,}"
+                picture(fitted, planned.config["seed"], self.data, cell.artifacts, title)
+
+    def finish(self, report: Connection) -> None:
+        """The last checkpoints, and the state of every cell."""
+        for i, (cell, planned) in enumerate(zip(self.cells, self.job.cells, strict=True)):
+            self.trainer.save(cell.artifacts / "last.pt", seed=self.trainer.seeds[i])
+            diverged = self.trainer.diverged_at[i]
+            state, text = ("done", None) if diverged is None else ("diverged", f"not finite at step {diverged}")
+            report.send(("cell", planned.id, state, text))
+
+
+def _peak_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -1,0 +1,50 @@
+"""What training is given, checked before it starts: errors name the argument, what it got and what it needs."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from bism.errors import InputError
+
+if TYPE_CHECKING:
+    from bism.estimator import Estimator
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Distinct non-negative integers, at least one."""
+    chosen = tuple(seeds)
+    if not chosen or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in chosen):
+        raise InputError(f"seeds must be one or more integers >= 0, got {list(chosen)}")
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"seeds must be distinct, got {list(chosen)}")
+    return chosen
+
+
+def check_model(estimator: "Estimator", model: Any) -> None:
+    """An energy model that ``estimator`` can train."""
+    lacking = [name for name in ("visible_shape", "latent", "energy") if not hasattr(model, name)]
+    if not isinstance(model, nn.Module) or lacking:
+        raise InputError(
+            f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
+            f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
+        )
+    reason = estimator.unsupported(model)
+    if reason:
+        raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
+
+
+def check_data(data: Any, model: Any, name: str = "data") -> None:
+    """Floating-point vectors [n, *visible_shape], all finite."""
+    shape = tuple(model.visible_shape)
+    if not isinstance(data, Tensor):
+        raise InputError(f"{name} must be a torch.Tensor, got {type(data).__name__}: torch.as_tensor converts arrays")
+    if tuple(data.shape[1:]) != shape or not len(data):
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"{name} must have shape [n, {wanted}] for this model, got {list(data.shape)}")
+    if not data.is_floating_point():
+        raise InputError(f"{name} must be floating point, got {data.dtype}: {name}.float() converts it")
+    finite = data.isfinite().flatten(1).all(1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise InputError(f"{name} must be finite, row {row} has NaN or infinity ({int((~finite).sum())} rows in all)")

@@ -1,0 +1,1 @@
+"""Figures redrawn from what MLflow holds. Needs no torch."""
