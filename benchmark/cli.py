@@ -4,9 +4,11 @@ Exit codes: 0 all done; 1 some cells failed, diverged or are missing; 2 bad inpu
 """
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ _LOG_WIDTH = 120  # columns, where the output is no terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False)
+    options = _parser().parse_args(arguments)
     try:
-        options = _parser().parse_args(arguments)
-        code: int = options.command(options, console)
+        with _plain_warnings():
+            code: int = options.command(options, console)
         return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -36,6 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line for people, without the place in the code."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,8 @@ from rich.progress import (
 
 from benchmark.plan import Job
 
+_SILENCE_SECONDS = 60  # a log says at least this often that something moves
+
 
 class Lines:
     """One line per event, for logs."""
@@ -23,6 +25,7 @@ class Lines:
     def __init__(self, console: Console, jobs: list[Job]) -> None:
         self.console, self.total, self.ended_count = console, len(jobs), 0
         self.work, self.done, self.begun = sum(job.work for job in jobs), 0.0, time.monotonic()
+        self.spoke = self.begun
 
     def __enter__(self) -> "Lines":
         return self
@@ -36,7 +39,8 @@ class Lines:
         pass
 
     def stepped(self, job: Job, step: int) -> None:
-        pass
+        if time.monotonic() > self.spoke + _SILENCE_SECONDS:
+            self.note(f"{job.title}: {step:,} of {job.config['steps']:,} iterations")
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         self.ended_count += 1
@@ -49,6 +53,7 @@ class Lines:
         )
 
     def note(self, text: str) -> None:
+        self.spoke = time.monotonic()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

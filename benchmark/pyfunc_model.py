@@ -53,7 +53,7 @@ class TrainedModel(PythonModel):
         if not np.isfinite(values).all():
             row, unit = np.argwhere(~np.isfinite(values))[0]
             raise InputError(f"model input: row {row}, column {unit} is {values[row, unit]}; expected finite numbers")
-        return torch.from_numpy(values).reshape(-1, *shape)
+        return torch.tensor(values).reshape(-1, *shape)
 
 
 mlflow.models.set_model(TrainedModel())

@@ -63,7 +63,11 @@ def run(
     with contextlib.closing(RunDir(run_dir)) as runs:
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
         todo = [cell for cell in cells if rerun or cell.id not in records or records[cell.id].state not in FINISHED]
-        _announce(console, suite, preset_name, preset, cells, todo, places, list(runs.records()))
+        _announce(console, suite, preset_name, cells, todo, places)
+        everything = plan(suite, Choices(preset=preset_name, tasks=chosen.tasks), methods, data)
+        estimate = _estimate(suite, preset_name, todo, len(places), runs.records(), everything)
+        if todo and estimate is not None:
+            console.print(f"about {duration(estimate)}")
         if dry_run:
             _show_plan(console, jobs(todo))
             return 0
@@ -76,7 +80,7 @@ def run(
                 f"trained by another process"
             )
         work = jobs(cell for cell in todo if cell.id in claimed)
-        with _tracked(tracker, runs, cells, (suite.suite, preset_name), log_models, console):
+        with _tracked(tracker, runs, cells, log_models):
             _train(work, data, runs, places, plugins, console, tracker)
         return _finish(console, runs, cells, preset, tracker)
 
@@ -102,18 +106,22 @@ def _train(
 
 
 @contextlib.contextmanager
-def _tracked(
-    tracker: Any, runs: RunDir, cells: Sequence[Cell], experiment: tuple[str, str], log_models: str, console: Console
-) -> Iterator[None]:
+def _tracked(tracker: Any, runs: RunDir, cells: Sequence[Cell], log_models: str) -> Iterator[None]:
     """Whatever happens inside, what is in the run directory reaches the tracking store."""
     try:
         yield
     finally:
         if tracker is not None:
-            records = runs.records(cell.id for cell in cells)
-            tracker.sync(records, command=_command())
-            tracker.log_models(records, log_models)
-            tracker.finish(*experiment)
+            _project(tracker, runs.records(cell.id for cell in cells), log_models)
+
+
+def _project(tracker: Any, records: Sequence[Record], log_models: str) -> bool:
+    """Brings a tracking store up to these records; whether it now holds everything."""
+    complete: bool = tracker.sync(records, command=_command(), last=True)
+    tracker.log_models(records, log_models)
+    for suite, preset in dict.fromkeys((record.suite, record.preset) for record in records):
+        tracker.finish(suite, preset)
+    return complete
 
 
 def _tracker(store: str | None, runs: RunDir) -> Any:
@@ -130,52 +138,44 @@ def _command() -> str:
 
 
 def _announce(
-    console: Console,
-    suite: Suite,
-    preset_name: str,
-    preset: Preset,
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    places: Sequence[str],
-    known: Sequence[Record],
+    console: Console, suite: Suite, preset_name: str, cells: Sequence[Cell], todo: Sequence[Cell], places: Sequence[str]
 ) -> None:
+    preset = suite.presets[preset_name]
     label = f" ({preset.label})" if preset.label else ""
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
-    estimate = _estimate(suite, preset, todo, places, known)
-    time_needed = f", about {duration(estimate)} on {len(places)} {places[0].split(':')[0]} places" if estimate else ""
     console.print(
-        f"{len(cells)} cells, {len(cells) - len(todo)} done already, {len(todo)} to train "
-        f"in {len(jobs(todo))} jobs{time_needed if todo else ''}"
+        f"{len(cells)} cells, {len(cells) - len(todo)} done already, {len(todo)} to train in {len(jobs(todo))} jobs, "
+        f"{len(places)} at once"
     )
 
 
 def _estimate(
-    suite: Suite, preset: Preset, todo: Sequence[Cell], places: Sequence[str], known: Sequence[Record]
+    suite: Suite, preset: str, todo: Sequence[Cell], places: int, known: Sequence[Record], everything: Sequence[Cell]
 ) -> float | None:
-    """Seconds: from earlier cells of the same variants where all have some, else in proportion to the preset's figure.
+    """Seconds: by earlier cells of the same variants where there are any, else by the preset's measured minutes.
 
-    The preset's figure was measured on two cores; one more place is taken to be one more of those.
+    Those are of all of a task's cells on two cores; a part of them is taken to cost in proportion to ``Job.work``.
     """
     per_step = {(r.task, r.variant): r.train_seconds / r.steps for r in known if r.train_seconds}
-    keys = [(cell.config["task"], cell.config["variant"]) for cell in todo]
-    if todo and all(key in per_step for key in keys):
-        return sum(per_step[key] * cell.config["steps"] for key, cell in zip(keys, todo, strict=True)) / len(places)
-    if preset.minutes is None:
-        return None
-    everything = plan_work(suite, preset)
-    share = sum(job.work for job in jobs(todo)) / everything if everything else 0.0
-    return 60 * preset.minutes * share * 2 / len(places)
+    total = 0.0
+    for task, settings in suite.presets[preset].tasks.items():
+        work, whole = (_by_variant(cells, task) for cells in (todo, everything))
+        for variant, (units, steps) in work.items():
+            if (task, variant) in per_step:
+                total += per_step[task, variant] * steps / places
+            elif settings.minutes is None:
+                return None
+            else:
+                total += 120 * settings.minutes * units / sum(units for units, _ in whole.values()) / places
+    return total
 
 
-def plan_work(suite: Suite, preset: Preset) -> float:
-    """The work of a whole preset, in the unit of ``Job.work``."""
-    name = next(name for name, candidate in suite.presets.items() if candidate is preset)
-    methods = registry.methods()
-    known = {v.method for task in preset.tasks.values() for v in task.variants} <= set(methods)
-    if not known:
-        return 0.0
-    data = load_data(suite, preset.tasks, data_folder())
-    return sum(job.work for job in jobs(plan(suite, Choices(preset=name), methods, data)))
+def _by_variant(cells: Sequence[Cell], task: str) -> dict[str, tuple[float, int]]:
+    """Work and iterations of each variant of a task, over all its seeds."""
+    return {
+        job.config["variant"]: (job.work, job.config["steps"] * len(job.cells))
+        for job in jobs(cell for cell in cells if cell.config["task"] == task)
+    }
 
 
 def _show_plan(console: Console, work: Sequence[Job]) -> None:
@@ -193,7 +193,7 @@ def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Prese
     _print_rankings(console, runs, records, preset.label)
     code = _print_problems(console, runs, records)
     if tracker is not None:
-        console.print(tracker.ui_hint())
+        console.print(f"compare them in the MLflow UI: {tracker.ui_hint()}", markup=False, soft_wrap=True)
     return code
 
 
@@ -239,10 +239,7 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
     if not (run_dir / "index.sqlite").exists():
         raise InputError(f"{run_dir}: no run directory to bring to {store}")
     with contextlib.closing(RunDir(run_dir)) as runs:
-        records, tracker, started = runs.records(), _tracker(store, runs), time.monotonic()
-        tracker.sync(records, command=_command())
-        tracker.log_models(records, log_models)
-        for experiment in dict.fromkeys((record.suite, record.preset) for record in records):
-            tracker.finish(*experiment)
-        console.print(f"{len(records)} cells in {store} after {time.monotonic() - started:.0f} s")
-        return 0
+        records, started = runs.records(), time.monotonic()
+        complete = _project(_tracker(store, runs), records, log_models)
+        console.print(f"{len(records)} cells brought to {store} in {time.monotonic() - started:.0f} s")
+        return 0 if complete else 1

@@ -105,9 +105,13 @@ class Variant(_Section):
 
 
 class PresetTask(_Section):
-    """How a preset trains one task; ``all`` holds hyper-parameters for every method that has them."""
+    """How a preset trains one task; ``all`` holds hyper-parameters for every method that has them.
+
+    ``minutes`` is what all of it took on two cores, for estimates.
+    """
 
     steps: int = Field(gt=0)
+    minutes: float | None = Field(None, gt=0)
     all: dict[str, Any] = {}
     variants: list[Variant] = Field(min_length=1)
 
@@ -119,7 +123,6 @@ class Preset(_Section):
     label: str | None = None
     seeds: Annotated[list[int], BeforeValidator(parse_seeds)]
     evaluations: int = Field(50, gt=0)
-    minutes: float | None = Field(None, gt=0)
     tasks: dict[str, PresetTask] = Field(min_length=1)
 
 

@@ -21,13 +21,18 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
-from benchmark.tracking_store import artifacts_folder, database_file, patience, resolve, start_ui, without_password
+from benchmark.tracking_store import (
+    QUIET,
+    artifacts_folder,
+    database_file,
+    patience,
+    resolve,
+    start_ui,
+    without_password,
+)
 from bism.errors import InputError
 
-# Read by MLflow when it is imported; what the user has set stays. No telemetry, no chatter.
-for _name, _value in {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING",
-                      "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-                      "MLFLOW_UV_AUTO_DETECT": "false", "GIT_PYTHON_REFRESH": "quiet"}.items():
+for _name, _value in QUIET.items():  # before MLflow is imported; what the user has set stays
     os.environ.setdefault(_name, _value)
 
 from mlflow import MlflowClient  # noqa: E402

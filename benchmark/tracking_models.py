@@ -1,5 +1,6 @@
 """Trained models in MLflow: from code, without pickles, for ``mlflow.pyfunc.load_model``. Part of ``tracking``."""
 
+import logging
 import math
 import tempfile
 import warnings
@@ -14,6 +15,8 @@ from mlflow.models import Model
 from benchmark.rundir import CellFolder, Record, RunDir
 from bism.errors import InputError
 
+# It warns that the models have no signature. One would refuse tables of integers or float32, which the model takes.
+logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
 

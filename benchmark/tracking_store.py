@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet",
+         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+         "MLFLOW_UV_AUTO_DETECT": "false"}  # no telemetry, no chatter: read when MLflow is imported
 
 
 def resolve(uri: str | None) -> str:
@@ -68,8 +71,11 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     if file and not file.exists():
         raise InputError(f"{file}: no such tracking store; 'run' makes it, and 'sync' makes it from a run directory")
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
+    print(f"MLflow on http://{host}:{port} in some seconds; Ctrl-C closes it", flush=True)
+    # Seven processes for jobs of language models are not needed here.
+    environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     try:
         return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host,
-                                "--port", str(port), "--workers", "1", *artifacts])
+                                "--port", str(port), "--workers", "1", *artifacts], env=environment)
     except KeyboardInterrupt:  # the way to close it
         return 0
