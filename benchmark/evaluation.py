@@ -39,9 +39,9 @@ def evaluation_steps(steps: int, evaluations: int) -> list[int]:
 
 
 def picture_steps(steps: int, evaluations: int) -> set[int]:
-    """Five of the evaluation steps, evenly spaced and without step 0, the last included."""
+    """Five of the evaluation steps, evenly spaced from step 0 on, and the last."""
     at = evaluation_steps(steps, evaluations)
-    return {at[round(i * (len(at) - 1) / 5)] for i in range(1, 6)}
+    return {at[round(i * (len(at) - 1) / 5)] for i in range(6)}
 
 
 def can_picture(data: DataSet, fitted: Fitted) -> bool:

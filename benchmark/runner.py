@@ -65,9 +65,11 @@ def run(
     plugins: Sequence[Path],
     progress: Progress,
     after: Callable[[Job], None],
+    again: bool = False,
 ) -> None:
     """Runs all jobs, at most one at a time on each place; ``after`` is called when the files of a job are complete.
 
+    A job's cells are claimed when it starts: what another process trains or has finished meanwhile is left out.
     Ctrl-C stops the running jobs, marks their cells stopped, and goes on to the caller as KeyboardInterrupt.
     """
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
@@ -81,8 +83,10 @@ def run(
     try:
         while waiting or running:
             while waiting and free:
-                running.append(_start(waiting.pop(0), free.pop(0), data, run_dir, plugins, context))
-                progress.started(running[-1].job)
+                job = _claim(waiting.pop(0), run_dir, again, progress)
+                if job is not None:
+                    running.append(_start(job, free.pop(0), data, run_dir, plugins, context))
+                    progress.started(job)
             _listen(running, progress)
             for ended in [one for one in running if one.messages is None]:
                 running.remove(ended)
@@ -94,6 +98,14 @@ def run(
         for one in running:
             after(one.job)
         raise
+
+
+def _claim(job: Job, run_dir: RunDir, again: bool, progress: Progress) -> Job | None:
+    """The job with the cells that are free, or None where none is."""
+    claimed = set(run_dir.claim([cell.id for cell in job.cells], again))
+    if len(claimed) < len(job.cells):
+        progress.note(f"{job.title}: {len(job.cells) - len(claimed)} cells are another process's")
+    return Job(tuple(cell for cell in job.cells if cell.id in claimed)) if claimed else None
 
 
 def _start(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark import ranking, registry, runner
-from benchmark.datasets import data_folder
+from benchmark.datasets import DataSet, data_folder
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
@@ -73,20 +73,20 @@ def run(
             return 0
         runs.plan(cell.record for cell in cells)
         tracker = _tracker(store, runs)
-        claimed = set(runs.claim([cell.id for cell in todo], again=rerun))
-        for other in (cell for cell in todo if cell.id not in claimed):
-            console.print(
-                f"{other.config['task']} {other.config['variant']} seed {other.config['seed']} is being "
-                f"trained by another process"
-            )
-        work = jobs(cell for cell in todo if cell.id in claimed)
         with _tracked(tracker, runs, cells, log_models):
-            _train(work, data, runs, places, plugins, console, tracker)
+            _train(jobs(todo), data, runs, places, plugins, console, tracker, rerun)
         return _finish(console, runs, cells, preset, tracker)
 
 
 def _train(
-    work: list[Job], data: Any, runs: RunDir, places: list[str], plugins: Sequence[Path], console: Console, tracker: Any
+    work: list[Job],
+    data: dict[str, DataSet],
+    runs: RunDir,
+    places: list[str],
+    plugins: Sequence[Path],
+    console: Console,
+    tracker: Any,
+    rerun: bool,
 ) -> None:
     shown = display(console, work)
 
@@ -96,11 +96,8 @@ def _train(
 
     try:
         with shown:
-            runner.run(work, data, runs, places, plugins, shown, after)
+            runner.run(work, data, runs, places, plugins, shown, after, rerun)
     except KeyboardInterrupt:
-        for cell in (cell for job in work for cell in job.cells):
-            if next(iter(runs.records([cell.id]))).state == "running":
-                runs.set_state(cell.id, "stopped", "interrupted")
         console.print("stopped; the same command goes on from here")
         raise
 
@@ -207,15 +204,13 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:
-    """Lists cells that are not done; the exit code."""
-    bad = [record for record in records if record.state != "done"]
-    for record in bad:
-        more = f"; see {runs.folder(record.id).path / 'error.txt'}" if record.state == "failed" else ""
-        console.print(
-            f"{record.state}: {record.task} {record.variant} seed {record.seed}: {record.message or '-'}{more}",
-            markup=False,
-        )
-    return 1 if bad else 0
+    """Lists cells that ended badly; the exit code: 0 where all are done."""
+    for record in records:
+        if record.state in ("diverged", "failed", "stopped"):
+            more = f"; see {runs.folder(record.id).path / 'error.txt'}" if record.state == "failed" else ""
+            name = f"{record.task} {record.variant} seed {record.seed}"
+            console.print(f"{record.state}: {name}: {record.message or '-'}{more}", markup=False, soft_wrap=True)
+    return 0 if all(record.state == "done" for record in records) else 1
 
 
 def status(console: Console, run_dir: Path) -> int:

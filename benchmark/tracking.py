@@ -4,42 +4,28 @@ Experiment = suite; one parent run per plan (suite, preset); one child run per c
 ``RunDir.synced`` remembers. Everything is written from the run directory, any number of times with the same result.
 """
 
-import functools
-import json
 import os
-import platform
-import subprocess
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
 
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
-from benchmark.tracking_store import (
-    QUIET,
-    artifacts_folder,
-    database_file,
-    patience,
-    resolve,
-    start_ui,
-    without_password,
-)
+from benchmark.tracking_store import QUIET, artifacts_folder, database_file, patience, resolve, start_ui, unsecret
 from bism.errors import InputError
 
 for _name, _value in QUIET.items():  # before MLflow is imported; what the user has set stays
     os.environ.setdefault(_name, _value)
 
 from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-from benchmark import tracking_models  # noqa: E402
+from benchmark import tracking_labels, tracking_models  # noqa: E402
 
 __all__ = ["Tracker", "resolve", "start_ui"]
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
@@ -63,7 +49,7 @@ class Tracker:
 
     def __init__(self, uri: str | None, run_dir: RunDir) -> None:
         self.uri = resolve(uri)
-        self.store = without_password(self.uri)
+        self.store = unsecret(self.uri)
         self.behind = False
         self._run_dir, self._retry_at = run_dir, 0.0
         self._experiments: dict[str, str] = {}  # ids by suite
@@ -82,7 +68,8 @@ class Tracker:
     def _connect(self) -> MlflowClient:
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, patience(seconds=5, retries=0):
+        with self._lock, patience(seconds=5, retries=0), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client
@@ -107,17 +94,24 @@ class Tracker:
         return not self.behind
 
     def finish(self, suite: str, preset: str) -> None:
-        """Ends a plan's run as its cells have ended: finished, failed, or stopped; not while one of them runs."""
+        """Ends a plan's run as its cells have ended: finished, failed, or stopped; not while one of them runs.
+
+        Left to a later ``sync`` and ``finish`` where the store is behind.
+        """
         ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == (suite, preset)]
         states = {record.state for record in ours}
+        if self.behind or states <= {"planned"}:
+            return
         with self._tolerating_failures():
-            if states - {"planned"}:
-                self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
+            self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
 
     def log_models(self, records: Iterable[Record], which: str) -> None:
         """Logs models of finished cells that are not logged yet: ``best`` seed of each variant, ``all`` or ``none``."""
+        chosen = tracking_models.choose(records, which, self._run_dir)
+        if self.behind:
+            return
         with self._tolerating_failures():
-            for record in tracking_models.choose(records, which, self._run_dir):
+            for record in chosen:
                 run, _, _ = self._run_dir.synced(record.id, self.store)
                 if run is not None and run in self._cell_runs(record.suite):
                     tracking_models.log_model(self._client, run, self._run_dir.folder(record.id))
@@ -185,7 +179,7 @@ class Tracker:
             with self._lock:
                 found = self._search(record.suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
                 run = found[0] if found else self._client.create_run(
-                    self._experiment(record.suite), tags={**tags, **_provenance(command)}, run_name=name)
+                    self._experiment(record.suite), tags={**tags, **tracking_labels.provenance(command)}, run_name=name)
             self._plans[plan], self._plan_status[run.info.run_id] = run.info.run_id, run.info.status
         return self._plans[plan]
 
@@ -225,10 +219,10 @@ class Tracker:
             if _same_journal(run.data.tags.get("journal", ""), journal):
                 return str(run.info.run_id)
             self._client.delete_run(run.info.run_id)
-        tags = {**_cell_tags(record, folder.config), **_provenance(command, record.owner),
+        tags = {**tracking_labels.cell_tags(record, folder.config), **tracking_labels.provenance(command, record.owner),
                 "mlflow.parentRunId": self._plan_run(record, command)}
         started = journal[0].time_ms if journal else _milliseconds(record)
-        run = self._client.create_run(self._experiment(record.suite), started, tags, _run_name(record))
+        run = self._client.create_run(self._experiment(record.suite), started, tags, tracking_labels.run_name(record))
         self._cell_runs(record.suite)[run.info.run_id] = "", None
         return str(run.info.run_id)
 
@@ -239,9 +233,9 @@ class Tracker:
         tags = {"state": record.state, "journal": _journal_name(journal)}
         if failed or before in ("failed", "diverged"):
             tags["error"] = _last_line(folder.error or record.message or "") if failed else ""
-        self._send(run, journal[lines:], _params(config) if before is None else {}, tags)
+        self._send(run, journal[lines:], tracking_labels.params(config) if before is None else {}, tags)
         if before is None:
-            self._client.log_inputs(run, [_dataset(config["data"])])
+            self._client.log_inputs(run, [tracking_labels.dataset(config["data"])])
         if record.state != "running":
             self._upload(run, folder)
         if record.state != "running" or before != "running":
@@ -283,51 +277,6 @@ def _plan_status(states: set[str]) -> str:
     if states <= set(FINISHED):
         return "FINISHED"
     return "FAILED" if "failed" in states else "KILLED"
-
-
-def _run_name(record: Record) -> str:
-    task = "" if record.task == record.suite else f"{record.task} "
-    return f"{task}{record.variant} seed {record.seed}"
-
-
-def _cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
-    names = ("suite", "task", "preset", "steps", "method", "variant", "seed", "state")
-    tags = {**{name: str(getattr(record, name)) for name in names},
-            "cell": record.id, "kind": "cell", "device": config["device"],
-            "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}"}
-    return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
-
-
-def _provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
-    """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
-    host = (owner or "").rpartition(":")[0] or platform.node()
-    return {"host": host, "git_commit": _git_commit(), "python_version": platform.python_version(),
-            "torch_version": version("torch"), "mlflow_version": version("mlflow"),
-            "mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": command or "python -m benchmark", "mlflow.source.git.commit": _git_commit()}
-
-
-@functools.cache
-def _git_commit() -> str:
-    try:
-        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
-                                text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
-        return "unknown"
-    return answer.stdout.strip()
-
-
-def _params(config: dict[str, Any]) -> dict[str, str]:
-    model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
-    others = {"data": config["data"]["name"], **{name: config[name] for name in ("batch_size", "steps", "seed")}}
-    return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
-
-
-def _dataset(data: dict[str, Any]) -> DatasetInput:
-    """The data set by its content hash, of which MLflow takes 36 characters; whole in the profile."""
-    source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "benchmark.datasets"}})
-    dataset = Dataset(data["name"], data["hash"][:36], "code", source, profile=json.dumps(data))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _last_line(text: str) -> str:

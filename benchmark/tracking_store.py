@@ -32,6 +32,7 @@ def resolve(uri: str | None) -> str:
 
 
 def database_file(uri: str) -> Path | None:
+    """The file of a SQLite store, or None."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
@@ -40,7 +41,8 @@ def artifacts_folder(file: Path) -> Path:
     return file.parent / "mlartifacts"
 
 
-def without_password(uri: str) -> str:
+def unsecret(uri: str) -> str:
+    """The address without user and password."""
     return re.sub("//[^/@]*@", "//", uri, count=1)
 
 
@@ -65,7 +67,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     """
     store = resolve(uri)
     if store.startswith(("http://", "https://")):
-        print(f"This store has a server, which shows it: {without_password(store)}")
+        print(f"This store has a server, which shows it: {unsecret(store)}")
         return 0
     file = database_file(store)
     if file and not file.exists():
@@ -73,7 +75,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
     print(f"MLflow on http://{host}:{port} in some seconds; Ctrl-C closes it", flush=True)
     # Seven processes for jobs of language models are not needed here.
-    environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
     try:
         return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host,
                                 "--port", str(port), "--workers", "1", *artifacts], env=environment)

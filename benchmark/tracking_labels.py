@@ -1,0 +1,63 @@
+"""What MLflow is told of a run beside its metrics: name, tags, parameters and data set. Part of ``tracking``."""
+
+import functools
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from benchmark.rundir import Record
+
+
+def run_name(record: Record) -> str:
+    """For people: "checkerboard BiDSM-5 seed 3"."""
+    task = "" if record.task == record.suite else f"{record.task} "
+    return f"{task}{record.variant} seed {record.seed}"
+
+
+def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
+    """What runs are searched and compared by, and a note for people."""
+    names = ("suite", "task", "preset", "steps", "method", "variant", "seed", "state")
+    tags = {**{name: str(getattr(record, name)) for name in names},
+            "cell": record.id, "kind": "cell", "device": config["device"],
+            "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}"}
+    return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
+
+
+def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
+    """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
+    host = (owner or "").rpartition(":")[0] or platform.node()
+    return {"host": host, "git_commit": git_commit(), "python_version": platform.python_version(),
+            "torch_version": version("torch"), "mlflow_version": version("mlflow"),
+            "mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": command or "python -m benchmark", "mlflow.source.git.commit": git_commit()}
+
+
+@functools.cache
+def git_commit() -> str:
+    """The commit of this code, or "unknown"."""
+    try:
+        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
+                                text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
+        return "unknown"
+    return answer.stdout.strip()
+
+
+def params(config: dict[str, Any]) -> dict[str, str]:
+    """Hyper-parameters and sizes, flat."""
+    model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
+    others = {"data": config["data"]["name"], **{name: config[name] for name in ("batch_size", "steps", "seed")}}
+    return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
+
+
+def dataset(data: dict[str, Any]) -> DatasetInput:
+    """The data set by its content hash, of which MLflow takes 36 characters; whole in the profile."""
+    source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "benchmark.datasets"}})
+    entity = Dataset(data["name"], data["hash"][:36], "code", source, profile=json.dumps(data))
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,486 @@
+"""MLflow holds what the run directory holds: once, whatever fails and however often it is written."""
+
+import json
+import math
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import torch
+
+from baselines.dsm import DSM
+from benchmark import tracking, tracking_store
+from benchmark.rundir import Record, RunDir
+from bism import GRBM, InputError, log_likelihood
+from bism.engine import Trainer
+
+DATA_HASH = "0123456789abcdef" * 4
+STEPS = (0, 10, 20)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of other processes
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests, because MLflow takes ten seconds to make one. Two processes race to make it."""
+    folder = tmp_path_factory.mktemp("tracking store")
+    code = ("import sys; from benchmark.rundir import RunDir; from benchmark.tracking import Tracker\n"
+            "Tracker('sqlite:///new/mlflow.db', RunDir('runs' + sys.argv[1]))._experiment('raced')")
+    both = [subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=folder, env=ENVIRONMENT, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for i in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert ([process.returncode for process in both], said) == ([0, 0], ["", ""])  # and no chatter
+    return f"sqlite:///{folder}/new/mlflow.db"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[RunDir]:
+    opened = RunDir(tmp_path / "runs")
+    yield opened
+    opened.close()
+
+
+class Cells:
+    """Makes cells by hand. Suite = test, so that tests do not meet in the store."""
+
+    def __init__(self, run_dir: RunDir, suite: str) -> None:
+        self.run_dir, self.suite = run_dir, suite
+
+    def add(self, seed: int = 0, variant: str = "DSM", lines: int = 3, **config: Any) -> str:
+        """A running cell with a journal; its id."""
+        cell = f"{self.suite}-{variant}-{seed}"
+        self.run_dir.plan([Record(cell, self.suite, "quick", "checkerboard", "dsm", variant, seed, 20, "planned")])
+        self.begin(cell, seed, variant, **config)
+        for step in STEPS[:lines]:
+            metrics = {"val/log_likelihood": -1.0 - step - seed, "train/objective": step / 3}
+            self.run_dir.folder(cell).append(step, metrics)
+        return cell
+
+    def begin(self, cell: str, seed: int = 0, variant: str = "DSM", **config: Any) -> None:
+        self.run_dir.claim([cell], again=True)
+        self.run_dir.folder(cell).begin({
+            "suite": self.suite, "preset": "quick", "task": "checkerboard", "method": "dsm", "variant": variant,
+            "seed": seed, "steps": 20, "batch_size": 100, "hyper": {"lr": 0.001, "sigma": 0.05},
+            "data": {"name": "checkerboard", "hash": DATA_HASH, "train": 600},
+            "model": {"name": "grbm", "visible": 2, "hidden": 4}, "select": "val/log_likelihood", "paper": None,
+            "reference": "Vincent 2011", "description": "Denoising score matching.", "device": "cpu", **config})
+
+    def end(self, cell: str, state: str, error: str | None = None) -> None:
+        if error:
+            (self.run_dir.folder(cell).path / "error.txt").write_text(error)
+        self.run_dir.set_state(cell, state)
+
+    def train(self, cell: str, seed: int) -> Trainer:
+        """Trains a little and saves the checkpoint as the best."""
+        trainer = Trainer(DSM(), GRBM(2, 4), torch.rand(100, 2), seeds=[seed])
+        trainer.run(5)
+        trainer.save(self.run_dir.folder(cell).artifacts / "best.pt")
+        return trainer
+
+    def run_of(self, tracker: tracking.Tracker, cell: str) -> Any:
+        """The one run that the store has of a cell."""
+        (run,) = search(tracker, self.suite, f"tags.cell = '{cell}'")
+        return run
+
+
+@pytest.fixture
+def cells(run_dir: RunDir, request: pytest.FixtureRequest) -> Cells:
+    return Cells(run_dir, request.node.name)
+
+
+@pytest.fixture
+def tracker(store: str, run_dir: RunDir) -> tracking.Tracker:
+    return tracking.Tracker(store, run_dir)
+
+
+def search(tracker: tracking.Tracker, suite: str, condition: str = "") -> list[Any]:
+    experiment = tracker._client.get_experiment_by_name(suite)
+    return list(tracker._client.search_runs([experiment.experiment_id], condition)) if experiment else []
+
+
+def history(tracker: tracking.Tracker, run: Any, metric: str) -> list[tuple[int, float, int]]:
+    points = tracker._client.get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value, point.timestamp) for point in points)
+
+
+def journal(run_dir: RunDir, cell: str, metric: str) -> list[tuple[int, float, int]]:
+    return [(line.step, line.metrics[metric], line.time_ms) for line in run_dir.folder(cell).measurements()]
+
+
+def forget(run_dir: RunDir) -> None:
+    """Loses what the index remembers of tracking stores."""
+    with sqlite3.connect(run_dir.path / "index.sqlite") as index:
+        index.execute("DELETE FROM synced")
+    index.close()
+
+
+def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_files(
+        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    cell = cells.add(seed=3, paper="BiDSM (N=5)")
+    (run_dir.folder(cell).artifacts / "samples.npz").write_bytes(b"numbers")
+    cells.end(cell, "done")
+    assert tracker.sync(run_dir.records(), command="python -m benchmark run --suite x")
+    tracker.finish(cells.suite, "quick")
+
+    run = cells.run_of(tracker, cell)
+    tags = run.data.tags
+    expected = {"suite": cells.suite, "preset": "quick", "task": "checkerboard", "steps": "20", "method": "dsm",
+                "variant": "DSM", "seed": "3", "cell": cell, "state": "done", "kind": "cell", "device": "cpu",
+                "paper_label": "BiDSM (N=5)", "host": socket.gethostname(), "torch_version": torch.__version__,
+                "mlflow.source.name": "python -m benchmark run --suite x"}
+    assert {name: tags.get(name) for name in expected} == expected
+    assert {"git_commit", "mlflow_version", "python_version"} <= set(tags)
+    assert tags["mlflow.note.content"] == "**DSM**: Denoising score matching.\n\nVincent 2011"
+    assert run.info.run_name == "checkerboard DSM seed 3"
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == journal(run_dir, cell, "train/objective")[0][2]
+    assert run.data.params == {
+        "lr": "0.001", "sigma": "0.05", "model": "grbm", "model_visible": "2", "model_hidden": "4",
+        "data": "checkerboard", "batch_size": "100", "steps": "20", "seed": "3"}
+    for metric in ("val/log_likelihood", "train/objective"):
+        assert history(tracker, run, metric) == journal(run_dir, cell, metric)
+
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("checkerboard", DATA_HASH[:36])
+    assert json.loads(data.dataset.profile) == {"name": "checkerboard", "hash": DATA_HASH, "train": 600}
+    assert {item.path for item in tracker._client.list_artifacts(run.info.run_id)} == {"config.json", "samples.npz"}
+    assert (Path(tracker.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / cells.suite).is_dir()
+
+    (parent,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    assert tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.data.tags["plan"], parent.info.status) == (f"{cells.suite}/quick", "FINISHED")
+
+
+def test_mlflow_understands_the_data_set(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    import mlflow
+
+    cell = cells.add()
+    tracker.sync(run_dir.records())
+    (data,) = cells.run_of(tracker, cell).inputs.dataset_inputs
+    assert mlflow.data.get_source(data.dataset).to_dict()["tags"]["mlflow.source.name"] == "benchmark.datasets"
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+
+
+@pytest.mark.parametrize("lose", [False, True], ids=["twice", "index lost"])
+def test_writing_again_changes_nothing(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str,
+                                       lose: bool) -> None:
+    cell = cells.add()
+    run_dir.folder(cell).append(30, {"val/log_likelihood": math.nan, "train/objective": math.inf})
+    cells.end(cell, "done")
+    tracker.sync(run_dir.records())
+    before = cells.run_of(tracker, cell)
+    if lose:
+        forget(run_dir)
+    again = tracking.Tracker(store, run_dir)
+    again.sync(run_dir.records())
+    again.sync(run_dir.records())
+
+    after = cells.run_of(tracker, cell)
+    assert after.info.run_id == before.info.run_id
+    assert after.data.params == before.data.params
+    assert len(after.inputs.dataset_inputs) == 1
+    for metric in ("val/log_likelihood", "train/objective"):
+        points = history(tracker, after, metric)
+        assert [(step, time_ms) for step, _, time_ms in points] == [
+            (step, time_ms) for step, _, time_ms in journal(run_dir, cell, metric)]
+    assert len(search(tracker, cells.suite, "tags.kind = 'plan'")) == 1
+
+
+def test_a_journal_of_more_lines_than_one_call_takes_arrives_whole(
+        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    cell = cells.add(lines=0)
+    for step in range(250):
+        run_dir.folder(cell).append(step, {f"metric/{i}": step + i / 10 for i in range(9)})
+    tracker.sync(run_dir.records())
+    run = cells.run_of(tracker, cell)
+    for i in range(9):
+        assert history(tracker, run, f"metric/{i}") == journal(run_dir, cell, f"metric/{i}")
+
+
+def test_planned_cells_have_no_run(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    run_dir.plan([Record("planned", cells.suite, "quick", "checkerboard", "dsm", "DSM", 0, 20, "planned")])
+    assert tracker.sync(run_dir.records())
+    tracker.finish(cells.suite, "quick")
+    assert search(tracker, cells.suite) == []
+
+
+@pytest.mark.parametrize(("state", "status", "plan_status"), [
+    ("failed", "FAILED", "FAILED"), ("diverged", "FAILED", "FINISHED"), ("stopped", "KILLED", "KILLED")])
+def test_a_cell_that_does_not_end_well_says_so_and_goes_on_in_the_same_run(
+        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, state: str, status: str, plan_status: str) -> None:
+    cell = cells.add(lines=1)
+    tracker.sync(run_dir.records())
+    assert cells.run_of(tracker, cell).info.status == "RUNNING"
+
+    cells.end(cell, state, error=None if state == "stopped" else "Traceback\n  somewhere\nValueError: too hot\n")
+    tracker.sync(run_dir.records())
+    tracker.finish(cells.suite, "quick")
+    ended = cells.run_of(tracker, cell)
+    assert (ended.info.status, ended.data.tags["state"]) == (status, state)
+    assert ended.data.tags.get("error") == (None if state == "stopped" else "ValueError: too hot")
+    files = {item.path for item in tracker._client.list_artifacts(ended.info.run_id)}
+    assert ("error.txt" in files) == (state != "stopped")
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    assert plan.info.status == plan_status
+
+    run_dir.claim([cell], again=True)  # goes on from its checkpoint, with the journal it has
+    tracker.sync(run_dir.records())
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    assert cells.run_of(tracker, cell).info.status == plan.info.status == "RUNNING"
+    run_dir.folder(cell).append(10, {"val/log_likelihood": -0.5, "train/objective": 0.5})
+    (run_dir.folder(cell).path / "error.txt").unlink(missing_ok=True)
+    cells.end(cell, "done")
+    tracker.sync(run_dir.records())
+    tracker.finish(cells.suite, "quick")
+    done = cells.run_of(tracker, cell)
+    assert (done.info.run_id, done.info.status) == (ended.info.run_id, "FINISHED")
+    assert done.data.tags.get("error", "") == ""
+    assert history(tracker, done, "val/log_likelihood") == journal(run_dir, cell, "val/log_likelihood")
+
+
+def test_training_from_the_start_again_replaces_the_run(
+        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    cell = cells.add()
+    cells.end(cell, "done")
+    tracker.sync(run_dir.records())
+    first = cells.run_of(tracker, cell)
+    time.sleep(0.002)  # so that the first line has another time
+    cells.add()
+    cells.end(cell, "done")
+    tracker.sync(run_dir.records())
+    second = cells.run_of(tracker, cell)
+    assert second.info.run_id != first.info.run_id
+    assert history(tracker, second, "train/objective") == journal(run_dir, cell, "train/objective")
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_what_is_deleted_in_the_store_comes_back(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str,
+                                                 what: str) -> None:
+    cell = cells.add()
+    cells.end(cell, "done")
+    tracker.sync(run_dir.records())
+    run = cells.run_of(tracker, cell)
+    if what == "run":
+        tracker._client.delete_run(run.info.run_id)
+    else:
+        tracker._client.delete_experiment(run.info.experiment_id)
+    tracking.Tracker(store, run_dir).sync(run_dir.records())
+    again = cells.run_of(tracker, cell)
+    assert (again.info.run_id == run.info.run_id) == (what == "experiment")
+    assert history(tracker, again, "train/objective") == journal(run_dir, cell, "train/objective")
+
+
+def test_a_cell_that_is_claimed_but_not_begun_waits(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    run_dir.plan([Record("claimed", cells.suite, "quick", "checkerboard", "dsm", "DSM", 0, 20, "planned")])
+    run_dir.claim(["claimed"])
+    assert tracker.sync(run_dir.records())
+    assert search(tracker, cells.suite, "tags.kind = 'cell'") == []
+
+
+def test_two_processes_made_one_store(tracker: tracking.Tracker) -> None:
+    assert [found.name for found in tracker._client.search_experiments(filter_string="name = 'raced'")] == ["raced"]
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "mlflow.db"])
+def test_a_plain_folder_is_refused(run_dir: RunDir, uri: str) -> None:
+    with pytest.raises(InputError, match=r"refuse plain folders.*sqlite:///mlflow.db"):
+        tracking.Tracker(uri, run_dir)
+
+
+def test_a_database_that_cannot_be_made_is_refused(run_dir: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be used"):
+        tracking.Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", run_dir)
+
+
+def test_the_store_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.resolve(None) == tracking.resolve("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000/")
+    assert tracking.resolve(None) == "http://somewhere:5000"
+    assert tracking_store.unsecret("postgresql://me:secret@host/db") == "postgresql://host/db"
+    assert tracking_store.unsecret("sqlite:////home/me@work/mlflow.db") == "sqlite:////home/me@work/mlflow.db"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_is_not_there_is_an_error_at_the_start(run_dir: RunDir) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"http://127.0.0.1.*cannot be used.*Start the server"):
+        tracking.Tracker(f"http://127.0.0.1:{free_port()}", run_dir)
+    assert time.monotonic() - started < 10
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path) -> Iterator[str]:
+    """The store behind a server."""
+    port = free_port()
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; from benchmark.tracking_store import start_ui; "
+             "start_ui(sys.argv[1], '127.0.0.1', int(sys.argv[2]))", store, str(port)], stdout=log,
+            stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+            break
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    os.killpg(process.pid, 15)
+    process.wait(timeout=20)
+
+
+def test_a_server_that_goes_down_costs_a_warning_and_no_data(
+        server: str, cells: Cells, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = tracking.Tracker(server, run_dir)
+    cell = cells.add(seed=0, lines=1)
+    cells.train(cell, 0)
+    assert tracker.sync(run_dir.records())
+    assert tracker.ui_hint() == f"{server}/#/experiments/{tracker._experiment(cells.suite)}"
+
+    with monkeypatch.context() as down:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise requests.ConnectionError("refused")
+
+        down.setattr(requests.Session, "request", refuse)
+        run_dir.folder(cell).append(10, {"val/log_likelihood": -0.5, "train/objective": 0.5})
+        with pytest.warns(UserWarning, match="tracking store http.*fails.*refused.*'python -m benchmark sync'"):
+            assert not tracker.sync(run_dir.records())
+        cells.end(cell, "done")
+        assert not tracker.sync(run_dir.records(), last=True)  # and no second warning
+        tracker.log_models(run_dir.records(), "best")
+        tracker.finish(cells.suite, "quick")
+    assert cells.run_of(tracker, cell).info.status == "RUNNING"
+
+    assert tracker.sync(run_dir.records(), last=True)
+    tracker.log_models(run_dir.records(), "best")
+    tracker.finish(cells.suite, "quick")
+    run = cells.run_of(tracker, cell)
+    assert run.info.status == "FINISHED"
+    assert history(tracker, run, "val/log_likelihood") == journal(run_dir, cell, "val/log_likelihood")
+    assert {item.path for item in tracker._client.list_artifacts(run.info.run_id)} == {"best.pt", "config.json"}
+    (model,) = run.outputs.model_outputs
+    assert "MLmodel" in {item.path for item in tracker._client.list_logged_model_artifacts(model.model_id)}
+
+
+def predict(uri: str, store: str, table: pd.DataFrame) -> pd.DataFrame:
+    """What a model in the store says of a table, in another process and folder."""
+    code = ("import sys, pandas, mlflow; mlflow.set_tracking_uri(sys.argv[2])\n"
+            "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+            "print('ANSWER' + model.predict(pandas.read_json(sys.stdin, dtype=False)).to_json(double_precision=15))")
+    answer = subprocess.run([sys.executable, "-c", code, uri, store], input=table.to_json(double_precision=15),
+                            text=True, capture_output=True, check=False, env=ENVIRONMENT, cwd="/")
+    assert answer.returncode == 0, answer.stderr
+    return pd.DataFrame(json.loads(answer.stdout.split("ANSWER")[1]))
+
+
+def models(tracker: tracking.Tracker, cells: Cells) -> dict[str, str]:
+    """The logged model of each cell that has one."""
+    return {run.data.tags["cell"]: output.model_id for run in search(tracker, cells.suite, "tags.kind = 'cell'")
+            for output in run.outputs.model_outputs}
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")  # mlflow.pyfunc's own, when it is first imported
+def test_the_best_seed_of_each_variant_is_logged_once_and_scores_as_it_did(
+        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
+    import mlflow
+
+    best, second = cells.add(seed=0), cells.add(seed=1)  # seed 0 has the higher log-likelihood
+    worse = cells.add(seed=0, variant="SM", select="train/objective")
+    run_dir.folder(worse).append(30, {"val/log_likelihood": 0.0, "train/objective": 9.0})
+    better = cells.add(seed=1, variant="SM", select="train/objective")  # the lower, where it is no log-likelihood
+    diverged = cells.add(seed=2)
+    trainers = {cell: cells.train(cell, seed) for seed, cell in enumerate((best, second))}
+    for cell in (worse, better, diverged):
+        cells.train(cell, 0)
+    for cell in (best, second, worse, better):
+        cells.end(cell, "done")
+    cells.end(diverged, "diverged")
+    tracker.sync(run_dir.records())
+
+    capfd.readouterr()
+    tracker.log_models(run_dir.records(), "none")
+    assert models(tracker, cells) == {}
+    tracker.log_models(run_dir.records(), "best")
+    logged = models(tracker, cells)
+    assert set(logged) == {best, better}
+    tracker.log_models(run_dir.records(), "best")
+    assert models(tracker, cells) == logged
+    tracker.log_models(run_dir.records(), "all")
+    assert {**models(tracker, cells), **logged} == models(tracker, cells)
+    assert set(models(tracker, cells)) == {best, second, worse, better}
+    assert "".join(capfd.readouterr()) == ""  # no chatter
+
+    model = tracker._client.get_logged_model(logged[best])
+    assert (model.name, model.status.value, model.tags["variant"]) == ("model", "READY", "DSM")
+    files = {file.name for file in Path(mlflow.artifacts.download_artifacts(model.artifact_location)).rglob("*")}
+    assert not any(name.endswith(".pkl") for name in files)
+    v = torch.rand(7, 2)
+    scores = predict(f"models:/{logged[best]}", tracker.uri, pd.DataFrame(v.numpy(), columns=["x", "y"]))
+    expected = log_likelihood(trainers[best].fitted().model(0), v)
+    np.testing.assert_allclose(scores["log_likelihood"], expected, rtol=0, atol=1e-10)
+
+
+def test_an_unknown_choice_of_models_is_refused(tracker: tracking.Tracker) -> None:
+    with pytest.raises(InputError, match="best, all or none, got 'some'"):
+        tracker.log_models([], "some")
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) -> None:
+    from mlflow.pyfunc.model import PythonModelContext
+
+    from benchmark.pyfunc_model import TrainedModel
+
+    def loaded(hidden: int) -> Any:
+        cell = cells.add(seed=hidden, model={"name": "grbm", "visible": 2, "hidden": hidden})
+        folder, model = run_dir.folder(cell), TrainedModel()
+        Trainer(DSM(), GRBM(2, hidden), torch.rand(100, 2), seeds=[3]).save(folder.artifacts / "last.pt")
+        artifacts = {"checkpoint": str(folder.artifacts / "last.pt"), "config": str(folder.path / "config.json")}
+        model.load_context(PythonModelContext(artifacts, None))  # type: ignore[no-untyped-call]  # MLflow's
+        return model
+
+    model = loaded(hidden=4)
+    assert list(model.predict(None, pd.DataFrame([[0, 1]])).columns) == ["log_likelihood"]
+    with pytest.raises(InputError, match=r"expected 2 numeric columns.*\(1, 3\)"):
+        model.predict(None, pd.DataFrame([[0.0, 1.0, 2.0]]))
+    with pytest.raises(InputError, match="row 1, column 0 is nan"):
+        model.predict(None, pd.DataFrame([[0.0, 1.0], [math.nan, 1.0]]))
+    with pytest.raises(InputError, match="expected 2 numeric columns"):
+        model.predict(None, pd.DataFrame([["a", 1.0]]))
+    large = loaded(hidden=40)
+    v = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
+    answer = large.predict(None, pd.DataFrame(v.numpy()))
+    expected = -float(large.model.free_energy(v).detach())
+    assert answer["log_density_unnormalised"][0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_interface_of_a_server_is_the_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert tracking.start_ui("http://me:secret@somewhere:5000", "127.0.0.1", 5000) == 0
+    assert capsys.readouterr().out.strip().endswith("http://somewhere:5000")
+    with pytest.raises(InputError, match="no such tracking store"):
+        tracking.start_ui(f"sqlite:///{tmp_path}/none.db", "127.0.0.1", 5000)
+
+
+def test_the_command_for_the_interface(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracker.ui_hint() == f"python -m benchmark ui --tracking-uri {tracker.uri}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    assert tracker.ui_hint() == "python -m benchmark ui"

@@ -1,0 +1,450 @@
+"""What the mathematics says, as functions: exact expectations, and residuals that are zero when the code is right.
+
+Expectations over v are Gaussian quadratures over the components of a mixture, those over h are sums over all
+configurations, so that nearly all of it is exact to rounding in float64.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.nn.functional import logsigmoid
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bism import GRBM, Estimator, Gaussian
+from bism.functional import Methods
+from bism.methods import BiSM
+from bism.posteriors import RelaxedBernoulli
+from bism.rng import Rng
+from bism.score_matching import Exact
+from bism.state import State
+
+Tree = Any
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def make_grbm(visible: int = 2, hidden: int = 3, seed: int = 0) -> GRBM:
+    """A GRBM in float64 with W != 0 and a scale of its own for every visible unit."""
+    source, model = torch.Generator().manual_seed(seed), GRBM(visible, hidden).double()
+    with torch.no_grad():
+        for parameter in (model.W, model.b, model.c):
+            parameter.copy_(0.8 * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
+        model.log_s.copy_(torch.linspace(-0.4, 0.1, visible, dtype=torch.float64))
+    return model
+
+
+def set_grbm(W: Tensor, b: Tensor, c: Tensor, s: Tensor) -> GRBM:
+    """A GRBM with given parameters, in float64."""
+    model = GRBM(*W.shape).double()
+    with torch.no_grad():
+        for parameter, value in ((model.W, W), (model.b, b), (model.c, c), (model.log_s, s.log())):
+            parameter.copy_(value)
+    return model
+
+
+class LinearGaussian(nn.Module):
+    """h ~ N(0, I), v ~ N(W h + b, s^2 I) as an energy: |v - W h - b|^2 / (2 s^2) + |h|^2 / 2."""
+
+    def __init__(self, visible: int, hidden: int) -> None:
+        super().__init__()
+        self.visible_shape, self.latent = (visible,), Gaussian(hidden)
+        self.W = nn.Parameter(torch.empty(visible, hidden))
+        self.b = nn.Parameter(torch.empty(visible))
+        self.log_s = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.W)
+        nn.init.normal_(self.b, std=0.3)
+        nn.init.constant_(self.log_s, -0.3)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        residual = (v - h @ self.W.T - self.b) * (-self.log_s).exp()
+        return 0.5 * residual.square().sum(-1) + 0.5 * h.square().sum(-1)
+
+    def covariance(self) -> Tensor:
+        """Of v: W W^T + s^2 I."""
+        return self.W @ self.W.T + (2 * self.log_s).exp() * torch.eye(len(self.b), dtype=self.W.dtype)
+
+    def posterior(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [batch, m] and precision [m, m] of p(h|v)."""
+        weight = (-2 * self.log_s).exp()
+        precision = torch.eye(self.W.shape[1], dtype=self.W.dtype) + weight * self.W.T @ self.W
+        return weight * torch.linalg.solve(precision, ((v - self.b) @ self.W).T).T, precision
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        centred = v - self.b
+        return 0.5 * (centred * torch.linalg.solve(self.covariance(), centred.T).T).sum(-1)
+
+
+class GaussianOfUnitScale(nn.Module):
+    """q(h|v) = N(A v + a, I / 4): a user's own posterior, of which eq. (11) is a quadratic function."""
+
+    def __init__(self, visible: int, hidden: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(visible, hidden)
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+        return self.mean(v) + 0.5 * noise
+
+    def sample_hard(self, v: Tensor, noise: Tensor) -> Tensor:
+        return self.sample(v, noise, 0.0).detach()
+
+    def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
+        return (-2 * (h - self.mean(v)).square() + math.log(2) - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class GivenSamples(RelaxedBernoulli):
+    """Its samples are the noise itself, so that expectations over h can be sums over configurations."""
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+        return noise
+
+
+class BiExact(Exact, BiSM):
+    """Bi-level score matching with the exact trace: eq. (2) under eq. (8)."""
+
+    id, label, reference = "biexact", "BiSM", "eq. 2 and 8"
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+
+def parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters by name."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def true_posterior(theta: dict[str, Tensor]) -> dict[str, Tensor]:
+    """phi*(theta) = (W, c): a GRBM's posterior as the parameters of one linear layer and a sigmoid."""
+    return {"network.1.weight": theta["W"].T, "network.1.bias": theta["c"]}
+
+
+def state_of(params: Tree, **modules: nn.Module) -> State:
+    """A state to bind parameters with."""
+    return State({name: Methods(module) for name, module in modules.items()}, params, {}, {})
+
+
+def hyper(estimator: Estimator, **changes: float) -> dict[str, Tensor]:
+    """The continuous hyper-parameters as ``step`` gets them, in float64."""
+    return {k: torch.tensor(x, dtype=torch.float64) for k, x in {**estimator.hyper, **changes}.items()}
+
+
+def flat(tree: Tree) -> Tensor:
+    """All numbers of a tree in one vector."""
+    return torch.cat([leaf.flatten() for leaf in tree_leaves(tree)])
+
+
+def moved(tree: Tree, by: float, seed: int = 5) -> Tree:
+    """A tree of parameters away from the given one."""
+    source = torch.Generator().manual_seed(seed)
+    return tree_map(lambda x: x + by * torch.randn(x.shape, generator=source, dtype=x.dtype), tree)
+
+
+def draws(seed: int) -> Rng:
+    """Random numbers in float64."""
+    return Rng(torch.Generator().manual_seed(seed), torch.float64)
+
+
+def relative(x: Tree, y: Tree) -> float:
+    """Distance of two trees in units of the second."""
+    return float((flat(x) - flat(y)).norm() / flat(y).norm())
+
+
+# --- exact expectations ---------------------------------------------------------------------------------------------
+
+
+def configurations(size: int) -> Tensor:
+    """All h in {0, 1}^size, [2^size, size], in float64."""
+    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * size).reshape(-1, size)
+
+
+def log_z(model: Any) -> Tensor:
+    """log Z by enumeration, differentiable."""
+    return (-model.hidden_free_energy(configurations(model.latent.size))).logsumexp(0)
+
+
+def hermite(points: int, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Quadrature for a standard normal vector: nodes [n, dimensions] and weights [n] that sum to one."""
+    x, w = (torch.as_tensor(part) for part in np.polynomial.hermite_e.hermegauss(points))
+    nodes = torch.cartesian_prod(*[x] * dimensions).reshape(-1, dimensions)
+    return nodes, torch.cartesian_prod(*[w / w.sum()] * dimensions).reshape(-1, dimensions).prod(1)
+
+
+def signs(dimensions: int) -> tuple[Tensor, Tensor]:
+    """All Rademacher vectors, equally likely."""
+    nodes = 2 * configurations(dimensions) - 1
+    return nodes, torch.full((len(nodes),), 1 / len(nodes), dtype=torch.float64)
+
+
+def data_of(model: GRBM, points: int = 24) -> tuple[Tensor, Tensor]:
+    """Quadrature for p(v) of a GRBM, a mixture of Gaussians: nodes [n, D] and weights [n]."""
+    with torch.no_grad():
+        h = configurations(model.latent.size)
+        share = (-model.hidden_free_energy(h) - log_z(model)).exp()
+        z, weights = hermite(points, model.b.numel())
+        nodes = torch.stack([model.sample_visible(each.expand(len(z), -1), z) for each in h])
+        return nodes.flatten(0, 1), (share.unsqueeze(1) * weights).flatten()
+
+
+def product(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair of nodes of two independent quadratures: nodes of a, nodes of b, weights."""
+    rows, columns = torch.cartesian_prod(torch.arange(len(a[1])), torch.arange(len(b[1]))).T
+    return a[0][rows], b[0][columns], a[1][rows] * b[1][columns]
+
+
+def samples(model: GRBM, count: int, seed: int) -> Tensor:
+    """Exact samples v of a GRBM, [count, D]: h from its enumerated distribution, then v given h."""
+    with torch.no_grad():
+        h = configurations(model.latent.size)
+        share = (-model.hidden_free_energy(h) - log_z(model)).exp()
+        source = torch.Generator().manual_seed(seed)
+        chosen = h[torch.multinomial(share, count, replacement=True, generator=source)]
+        return model.sample_visible(chosen, torch.randn(count, model.b.numel(), generator=source, dtype=torch.float64))
+
+
+def expected_gradient(
+    estimator: Estimator,
+    params: Tree,
+    examples: Tensor,
+    noise: Tree,
+    weights: Tensor,
+    carry: dict[str, Tensor] | None = None,
+    **modules: nn.Module,
+) -> Tree:
+    """Gradient of the weighted sum of an estimator's loss over single examples, each with its own noise."""
+    state, values = state_of(params, **modules), hyper(estimator)
+
+    def one(at: Tree, v: Tensor, eps: Tree) -> Tensor:
+        return estimator.loss(state.bind(at), v.unsqueeze(0), eps, carry or {}, values)[0]
+
+    if not tree_leaves(noise):
+        return grad(lambda at: weights @ vmap(lambda v: one(at, v, noise))(examples))(params)
+    return grad(lambda at: weights @ vmap(lambda v, eps: one(at, v, eps))(examples, noise))(params)
+
+
+# --- residuals: zero where the estimator is right -------------------------------------------------------------------
+
+
+def sm_slope(estimator: Estimator, truth: GRBM, theta: dict[str, Tensor]) -> float:
+    """Norm at ``theta`` of the expected gradient of SM on data from ``truth``; zero at its parameters."""
+    nodes, weights = data_of(truth)
+    return float(flat(expected_gradient(estimator, {"model": theta}, nodes, (), weights, model=truth)).norm())
+
+
+def ssm_slope(estimator: Estimator, truth: GRBM, theta: dict[str, Tensor]) -> float:
+    """The same of SSM, over all directions in {-1, 1}^D."""
+    nodes, u, weights = product(data_of(truth), signs(truth.b.numel()))
+    gradient = expected_gradient(estimator, {"model": theta}, nodes, u.unsqueeze(1), weights, model=truth)
+    return float(flat(gradient).norm())
+
+
+def dsm_slope(estimator: Estimator, truth: GRBM, theta: dict[str, Tensor]) -> float:
+    """The same of DSM; zero where the model is ``truth`` smoothed by sigma."""
+    nodes, eps, weights = product(data_of(truth, 14), hermite(14, truth.b.numel()))
+    gradient = expected_gradient(estimator, {"model": theta}, nodes, eps.unsqueeze(1), weights, model=truth)
+    return float(flat(gradient).norm())
+
+
+def smoothed(model: GRBM, sigma: float) -> GRBM:
+    """The GRBM whose density is that of ``model`` plus noise of standard deviation sigma.
+
+    Its components have variance s^2 + sigma^2 and the same means b + s^2 W h, hence W' = W s^2 / (s^2 + sigma^2).
+    Their shares are those of a GRBM if sum_i r_i W_ij W_ik = 0 for j != k, r = s^2 sigma^2 / (s^2 + sigma^2): then
+    (W h)_i^2 is linear in h and goes into c.
+    """
+    W, b, variance = model.W.detach(), model.b.detach(), (2 * model.log_s.detach()).exp()
+    ratio = variance * sigma**2 / (variance + sigma**2)
+    cross = W.T @ (ratio.unsqueeze(1) * W)
+    assert (cross - cross.diag().diag()).abs().max() < 1e-12
+    narrowed = W * (variance / (variance + sigma**2)).unsqueeze(1)
+    c = model.c.detach() + b @ (W - narrowed) + 0.5 * cross.diag()
+    return set_grbm(narrowed, b, c, (variance + sigma**2).sqrt())
+
+
+def orthogonal_grbm() -> GRBM:
+    """A GRBM with W != 0 that stays a GRBM when smoothed: orthogonal columns, one scale."""
+    W = torch.tensor([[1.2, -0.8], [1.2, 0.8]], dtype=torch.float64)
+    b, c = torch.tensor([0.3, -0.2], dtype=torch.float64), torch.tensor([-0.4, 0.2], dtype=torch.float64)
+    return set_grbm(W, b, c, torch.full((2,), 0.7, dtype=torch.float64))
+
+
+def mdsm_slope(estimator: Any, scale: float, a: float) -> float:
+    """Expected derivative of MDSM in log s for data N(0, scale^2) and a model with score -a v; zero at the optimum.
+
+    The model is a GRBM with W = 0 and a = 1 / s^2; the noise levels are 9 values evenly over the unit interval.
+    """
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    model = set_grbm(zero, zero[0], zero[0], torch.tensor([a**-0.5], dtype=torch.float64))
+    z, weights = hermite(4, 1)  # the objective is quadratic in v and in the noise
+    levels = torch.linspace(0, 1, 9, dtype=torch.float64)
+    nodes, eps, both = product((scale * z, weights), (z, weights))
+    count = len(nodes)
+    noise = {
+        "normal": eps.repeat(len(levels), 1).unsqueeze(1),
+        "level": levels.repeat_interleave(count).unsqueeze(1),
+    }
+    shares = both.repeat(len(levels)) / len(levels)
+    params = {"model": parameters(model)}
+    gradient = expected_gradient(estimator, params, nodes.repeat(len(levels), 1), noise, shares, model=model)
+    return float(gradient["model"]["log_s"].abs())
+
+
+def mdsm_optimum(estimator: Any, scale: float) -> float:
+    """The best a, from the noise levels that ``mdsm_slope`` uses."""
+    levels = {"level": torch.linspace(0, 1, 9, dtype=torch.float64)}
+    sigma, sigma0 = estimator.sigma(levels, hyper(estimator)), estimator.sigma0
+    if estimator.weighting == "none":
+        second = float(sigma.square().mean())
+        return second / (sigma0**2 * (scale**2 + second))
+    return 1 / (sigma0**2 * (1 + scale**2 * float(sigma.pow(-2).mean())))
+
+
+def nce_slope(estimator: Any, truth: GRBM, theta: dict[str, Tensor], c: Tensor) -> float:
+    """Norm of the expected gradient of NCE in theta and c; zero at the parameters of ``truth`` and c = log Z."""
+    visible = truth.b.numel()
+    nodes, eps, weights = product(data_of(truth, 60), hermite(60, visible))
+    carry = {"mean": torch.zeros(visible).double(), "cholesky": torch.eye(visible).double()}
+    noise = eps.unsqueeze(1).expand(-1, estimator.nu, -1)  # the same vector nu times: its mean has the expectation
+    params = {"model": theta, "normaliser": {"c": c}}
+    return float(flat(expected_gradient(estimator, params, nodes, noise, weights, carry, model=truth)).norm())
+
+
+def cd_gradients(
+    estimator: Any, truth: GRBM, theta: dict[str, Tensor], batches: int = 40, size: int = 5000
+) -> Tensor:
+    """Gradients of CD or PCD at ``theta`` on batches of exact samples of ``truth`` (its chains too), [batches, p]."""
+    state, rows = state_of({"model": theta}, model=truth), []
+    for index in range(batches):
+        rng, batch = draws(index), samples(truth, size, 10_000 + index)
+        carry = {"chains": samples(truth, size, 20_000 + index)} if estimator.id == "pcd" else {}
+        noise = estimator.noise(state.bind().model, tuple(batch.shape), rng)
+
+        def loss(at: Tree, batch: Tensor = batch, noise: Tree = noise, carry: Tree = carry) -> Tensor:
+            return estimator.loss(state.bind(at), batch, noise, carry, hyper(estimator))[0]
+
+        rows.append(flat(grad(loss)({"model": theta})))
+    return torch.stack(rows)
+
+
+def standard_errors(rows: Tensor, expected: Tensor | float = 0.0) -> float:
+    """The largest deviation of the mean of rows from what is expected, in standard errors."""
+    return float(((rows.mean(0) - expected).abs() / (rows.std(0) / len(rows) ** 0.5)).max())
+
+
+def likelihood_gradient(model: GRBM, theta: dict[str, Tensor], v: Tensor, weights: Tensor) -> Tensor:
+    """Exact gradient of the expected -log p(v) in theta."""
+    state = state_of({"model": theta}, model=model)
+
+    def negative(at: Tree) -> Tensor:
+        bound = state.bind(at).model
+        return weights @ bound.free_energy(v) + log_z(bound)
+
+    return flat(grad(negative)({"model": theta}))
+
+
+def vnce_gap(estimator: Any, nce: Any, model: GRBM) -> float:
+    """Relative difference of VNCE's gradient from NCE's with the true posterior as q, whatever h is drawn."""
+    rng, batch = draws(3), samples(model, 50, 4)
+    theta, c = moved(parameters(model), 0.3), torch.tensor(0.7, dtype=torch.float64)
+    posterior = RelaxedBernoulli((model.b.numel(),), model.latent.size)
+    state = state_of({}, model=model, posterior=posterior)
+    noise, carry = estimator.noise(model, tuple(batch.shape), rng), estimator.init_carry(batch, 50, rng)
+
+    def variational(at: Tree) -> Tensor:
+        params = state.bind({**at, "posterior": true_posterior(at["model"])})
+        return estimator.loss(params, batch, noise, carry, hyper(estimator))[0]
+
+    def marginal(at: Tree) -> Tensor:
+        return nce.loss(state.bind(at), batch, noise["visible"], carry, hyper(nce))[0]
+
+    params = {"model": theta, "normaliser": {"c": c}}
+    return relative(grad(variational)(params), grad(marginal)(params))
+
+
+def bilevel_batch(estimator: Any, model: Any, seed: int = 1, size: int = 64) -> tuple[Tensor, Tree]:
+    """Minibatches [minibatches, size, D] and the noise of one step."""
+    rng = draws(seed)
+    batches = rng.normal((estimator.minibatches, size, *model.visible_shape))
+    return batches, estimator.noise(model, tuple(batches.shape[1:]), rng)
+
+
+def theorem_one(estimator: Any, marginal: Any, *, frozen: bool = False, temperature: float = 0.1) -> float:
+    """Relative difference of BiSM's gradient with phi*(theta) = (W, c) from the marginal objective's.
+
+    ``frozen``: phi* is a constant, so that its dependence on theta is left out.
+    """
+    model = make_grbm()
+    theta, posterior = parameters(model), RelaxedBernoulli((2,), 3)
+    state = state_of({}, model=model, posterior=posterior)
+    (batch, *_), noise = bilevel_batch(estimator, model)
+    fixed = true_posterior(theta)
+
+    def upper(at: dict[str, Tensor]) -> Tensor:
+        params = state.bind({"model": at, "posterior": fixed if frozen else true_posterior(at)})
+        return estimator.loss(params, batch, noise, {}, hyper(estimator, temperature=temperature))[0]
+
+    def reference(at: dict[str, Tensor]) -> Tensor:
+        return marginal.loss(state.bind({"model": at}), batch, noise["visible"][0], {}, hyper(marginal))[0]
+
+    return relative(grad(upper)(theta), grad(reference)(theta))
+
+
+def start(estimator: Any, model: nn.Module, posterior: nn.Module) -> State:
+    """A state in float64 with the modules' own parameters, the optimisers at their start."""
+    params = {"model": parameters(model), "posterior": parameters(posterior)}
+    return state_of(params, model=model, posterior=posterior).replace(optimiser=estimator.init_optimiser(params))
+
+
+def step_gradient(estimator: Any, before: State, after: State) -> Tree:
+    """The upper level's gradient in a step, from Adam's first moments."""
+    first = [state.optimiser["upper"]["first"]["model"] for state in (before, after)]
+    return tree_map(lambda m, n: (n - estimator.beta1 * m) / (1 - estimator.beta1), *first)
+
+
+def hypergradient_error(make: Any, model: nn.Module, posterior: nn.Module, **options: Any) -> float:
+    """Relative difference of a step's gradient in theta from central differences of its objective.
+
+    ``make(inner_steps=..., **options)`` builds the estimator. phi^0 and the optimiser's state after the K inner steps
+    are constants of the gradient: the differences start there, with no inner steps.
+    """
+    estimator, outer = make(**options), make(**{**options, "inner_steps": 0})
+    batches, noise = bilevel_batch(estimator, model, size=16)
+    values = hyper(estimator, temperature=0.5)
+    before = start(estimator, model, posterior)
+    after, _ = estimator.step(before, batches, noise, values)
+    gradient = flat(step_gradient(estimator, before, after))
+    theta, lower = before.params["model"], {"lower": after.optimiser["lower"], "upper": before.optimiser["upper"]}
+    rest = {**noise, "inner": noise["inner"][:0], "visible": noise["visible"][:1]}
+
+    def objective(at: dict[str, Tensor]) -> Tensor:
+        state = before.replace(params={"model": at, "posterior": after.params["posterior"]}, optimiser=lower)
+        return outer.step(state, batches[:1], rest, values)[1]["objective"]
+
+    return relative(central_differences(objective, theta), gradient)
+
+
+def central_differences(function: Any, at: dict[str, Tensor], width: float = 1e-5) -> Tensor:
+    """Gradient of ``function`` by central differences, one number after the other."""
+    slopes = []
+    for name, value in at.items():
+        for index in range(value.numel()):
+            change = torch.zeros(value.numel(), dtype=value.dtype)
+            change[index] = width
+            change = change.reshape(value.shape)
+            above, below = function({**at, name: value + change}), function({**at, name: value - change})
+            slopes.append((above - below) / (2 * width))
+    return torch.stack(slopes)
+
+
+def exact_kl(model: Any, posterior: Any, v: Tensor) -> Tensor:
+    """Eq. (10) with the expectation over all h, [batch]."""
+    h = configurations(model.latent.size)
+    logits = posterior.logits(v).unsqueeze(1)
+    log_q = (h * logsigmoid(logits) + (1 - h) * logsigmoid(-logits)).sum(-1)
+    energy = torch.stack([model.energy(v, each.expand(len(v), -1)) for each in h], dim=1)
+    return (log_q.exp() * (log_q + energy)).sum(1)

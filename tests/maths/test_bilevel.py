@@ -1,0 +1,436 @@
+"""Bi-level score matching: the lower level's optimum, Theorems 1 and 2, and the gradient through the unrolled steps."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import grad, hessian, jacrev
+from torch.utils._pytree import tree_map
+
+from baselines import DSM, MDSM, SM, SSM
+from bism import BiDSM, BiMDSM, BiSSM
+from bism.bilevel import descend, fisher_divergence, hypergradient, kl_divergence, log_ratio
+from bism.objectives import score
+from bism.optimisers import sgd_update
+from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
+from tests.maths.checks import (
+    BiExact,
+    GaussianOfUnitScale,
+    GivenSamples,
+    LinearGaussian,
+    bilevel_batch,
+    configurations,
+    draws,
+    exact_kl,
+    flat,
+    hyper,
+    hypergradient_error,
+    make_grbm,
+    moved,
+    parameters,
+    relative,
+    start,
+    state_of,
+    step_gradient,
+    theorem_one,
+    true_posterior,
+)
+
+PAIRS = [(BiExact, SM), (BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
+
+
+def points(size: int = 6, seed: int = 2) -> Tensor:
+    """A few visible vectors."""
+    return draws(seed).normal((size, 2))
+
+
+# --- the lower level, eq. (10) and (11) -------------------------------------------------------------------------------
+
+
+def test_the_true_posterior_minimises_eq_10() -> None:
+    # The expectation over h is a sum over all h; at phi* = (W, c) the value is F(v), elsewhere it is greater.
+    model, v = make_grbm(), points()
+    state = state_of({}, model=model, posterior=RelaxedBernoulli((2,), 3))
+
+    def lower(phi: dict[str, Tensor]) -> Tensor:
+        bound = state.bind({"model": parameters(model), "posterior": phi})
+        return exact_kl(bound.model, bound.posterior, v).mean()
+
+    best = true_posterior(parameters(model))
+    torch.testing.assert_close(lower(best), model.free_energy(v).mean().detach(), atol=1e-12, rtol=0)
+    assert flat(grad(lower)(best)).norm() < 1e-12
+    for seed in range(5):
+        assert lower(moved(best, 0.3, seed)) > lower(best) + 1e-3
+
+
+def test_with_the_true_posterior_every_sample_has_the_weight_of_the_marginal() -> None:
+    # log p~(v, h) - log q(h|v) = -F(v) for binary and for relaxed h, hence eq. (10) is F(v) for any k
+    model, v = make_grbm(), points()
+    bound = state_of({}, model=model, posterior=RelaxedBernoulli((2,), 3)).bind(
+        {"model": parameters(model), "posterior": true_posterior(parameters(model))}
+    )
+    for h in (*configurations(3), draws(3).uniform((3,))):
+        ratio = log_ratio(bound.model, bound.posterior, v, h.expand(6, -1))
+        torch.testing.assert_close(ratio, -model.free_energy(v).detach(), atol=1e-12, rtol=0)
+    for particles in (1, 4):
+        noise = model.latent.noise(draws(4), (particles, 6))
+        value = kl_divergence(bound.model, bound.posterior, v, noise, 0.1)
+        torch.testing.assert_close(value, model.free_energy(v).detach(), atol=1e-12, rtol=0)
+
+
+def test_kl_with_one_particle_is_eq_10_and_more_particles_tighten_the_bound() -> None:
+    # Expectations over all k-tuples of h, each with its probability under q.
+    model, v = make_grbm(hidden=2), points()
+    posterior = GivenSamples((2,), 2).double()
+    h, bounds = configurations(2), []
+    with torch.no_grad():
+        log_q = torch.stack([posterior.log_prob(each.expand(6, -1), v) for each in h])  # [4, batch]
+        assert float((log_q.exp().sum(0) - 1).abs().max()) < 1e-12
+        for k in (1, 2, 3):
+            bound = torch.zeros(6, dtype=torch.float64)
+            for chosen in torch.cartesian_prod(*[torch.arange(4)] * k).reshape(-1, k):
+                noise = h[chosen].unsqueeze(1).expand(-1, 6, -1)
+                bound += log_q[chosen].sum(0).exp() * kl_divergence(model, posterior, v, noise, 0.1)
+            bounds.append(bound)
+        torch.testing.assert_close(bounds[0], exact_kl(model, posterior, v), atol=1e-12, rtol=0)
+        assert (bounds[0] > bounds[1] + 1e-6).all()
+        assert (bounds[1] > bounds[2] + 1e-6).all()
+        assert (bounds[2] > model.free_energy(v) + 1e-6).all()
+
+
+def test_relaxed_samples_tend_to_bernoulli_draws() -> None:
+    model, v = make_grbm(), points(1).expand(200_000, -1)
+    posterior = RelaxedBernoulli((2,), 3).double()
+    noise = model.latent.noise(draws(5), (200_000,))
+    with torch.no_grad():
+        hard, probability = posterior.sample_hard(v, noise), posterior.logits(v[:1])[0].sigmoid()
+        error = (probability * (1 - probability) / len(v)).sqrt()
+        assert ((hard.mean(0) - probability).abs() < 5 * error).all()
+        torch.testing.assert_close(posterior.sample(v, noise, 1e-9), hard)
+        warm = posterior.sample(v, noise, 0.1)
+        assert float(((warm > 0.5).double() - hard).abs().max()) == 0
+        assert float((warm - hard).abs().max()) > 0.4
+
+
+def test_eq_11_is_its_closed_form_for_gaussians() -> None:
+    # 1/2 ||P (mu - m)||^2 + 1/2 tr[(P - T^-1) T (P - T^-1)] for q = N(mu, T) and p(h|v) = N(m, P^-1). Particles
+    # +-sqrt(m) e_i have the standard normal's first two moments, so their mean is the expectation.
+    model, posterior, v = LinearGaussian(2, 3).double(), DiagonalGaussian((2,), 3).double(), points()
+    particles = torch.cat([torch.eye(3), -torch.eye(3)]).double() * 3**0.5
+    noise = particles.unsqueeze(1).expand(-1, 6, -1)
+    with torch.no_grad():
+        mean, precision = model.posterior(v)
+        mu, log_std = posterior._parameters_at(v)
+        expected = 0.5 * ((mu - mean) @ precision).square().sum(1)
+        for i in range(len(v)):
+            variance = (2 * log_std[i]).exp()
+            excess = precision - variance.reciprocal().diag()
+            expected[i] += 0.5 * (excess @ variance.diag() @ excess).trace()
+    value = fisher_divergence(model, posterior, v, noise, 1.0).detach()
+    torch.testing.assert_close(value, expected, atol=1e-10, rtol=0)
+
+
+def test_eq_11_is_zero_at_the_true_posterior() -> None:
+    model, posterior, v = LinearGaussian(2, 1).double(), DiagonalGaussian((2,), 1).double(), points()
+    with torch.no_grad():
+        mean, precision = model.posterior(torch.cat([torch.zeros(1, 2), torch.eye(2)]).double())
+        posterior.mean_head.bias.copy_(mean[0])
+        posterior.mean_head.weight.copy_((mean[1:] - mean[0]).T)
+        posterior.log_std_head.weight.zero_()
+        posterior.log_std_head.bias.copy_(-0.5 * precision[0].log())
+    noise = draws(6).normal((2, 6, 1))
+    assert float(fisher_divergence(model, posterior, v, noise, 1.0).abs().max()) < 1e-20
+    # and eq. (10) is then the free energy up to the constant of a Gaussian integral
+    gap = kl_divergence(model, posterior, v, noise, 1.0) - model.free_energy(v)
+    assert float(gap.std()) < 1e-12
+
+
+# --- Theorem 1 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bilevel", "marginal"), PAIRS)
+@pytest.mark.parametrize("temperature", [0.1, 1e-9], ids=["relaxed", "binary"])
+def test_theorem_1(bilevel: Any, marginal: Any, temperature: float) -> None:
+    assert theorem_one(bilevel(), marginal(), temperature=temperature) < 1e-10
+
+
+@pytest.mark.parametrize(("bilevel", "marginal"), PAIRS)
+@pytest.mark.parametrize("temperature", [0.1, 1e-9], ids=["relaxed", "binary"])
+def test_with_a_frozen_posterior_the_gradient_is_another(bilevel: Any, marginal: Any, temperature: float) -> None:
+    assert theorem_one(bilevel(), marginal(), frozen=True, temperature=temperature) > 0.02
+
+
+def test_with_a_frozen_posterior_the_expected_gradient_is_another() -> None:
+    # not only in one draw of h: here h is summed over with its probability under q
+    model, v, h = make_grbm(), points(), configurations(3)
+    theta, posterior = parameters(model), GivenSamples((2,), 3)
+    state, estimator = state_of({}, model=model, posterior=posterior), BiExact()
+
+    def expected(at: dict[str, Tensor], phi: Any) -> Tensor:
+        bound = state.bind({"model": at, "posterior": phi(at)})
+        total = torch.zeros((), dtype=torch.float64)
+        for i in range(len(v)):
+            for each in h:
+                one, sample = v[i : i + 1], each.unsqueeze(0)
+                value = estimator.loss(bound, one, {"visible": [()], "upper": sample}, {}, hyper(estimator))[0]
+                total = total + bound.posterior.log_prob(sample, one).exp()[0] * value
+        return total / len(v)
+
+    marginal = SM()
+    target = grad(lambda at: marginal.loss(state.bind({"model": at}), v, (), {}, hyper(marginal))[0])(theta)
+    fixed = true_posterior(theta)
+    assert relative(grad(lambda at: expected(at, true_posterior))(theta), target) < 1e-10
+    assert relative(grad(lambda at: expected(at, lambda _: fixed))(theta), target) > 0.1
+
+
+def test_the_sample_of_h_is_held_fixed_in_the_score() -> None:
+    # grad_v [log p~(v, h) - log q(h|v)] at fixed h, although h is a function of v: Theorem 1 alone cannot see it,
+    # because at phi* the ratio does not depend on h
+    model, posterior, v = make_grbm(), RelaxedBernoulli((2,), 3).double(), points()
+    estimator = BiDSM(sigma=0.1)
+    noise = {"visible": [torch.zeros_like(v)], "upper": model.latent.noise(draws(7), (6,))}
+    values = hyper(estimator, temperature=0.5)
+    h = posterior.sample(v, noise["upper"], 0.5).detach()
+    expected = 0.5 * score(lambda x: log_ratio(model, posterior, x, h), v).square().sum(1).mean()
+    params = {"model": parameters(model), "posterior": parameters(posterior)}
+    bound = state_of(params, model=model, posterior=posterior).bind()
+    torch.testing.assert_close(estimator.loss(bound, v, noise, {}, values)[0], expected.detach())
+
+
+# --- the hypergradient, eq. (12)-(14) ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize("make", [BiSSM, BiDSM, BiMDSM])
+def test_hypergradient_on_a_grbm(make: Any, particles: int, optimiser: str) -> None:
+    options = {"inner_steps": 2, "unroll_steps": 3, "lr_posterior": 0.05, "lower_optimiser": optimiser}
+    posterior = RelaxedBernoulli((2,), 2).double()
+    error = hypergradient_error(make, make_grbm(hidden=2), posterior, particles=particles, **options)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("lower", ["kl", "fisher"])
+def test_hypergradient_with_gaussian_latents(lower: str, optimiser: str) -> None:
+    options = {"inner_steps": 2, "unroll_steps": 3, "lr_posterior": 0.02, "lower_optimiser": optimiser}
+    model, posterior = LinearGaussian(2, 2).double(), DiagonalGaussian((2,), 2).double()
+    for particles in (1, 2):
+        error = hypergradient_error(BiDSM, model, posterior, lower=lower, particles=particles, **options)
+        assert error < 1e-6
+
+
+def test_hypergradient_after_many_steps_of_adam() -> None:
+    # K = 10: the running state is far from its start
+    options = {"inner_steps": 10, "unroll_steps": 4, "lr_posterior": 0.02}
+    error = hypergradient_error(BiDSM, make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double(), **options)
+    assert error < 1e-6
+
+
+def taken(state_posterior: nn.Module | None = None, seed: int = 1, **options: Any) -> tuple[Any, Any, Any, Any]:
+    """One BiDSM step on a GRBM: estimator, state before, state after, info."""
+    estimator, model = BiDSM(lr_posterior=0.05, **options), make_grbm(hidden=2)
+    posterior = state_posterior or RelaxedBernoulli((2,), 2).double()
+    before = start(estimator, model, posterior)
+    batches, noise = bilevel_batch(estimator, model, seed=seed, size=16)
+    after, info = estimator.step(before, batches, noise, hyper(estimator))
+    return estimator, before, after, (batches, noise, info)
+
+
+def test_without_unrolling_the_second_term_drops() -> None:
+    # eq. (14) with N = 0 is the gradient at a constant phi^0; with N = 5 it is not
+    posterior = RelaxedBernoulli((2,), 2).double()
+    estimator, before, after, (batches, noise, info) = taken(posterior, unroll_steps=0, inner_steps=2)
+    phi = after.params["posterior"]
+
+    def at(theta: dict[str, Tensor]) -> Tensor:
+        params = before.bind({"model": theta, "posterior": phi})
+        return estimator.loss(params, batches[0], noise, {}, hyper(estimator))[0]
+
+    expected = grad(at)(before.params["model"])
+    assert relative(step_gradient(estimator, before, after), expected) < 1e-12
+    torch.testing.assert_close(info["objective"], at(before.params["model"]))
+    unrolled, first, last, _ = taken(posterior, unroll_steps=5, inner_steps=2)
+    assert relative(step_gradient(unrolled, first, last), expected) > 1e-2
+
+
+def test_unrolling_leaves_the_posterior_and_its_optimiser_alone() -> None:
+    posterior, results = RelaxedBernoulli((2,), 2).double(), {}
+    noise = bilevel_batch(BiDSM(unroll_steps=5, inner_steps=3), make_grbm(hidden=2), size=16)[1]
+    for n in (0, 5):
+        estimator, model = BiDSM(unroll_steps=n, inner_steps=3, lr_posterior=0.05), make_grbm(hidden=2)
+        batches = draws(8).normal((1, 16, 2))
+        given = {**noise, "unroll": noise["unroll"][:n]}
+        results[n], _ = estimator.step(start(estimator, model, posterior), batches, given, hyper(estimator))
+    assert torch.equal(flat(results[0].params["posterior"]), flat(results[5].params["posterior"]))
+    assert torch.equal(flat(results[0].optimiser["lower"]), flat(results[5].optimiser["lower"]))
+    assert float(results[5].optimiser["lower"]["count"]) == 3
+    assert relative(results[0].params["posterior"], parameters(posterior)) > 1e-2
+    assert not torch.equal(flat(results[0].params["model"]), flat(results[5].params["model"]))
+
+
+def test_no_inner_steps_leave_the_posterior_where_it_is() -> None:
+    _, before, after, _ = taken(inner_steps=0, unroll_steps=3)
+    assert torch.equal(flat(before.params["posterior"]), flat(after.params["posterior"]))
+
+
+def inner_descent(estimator: Any, before: Any, minibatches: list[Tensor], noise: Any) -> Any:
+    """Eq. (12) written out: one Adam step of torch per minibatch on the mean divergence at the perturbed data."""
+    phi = {name: nn.Parameter(p.clone()) for name, p in before.params["posterior"].items()}
+    betas = (estimator.beta1, estimator.beta2)
+    optimiser = torch.optim.Adam(phi.values(), lr=estimator.lr_posterior, betas=betas, eps=1e-8)
+    for k, (eps, v) in enumerate(minibatches):
+        bound = before.bind({**before.params, "posterior": phi})
+        h = bound.posterior.sample(v + estimator.sigma * eps, noise["inner"][k, 0], estimator.temperature)
+        loss = -log_ratio(bound.model, bound.posterior, v + estimator.sigma * eps, h).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return phi
+
+
+@pytest.mark.parametrize("kind", ["same", "fresh"])
+def test_which_minibatches_the_inner_steps_see(kind: str) -> None:
+    estimator, before, after, (batches, noise, _) = taken(inner_steps=3, unroll_steps=1, inner_batches=kind)
+    assert len(batches) == estimator.minibatches == (1 if kind == "same" else 4)
+    pairs = list(zip(noise["visible"], batches, strict=True))
+    seen = pairs * 3 if kind == "same" else pairs[1:]
+    expected = inner_descent(estimator, before, seen, noise)
+    assert relative(after.params["posterior"], tree_map(lambda p: p.detach(), expected)) < 1e-8
+
+
+def test_fresh_minibatches_matter_to_the_inner_steps_alone() -> None:
+    # changing the second inner minibatch changes phi; changing the upper level's own leaves phi as it is
+    estimator, before, after, (batches, noise, _) = taken(inner_steps=3, unroll_steps=2, inner_batches="fresh")
+    for index, same in ((2, False), (0, True)):
+        changed = batches.clone()
+        changed[index] += 1
+        other, _ = estimator.step(before, changed, noise, hyper(estimator))
+        assert torch.equal(flat(other.params["posterior"]), flat(after.params["posterior"])) == same
+        assert not torch.equal(flat(other.params["model"]), flat(after.params["model"]))
+
+
+def test_bimdsm_weights_its_lower_level_by_one_over_sigma() -> None:
+    estimator, model, posterior = BiMDSM(), make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
+    batches, noise = bilevel_batch(estimator, model, size=16)
+    values, v, eps = hyper(estimator), batches[0], noise["visible"][0]
+    sigma = estimator.sigma(eps, values)
+    torch.testing.assert_close(estimator.lower_weight(v, eps, values), 1 / sigma)
+    noisy = v + sigma.unsqueeze(1) * eps["normal"]
+    torch.testing.assert_close(estimator.points(v, eps, values), noisy)
+    bound = start(estimator, model, posterior).bind()
+    expected = (kl_divergence(model, posterior, noisy, noise["inner"][0], 0.1) / sigma).mean().detach()
+    actual = estimator.lower_loss(bound, noisy, 1 / sigma, noise["inner"][0], values)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_the_lower_level_looks_at_the_perturbed_data() -> None:
+    # q(v) of eq. (9) is that of eq. (7): the data for SSM, the noisy data for DSM and MDSM
+    v = points()
+    for estimator in (BiSSM(), BiDSM(), BiMDSM()):
+        eps, values = estimator.draw((6, 2), draws(9)), hyper(estimator)
+        assert torch.equal(estimator.points(v, eps, values), v) == (estimator.id == "bissm")
+    torch.testing.assert_close(BiDSM(sigma=0.2).points(v, v, {"sigma": torch.tensor(0.2).double()}), 1.2 * v)
+
+
+# --- Theorem 2 --------------------------------------------------------------------------------------------------------
+
+
+def biases(upper: Any, lower: Any, theta: Any, phi: Any, target: Any, lr: float, counts: list[int]) -> list[float]:
+    """Norm of the gradient's bias after N unrolled steps of gradient descent, for each N."""
+
+    def update(gradient: Any, params: Any, state: Any) -> Any:
+        return sgd_update(gradient, params, state, lr)
+
+    found = [hypergradient(upper, lower, theta, phi, {}, [None] * n, update)[0] for n in counts]
+    return [float((flat(each) - flat(target)).norm()) for each in found]
+
+
+def test_theorem_2_where_the_rate_is_known() -> None:
+    # With q = N(A v + a, I / 4) eq. (11) is quadratic in phi = (A, a): the bias falls as N kappa^N, kappa the largest
+    # |1 - alpha eigenvalue|, and from phi^0 = phi* as kappa^N.
+    model, posterior = LinearGaussian(2, 2).double(), GaussianOfUnitScale(2, 2).double()
+    estimator = BiDSM(sigma=0.3, lower="fisher", lower_optimiser="sgd")
+    (batch, *_), noise = bilevel_batch(estimator, model, size=32)
+    state, values = start(estimator, model, posterior), hyper(estimator)
+    theta, names = state.params["model"], list(state.params["posterior"])
+    shapes = [state.params["posterior"][name].shape for name in names]
+    seen = estimator.points(batch, noise["visible"][0], values)
+
+    def tree(vector: Tensor) -> dict[str, Tensor]:
+        parts = vector.split([math.prod(shape) for shape in shapes])
+        return {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+
+    def lower(at: Any, phi: Any, _: Any) -> Tensor:
+        weight = torch.ones(len(seen), dtype=torch.float64)
+        return estimator.lower_loss(state.bind({"model": at, "posterior": phi}), seen, weight, noise["inner"][0], values)
+
+    def upper(at: Any, phi: Any) -> Tensor:
+        return estimator.loss(state.bind({"model": at, "posterior": phi}), batch, noise, {}, values)[0]
+
+    def curvature(at: Any) -> Tensor:
+        return hessian(lambda x: lower(at, tree(x), None))(torch.zeros(6, dtype=torch.float64))
+
+    def best(at: Any) -> Tensor:  # the minimum of a quadratic
+        slope = grad(lambda x: lower(at, tree(x), None))(torch.zeros(6, dtype=torch.float64))
+        return -torch.linalg.solve(curvature(at), slope)
+
+    eigenvalues = torch.linalg.eigvalsh(curvature(theta))
+    assert eigenvalues.min() > 1e-3  # strongly convex
+    lr = float(1 / eigenvalues.max())
+    kappa = float(1 - lr * eigenvalues.min())
+    target = grad(lambda at: upper(at, tree(best(at))))(theta)
+    counts = [40, 80]
+    from_best = biases(upper, lower, theta, tree(best(theta)), target, lr, counts)
+    assert math.log(from_best[1] / from_best[0]) / 40 == pytest.approx(math.log(kappa), rel=0.01)
+    elsewhere = biases(upper, lower, theta, tree(best(theta) + 0.5), target, lr, counts)
+    slope = math.log(elsewhere[1] / elsewhere[0] / 2) / 40  # N kappa^N: N has doubled
+    assert slope == pytest.approx(math.log(kappa), rel=0.1)
+    assert elsewhere[0] > from_best[0]  # the nearer phi^0 is, the smaller the bias
+
+
+def test_theorem_2_on_a_grbm() -> None:
+    # G is the exact KL of Bernoullis, J the sliced objective at relaxed h: the bias falls exponentially, and the limit
+    # is the gradient of the marginal objective, as Theorem 1 says.
+    model, v = make_grbm(hidden=2), 1.5 * points(8)
+    state, estimator, marginal = state_of({}, model=model, posterior=RelaxedBernoulli((2,), 2)), BiSSM(), SSM()
+    noise = {"visible": [draws(9).rademacher((8, 2))], "upper": model.latent.noise(draws(10), (8,))}
+    theta = parameters(model)
+
+    def lower(at: Any, phi: Any, _: Any) -> Tensor:
+        bound = state.bind({"model": at, "posterior": phi})
+        return exact_kl(bound.model, bound.posterior, v).mean()
+
+    def upper(at: Any, phi: Any) -> Tensor:
+        return estimator.loss(state.bind({"model": at, "posterior": phi}), v, noise, {}, hyper(estimator))[0]
+
+    def reference(at: Any) -> Tensor:
+        return marginal.loss(state.bind({"model": at}), v, noise["visible"][0], {}, hyper(marginal))[0]
+
+    target = grad(reference)(theta)
+    counts = list(range(0, 181, 30))
+    near = biases(upper, lower, theta, moved(true_posterior(theta), 0.1), target, 2.0, counts)
+    ratios = [after / before for before, after in zip(near[2:], near[3:], strict=False)]
+    assert near[-1] < 1e-4 * near[0]
+    assert max(ratios) < 0.5
+    assert max(ratios) / min(ratios) < 2  # a straight line on a logarithmic axis
+    far = biases(upper, lower, theta, moved(true_posterior(theta), 0.3), target, 2.0, [30])
+    assert far[0] > near[1]
+
+
+def test_descend_is_gradient_descent_eq_13() -> None:
+    # on G = (phi - theta)^2 / 2 + noise phi, by hand: phi^2 = (1 - a)^2 phi + ..., d phi^N / d theta = 1 - (1 - a)^N
+    def unrolled(theta: Tensor) -> Tensor:
+        def update(gradient: Any, params: Any, state: Any) -> Any:
+            return sgd_update(gradient, params, state, 0.25)
+
+        lower = lambda phi, noise: 0.5 * (phi["x"] - theta) ** 2 + noise * phi["x"]  # noqa: E731
+        return descend(lower, {"x": torch.tensor(3.0).double()}, {}, [0.5, -1.0], update)[0]["x"]
+
+    theta = torch.tensor(1.0, dtype=torch.float64)
+    by_hand = 3 - 0.25 * (3 - 1 + 0.5)
+    by_hand -= 0.25 * (by_hand - 1 - 1.0)
+    assert float(unrolled(theta)) == pytest.approx(by_hand, abs=1e-14)
+    assert float(jacrev(unrolled)(theta)) == pytest.approx(1 - 0.75**2, abs=1e-14)
