@@ -50,4 +50,4 @@ class NCE(Estimator):
 
         contrast = sample_noise(carry, noise)
         value = softplus(-log_odds(batch)).mean() + self.nu * softplus(log_odds(contrast)).mean()
-        return value, carry, {"log_z": params.normaliser["c"]}
+        return value, carry, {}

@@ -9,18 +9,20 @@ NOISES = ("standard_normal", "gaussian")  # N(0, I) as in the paper; a Gaussian 
 
 
 def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
-    """The distribution's parameters: mean [D] and lower Cholesky factor [D, D] of the covariance.
+    """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D] and its inverse [D, D].
 
     "gaussian" is fitted to the data, with a millionth of the mean variance added to the diagonal, so that constant
     visible units do not make it singular.
     """
     flat = data.flatten(1)
     identity = torch.eye(flat.shape[1], dtype=data.dtype, device=data.device)
-    if kind == "standard_normal":
-        return {"mean": torch.zeros_like(flat[0]), "cholesky": identity}
-    covariance = flat.T.cov().reshape(identity.shape)
-    ridge = 1e-6 * covariance.diagonal().mean()
-    return {"mean": flat.mean(0), "cholesky": torch.linalg.cholesky(covariance + ridge * identity)}
+    mean, cholesky = torch.zeros_like(flat[0]), identity
+    if kind == "gaussian":
+        covariance = flat.T.cov().reshape(identity.shape)
+        ridge = 1e-6 * covariance.diagonal().mean()
+        mean, cholesky = flat.mean(0), torch.linalg.cholesky(covariance + ridge * identity)
+    whitening = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return {"mean": mean, "cholesky": cholesky, "whitening": whitening}
 
 
 def sample_noise(distribution: dict[str, Tensor], normal: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ def sample_noise(distribution: dict[str, Tensor], normal: Tensor) -> Tensor:
 
 def noise_log_prob(distribution: dict[str, Tensor], v: Tensor) -> Tensor:
     """Normalised log-density, [n]."""
-    cholesky = distribution["cholesky"]
-    standardised = torch.linalg.solve_triangular(cholesky, (v.flatten(1) - distribution["mean"]).T, upper=False)
-    log_det = cholesky.diagonal().log().sum()
-    return -0.5 * standardised.square().sum(0) - log_det - 0.5 * len(cholesky) * math.log(2 * math.pi)
+    whitening = distribution["whitening"]
+    standardised = (v.flatten(1) - distribution["mean"]) @ whitening.T
+    log_det = whitening.diagonal().log().sum()
+    return -0.5 * standardised.square().sum(1) + log_det - 0.5 * len(whitening) * math.log(2 * math.pi)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.func import grad_and_value
 from torch.nn.functional import softplus
 
 from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
@@ -81,7 +82,7 @@ class VNCE(WithPosterior):
             ]
         )
         mean_weight = weights.logsumexp(0) - math.log(self.noise_particles)
-        return data_term + self.nu * softplus(mean_weight).mean(), carry, {"log_z": params.normaliser["c"]}
+        return data_term + self.nu * softplus(mean_weight).mean(), carry, {}
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """K steps on the posterior, then one on the model and c."""
@@ -90,16 +91,13 @@ class VNCE(WithPosterior):
         def lower(posterior: Tree, h_noise: Tensor) -> Tensor:
             return self.lower_loss(state.bind({**model, "posterior": posterior}), batch, h_noise, state.carry, hyper)
 
-        def upper(at: Tree) -> tuple[Tensor, Info]:
-            value, _, info = self.loss(state.bind({**at, "posterior": phi}), batch, noise, state.carry, hyper)
-            return value, info
+        def upper(at: Tree) -> Tensor:
+            return self.loss(state.bind({**at, "posterior": phi}), batch, noise, state.carry, hyper)[0]
 
         phi, optimiser = descend(
             lower, state.params["posterior"], state.optimiser["lower"], noise["inner"], self.lower_update(hyper)
         )
-        gradient, (value, info) = torch.func.grad_and_value(upper, has_aux=True)(model)
+        gradient, value = grad_and_value(upper)(model)
         model, moments = self.update_adam(gradient, model, state.optimiser["upper"], hyper)
-        return (
-            state.replace(params={**model, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
-            {"objective": value, **info},
-        )
+        optimisers = {"upper": moments, "lower": optimiser}
+        return state.replace(params={**model, "posterior": phi}, optimiser=optimisers), {"objective": value}

@@ -247,12 +247,12 @@ def _sync(options: argparse.Namespace, console: Console) -> int:
 
 
 def _ui(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import tracking
+    from benchmark import tracking_store
 
     store = _store(options)
     if store is None:
         raise InputError("ui needs a tracking store, and --tracking-uri is none")
-    return tracking.start_ui(store, options.host, options.port)
+    return tracking_store.start_ui(store, options.host, options.port)
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:

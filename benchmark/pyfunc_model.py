@@ -30,8 +30,9 @@ class TrainedModel(PythonModel):
         self.model.load_state_dict({name: tensor[0] for name, tensor in saved.items()}, strict=False)
         self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame,
-                params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known.
 
         Raises:

@@ -62,8 +62,10 @@ class Tracker:
         try:
             self._client = self._connect()
         except Exception as error:  # MLflow's, SQLAlchemy's, or that of a database driver that is not installed
-            raise InputError(f"tracking store {self.store} cannot be used: {_brief(error)} Start the server, or give "
-                             f"another --tracking-uri, or --tracking-uri none and 'sync' later.") from error
+            raise InputError(
+                f"tracking store {self.store} cannot be used: {_brief(error)} Start the server, or give "
+                f"another --tracking-uri, or --tracking-uri none and 'sync' later."
+            ) from error
 
     def _connect(self) -> MlflowClient:
         if self._file:
@@ -132,8 +134,11 @@ class Tracker:
             self._retry_at = time.monotonic() + 10 * (time.monotonic() - started)
             if not self.behind:
                 self.behind = True
-                warnings.warn(f"tracking store {self.store} fails: {_brief(error)} Training goes on and the run "
-                              f"directory keeps everything; 'python -m benchmark sync' catches up.", stacklevel=4)
+                warnings.warn(
+                    f"tracking store {self.store} fails: {_brief(error)} Training goes on and the run "
+                    f"directory keeps everything; 'python -m benchmark sync' catches up.",
+                    stacklevel=4,
+                )
         else:
             self.behind = False
 
@@ -166,8 +171,10 @@ class Tracker:
         Asked once and kept up to date: what the index remembers may have been deleted from the store since.
         """
         if suite not in self._held:
-            self._held[suite] = {run.info.run_id: (run.data.tags.get("journal", ""), run.info.end_time)
-                                 for run in self._search(suite, "tags.kind = 'cell'")}
+            self._held[suite] = {
+                run.info.run_id: (run.data.tags.get("journal", ""), run.info.end_time)
+                for run in self._search(suite, "tags.kind = 'cell'")
+            }
         return self._held[suite]
 
     def _plan_run(self, record: Record, command: str | None = None) -> str:
@@ -178,8 +185,15 @@ class Tracker:
             tags = {"suite": record.suite, "preset": record.preset, "plan": name, "kind": "plan"}
             with self._lock:
                 found = self._search(record.suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
-                run = found[0] if found else self._client.create_run(
-                    self._experiment(record.suite), tags={**tags, **tracking_labels.provenance(command)}, run_name=name)
+                run = (
+                    found[0]
+                    if found
+                    else self._client.create_run(
+                        self._experiment(record.suite),
+                        tags={**tags, **tracking_labels.provenance(command)},
+                        run_name=name,
+                    )
+                )
             self._plans[plan], self._plan_status[run.info.run_id] = run.info.run_id, run.info.status
         return self._plans[plan]
 
@@ -219,8 +233,11 @@ class Tracker:
             if _same_journal(run.data.tags.get("journal", ""), journal):
                 return str(run.info.run_id)
             self._client.delete_run(run.info.run_id)
-        tags = {**tracking_labels.cell_tags(record, folder.config), **tracking_labels.provenance(command, record.owner),
-                "mlflow.parentRunId": self._plan_run(record, command)}
+        tags = {
+            **tracking_labels.cell_tags(record, folder.config),
+            **tracking_labels.provenance(command, record.owner),
+            "mlflow.parentRunId": self._plan_run(record, command),
+        }
         started = journal[0].time_ms if journal else _milliseconds(record)
         run = self._client.create_run(self._experiment(record.suite), started, tags, tracking_labels.run_name(record))
         self._cell_runs(record.suite)[run.info.run_id] = "", None
@@ -242,12 +259,16 @@ class Tracker:
             self._set_status(run, _STATUS[record.state], _milliseconds(record))
 
     def _send(self, run: str, journal: list[Measurement], params: dict[str, str], tags: dict[str, str]) -> None:
-        metrics = [Metric(name, float(value), line.time_ms, line.step)
-                   for line in journal for name, value in line.metrics.items()]
-        self._client.log_batch(run, metrics[:_BATCH], [Param(*item) for item in params.items()],
-                               [RunTag(*item) for item in tags.items()])
+        metrics = [
+            Metric(name, float(value), line.time_ms, line.step)
+            for line in journal
+            for name, value in line.metrics.items()
+        ]
+        self._client.log_batch(
+            run, metrics[:_BATCH], [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
+        )
         for start in range(_BATCH, len(metrics), _BATCH):
-            self._client.log_batch(run, metrics[start:start + _BATCH])
+            self._client.log_batch(run, metrics[start : start + _BATCH])
 
     def _upload(self, run: str, folder: CellFolder) -> None:
         if folder.artifacts.is_dir():

@@ -23,27 +23,39 @@ def run_name(record: Record) -> str:
 def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
     """What runs are searched and compared by, and a note for people."""
     names = ("suite", "task", "preset", "steps", "method", "variant", "seed", "state")
-    tags = {**{name: str(getattr(record, name)) for name in names},
-            "cell": record.id, "kind": "cell", "device": config["device"],
-            "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}"}
+    tags = {
+        **{name: str(getattr(record, name)) for name in names},
+        "cell": record.id,
+        "kind": "cell",
+        "device": config["device"],
+        "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
+    }
     return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
 
 
 def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
     """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
     host = (owner or "").rpartition(":")[0] or platform.node()
-    return {"host": host, "git_commit": git_commit(), "python_version": platform.python_version(),
-            "torch_version": version("torch"), "mlflow_version": version("mlflow"),
-            "mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": command or "python -m benchmark", "mlflow.source.git.commit": git_commit()}
+    return {
+        "host": host,
+        "git_commit": git_commit(),
+        "python_version": platform.python_version(),
+        "torch_version": version("torch"),
+        "mlflow_version": version("mlflow"),
+        "mlflow.user": os.environ.get("USER", "unknown"),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": command or "python -m benchmark",
+        "mlflow.source.git.commit": git_commit(),
+    }
 
 
 @functools.cache
 def git_commit() -> str:
     """The commit of this code, or "unknown"."""
     try:
-        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
-                                text=True, check=True)
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
         return "unknown"
     return answer.stdout.strip()

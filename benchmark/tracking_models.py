@@ -57,10 +57,14 @@ def log_model(client: MlflowClient, run_id: str, folder: CellFolder) -> None:
         warnings.simplefilter("ignore")  # MLflow's, about its own type hints
         path = str(Path(parent, "model"))
         pyfunc.save_model(
-            path, python_model=str(_CODE), pip_requirements=_requirements(),
+            path,
+            python_model=str(_CODE),
+            pip_requirements=_requirements(),
             artifacts={"checkpoint": str(checkpoint), "config": str(folder.path / "config.json")},
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id,
-                               model_id=model.model_id))
+            mlflow_model=Model(
+                artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
+            ),
+        )
         client.log_model_artifacts(model.model_id, path)
     client.finalize_logged_model(model.model_id, "READY")
     # Last, because it is what says that the model is logged.

@@ -12,9 +12,14 @@ from urllib.parse import urlsplit
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet",
-         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-         "MLFLOW_UV_AUTO_DETECT": "false"}  # no telemetry, no chatter: read when MLflow is imported
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}  # no telemetry, no chatter: read when MLflow is imported
 
 
 def resolve(uri: str | None) -> str:
@@ -25,8 +30,10 @@ def resolve(uri: str | None) -> str:
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     if urlsplit(chosen).scheme in ("", "file"):
-        raise InputError(f"tracking store {chosen}: MLflow 3.13 and later refuse plain folders; expected a database "
-                         f"or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none")
+        raise InputError(
+            f"tracking store {chosen}: MLflow 3.13 and later refuse plain folders; expected a database "
+            f"or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none"
+        )
     file = database_file(chosen)
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
 
@@ -77,7 +84,23 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     # Seven processes for jobs of language models are not needed here.
     environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
     try:
-        return subprocess.call([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host,
-                                "--port", str(port), "--workers", "1", *artifacts], env=environment)
+        return subprocess.call(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "ui",
+                "--backend-store-uri",
+                store,
+                "--host",
+                host,
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                *artifacts,
+            ],
+            env=environment,
+        )
     except KeyboardInterrupt:  # the way to close it
         return 0

@@ -146,7 +146,9 @@ class Trainer:
         options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
         advance = torch.compile(_with_own_code(self._mapped), fullgraph=True, dynamic=False, options=options)
         try:
-            advance(self._tensors, *self._draw(self.data, 0, "training", steps=1).at(0), self._hyper)
+            with warnings.catch_warnings():  # what the compiler's own code is warned of is nobody's business here
+                warnings.simplefilter("ignore")
+                advance(self._tensors, *self._draw(self.data, 0, "training", steps=1).at(0), self._hyper)
         except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)

@@ -35,10 +35,21 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of othe
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database for all tests, because MLflow takes ten seconds to make one. Two processes race to make it."""
     folder = tmp_path_factory.mktemp("tracking store")
-    code = ("import sys; from benchmark.rundir import RunDir; from benchmark.tracking import Tracker\n"
-            "Tracker('sqlite:///new/mlflow.db', RunDir('runs' + sys.argv[1]))._experiment('raced')")
-    both = [subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=folder, env=ENVIRONMENT, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for i in range(2)]
+    code = (
+        "import sys; from benchmark.rundir import RunDir; from benchmark.tracking import Tracker\n"
+        "Tracker('sqlite:///new/mlflow.db', RunDir('runs' + sys.argv[1]))._experiment('raced')"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(i)],
+            cwd=folder,
+            env=ENVIRONMENT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for i in range(2)
+    ]
     said = [process.communicate(timeout=120)[0] for process in both]
     assert ([process.returncode for process in both], said) == ([0, 0], ["", ""])  # and no chatter
     return f"sqlite:///{folder}/new/mlflow.db"
@@ -69,12 +80,27 @@ class Cells:
 
     def begin(self, cell: str, seed: int = 0, variant: str = "DSM", **config: Any) -> None:
         self.run_dir.claim([cell], again=True)
-        self.run_dir.folder(cell).begin({
-            "suite": self.suite, "preset": "quick", "task": "checkerboard", "method": "dsm", "variant": variant,
-            "seed": seed, "steps": 20, "batch_size": 100, "hyper": {"lr": 0.001, "sigma": 0.05},
-            "data": {"name": "checkerboard", "hash": DATA_HASH, "train": 600},
-            "model": {"name": "grbm", "visible": 2, "hidden": 4}, "select": "val/log_likelihood", "paper": None,
-            "reference": "Vincent 2011", "description": "Denoising score matching.", "device": "cpu", **config})
+        self.run_dir.folder(cell).begin(
+            {
+                "suite": self.suite,
+                "preset": "quick",
+                "task": "checkerboard",
+                "method": "dsm",
+                "variant": variant,
+                "seed": seed,
+                "steps": 20,
+                "batch_size": 100,
+                "hyper": {"lr": 0.001, "sigma": 0.05},
+                "data": {"name": "checkerboard", "hash": DATA_HASH, "train": 600},
+                "model": {"name": "grbm", "visible": 2, "hidden": 4},
+                "select": "val/log_likelihood",
+                "paper": None,
+                "reference": "Vincent 2011",
+                "description": "Denoising score matching.",
+                "device": "cpu",
+                **config,
+            }
+        )
 
     def end(self, cell: str, state: str, error: str | None = None) -> None:
         if error:
@@ -126,7 +152,8 @@ def forget(run_dir: RunDir) -> None:
 
 
 def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_files(
-        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
     cell = cells.add(seed=3, paper="BiDSM (N=5)")
     (run_dir.folder(cell).artifacts / "samples.npz").write_bytes(b"numbers")
     cells.end(cell, "done")
@@ -135,10 +162,23 @@ def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_file
 
     run = cells.run_of(tracker, cell)
     tags = run.data.tags
-    expected = {"suite": cells.suite, "preset": "quick", "task": "checkerboard", "steps": "20", "method": "dsm",
-                "variant": "DSM", "seed": "3", "cell": cell, "state": "done", "kind": "cell", "device": "cpu",
-                "paper_label": "BiDSM (N=5)", "host": socket.gethostname(), "torch_version": torch.__version__,
-                "mlflow.source.name": "python -m benchmark run --suite x"}
+    expected = {
+        "suite": cells.suite,
+        "preset": "quick",
+        "task": "checkerboard",
+        "steps": "20",
+        "method": "dsm",
+        "variant": "DSM",
+        "seed": "3",
+        "cell": cell,
+        "state": "done",
+        "kind": "cell",
+        "device": "cpu",
+        "paper_label": "BiDSM (N=5)",
+        "host": socket.gethostname(),
+        "torch_version": torch.__version__,
+        "mlflow.source.name": "python -m benchmark run --suite x",
+    }
     assert {name: tags.get(name) for name in expected} == expected
     assert {"git_commit", "mlflow_version", "python_version"} <= set(tags)
     assert tags["mlflow.note.content"] == "**DSM**: Denoising score matching.\n\nVincent 2011"
@@ -146,8 +186,16 @@ def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_file
     assert run.info.status == "FINISHED"
     assert run.info.start_time == journal(run_dir, cell, "train/objective")[0][2]
     assert run.data.params == {
-        "lr": "0.001", "sigma": "0.05", "model": "grbm", "model_visible": "2", "model_hidden": "4",
-        "data": "checkerboard", "batch_size": "100", "steps": "20", "seed": "3"}
+        "lr": "0.001",
+        "sigma": "0.05",
+        "model": "grbm",
+        "model_visible": "2",
+        "model_hidden": "4",
+        "data": "checkerboard",
+        "batch_size": "100",
+        "steps": "20",
+        "seed": "3",
+    }
     for metric in ("val/log_likelihood", "train/objective"):
         assert history(tracker, run, metric) == journal(run_dir, cell, metric)
 
@@ -173,8 +221,9 @@ def test_mlflow_understands_the_data_set(tracker: tracking.Tracker, cells: Cells
 
 
 @pytest.mark.parametrize("lose", [False, True], ids=["twice", "index lost"])
-def test_writing_again_changes_nothing(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str,
-                                       lose: bool) -> None:
+def test_writing_again_changes_nothing(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str, lose: bool
+) -> None:
     cell = cells.add()
     run_dir.folder(cell).append(30, {"val/log_likelihood": math.nan, "train/objective": math.inf})
     cells.end(cell, "done")
@@ -193,12 +242,14 @@ def test_writing_again_changes_nothing(tracker: tracking.Tracker, cells: Cells, 
     for metric in ("val/log_likelihood", "train/objective"):
         points = history(tracker, after, metric)
         assert [(step, time_ms) for step, _, time_ms in points] == [
-            (step, time_ms) for step, _, time_ms in journal(run_dir, cell, metric)]
+            (step, time_ms) for step, _, time_ms in journal(run_dir, cell, metric)
+        ]
     assert len(search(tracker, cells.suite, "tags.kind = 'plan'")) == 1
 
 
 def test_a_journal_of_more_lines_than_one_call_takes_arrives_whole(
-        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
     cell = cells.add(lines=0)
     for step in range(250):
         run_dir.folder(cell).append(step, {f"metric/{i}": step + i / 10 for i in range(9)})
@@ -215,10 +266,13 @@ def test_planned_cells_have_no_run(tracker: tracking.Tracker, cells: Cells, run_
     assert search(tracker, cells.suite) == []
 
 
-@pytest.mark.parametrize(("state", "status", "plan_status"), [
-    ("failed", "FAILED", "FAILED"), ("diverged", "FAILED", "FINISHED"), ("stopped", "KILLED", "KILLED")])
+@pytest.mark.parametrize(
+    ("state", "status", "plan_status"),
+    [("failed", "FAILED", "FAILED"), ("diverged", "FAILED", "FINISHED"), ("stopped", "KILLED", "KILLED")],
+)
 def test_a_cell_that_does_not_end_well_says_so_and_goes_on_in_the_same_run(
-        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, state: str, status: str, plan_status: str) -> None:
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, state: str, status: str, plan_status: str
+) -> None:
     cell = cells.add(lines=1)
     tracker.sync(run_dir.records())
     assert cells.run_of(tracker, cell).info.status == "RUNNING"
@@ -250,7 +304,8 @@ def test_a_cell_that_does_not_end_well_says_so_and_goes_on_in_the_same_run(
 
 
 def test_training_from_the_start_again_replaces_the_run(
-        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
     cell = cells.add()
     cells.end(cell, "done")
     tracker.sync(run_dir.records())
@@ -265,8 +320,9 @@ def test_training_from_the_start_again_replaces_the_run(
 
 
 @pytest.mark.parametrize("what", ["run", "experiment"])
-def test_what_is_deleted_in_the_store_comes_back(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str,
-                                                 what: str) -> None:
+def test_what_is_deleted_in_the_store_comes_back(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, store: str, what: str
+) -> None:
     cell = cells.add()
     cells.end(cell, "done")
     tracker.sync(run_dir.records())
@@ -333,9 +389,19 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from benchmark.tracking_store import start_ui; "
-             "start_ui(sys.argv[1], '127.0.0.1', int(sys.argv[2]))", store, str(port)], stdout=log,
-            stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True)
+            [
+                sys.executable,
+                "-c",
+                "import sys; from benchmark.tracking_store import start_ui; "
+                "start_ui(sys.argv[1], '127.0.0.1', int(sys.argv[2]))",
+                store,
+                str(port),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -349,7 +415,8 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_server_that_goes_down_costs_a_warning_and_no_data(
-        server: str, cells: Cells, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    server: str, cells: Cells, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracker = tracking.Tracker(server, run_dir)
     cell = cells.add(seed=0, lines=1)
     cells.train(cell, 0)
@@ -357,6 +424,7 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
     assert tracker.ui_hint() == f"{server}/#/experiments/{tracker._experiment(cells.suite)}"
 
     with monkeypatch.context() as down:
+
         def refuse(*_: Any, **__: Any) -> None:
             raise requests.ConnectionError("refused")
 
@@ -383,24 +451,37 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
 
 def predict(uri: str, store: str, table: pd.DataFrame) -> pd.DataFrame:
     """What a model in the store says of a table, in another process and folder."""
-    code = ("import sys, pandas, mlflow; mlflow.set_tracking_uri(sys.argv[2])\n"
-            "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
-            "print('ANSWER' + model.predict(pandas.read_json(sys.stdin, dtype=False)).to_json(double_precision=15))")
-    answer = subprocess.run([sys.executable, "-c", code, uri, store], input=table.to_json(double_precision=15),
-                            text=True, capture_output=True, check=False, env=ENVIRONMENT, cwd="/")
+    code = (
+        "import sys, pandas, mlflow; mlflow.set_tracking_uri(sys.argv[2])\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "print('ANSWER' + model.predict(pandas.read_json(sys.stdin, dtype=False)).to_json(double_precision=15))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, uri, store],
+        input=table.to_json(double_precision=15),
+        text=True,
+        capture_output=True,
+        check=False,
+        env=ENVIRONMENT,
+        cwd="/",
+    )
     assert answer.returncode == 0, answer.stderr
     return pd.DataFrame(json.loads(answer.stdout.split("ANSWER")[1]))
 
 
 def models(tracker: tracking.Tracker, cells: Cells) -> dict[str, str]:
     """The logged model of each cell that has one."""
-    return {run.data.tags["cell"]: output.model_id for run in search(tracker, cells.suite, "tags.kind = 'cell'")
-            for output in run.outputs.model_outputs}
+    return {
+        run.data.tags["cell"]: output.model_id
+        for run in search(tracker, cells.suite, "tags.kind = 'cell'")
+        for output in run.outputs.model_outputs
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")  # mlflow.pyfunc's own, when it is first imported
 def test_the_best_seed_of_each_variant_is_logged_once_and_scores_as_it_did(
-        tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
     import mlflow
 
     best, second = cells.add(seed=0), cells.add(seed=1)  # seed 0 has the higher log-likelihood

@@ -4,8 +4,9 @@ Expectations over v are Gaussian quadratures over the components of a mixture, t
 configurations, so that nearly all of it is exact to rounding in float64.
 """
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,10 +106,13 @@ class GivenSamples(RelaxedBernoulli):
         return noise
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BiExact(Exact, BiSM):
     """Bi-level score matching with the exact trace: eq. (2) under eq. (8)."""
 
-    id, label, reference = "biexact", "BiSM", "eq. 2 and 8"
+    id: ClassVar[str] = "biexact"
+    label: ClassVar[str] = "BiSM"
+    reference: ClassVar[str] = "eq. 2 and 8"
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------

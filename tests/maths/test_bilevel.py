@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import grad, hessian, jacrev
+from torch.func import grad, jacrev
 from torch.utils._pytree import tree_map
 
 from baselines import DSM, MDSM, SM, SSM
@@ -141,10 +141,11 @@ def test_eq_11_is_zero_at_the_true_posterior() -> None:
         posterior.log_std_head.weight.zero_()
         posterior.log_std_head.bias.copy_(-0.5 * precision[0].log())
     noise = draws(6).normal((2, 6, 1))
-    assert float(fisher_divergence(model, posterior, v, noise, 1.0).abs().max()) < 1e-20
-    # and eq. (10) is then the free energy up to the constant of a Gaussian integral
-    gap = kl_divergence(model, posterior, v, noise, 1.0) - model.free_energy(v)
-    assert float(gap.std()) < 1e-12
+    with torch.no_grad():
+        assert float(fisher_divergence(model, posterior, v, noise, 1.0).abs().max()) < 1e-20
+        # and eq. (10) is then the free energy up to the constant of a Gaussian integral
+        gap = kl_divergence(model, posterior, v, noise, 1.0) - model.free_energy(v)
+        assert float(gap.std()) < 1e-12
 
 
 # --- Theorem 1 --------------------------------------------------------------------------------------------------------
@@ -215,7 +216,8 @@ def test_hypergradient_on_a_grbm(make: Any, particles: int, optimiser: str) -> N
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 @pytest.mark.parametrize("lower", ["kl", "fisher"])
 def test_hypergradient_with_gaussian_latents(lower: str, optimiser: str) -> None:
-    options = {"inner_steps": 2, "unroll_steps": 3, "lr_posterior": 0.02, "lower_optimiser": optimiser}
+    rate = 0.02 if optimiser == "adam" else 5e-4
+    options = {"inner_steps": 2, "unroll_steps": 3, "lr_posterior": rate, "lower_optimiser": optimiser}
     model, posterior = LinearGaussian(2, 2).double(), DiagonalGaussian((2,), 2).double()
     for particles in (1, 2):
         error = hypergradient_error(BiDSM, model, posterior, lower=lower, particles=particles, **options)
@@ -352,8 +354,11 @@ def test_theorem_2_where_the_rate_is_known() -> None:
     # With q = N(A v + a, I / 4) eq. (11) is quadratic in phi = (A, a): the bias falls as N kappa^N, kappa the largest
     # |1 - alpha eigenvalue|, and from phi^0 = phi* as kappa^N.
     model, posterior = LinearGaussian(2, 2).double(), GaussianOfUnitScale(2, 2).double()
-    estimator = BiDSM(sigma=0.3, lower="fisher", lower_optimiser="sgd")
+    with torch.no_grad():
+        model.W.copy_(torch.tensor([[0.7, -0.2], [0.5, 0.4]]))
+    estimator = BiDSM(sigma=0.1, lower="fisher", lower_optimiser="sgd")
     (batch, *_), noise = bilevel_batch(estimator, model, size=32)
+    batch = batch * torch.tensor([1.0, 0.5], dtype=torch.float64)  # one slowest direction, well apart
     state, values = start(estimator, model, posterior), hyper(estimator)
     theta, names = state.params["model"], list(state.params["posterior"])
     shapes = [state.params["posterior"][name].shape for name in names]
@@ -371,7 +376,7 @@ def test_theorem_2_where_the_rate_is_known() -> None:
         return estimator.loss(state.bind({"model": at, "posterior": phi}), batch, noise, {}, values)[0]
 
     def curvature(at: Any) -> Tensor:
-        return hessian(lambda x: lower(at, tree(x), None))(torch.zeros(6, dtype=torch.float64))
+        return jacrev(grad(lambda x: lower(at, tree(x), None)))(torch.zeros(6, dtype=torch.float64))
 
     def best(at: Any) -> Tensor:  # the minimum of a quadratic
         slope = grad(lambda x: lower(at, tree(x), None))(torch.zeros(6, dtype=torch.float64))
@@ -382,11 +387,11 @@ def test_theorem_2_where_the_rate_is_known() -> None:
     lr = float(1 / eigenvalues.max())
     kappa = float(1 - lr * eigenvalues.min())
     target = grad(lambda at: upper(at, tree(best(at))))(theta)
-    counts = [40, 80]
+    counts = [60, 120]
     from_best = biases(upper, lower, theta, tree(best(theta)), target, lr, counts)
-    assert math.log(from_best[1] / from_best[0]) / 40 == pytest.approx(math.log(kappa), rel=0.01)
+    assert math.log(from_best[1] / from_best[0]) / 60 == pytest.approx(math.log(kappa), rel=0.01)
     elsewhere = biases(upper, lower, theta, tree(best(theta) + 0.5), target, lr, counts)
-    slope = math.log(elsewhere[1] / elsewhere[0] / 2) / 40  # N kappa^N: N has doubled
+    slope = math.log(elsewhere[1] / elsewhere[0] / 2) / 60  # N kappa^N: N has doubled
     assert slope == pytest.approx(math.log(kappa), rel=0.1)
     assert elsewhere[0] > from_best[0]  # the nearer phi^0 is, the smaller the bias
 
