@@ -4,16 +4,22 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import socket
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from rich.table import Table
 
+from benchmark import tracking_store
 from benchmark.datasets import DATA_VARIABLE, DATASETS, MissingData, data_folder, load
+from bism.errors import InputError
 
 PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 Line = tuple[str, bool, str]
 
 
@@ -27,7 +33,7 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
     yield "GPUs", True, ", ".join(gpus) or "none; everything runs on the CPU"
     yield _compiler()
     yield "run directory", _writable(run_dir), f"{run_dir.resolve()}"
-    yield "tracking store", True, tracking_uri
+    yield _store(tracking_uri)
     folder = data_folder(data_dir)
     yield "data folder", True, f"{folder} (--data-dir, ${DATA_VARIABLE})"
     for name in DATASETS:
@@ -45,7 +51,31 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _store(uri: str) -> Line:
+    if uri == "none":
+        return "tracking store", True, "none: the run directory alone"
+    try:
+        resolved = tracking_store.resolve(uri)
+    except InputError as error:
+        return "tracking store", False, str(error)
+    file, shown = tracking_store.database_file(resolved), tracking_store.unsecret(resolved)
+    if file is not None:
+        state = "there" if file.exists() else "not there yet, made by the first run"
+        return "tracking store", _writable(file), f"{shown}: {state}"
+    address = urlsplit(resolved)
+    if address.scheme not in _PORTS:
+        return "tracking store", True, f"{shown}: not tried"
+    try:
+        socket.create_connection((address.hostname or "", address.port or _PORTS[address.scheme]), timeout=3).close()
+    except OSError as error:
+        return "tracking store", False, f"{shown}: cannot be reached ({error})"
+    return "tracking store", True, f"{shown}: answers"
+
+
 def _compiler() -> Line:
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not headers.exists():
+        return "C++ compiler", False, f"Python's headers are missing ({headers}): training runs uncompiled (slower)"
     found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if found:
         return "C++ compiler", True, f"{found}: long runs are compiled"

@@ -63,7 +63,7 @@ class Bars(Lines):
     def __init__(self, console: Console, jobs: list[Job]) -> None:
         super().__init__(console, jobs)
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from benchmark.rundir import FINISHED, Record, RunDir
@@ -66,12 +67,12 @@ def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
     """A ranking for people."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("method", no_wrap=True)
-    for heading in (metric, "95% interval", "seeds", "s per seed", "ms per step"):
+    for heading in (metric, "95% interval", "seeds", "s per seed", "ms per seed and step"):
         shown.add_column(heading, justify="right")
     for row in ranked.to_dict("records"):
         seeds = str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
         shown.add_row(
-            row["variant"],
+            Text(row["variant"]),  # its brackets are no markup
             _number(row["mean"]),
             f"± {_number(row['half_width'])}",
             seeds,

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import ranking, registry, runner
 from benchmark.datasets import DataSet, data_folder
@@ -180,7 +181,7 @@ def _show_plan(console: Console, work: Sequence[Job]) -> None:
     for job in work:
         hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
         seeds = ",".join(str(cell.config["seed"]) for cell in job.cells)
-        table.add_row(job.config["task"], job.config["variant"], seeds, f"{job.config['steps']:,}", hyper)
+        table.add_row(job.config["task"], Text(job.config["variant"]), seeds, f"{job.config['steps']:,}", hyper)
     console.print(table)
 
 

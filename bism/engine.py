@@ -193,7 +193,7 @@ class Trainer:
         self._reported = self.step
         return mean
 
-    def objective_on(self, data: Tensor, batches: int = 5) -> Tensor:
+    def objective_on(self, data: Tensor, batches: int = 3) -> Tensor:
         """The estimator's own objective on minibatches of other data, [seeds]; nothing is trained.
 
         The same minibatches and noise at every call, so that a curve of it is smooth.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bism import GRBM, Estimator, Gaussian
@@ -452,3 +452,57 @@ def exact_kl(model: Any, posterior: Any, v: Tensor) -> Tensor:
     log_q = (h * logsigmoid(logits) + (1 - h) * logsigmoid(-logits)).sum(-1)
     energy = torch.stack([model.energy(v, each.expand(len(v), -1)) for each in h], dim=1)
     return (log_q.exp() * (log_q + energy)).sum(1)
+
+
+def inner_steps_error(estimator: Any) -> float:
+    """Relative difference of phi after the K inner steps of one step from eq. (12) written out with torch's Adam."""
+    model, posterior = make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
+    before = start(estimator, model, posterior)
+    batches, noise = bilevel_batch(estimator, model, size=16)
+    after, _ = estimator.step(before, batches, noise, hyper(estimator))
+    pairs = list(zip(batches, noise["visible"], strict=True))
+    seen = pairs[1:] if estimator.inner_batches == "fresh" else pairs * estimator.inner_steps
+    phi = {name: nn.Parameter(p) for name, p in parameters(posterior).items()}
+    betas = (estimator.beta1, estimator.beta2)
+    optimiser = torch.optim.Adam(phi.values(), lr=estimator.lr_posterior, betas=betas, eps=1e-8)
+    for (v, eps), h_noise in zip(seen, noise["inner"], strict=True):
+        x, weight = v, torch.ones(len(v), dtype=torch.float64)
+        if estimator.id == "bidsm":
+            x = v + estimator.sigma * eps
+        if estimator.id == "bimdsm":
+            sigma = estimator.sigma_min * (estimator.sigma_max / estimator.sigma_min) ** eps["level"]
+            x, weight = v + sigma.unsqueeze(1) * eps["normal"], 1 / sigma
+        logits = x @ phi["network.1.weight"].T + phi["network.1.bias"]
+        h = ((logits + h_noise[0]) / estimator.temperature).sigmoid()
+        log_q = (h * logits - softplus(logits)).sum(1)
+        optimiser.zero_grad()
+        (weight * (log_q + model.energy(x, h))).mean().backward()
+        optimiser.step()
+    return relative(after.params["posterior"], {name: p.detach() for name, p in phi.items()})
+
+
+def chains_error(estimator: Any) -> float:
+    """Distance of PCD's next chains from k sweeps over its last ones."""
+    model, rng = make_grbm(), draws(6)
+    chains, batch = rng.normal((7, 2)), rng.normal((7, 2))
+    noise = estimator.noise(model, (7, 2), rng)
+    bound = state_of({"model": parameters(model)}, model=model).bind()
+    _, carry, _ = estimator.loss(bound, batch, noise, {"chains": chains}, hyper(estimator))
+    expected = chains
+    for hidden, visible in zip(noise["hidden"], noise["visible"], strict=True):
+        expected = model.sample_visible(model.sample_hidden(expected, hidden), visible)
+    return relative(carry["chains"], expected.detach())
+
+
+def cd_bias(estimator: Any) -> float:
+    """Standard errors between CD-k's expected gradient beside the optimum and that of the likelihood; small for large k."""
+    truth = make_grbm()
+    theta = moved(parameters(truth), 0.4)
+    exact = likelihood_gradient(truth, theta, *data_of(truth))
+    return standard_errors(cd_gradients(estimator, truth, theta, batches=30), exact)
+
+
+def cd_slope(estimator: Any) -> float:
+    """Standard errors of the expected gradient of CD or PCD at the true parameters; small for every k."""
+    truth = make_grbm()
+    return standard_errors(cd_gradients(estimator, truth, parameters(truth)))

@@ -16,7 +16,9 @@ from bism.estimator import Estimator
 from bism.posteriors import RelaxedBernoulli
 from tests.maths.checks import (
     LinearGaussian,
+    cd_bias,
     cd_gradients,
+    cd_slope,
     configurations,
     data_of,
     draws,
@@ -128,22 +130,14 @@ def test_the_normaliser_of_nce_is_log_z_where_the_model_is_right() -> None:
 @pytest.mark.parametrize("make", [CD, PCD])
 def test_cd_leaves_the_true_model_alone(make: Any, k: int) -> None:
     truth = make_grbm()
-    assert standard_errors(cd_gradients(make(k=k), truth, parameters(truth))) < 5
+    assert cd_slope(make(k=k)) < 5
     assert standard_errors(cd_gradients(make(k=k), truth, moved(parameters(truth), 0.2))) > 20
 
 
 def test_cd_tends_to_the_likelihood_gradient_as_k_grows() -> None:
-    truth = make_grbm()
-    theta = moved(parameters(truth), 0.4)
-    exact = likelihood_gradient(truth, theta, *data_of(truth))
-    errors = {}
-    for k in (1, 50):
-        gradients = cd_gradients(CD(k=k), truth, theta, batches=30)
-        errors[k] = standard_errors(gradients, exact)
-        if k == 50:
-            assert (gradients.mean(0) - exact).norm() < 0.05 * exact.norm()
-    assert errors[50] < 5
-    assert errors[1] > 30
+    assert cd_bias(CD(k=1)) > 30
+    assert cd_bias(CD(k=50)) < 5
+    assert cd_bias(PCD(k=1)) > 30  # its chains are at the data here, not at the model
 
 
 # --- variational noise-contrastive estimation -------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""Every estimator of the packages, found by discovery, with small settings to train it with."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import baselines
+import bism
+from bism import GRBM, Estimator
+from bism.engine import Trainer
+from bism.hyperparameters import specs
+from bism.rng import Rng
+from tests.maths.checks import LinearGaussian
+
+SMALL = {"inner_steps": 2, "unroll_steps": 2, "k": 2, "nu": 2, "noise_particles": 2}
+
+
+def discovered() -> list[type[Estimator]]:
+    """All estimators that the modules of ``bism`` and ``baselines`` define, by id."""
+    for package in (bism, baselines):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+    found, waiting = [], list(Estimator.__subclasses__())
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if not inspect.isabstract(kind) and kind.__module__.split(".")[0] in ("bism", "baselines"):
+            found.append(kind)
+    return sorted(dict.fromkeys(found), key=lambda kind: kind.id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An estimator with its settings, and a model that it can train."""
+
+    name: str
+    estimator: Estimator
+    model: nn.Module
+
+
+def small(kind: type[Estimator], **changes: Any) -> Case:
+    """An estimator with few steps and samples, and the first model that it supports."""
+    options = {name: value for name, value in SMALL.items() if name in specs(kind)} | changes
+    estimator = kind(**options)
+    torch.manual_seed(1)
+    model = next(m for m in (GRBM(2, 3), LinearGaussian(2, 2)) if estimator.unsupported(m) is None)
+    return Case("-".join([kind.id, *map(str, changes.values())]), estimator, model)
+
+
+def cases() -> list[Case]:
+    """Each estimator, and each with every other value of its named choices."""
+    found = []
+    for kind in discovered():
+        found.append(small(kind))
+        for name, spec in specs(kind).items():
+            default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
+            found += [small(kind, **{name: value}) for value in spec.choices or () if value != default]
+        if "particles" in specs(kind):
+            found.append(small(kind, particles=2))
+    return found
+
+
+def data(size: int = 200) -> Tensor:
+    """Something to train on, in float64."""
+    return 0.7 * Rng(torch.Generator().manual_seed(2), torch.float64).normal((size, 2)) + 0.2
+
+
+def trainer(case: Case, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Trainer:
+    """A trainer of a case in float64 on small minibatches."""
+    options = {"batch_size": 20, "dtype": torch.float64, **options}
+    return Trainer(case.estimator, case.model, data(), seeds=seeds, **options)
+
+
+def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
+    """``Estimator.fit`` with the same."""
+    options: Any = {"batch_size": 20, "dtype": torch.float64, "compile": False}
+    return case.estimator.fit(case.model, data(), seeds=(0, 1), steps=steps, resume=resume, **options)
+
+
+def go_on(folder: str, steps: str) -> None:
+    """Resumes every case from its checkpoint in ``folder`` and saves it beside; run in a process of its own."""
+    torch.set_num_threads(1)
+    for case in cases():
+        fit(case, int(steps), Path(folder) / f"{case.name}.begun").save(Path(folder) / f"{case.name}.resumed")
+
+
+if __name__ == "__main__":
+    go_on(*sys.argv[1:])

@@ -1,0 +1,74 @@
+"""Imports go bism <- baselines <- benchmark <- reports and never back."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ORDER = ["bism", "baselines", "benchmark", "reports"]
+
+
+def imported(source: str) -> set[str]:
+    """Modules that a source file imports, anywhere in it, by their full names; relative imports as ``.``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." if node.level else str(node.module))
+            if node.module in ORDER and not node.level:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+    return names
+
+
+def imports_of(package: str) -> dict[Path, set[str]]:
+    """What every file of a package imports; skips the test where there is none."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    if not files:
+        pytest.skip(f"no {package} here")
+    return {file: imported(file.read_text()) for file in files}
+
+
+def top(names: set[str]) -> set[str]:
+    """The packages that the modules are in."""
+    return {name.split(".")[0] for name in names if name != "."}
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_never_go_back(package: str) -> None:
+    later = set(ORDER[ORDER.index(package) + 1 :]) | {"tests"}
+    for file, names in imports_of(package).items():
+        assert not top(names) & later, f"{file} imports {top(names) & later}"
+
+
+@pytest.mark.parametrize(("package", "allowed"), [("bism", {"bism", "torch"}), ("baselines", {"baselines", "bism", "torch"})])
+def test_the_methods_need_torch_alone(package: str, allowed: set[str]) -> None:
+    for file, names in imports_of(package).items():
+        others = top(names) - allowed - set(sys.stdlib_module_names)
+        assert not others, f"{file} imports {others}"
+
+
+@pytest.mark.parametrize("package", ORDER[:3])
+def test_mlflow_is_imported_by_the_tracking_modules_alone(package: str) -> None:
+    for file, names in imports_of(package).items():
+        tracking = package == "benchmark" and file.name.startswith("tracking")
+        assert tracking or "mlflow" not in top(names), f"{file} imports mlflow"
+
+
+def test_reports_do_without_torch() -> None:
+    for file, names in imports_of("reports").items():
+        assert "torch" not in top(names), f"{file} imports torch"
+
+
+def test_imports_are_found_wherever_they_are() -> None:
+    source = (
+        "import a.b as c\nfrom d import e\n"
+        "def f():\n    import mlflow\n    from benchmark import plan\n"
+        "    __import__('x.y'); importlib.import_module('z')\n"
+    )
+    assert imported(source) == {"a.b", "d", "mlflow", "benchmark", "benchmark.plan", "x.y", "z"}
+    assert imported("from . import x") == {"."}

@@ -1,0 +1,294 @@
+"""The checks can fail: for every estimator, a wrong sign, factor or term makes its residual large."""
+
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+import baselines.cd
+import baselines.nce
+import baselines.pcd
+import baselines.vnce
+import bism.bilevel
+import bism.methods
+import bism.score_matching
+from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE
+from bism import GRBM, BiDSM, BiMDSM, BiSSM
+from bism.bilevel import DIVERGENCES, descend, fisher_divergence, kl_divergence, log_ratio
+from bism.objectives import curvature, perturb, score, sm, sum_per_example
+from bism.optimisers import adam_update
+from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
+from bism.score_matching import Multiscale
+from tests.contracts.cases import discovered
+from tests.maths import checks
+from tests.maths.checks import LinearGaussian, make_grbm, parameters
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """A check, what is broken, and the bounds between which its residual has to jump."""
+
+    estimator: str
+    what: str
+    check: Callable[[], float]
+    apply: Callable[[Patch], None]
+    small: float = 1e-6
+    large: float = 1e-2
+
+
+def replace(target: Any, name: str, value: Any) -> Callable[[Patch], None]:
+    """Puts ``value`` in the place of ``target.name``."""
+    return lambda patch: patch.setattr(target, name, value)
+
+
+# --- what is checked --------------------------------------------------------------------------------------------------
+
+
+def sm_check() -> float:
+    truth = make_grbm(hidden=2)
+    return checks.sm_slope(SM(), truth, parameters(truth))
+
+
+def ssm_check() -> float:
+    truth = make_grbm(hidden=2)
+    return checks.ssm_slope(SSM(), truth, parameters(truth))
+
+
+def dsm_check() -> float:
+    data = checks.orthogonal_grbm()
+    return checks.dsm_slope(DSM(sigma=0.5), data, parameters(checks.smoothed(data, 0.5)))
+
+
+def mdsm_check() -> float:
+    estimator = MDSM(sigma_min=0.2, sigma_max=1.5, sigma0=0.4)
+    return checks.mdsm_slope(estimator, 0.9, checks.mdsm_optimum(estimator, 0.9))
+
+
+def nce_check() -> float:
+    truth = make_grbm(visible=1, hidden=2)
+    return checks.nce_slope(NCE(nu=2), truth, parameters(truth), checks.log_z(truth).detach())
+
+
+def vnce_check() -> float:
+    return checks.vnce_gap(VNCE(nu=2, noise_particles=3), NCE(nu=2), make_grbm())
+
+
+def bilevel_check(make: Any, marginal: Any) -> Callable[[], float]:
+    return lambda: checks.theorem_one(make(), marginal())
+
+
+def unrolled_check(make: Any, **options: Any) -> Callable[[], float]:
+    """The hypergradient against finite differences."""
+    settings = {"inner_steps": 2, "unroll_steps": 3, "lr_posterior": 0.05, **options}
+
+    def check() -> float:
+        torch.manual_seed(0)
+        if options.get("lower") == "fisher":
+            model: Any = LinearGaussian(2, 2).double()
+            return checks.hypergradient_error(make, model, DiagonalGaussian((2,), 2).double(), **settings)
+        posterior = RelaxedBernoulli((2,), 2).double()
+        return checks.hypergradient_error(make, make_grbm(hidden=2), posterior, **settings)
+
+    return check
+
+
+def inner_check(make: Any) -> Callable[[], float]:
+    def check() -> float:
+        torch.manual_seed(0)
+        return checks.inner_steps_error(make(inner_steps=3, unroll_steps=1, lr_posterior=0.05))
+
+    return check
+
+
+# --- what is broken ---------------------------------------------------------------------------------------------------
+
+
+def sm_with(half: float, trace: float) -> Any:
+    def mutated(log_density: Any, v: Tensor) -> Tensor:
+        square = sum_per_example(score(log_density, v).square())
+        return half * square + trace * (sm(log_density, v) - 0.5 * square)
+
+    return mutated
+
+
+def ssm_with(half: float, second: float) -> Any:
+    def mutated(log_density: Any, v: Tensor, u: Tensor) -> Tensor:
+        s, along = curvature(log_density, v, u)
+        return half * sum_per_example(s.square()) + second * along
+
+    return mutated
+
+
+def dsm_with(sign: float = 1.0, power: int = 1, moved: float = 1.0) -> Any:
+    def mutated(log_density: Any, v: Tensor, noise: Tensor, sigma: Any) -> Tensor:
+        s = score(log_density, perturb(v, moved * noise, sigma))
+        return 0.5 * sum_per_example((s + sign * noise / sigma**power).square())
+
+    return mutated
+
+
+def mdsm_with(sign: float = 1.0, power: int = 2, weight: int = 2) -> Any:
+    def mutated(log_density: Any, v: Tensor, noise: Tensor, sigma: Tensor, sigma0: Any, weighting: str) -> Tensor:
+        s, each = score(log_density, perturb(v, noise, sigma)), sigma.unsqueeze(1)
+        return 0.5 * sum_per_example((s + sign * each * noise / sigma0**power).square()) / sigma**weight
+
+    return mutated
+
+
+def half_log_q(model: Any, posterior: Any, v: Tensor, h: Tensor) -> Tensor:
+    return -model.energy(v, h) - 0.5 * posterior.log_prob(h, v)
+
+
+def no_log_q(model: Any, posterior: Any, v: Tensor, h: Tensor) -> Tensor:
+    return -model.energy(v, h)
+
+
+def constant_descend(lower: Any, phi: Any, optimiser: Any, noises: Any, update: Any) -> Any:
+    """The unrolled steps without their derivative: the second term of eq. (14) is lost."""
+    return tree_map(Tensor.detach, descend(lower, phi, optimiser, noises, update))
+
+
+def one_step_short(lower: Any, phi: Any, optimiser: Any, noises: Any, update: Any) -> Any:
+    return descend(lower, phi, optimiser, list(noises)[:-1], update)
+
+
+def adam_without_momentum_in_the_derivative(gradient: Any, params: Any, state: Any, lr: Any, **options: Any) -> Any:
+    params, state = adam_update(gradient, params, state, lr, **options)
+    return params, {**state, "second": tree_map(Tensor.detach, state["second"])}
+
+
+def kl_without_log_q(model: Any, posterior: Any, v: Tensor, noise: Tensor, temperature: Any) -> Tensor:
+    return model.energy(v, posterior.sample(v, noise[0], temperature))
+
+
+def upward_kl(*args: Any) -> Tensor:
+    return -kl_divergence(*args)
+
+
+def constant_fisher(*args: Any) -> Tensor:
+    """Without the derivative of the samples and of log q in phi."""
+    return fisher_divergence(*args).detach()
+
+
+def gibbs_of_another_order(model: Any, v: Tensor, noise: Any) -> Tensor:
+    h = torch.zeros(len(v), model.latent.size, dtype=v.dtype)
+    for hidden, visible in zip(noise["hidden"], noise["visible"], strict=True):
+        v, h = model.sample_visible(h, visible), model.sample_hidden(v, hidden)
+    return v
+
+
+def cd_with(data: float, model: float) -> Any:
+    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
+        fantasies = bism.sampling.gibbs(params.model, batch, noise).detach()
+        energy = params.model.free_energy
+        return data * energy(batch).mean() - model * energy(fantasies).mean(), carry, {}
+
+    return loss
+
+
+def unscaled_visible(self: Any, h: Tensor, noise: Tensor) -> Tensor:
+    return self.b + h @ self.W.T + self.log_s.exp() * noise
+
+
+def pcd_from(chains: str) -> Any:
+    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
+        begin = batch if chains == "batch" else carry["chains"]
+        end = bism.sampling.gibbs(params.model, begin, noise).detach()
+        value = params.model.free_energy(batch).mean() - params.model.free_energy(end).mean()
+        return value, {"chains": carry["chains"] if chains == "stuck" else end}, {}
+
+    return loss
+
+
+LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
+SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
+ONES = replace(Multiscale, "lower_weight", lambda self, v, noise, hyper: v.new_ones(len(v)))
+CD_SLOPE, CD_BIAS = (lambda: checks.cd_slope(CD(k=2))), (lambda: checks.cd_bias(CD(k=50)))
+BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
+
+MUTATIONS = [
+    Mutation("sm", "twice the square", sm_check, replace(bism.score_matching, "sm", sm_with(1.0, 1.0))),
+    Mutation("sm", "sign of the trace", sm_check, replace(bism.score_matching, "sm", sm_with(0.5, -1.0))),
+    Mutation("sm", "no trace", sm_check, replace(bism.score_matching, "sm", sm_with(0.5, 0.0))),
+    Mutation("ssm", "twice the square", ssm_check, replace(bism.score_matching, "ssm", ssm_with(1.0, 1.0))),
+    Mutation("ssm", "sign of the curvature", ssm_check, replace(bism.score_matching, "ssm", ssm_with(0.5, -1.0))),
+    Mutation("ssm", "half the curvature", ssm_check, replace(bism.score_matching, "ssm", ssm_with(0.5, 0.5))),
+    Mutation("dsm", "sign", dsm_check, replace(bism.score_matching, "dsm", dsm_with(sign=-1)), small=1e-4),
+    Mutation("dsm", "sigma squared", dsm_check, replace(bism.score_matching, "dsm", dsm_with(power=2)), small=1e-4),
+    Mutation("dsm", "clean data", dsm_check, replace(bism.score_matching, "dsm", dsm_with(moved=0)), small=1e-4),
+    Mutation("mdsm", "sign", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(sign=-1))),
+    Mutation("mdsm", "sigma0", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(power=1))),
+    Mutation("mdsm", "no weight", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(weight=0))),
+    Mutation("mdsm", "1/sigma", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(weight=1))),
+    Mutation("cd", "v before h", CD_SLOPE, replace(baselines.cd, "gibbs", gibbs_of_another_order), 5, 20),
+    Mutation("cd", "mean without s^2", CD_SLOPE, replace(GRBM, "sample_visible", unscaled_visible), 5, 20),
+    Mutation("cd", "twice the data's term", CD_SLOPE, replace(CD, "loss", cd_with(2, 1)), 5, 20),
+    Mutation("cd", "sign", CD_BIAS, replace(CD, "loss", cd_with(-1, -1)), 5, 20),
+    Mutation("cd", "factor", CD_BIAS, replace(CD, "loss", cd_with(2, 2)), 5, 20),
+    Mutation("pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))),
+    Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
+    Mutation("nce", "no log nu", nce_check, replace(baselines.nce, "math", LOG_OF_ONE)),
+    Mutation("nce", "half the noise's density", nce_check, replace(baselines.nce, "noise_log_prob", SCALED["nce"])),
+    Mutation("nce", "sign", nce_check, replace(baselines.nce, "softplus", lambda x: torch.nn.functional.softplus(-x))),
+    Mutation("vnce", "no log q", vnce_check, replace(baselines.vnce, "log_ratio", no_log_q)),
+    Mutation("vnce", "half log q", vnce_check, replace(baselines.vnce, "log_ratio", half_log_q)),
+    Mutation("vnce", "half the noise's density", vnce_check, replace(baselines.vnce, "noise_log_prob", SCALED["nce"])),
+    *[
+        mutation
+        for make, marginal in BILEVEL
+        for mutation in (
+            Mutation(make.id, "no log q", bilevel_check(make, marginal), replace(bism.methods, "log_ratio", no_log_q)),
+            Mutation(make.id, "half log q", bilevel_check(make, marginal), replace(bism.methods, "log_ratio", half_log_q)),
+            Mutation(make.id, "no second term", unrolled_check(make), replace(bism.bilevel, "descend", constant_descend)),
+            Mutation(
+                make.id,
+                "Adam's second moment held fixed",
+                unrolled_check(make),
+                replace(bism.methods, "adam_update", adam_without_momentum_in_the_derivative),
+                large=1e-4,
+            ),
+            Mutation(make.id, "a step too few", inner_check(make), replace(bism.methods, "descend", one_step_short)),
+            Mutation(
+                make.id,
+                "lower level without log q",
+                inner_check(make),
+                lambda patch: patch.setitem(DIVERGENCES, "kl", kl_without_log_q),
+            ),
+            Mutation(
+                make.id, "lower level upwards", inner_check(make), lambda patch: patch.setitem(DIVERGENCES, "kl", upward_kl)
+            ),
+        )
+    ],
+    Mutation("bimdsm", "lower level without its weight", inner_check(BiMDSM), ONES, large=1e-3),
+    Mutation(
+        "bidsm",
+        "no second term, Fisher",
+        unrolled_check(BiDSM, lower="fisher", lr_posterior=0.02),
+        replace(bism.bilevel, "descend", constant_descend),
+    ),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.estimator}: {m.what}")
+def test_a_mutation_is_noticed(mutation: Mutation, monkeypatch: Patch) -> None:
+    assert mutation.check() < mutation.small
+    mutation.apply(monkeypatch)
+    assert not mutation.check() < mutation.large  # not a number counts as large
+
+
+def test_every_estimator_has_a_mutation() -> None:
+    assert {mutation.estimator for mutation in MUTATIONS} == {kind.id for kind in discovered()}
+
+
+def test_the_ratio_of_eq_8_is_log_p_minus_log_q() -> None:
+    model, posterior, v = make_grbm(), RelaxedBernoulli((2,), 3).double(), torch.ones(4, 2).double()
+    h = torch.full((4, 3), 0.5).double()
+    expected = -model.energy(v, h) - posterior.log_prob(h, v)
+    torch.testing.assert_close(log_ratio(model, posterior, v, h), expected)
