@@ -17,7 +17,7 @@ from bism.errors import InputError
 
 # It warns that the models have no signature. One would refuse tables of integers or float32, which the model takes.
 logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
-_CODE = Path(__file__).with_name("pyfunc_model.py")
+_CODE = Path(__file__).with_name("tracking_pyfunc.py")
 
 
 def choose(records: Iterable[Record], which: str, run_dir: RunDir) -> list[Record]:

@@ -24,9 +24,13 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        content["tensors"]["state"]
+        missing = {"estimator", "hyper", "seeds", "batch_size", "step", "train_seconds", "reported", "tensors"} - set(
+            content
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch.load raises a dozen kinds for damaged files
         raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    if missing:
+        raise InputError(f"{path}: not a whole checkpoint, it lacks {', '.join(sorted(missing))}")
     return content

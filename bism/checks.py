@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from bism.errors import InputError
@@ -13,12 +14,43 @@ if TYPE_CHECKING:
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Distinct non-negative integers, at least one."""
+    if isinstance(seeds, int):
+        raise InputError(f"seeds must be a list of integers, got {seeds}: [{seeds}] is a list of one")
     chosen = tuple(seeds)
     if not chosen or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in chosen):
         raise InputError(f"seeds must be one or more integers >= 0, got {list(chosen)}")
     if len(set(chosen)) < len(chosen):
         raise InputError(f"seeds must be distinct, got {list(chosen)}")
     return chosen
+
+
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """An integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise InputError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def check_place(device: Any, dtype: torch.dtype) -> torch.device:
+    """A device that torch knows, and a floating-point type."""
+    if not dtype.is_floating_point:
+        raise InputError(f"dtype must be floating point, got {dtype}")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device must be one that torch knows, such as 'cpu' or 'cuda:0', got {device!r}") from error
+
+
+def check_posterior(posterior: Any) -> None:
+    """A module with what a posterior needs, or None for the default."""
+    lacking = [name for name in ("sample", "log_prob") if not hasattr(posterior, name)]
+    if posterior is not None and (not isinstance(posterior, nn.Module) or lacking):
+        raise InputError(
+            f"posterior must be a torch.nn.Module with sample() and log_prob(); "
+            f"{type(posterior).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
+        )
 
 
 def check_model(estimator: "Estimator", model: Any) -> None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_leaves, tree_leaves_with_path, tree_map
 
 from bism.checkpoint import load_checkpoint, save_checkpoint
-from bism.checks import check_data, check_model, check_seeds
+from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_seeds
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.rng import CountingRng, Rng, TapeRng, generator
@@ -84,10 +84,9 @@ class Trainer:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
         check_data(data, model)
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.estimator, self.model, self.batch_size = estimator, model, batch_size
-        self.device, self.dtype, self.posterior = torch.device(device), dtype, posterior
+        check_posterior(posterior)
+        self.device, self.dtype = check_place(device, dtype), dtype
+        self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
         self.data = data.to(device=self.device, dtype=dtype)
         self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
         states = [
@@ -251,8 +250,17 @@ class Trainer:
         for key in ("estimator", "hyper", "seeds", "batch_size"):
             if saved[key] != own[key]:
                 raise InputError(f"{path}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
+        ours, theirs = _described(own["tensors"]), _described(saved["tensors"])
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                raise InputError(f"{path}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
         self._tensors = tree_map(lambda x: x.to(self.device), saved["tensors"])
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
+
+
+def _described(tensors: Tree) -> dict[str, str]:
+    """Shape and type of every tensor, by its place."""
+    return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
 
 
 def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from bism import engine
+from bism.checks import check_count
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
@@ -166,6 +167,7 @@ class Estimator(ABC):
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
+        check_count("steps", steps, 0)
         trainer = engine.Trainer(
             self,
             model,

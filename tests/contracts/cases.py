@@ -19,7 +19,7 @@ from bism.hyperparameters import specs
 from bism.rng import Rng
 from tests.maths.checks import LinearGaussian
 
-SMALL = {"inner_steps": 2, "unroll_steps": 2, "k": 2, "nu": 2, "noise_particles": 2}
+SMALL = {"inner_steps": 2, "unroll_steps": 1, "k": 2, "nu": 2, "noise_particles": 2}
 
 
 def discovered() -> list[type[Estimator]]:
@@ -67,6 +67,14 @@ def cases() -> list[Case]:
     return found
 
 
+def to_resume() -> list[Case]:
+    """Each estimator, and the variants that carry other things from step to step."""
+    chosen = [small(kind) for kind in discovered()]
+    bidsm = next(kind for kind in discovered() if kind.id == "bidsm")
+    changes: list[dict[str, Any]] = [{"lower_optimiser": "sgd"}, {"inner_batches": "fresh"}, {"lower": "fisher"}]
+    return chosen + [small(bidsm, **change) for change in changes]
+
+
 def data(size: int = 200) -> Tensor:
     """Something to train on, in float64."""
     return 0.7 * Rng(torch.Generator().manual_seed(2), torch.float64).normal((size, 2)) + 0.2
@@ -85,9 +93,9 @@ def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
 
 
 def go_on(folder: str, steps: str) -> None:
-    """Resumes every case from its checkpoint in ``folder`` and saves it beside; run in a process of its own."""
+    """Resumes each from its checkpoint in ``folder`` and saves it beside; run in a process of its own."""
     torch.set_num_threads(1)
-    for case in cases():
+    for case in to_resume():
         fit(case, int(steps), Path(folder) / f"{case.name}.begun").save(Path(folder) / f"{case.name}.resumed")
 
 

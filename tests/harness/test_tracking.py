@@ -529,7 +529,7 @@ def test_an_unknown_choice_of_models_is_refused(tracker: tracking.Tracker) -> No
 def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) -> None:
     from mlflow.pyfunc.model import PythonModelContext
 
-    from benchmark.pyfunc_model import TrainedModel
+    from benchmark.tracking_pyfunc import TrainedModel
 
     def loaded(hidden: int) -> Any:
         cell = cells.add(seed=hidden, model={"name": "grbm", "visible": 2, "hidden": hidden})

@@ -15,6 +15,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import logsigmoid, softplus
 from torch.utils._pytree import tree_leaves, tree_map
 
+from baselines.noise import fit_noise
 from bism import GRBM, Estimator, Gaussian
 from bism.functional import Methods
 from bism.methods import BiSM
@@ -312,7 +313,7 @@ def nce_slope(estimator: Any, truth: GRBM, theta: dict[str, Tensor], c: Tensor) 
     """Norm of the expected gradient of NCE in theta and c; zero at the parameters of ``truth`` and c = log Z."""
     visible = truth.b.numel()
     nodes, eps, weights = product(data_of(truth, 60), hermite(60, visible))
-    carry = {"mean": torch.zeros(visible).double(), "cholesky": torch.eye(visible).double()}
+    carry = fit_noise("standard_normal", nodes)
     noise = eps.unsqueeze(1).expand(-1, estimator.nu, -1)  # the same vector nu times: its mean has the expectation
     params = {"model": theta, "normaliser": {"c": c}}
     return float(flat(expected_gradient(estimator, params, nodes, noise, weights, carry, model=truth)).norm())
