@@ -60,7 +60,7 @@ class BiSM(Criterion, WithPosterior):
 
     Each step first moves the posterior K times on the lower level, eq. (12), then the model once along the gradient
     of the score-matching objective through N unrolled steps, eq. (13)-(15). The unrolled steps leave the posterior
-    where it is. Every inner and unrolled step draws fresh samples of h.
+    where it is. Every inner and unrolled step draws its own noise, of v where the criterion perturbs it and of h.
     """
 
     unroll_steps: int = count(
@@ -90,18 +90,21 @@ class BiSM(Criterion, WithPosterior):
         return 1 + self.inner_steps if self.inner_batches == "fresh" else 1
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        size, latent = batch_shape[0], model.latent
-        return {
-            "visible": [self.draw(batch_shape, rng) for _ in range(self.minibatches)],
-            "inner": latent.noise(rng, (self.inner_steps, self.particles, size)),
-            "unroll": latent.noise(rng, (self.unroll_steps, self.particles, size)),
-            "upper": latent.noise(rng, (size,)),
-        }
+        upper = {"visible": self.draw(batch_shape, rng), "hidden": model.latent.noise(rng, (batch_shape[0],))}
+        particles = (self.particles, batch_shape[0])
+        lower = [
+            {"visible": self.draw_points(batch_shape, rng), "hidden": model.latent.noise(rng, particles)}
+            for _ in range(self.inner_steps + self.unroll_steps)
+        ]
+        return {"upper": upper, "inner": lower[: self.inner_steps], "unroll": lower[self.inner_steps :]}
 
-    def lower_loss(self, params: Any, v: Tensor, weight: Tensor, noise: Tensor, hyper: Hyper) -> Tensor:
-        """G of eq. (9) on a minibatch: the weighted mean of the divergences at ``v``."""
-        divergence = DIVERGENCES[self.lower](params.model, params.posterior, v, noise, hyper["temperature"])
-        return (weight * divergence).mean()
+    def lower_loss(self, params: Any, batch: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        """G of eq. (9) on a minibatch: the mean divergence at the points that q(v) makes of it."""
+        points = self.points(batch, noise["visible"], hyper)
+        divergence = DIVERGENCES[self.lower](
+            params.model, params.posterior, points, noise["hidden"], hyper["temperature"]
+        )
+        return (self.lower_weight(batch, noise["visible"], hyper) * divergence).mean()
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
@@ -109,10 +112,10 @@ class BiSM(Criterion, WithPosterior):
         """J_Bi of eq. (8) on a minibatch, at the given posterior."""
 
         def log_density(v: Tensor) -> Tensor:
-            h = params.posterior.sample(v.detach(), noise["upper"], hyper["temperature"])  # fixed for the score in v
+            h = params.posterior.sample(v.detach(), noise["hidden"], hyper["temperature"])  # fixed for the score in v
             return log_ratio(params.model, params.posterior, v, h)
 
-        return self.objective(log_density, batch, noise["visible"][0], hyper).mean(), carry, {}
+        return self.objective(log_density, batch, noise["visible"], hyper).mean(), carry, {}
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """Lines 3 to 11 of Algorithm 1."""
@@ -120,26 +123,17 @@ class BiSM(Criterion, WithPosterior):
         update = self.lower_update(hyper)
 
         def lower(at: Tree, posterior: Tree, given: Any) -> Tensor:
-            points, weight, h_noise = given
-            return self.lower_loss(state.bind({**at, "posterior": posterior}), points, weight, h_noise, hyper)
+            batch, drawn = given
+            return self.lower_loss(state.bind({**at, "posterior": posterior}), batch, drawn, hyper)
 
         def upper(at: Tree, posterior: Tree) -> Tensor:
             params = state.bind({**at, "posterior": posterior})
-            return self.loss(params, batches[0], noise, state.carry, hyper)[0]
+            return self.loss(params, batches[0], noise["upper"], state.carry, hyper)[0]
 
-        seen = [
-            (self.points(v, eps, hyper), self.lower_weight(v, eps, hyper))
-            for v, eps in zip(batches, noise["visible"], strict=True)
-        ]
-        inner = seen[1:] if self.inner_batches == "fresh" else seen * self.inner_steps
-        phi, optimiser = descend(
-            lambda posterior, given: lower(theta, posterior, given),
-            phi,
-            state.optimiser["lower"],
-            [(*where, h) for where, h in zip(inner, noise["inner"], strict=True)],
-            update,
-        )
-        unroll = [(*seen[0], h) for h in noise["unroll"]]
+        fresh = self.inner_batches == "fresh"
+        inner = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]
+        phi, optimiser = descend(partial(lower, theta), phi, state.optimiser["lower"], inner, update)
+        unroll = [(batches[0], drawn) for drawn in noise["unroll"]]
         gradient, value = hypergradient(upper, lower, theta, phi, optimiser, unroll, update)
         theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
         return (

@@ -32,6 +32,10 @@ class Criterion(ABC):
     def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """F per example, [batch]."""
 
+    def draw_points(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        """The noise that ``points`` and ``lower_weight`` need: none unless the data is perturbed."""
+        return ()
+
     def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """Where the objective looks at the score: draws of q(v), eq. (7). The data itself unless it is perturbed."""
         return v
@@ -76,6 +80,9 @@ class Denoising(Criterion):
     def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return rng.normal(batch_shape)
 
+    def draw_points(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return self.draw(batch_shape, rng)
+
     def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         return perturb(v, noise, hyper["sigma"])
 
@@ -91,7 +98,9 @@ class Multiscale(Criterion):
     sigma_max: float = number(1.0, "highest noise level", tune=Range(0.2, 3.0, log=True))
     sigma0: float = number(0.05, "the fixed noise level of eq. (5)", symbol="σ0", tune=Range(0.01, 0.5, log=True))
     spacing: str = choice("geometric", ("geometric", "linear"), "how the levels are distributed in their interval")
-    levels: str = choice("drawn", ("drawn", "spaced"), "a random level per example, or levels evenly over the batch")
+    levels: str = choice(
+        "spaced", ("spaced", "drawn"), "levels evenly over the minibatch, or one at random for each example"
+    )
     weighting: str = choice(
         "inverse_variance", ("inverse_variance", "none"), "1/sigma^2 as in the authors' code, or eq. (5) as printed"
     )
@@ -110,6 +119,9 @@ class Multiscale(Criterion):
         """The noise level of each example, [batch]."""
         low, high, u = hyper["sigma_min"], hyper["sigma_max"], noise["level"]
         return low * (high / low) ** u if self.spacing == "geometric" else low + (high - low) * u
+
+    def draw_points(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return self.draw(batch_shape, rng)
 
     def points(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         return perturb(v, noise["normal"], self.sigma(noise, hyper))
