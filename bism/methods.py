@@ -110,12 +110,13 @@ class BiSM(Criterion, WithPosterior):
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """J_Bi of eq. (8) on a minibatch, at the given posterior."""
+        drawn = noise["upper"]
 
         def log_density(v: Tensor) -> Tensor:
-            h = params.posterior.sample(v.detach(), noise["hidden"], hyper["temperature"])  # fixed for the score in v
+            h = params.posterior.sample(v.detach(), drawn["hidden"], hyper["temperature"])  # fixed for the score in v
             return log_ratio(params.model, params.posterior, v, h)
 
-        return self.objective(log_density, batch, noise["visible"], hyper).mean(), carry, {}
+        return self.objective(log_density, batch, drawn["visible"], hyper).mean(), carry, {}
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """Lines 3 to 11 of Algorithm 1."""
@@ -128,7 +129,7 @@ class BiSM(Criterion, WithPosterior):
 
         def upper(at: Tree, posterior: Tree) -> Tensor:
             params = state.bind({**at, "posterior": posterior})
-            return self.loss(params, batches[0], noise["upper"], state.carry, hyper)[0]
+            return self.loss(params, batches[0], noise, state.carry, hyper)[0]
 
         fresh = self.inner_batches == "fresh"
         inner = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]

@@ -21,7 +21,7 @@ def imported(source: str) -> set[str]:
             if node.module in ORDER and not node.level:
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            names |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+            names |= {str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     return names
 
 
@@ -45,8 +45,9 @@ def test_imports_never_go_back(package: str) -> None:
         assert not top(names) & later, f"{file} imports {top(names) & later}"
 
 
-@pytest.mark.parametrize(("package", "allowed"), [("bism", {"bism", "torch"}), ("baselines", {"baselines", "bism", "torch"})])
-def test_the_methods_need_torch_alone(package: str, allowed: set[str]) -> None:
+@pytest.mark.parametrize("package", ["bism", "baselines"])
+def test_the_methods_need_torch_alone(package: str) -> None:
+    allowed = {"bism", "baselines", "torch"}  # bism <- baselines is held above
     for file, names in imports_of(package).items():
         others = top(names) - allowed - set(sys.stdlib_module_names)
         assert not others, f"{file} imports {others}"

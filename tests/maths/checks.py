@@ -319,9 +319,7 @@ def nce_slope(estimator: Any, truth: GRBM, theta: dict[str, Tensor], c: Tensor) 
     return float(flat(expected_gradient(estimator, params, nodes, noise, weights, carry, model=truth)).norm())
 
 
-def cd_gradients(
-    estimator: Any, truth: GRBM, theta: dict[str, Tensor], batches: int = 40, size: int = 5000
-) -> Tensor:
+def cd_gradients(estimator: Any, truth: GRBM, theta: dict[str, Tensor], batches: int = 40, size: int = 5000) -> Tensor:
     """Gradients of CD or PCD at ``theta`` on batches of exact samples of ``truth`` (its chains too), [batches, p]."""
     state, rows = state_of({"model": theta}, model=truth), []
     for index in range(batches):
@@ -394,7 +392,7 @@ def theorem_one(estimator: Any, marginal: Any, *, frozen: bool = False, temperat
         return estimator.loss(params, batch, noise, {}, hyper(estimator, temperature=temperature))[0]
 
     def reference(at: dict[str, Tensor]) -> Tensor:
-        return marginal.loss(state.bind({"model": at}), batch, noise["visible"][0], {}, hyper(marginal))[0]
+        return marginal.loss(state.bind({"model": at}), batch, noise["upper"]["visible"], {}, hyper(marginal))[0]
 
     return relative(grad(upper)(theta), grad(reference)(theta))
 
@@ -424,7 +422,7 @@ def hypergradient_error(make: Any, model: nn.Module, posterior: nn.Module, **opt
     after, _ = estimator.step(before, batches, noise, values)
     gradient = flat(step_gradient(estimator, before, after))
     theta, lower = before.params["model"], {"lower": after.optimiser["lower"], "upper": before.optimiser["upper"]}
-    rest = {**noise, "inner": noise["inner"][:0], "visible": noise["visible"][:1]}
+    rest = {**noise, "inner": []}
 
     def objective(at: dict[str, Tensor]) -> Tensor:
         state = before.replace(params={"model": at, "posterior": after.params["posterior"]}, optimiser=lower)
@@ -461,12 +459,12 @@ def inner_steps_error(estimator: Any) -> float:
     before = start(estimator, model, posterior)
     batches, noise = bilevel_batch(estimator, model, size=16)
     after, _ = estimator.step(before, batches, noise, hyper(estimator))
-    pairs = list(zip(batches, noise["visible"], strict=True))
-    seen = pairs[1:] if estimator.inner_batches == "fresh" else pairs * estimator.inner_steps
+    seen = batches[1:] if estimator.inner_batches == "fresh" else [batches[0]] * estimator.inner_steps
     phi = {name: nn.Parameter(p) for name, p in parameters(posterior).items()}
     betas = (estimator.beta1, estimator.beta2)
     optimiser = torch.optim.Adam(phi.values(), lr=estimator.lr_posterior, betas=betas, eps=1e-8)
-    for (v, eps), h_noise in zip(seen, noise["inner"], strict=True):
+    for v, drawn in zip(seen, noise["inner"], strict=True):
+        eps, h_noise = drawn["visible"], drawn["hidden"]
         x, weight = v, torch.ones(len(v), dtype=torch.float64)
         if estimator.id == "bidsm":
             x = v + estimator.sigma * eps
@@ -496,7 +494,7 @@ def chains_error(estimator: Any) -> float:
 
 
 def cd_bias(estimator: Any) -> float:
-    """Standard errors between CD-k's expected gradient beside the optimum and that of the likelihood; small for large k."""
+    """Standard errors between the expected gradients of CD-k and of the likelihood, beside the optimum."""
     truth = make_grbm()
     theta = moved(parameters(truth), 0.4)
     exact = likelihood_gradient(truth, theta, *data_of(truth))

@@ -1,5 +1,6 @@
 """Bi-level score matching: the lower level's optimum, Theorems 1 and 2, and the gradient through the unrolled steps."""
 
+import itertools
 import math
 from typing import Any
 
@@ -175,7 +176,9 @@ def test_with_a_frozen_posterior_the_expected_gradient_is_another() -> None:
         for i in range(len(v)):
             for each in h:
                 one, sample = v[i : i + 1], each.unsqueeze(0)
-                value = estimator.loss(bound, one, {"visible": [()], "upper": sample}, {}, hyper(estimator))[0]
+                value = estimator.loss(bound, one, {"upper": {"visible": (), "hidden": sample}}, {}, hyper(estimator))[
+                    0
+                ]
                 total = total + bound.posterior.log_prob(sample, one).exp()[0] * value
         return total / len(v)
 
@@ -191,9 +194,9 @@ def test_the_sample_of_h_is_held_fixed_in_the_score() -> None:
     # because at phi* the ratio does not depend on h
     model, posterior, v = make_grbm(), RelaxedBernoulli((2,), 3).double(), points()
     estimator = BiDSM(sigma=0.1)
-    noise = {"visible": [torch.zeros_like(v)], "upper": model.latent.noise(draws(7), (6,))}
+    noise = {"upper": {"visible": torch.zeros_like(v), "hidden": model.latent.noise(draws(7), (6,))}}
     values = hyper(estimator, temperature=0.5)
-    h = posterior.sample(v, noise["upper"], 0.5).detach()
+    h = posterior.sample(v, noise["upper"]["hidden"], 0.5).detach()
     expected = 0.5 * score(lambda x: log_ratio(model, posterior, x, h), v).square().sum(1).mean()
     params = {"model": parameters(model), "posterior": parameters(posterior)}
     bound = state_of(params, model=model, posterior=posterior).bind()
@@ -300,14 +303,14 @@ def test_fresh_minibatches_matter_to_the_inner_steps_alone() -> None:
 def test_bimdsm_weights_its_lower_level_by_one_over_sigma() -> None:
     estimator, model, posterior = BiMDSM(), make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
     batches, noise = bilevel_batch(estimator, model, size=16)
-    values, v, eps = hyper(estimator), batches[0], noise["visible"][0]
+    values, v, eps = hyper(estimator), batches[0], noise["inner"][0]["visible"]
     sigma = estimator.sigma(eps, values)
     torch.testing.assert_close(estimator.lower_weight(v, eps, values), 1 / sigma)
     noisy = v + sigma.unsqueeze(1) * eps["normal"]
     torch.testing.assert_close(estimator.points(v, eps, values), noisy)
     bound = start(estimator, model, posterior).bind()
-    expected = (kl_divergence(model, posterior, noisy, noise["inner"][0], 0.1) / sigma).mean().detach()
-    actual = estimator.lower_loss(bound, noisy, 1 / sigma, noise["inner"][0], values)
+    expected = (kl_divergence(model, posterior, noisy, noise["inner"][0]["hidden"], 0.1) / sigma).mean().detach()
+    actual = estimator.lower_loss(bound, v, noise["inner"][0], values)
     torch.testing.assert_close(actual, expected)
 
 
@@ -345,15 +348,13 @@ def test_theorem_2_where_the_rate_is_known() -> None:
     state, values = start(estimator, model, posterior), hyper(estimator)
     theta, names = state.params["model"], list(state.params["posterior"])
     shapes = [state.params["posterior"][name].shape for name in names]
-    seen = estimator.points(batch, noise["visible"][0], values)
 
     def tree(vector: Tensor) -> dict[str, Tensor]:
         parts = vector.split([math.prod(shape) for shape in shapes])
         return {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
 
     def lower(at: Any, phi: Any, _: Any) -> Tensor:
-        weight = torch.ones(len(seen), dtype=torch.float64)
-        return estimator.lower_loss(state.bind({"model": at, "posterior": phi}), seen, weight, noise["inner"][0], values)
+        return estimator.lower_loss(state.bind({"model": at, "posterior": phi}), batch, noise["inner"][0], values)
 
     def upper(at: Any, phi: Any) -> Tensor:
         return estimator.loss(state.bind({"model": at, "posterior": phi}), batch, noise, {}, values)[0]
@@ -384,7 +385,7 @@ def test_theorem_2_on_a_grbm() -> None:
     # is the gradient of the marginal objective, as Theorem 1 says.
     model, v = make_grbm(hidden=2), 1.5 * points(8)
     state, estimator, marginal = state_of({}, model=model, posterior=RelaxedBernoulli((2,), 2)), BiSSM(), SSM()
-    noise = {"visible": [draws(9).rademacher((8, 2))], "upper": model.latent.noise(draws(10), (8,))}
+    noise = {"upper": {"visible": draws(9).rademacher((8, 2)), "hidden": model.latent.noise(draws(10), (8,))}}
     theta = parameters(model)
 
     def lower(at: Any, phi: Any, _: Any) -> Tensor:
@@ -395,12 +396,12 @@ def test_theorem_2_on_a_grbm() -> None:
         return estimator.loss(state.bind({"model": at, "posterior": phi}), v, noise, {}, hyper(estimator))[0]
 
     def reference(at: Any) -> Tensor:
-        return marginal.loss(state.bind({"model": at}), v, noise["visible"][0], {}, hyper(marginal))[0]
+        return marginal.loss(state.bind({"model": at}), v, noise["upper"]["visible"], {}, hyper(marginal))[0]
 
     target = grad(reference)(theta)
     counts = list(range(0, 181, 30))
     near = biases(upper, lower, theta, moved(true_posterior(theta), 0.1), target, 2.0, counts)
-    ratios = [after / before for before, after in zip(near[2:], near[3:], strict=False)]
+    ratios = [after / before for before, after in itertools.pairwise(near[2:])]
     assert near[-1] < 1e-4 * near[0]
     assert max(ratios) < 0.5
     assert max(ratios) / min(ratios) < 2  # a straight line on a logarithmic axis

@@ -234,7 +234,9 @@ MUTATIONS = [
     Mutation("cd", "twice the data's term", CD_SLOPE, replace(CD, "loss", cd_with(2, 1)), 5, 12),
     Mutation("cd", "sign", CD_BIAS, replace(CD, "loss", cd_with(-1, -1)), 5, 12),
     Mutation("cd", "factor", CD_BIAS, replace(CD, "loss", cd_with(2, 2)), 5, 12),
-    Mutation("pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))),
+    Mutation(
+        "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
+    ),
     Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
     Mutation("nce", "no log nu", nce_check, replace(baselines.nce, "math", LOG_OF_ONE)),
     Mutation("nce", "half the noise's density", nce_check, replace(baselines.nce, "noise_log_prob", SCALED["nce"])),
@@ -247,7 +249,9 @@ MUTATIONS = [
         for make, marginal in BILEVEL
         for mutation in (
             Mutation(make.id, "no log q", bilevel_check(make, marginal), replace(bism.methods, "log_ratio", no_log_q)),
-            Mutation(make.id, "half log q", bilevel_check(make, marginal), replace(bism.methods, "log_ratio", half_log_q)),
+            Mutation(
+                make.id, "half log q", bilevel_check(make, marginal), replace(bism.methods, "log_ratio", half_log_q)
+            ),
             Mutation(
                 make.id,
                 "no second term",
@@ -270,7 +274,10 @@ MUTATIONS = [
                 lambda patch: patch.setitem(DIVERGENCES, "kl", kl_without_log_q),
             ),
             Mutation(
-                make.id, "lower level upwards", inner_check(make), lambda patch: patch.setitem(DIVERGENCES, "kl", upward_kl)
+                make.id,
+                "lower level upwards",
+                inner_check(make),
+                lambda patch: patch.setitem(DIVERGENCES, "kl", upward_kl),
             ),
         )
     ],

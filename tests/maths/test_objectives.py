@@ -105,7 +105,11 @@ def test_dsm_tends_to_sm_as_sigma_falls() -> None:
 
 
 def test_perturb_scales_each_example_by_its_own_sigma() -> None:
-    v, noise, sigma = batch(4).reshape(2, 2, 3), draws(15).normal((2, 2, 3)), torch.tensor([0.1, 2.0], dtype=torch.float64)
+    v, noise, sigma = (
+        batch(4).reshape(2, 2, 3),
+        draws(15).normal((2, 2, 3)),
+        torch.tensor([0.1, 2.0], dtype=torch.float64),
+    )
     expected = torch.stack([v[0] + 0.1 * noise[0], v[1] + 2 * noise[1]])
     torch.testing.assert_close(perturb(v, noise, sigma), expected, atol=1e-15, rtol=0)
 
