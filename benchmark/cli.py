@@ -147,11 +147,16 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _override(text: str) -> tuple[str, str, Any]:
+    from benchmark.suite import Loader
+
     target, equals, value = text.partition("=")
     method, dot, key = target.partition(".")
     if not (equals and dot and method and key and value):
         raise InputError(f"--set {text}: must look like bidsm.K=10")
-    return method, key, yaml.safe_load(value)
+    try:
+        return method, key, yaml.load(value, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: {value} is not a value of YAML") from error
 
 
 def _store(options: argparse.Namespace) -> str | None:

@@ -12,7 +12,7 @@ from benchmark.datasets import DataSet, load
 from benchmark.models import build_model
 from benchmark.registry import find
 from benchmark.rundir import Record
-from benchmark.suite import Preset, Suite, Task, Variant, expand
+from benchmark.suite import Preset, PresetTask, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model
 from bism.errors import InputError, nearest
@@ -106,24 +106,27 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
             train the task's model.
     """
     preset_name, preset = choose_preset(suite, choices)
-    for method in {*(choices.methods or ()), *(method for method, _, _ in choices.overrides)}:
+    for method in [*(choices.methods or ()), *(method for method, _, _ in choices.overrides)]:
         find(method, methods)
     cells: dict[str, Cell] = {}
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
-        for entry in preset.tasks[task].variants:
-            if choices.methods and entry.method not in choices.methods:
-                continue
-            for estimator, variant in _variants(entry, preset, task, choices, methods[entry.method]):
-                _check(estimator, shared, suite.tasks[task])
-                for cell in _seeds(estimator, variant, entry, shared, choices, preset):
-                    cells.setdefault(cell.id, cell)
+        for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
+            _check(estimator, shared, suite.tasks[task])
+            for cell in _seeds(estimator, variant, entry, shared, choices, preset):
+                cells.setdefault(cell.id, cell)
     if not cells:
         raise InputError(
             f"nothing to run: preset {preset_name} has none of {', '.join(choices.methods or ())} "
             f"in {', '.join(choose_tasks(preset, choices))}; a method that no preset has needs a line in "
             f"a suite file (docs/adding_a_method.md)"
         )
+    trained = {cell.config["method"] for cell in cells.values()}
+    for method, key, _ in choices.overrides:
+        if method not in trained:
+            raise InputError(
+                f"--set {method}.{key}: {method} is not among what this trains, {', '.join(sorted(trained))}"
+            )
     return list(cells.values())
 
 
@@ -149,22 +152,33 @@ def _shared_config(
 
 
 def _variants(
-    entry: Variant, preset: Preset, task: str, choices: Choices, method: type[Estimator]
-) -> Iterable[tuple[Estimator, str]]:
-    """Estimators with their variant names: the method's own name, then all that differs from the preset."""
-    overrides = {resolve(method, key): value for name, key, value in choices.overrides if name == method.id}
-    for values in expand(entry, preset.tasks[task].all, method):
-        ours, theirs = method(**{**values, **overrides}), method(**values)
-        shown = {
-            key: value
-            for key, value in overrides.items()
-            if value != getattr(theirs, key) and f"{{{key}}}" not in method.label
-        }
-        if choices.steps and choices.steps != preset.tasks[task].steps:
-            shown["steps"] = choices.steps
-        symbols = {key: spec.symbol or key for key, spec in specs(method).items()}
-        changes = ", ".join(f"{symbols.get(key, key)}={value}" for key, value in shown.items())
-        yield ours, f"{ours.name} [{changes}]" if changes else ours.name
+    settings: PresetTask, choices: Choices, methods: dict[str, type[Estimator]]
+) -> list[tuple[Variant, Estimator, str]]:
+    """A preset's entries for one task as estimators, changed as the user asks, with their variant names."""
+    found = []
+    for entry in settings.variants:
+        method = methods[entry.method]
+        if choices.methods and entry.method not in choices.methods:
+            continue
+        changes = {resolve(method, key): value for name, key, value in choices.overrides if name == method.id}
+        for values in expand(entry, settings.all, method):
+            found.append((entry, method(**values), method(**{**values, **changes})))
+    steps = choices.steps if choices.steps != settings.steps else None
+    chosen = [ours for _, _, ours in found]
+    return [(entry, ours, _variant_name(ours, theirs, chosen, steps)) for entry, theirs, ours in found]
+
+
+def _variant_name(ours: Estimator, theirs: Estimator, chosen: Iterable[Estimator], steps: int | None) -> str:
+    """The method's own name, then what differs from the preset (``theirs``) or from others of that name."""
+    others = [theirs, *(other for other in chosen if other.name == ours.name and type(other) is type(ours))]
+    shown = {
+        spec.symbol or key: getattr(ours, key)
+        for key, spec in specs(ours).items()
+        if f"{{{key}}}" not in ours.label and any(getattr(ours, key) != getattr(other, key) for other in others)
+    }
+    if steps:
+        shown["steps"] = steps
+    return f"{ours.name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else ours.name
 
 
 def _check(estimator: Estimator, shared: dict[str, Any], task: Task) -> None:
@@ -180,7 +194,7 @@ def _seeds(
     estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], choices: Choices, preset: Preset
 ) -> Iterable[Cell]:
     seeds = list(choices.seeds or preset.seeds)
-    description = (type(estimator).__doc__ or "").strip().splitlines()[0]
+    description = (type(estimator).__doc__ or estimator.id).strip().splitlines()[0]
     for seed in seeds:
         yield Cell(
             {

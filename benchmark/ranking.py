@@ -1,5 +1,6 @@
 """The table at the end of a run."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from rich.text import Text
 from scipy import stats
 
 from benchmark.rundir import FINISHED, Record, RunDir
+
+_OF_A_SEED = ("seed", "pictures", "device")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
@@ -26,11 +29,17 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "variant": record.variant,
                     "seed": record.seed,
                     "state": record.state,
+                    "configuration": _configuration(run_dir.folder(record.id).config),
                     "step": measured[-1].step,
                     **measured[-1].metrics,
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _configuration(config: dict[str, Any]) -> str:
+    """What seeds that are averaged have in common; a suite file may have changed between two runs."""
+    return json.dumps({key: value for key, value in config.items() if key not in _OF_A_SEED}, sort_keys=True)
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
@@ -46,7 +55,7 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged."""
     better_high = metric.endswith("log_likelihood")
     rows = []
-    for variant, cells in frame.groupby("variant", sort=False):
+    for (variant, _), cells in frame.groupby(["variant", "configuration"], sort=False):
         sound = cells[cells["state"] == "done"]
         mean, half_width = interval(sound[metric]) if len(sound) else (math.nan, math.nan)
         rows.append(

@@ -1,6 +1,5 @@
 """Which methods there are: every estimator with an ``id`` in ``bism``, in ``baselines`` and in plug-in files."""
 
-import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -28,6 +27,7 @@ def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
     found: dict[str, type[Estimator]] = {}
     for module in modules + [load_plugin(path) for path in plugins]:
         for estimator in _defined_in(module):
+            _check(estimator, module)
             if found.setdefault(estimator.id, estimator) is not estimator:
                 raise InputError(
                     f"{module.__file__}: the id '{estimator.id}' is taken by {found[estimator.id].__name__}"
@@ -64,6 +64,15 @@ def load_plugin(path: Path) -> ModuleType:
     return module
 
 
+def _check(estimator: type[Estimator], module: ModuleType) -> None:
+    """What is easily forgotten in a new method."""
+    lacking = [name for name in ("label", "reference") if not isinstance(getattr(estimator, name, None), str)]
+    if "__dataclass_params__" not in vars(estimator):
+        lacking.append("@dataclasses.dataclass(frozen=True, kw_only=True)")
+    if lacking:
+        raise InputError(f"{module.__file__}: {estimator.__name__} lacks {' and '.join(lacking)}")
+
+
 def _defined_in(module: ModuleType) -> list[type[Estimator]]:
     return [
         value
@@ -72,6 +81,5 @@ def _defined_in(module: ModuleType) -> list[type[Estimator]]:
         and issubclass(value, Estimator)
         and value.__module__ == module.__name__
         and isinstance(getattr(value, "id", None), str)
-        and dataclasses.is_dataclass(value)
         and not inspect.isabstract(value)
     ]

@@ -199,9 +199,10 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
     frame = ranking.results(runs, records)
     for task in [] if frame.empty else frame["task"].unique():
         cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-        metric = next(name for name in ("test/log_likelihood", "test/fisher_divergence") if name in cells)
+        metric = next((name for name in ("test/log_likelihood", "test/fisher_divergence") if name in cells), None)
         title = f"{task}: {label}" if label else str(task)
-        console.print(ranking.table(ranking.ranking(cells, metric), title, metric))
+        if metric is not None:  # every cell may have diverged
+            console.print(ranking.table(ranking.ranking(cells, metric), title, metric))
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:

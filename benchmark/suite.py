@@ -2,11 +2,12 @@
 
 import itertools
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchmark.datasets import DATASETS
 from benchmark.models import MODELS
@@ -16,7 +17,17 @@ from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
 
 SHIPPED = Path(__file__).parent / "suites"
-Metric = Literal["log_likelihood", "fisher_divergence"]
+METRICS = ["log_likelihood", "fisher_divergence"]
+Place = tuple[Any, ...]  # the keys that lead to an entry
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number: PyYAML's rules, those of YAML 1.1, make it a text."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def parse_seeds(text: Any) -> list[int]:
@@ -38,10 +49,10 @@ def parse_seeds(text: Any) -> list[int]:
     return sorted(set(seeds))
 
 
-def _known(names: dict[str, Any]) -> AfterValidator:
+def _known(names: Iterable[str], what: str) -> AfterValidator:
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(f"no '{name}': {nearest(name, names)}")
+            raise ValueError(f"no {what} '{name}': {nearest(name, names)}")
         return name
 
     return AfterValidator(check)
@@ -54,28 +65,18 @@ class _Section(BaseModel):
 class DataEntry(_Section):
     """Which data: a known data set by name, or an ``.npy`` file of the user's own."""
 
-    name: Annotated[str, _known(DATASETS)] | None = None
+    name: Annotated[str, _known(DATASETS, "data set")] | None = None
     file: str | None = None
     train: int | None = Field(None, gt=0)
     val: int | None = Field(None, gt=0)
     test: int | None = Field(None, gt=0)
-    split: Annotated[tuple[float, float, float], BeforeValidator(tuple)] | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "DataEntry":
-        if (self.name is None) == (self.file is None):
-            raise ValueError("needs either name (a known data set) or file (an .npy file)")
-        if self.name != "checkerboard" and (self.train or self.val or self.test):
-            raise ValueError("train, val and test are for the checkerboard; a file has split: [0.8, 0.1, 0.1]")
-        if self.split and (self.file is None or min(self.split) <= 0 or abs(sum(self.split) - 1) > 1e-9):
-            raise ValueError("split is three positive fractions that add up to 1, for a file")
-        return self
+    split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
 
 
 class ModelEntry(_Section):
     """Which model, and its number of hidden units; the visible ones follow from the data."""
 
-    name: Annotated[str, _known(MODELS)]
+    name: Annotated[str, _known(MODELS, "model")]
     hidden: int = Field(gt=0)
 
 
@@ -86,14 +87,8 @@ class Task(_Section):
     data: DataEntry
     model: ModelEntry
     batch_size: int = Field(100, gt=0)
-    metrics: list[Metric] = Field(["log_likelihood", "fisher_divergence"], min_length=1)
-    select: Literal["val/log_likelihood", "val/fisher_divergence"] = "val/log_likelihood"
-
-    @model_validator(mode="after")
-    def _selects_what_is_measured(self) -> "Task":
-        if self.select.removeprefix("val/") not in self.metrics:
-            raise ValueError(f"select is {self.select}, which is not among the metrics {', '.join(self.metrics)}")
-        return self
+    metrics: list[Annotated[str, _known(METRICS, "metric")]] = Field(METRICS, min_length=1)
+    select: Annotated[str, _known([f"val/{metric}" for metric in METRICS], "metric")] = "val/log_likelihood"
 
 
 class Variant(_Section):
@@ -135,17 +130,6 @@ class Suite(_Section):
     tasks: dict[str, Task] = Field(min_length=1)
     presets: dict[str, Preset] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _names_agree(self) -> "Suite":
-        if self.default_preset not in self.presets:
-            hint = nearest(self.default_preset, self.presets)
-            raise ValueError(f"default_preset: no preset '{self.default_preset}': {hint}")
-        for name, preset in self.presets.items():
-            for task in preset.tasks:
-                if task not in self.tasks:
-                    raise ValueError(f"presets.{name}.tasks: no task '{task}': {nearest(task, self.tasks)}")
-        return self
-
 
 def shipped() -> dict[str, Path]:
     """The suites that come with the package, by name."""
@@ -182,76 +166,124 @@ def _with_files_beside(suite: Suite, folder: Path) -> Suite:
 
 def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
     try:
-        text = path.read_text()
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=Loader)
+        content = yaml.load(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    lines = dict(_lines(node, ())) if node is not None else {}
+    if node is None:
+        raise InputError(f"{path}:1: the file is empty; it needs {', '.join(Suite.model_fields)}")
+    lines = dict(_lines(node, (), path))
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(_message(path, lines, problem) for problem in error.errors())) from None
-    problems = [
-        f"{path}:{_line(lines, where)}: {'.'.join(map(str, where))}: {what}"
-        for where, what in _bad_variants(suite, methods)
-    ]
+    problems: dict[Place, str] = {}  # one for each place
+    for where, what in [*_contradictions(suite), *_bad_variants(suite, methods)]:
+        problems.setdefault(where, what)
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(_located(path, lines, where, what) for where, what in problems.items()))
     return suite
 
 
-def _lines(node: yaml.Node, where: tuple[Any, ...]) -> Any:
+def _lines(node: yaml.Node, where: Place, path: Path) -> Iterator[tuple[Place, int]]:
     """Yields (path of keys, line number) for every entry; a key given twice is an error."""
     yield where, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise InputError(
-                    f"{node.start_mark.name}:{key.start_mark.line + 1}: the key '{key.value}' is given twice"
-                )
+                raise InputError(f"{path}:{key.start_mark.line + 1}: the key '{key.value}' is given twice")
             seen.add(key.value)
-            for place, line in _lines(value, (*where, key.value)):
+            for place, line in _lines(value, (*where, key.value), path):
                 yield place, key.start_mark.line + 1 if place == (*where, key.value) else line
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _lines(value, (*where, index))
+            yield from _lines(value, (*where, index), path)
 
 
-def _line(lines: dict[tuple[Any, ...], int], where: tuple[Any, ...]) -> int:
-    """The line of the innermost part of ``where`` that the file has."""
-    return next((lines[where[:end]] for end in range(len(where), -1, -1) if where[:end] in lines), 1)
+def _located(path: Path, lines: dict[Place, int], where: Place, what: str) -> str:
+    """File, line, key, and what is wrong; the line is that of the innermost part of ``where`` that the file has."""
+    line = next((lines[where[:end]] for end in range(len(where), -1, -1) if where[:end] in lines), 1)
+    return f"{path}:{line}: {'.'.join(map(str, where)) or 'the file'}: {what}"
 
 
-def _message(path: Path, lines: dict[tuple[Any, ...], int], problem: Any) -> str:
+_EXPECTED = {
+    "int_type": "must be an integer",
+    "float_type": "must be a number",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping (key: value)",
+    "model_type": "must be a mapping (key: value)",
+    "greater_than": "must be greater than {gt}",
+    "too_short": "needs at least {min_length}",
+    "too_long": "takes at most {max_length}",
+    "string_pattern_mismatch": "must consist of letters, digits, '.', '_' and '-'",
+}
+
+
+def _message(path: Path, lines: dict[Place, int], problem: Any) -> str:
     """One of pydantic's errors in our words: file, line, key, what was expected, what it got."""
-    where = tuple(problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
+    where, kind = tuple(problem["loc"]), problem["type"]
+    if kind == "extra_forbidden":
         text = f"unknown key; {nearest(str(where[-1]), _keys_at(where[:-1]))}"
-    elif problem["type"] == "missing":
+    elif kind == "missing":
         text = "this key is missing"
-    elif problem["type"] != "value_error":
-        text = f"{text[0].lower()}{text[1:]}, got {problem['input']!r}"
-    key = ".".join(map(str, where)) or "the file"
-    return f"{path}:{_line(lines, where)}: {key}: {text}"
+    elif kind == "value_error":
+        text = problem["msg"].removeprefix("Value error, ")
+    else:
+        expected = _EXPECTED.get(kind, problem["msg"]).format(**problem.get("ctx", {}))
+        text = f"{expected}, got {problem['input']!r}"
+    return _located(path, lines, where, text)
 
 
-def _keys_at(where: tuple[Any, ...]) -> list[str]:
+def _keys_at(where: Place) -> list[str]:
     """The keys that a section of a suite file may have."""
-    sections: dict[Any, type[BaseModel]] = {"data": DataEntry, "model": ModelEntry, "variants": Variant}
-    named: list[type[BaseModel]] = [sections[part] for part in where if part in sections]
-    if named:
-        return list(named[-1].model_fields)
-    by_depth: dict[Any, list[type[BaseModel]]] = {"tasks": [Task], "presets": [Preset, PresetTask]}
-    levels = by_depth.get(where[0], []) if where else []
-    depth = len(where) // 2  # names of the user's own and keys of ours alternate
-    section: type[BaseModel] = levels[depth - 1] if 0 < depth <= len(levels) else Suite
+    section: type[BaseModel] = Suite
+    match where:
+        case ("tasks", _):
+            section = Task
+        case ("tasks", _, "data"):
+            section = DataEntry
+        case ("tasks", _, "model"):
+            section = ModelEntry
+        case ("presets", _):
+            section = Preset
+        case ("presets", _, "tasks", _):
+            section = PresetTask
+        case ("presets", _, "tasks", _, "variants", _):
+            section = Variant
     return list(section.model_fields)
+
+
+def _contradictions(suite: Suite) -> Iterator[tuple[Place, str]]:
+    """Yields (where, what) for entries that do not go together."""
+    if suite.default_preset not in suite.presets:
+        yield ("default_preset",), f"no preset '{suite.default_preset}': {nearest(suite.default_preset, suite.presets)}"
+    for name, task in suite.tasks.items():
+        for key, what in _bad_data(task.data):
+            yield ("tasks", name, "data", *key), what
+        if task.select.removeprefix("val/") not in task.metrics:
+            yield ("tasks", name, "select"), f"{task.select} is not among the metrics, {', '.join(task.metrics)}"
+    for name, preset in suite.presets.items():
+        for chosen in preset.tasks:
+            if chosen not in suite.tasks:
+                yield ("presets", name, "tasks", chosen), f"no task '{chosen}': {nearest(chosen, suite.tasks)}"
+
+
+def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:
+    if (data.name is None) == (data.file is None):
+        yield (), "needs either name (a known data set) or file (an .npy file)"
+    for key in ("train", "val", "test"):
+        if getattr(data, key) and data.name != "checkerboard":
+            yield (key,), "is for the checkerboard; a file has split: [0.8, 0.1, 0.1]"
+    if data.split and data.file is None:
+        yield ("split",), "is for a file; a known data set has its own"
+    elif data.split and (min(data.split) <= 0 or abs(sum(data.split) - 1) > 1e-9):
+        yield ("split",), f"must be three positive fractions that add up to 1, got {data.split}"
 
 
 def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -> list[dict[str, Any]]:
@@ -267,12 +299,12 @@ def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*lists)]
 
 
-def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Any:
+def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[tuple[Place, str]]:
     """Yields (where, what) for unknown methods, unknown hyper-parameters and impossible values."""
+    every = {name for method in methods.values() for name in _names(method)}
     for preset_name, preset in suite.presets.items():
         for task_name, task in preset.tasks.items():
             place = ("presets", preset_name, "tasks", task_name)
-            every = {name for method in methods.values() for name in _names(method)}
             for key in task.all:
                 if key not in every:
                     yield (*place, "all", key), f"no method has this hyper-parameter: {nearest(key, every)}"
@@ -291,10 +323,13 @@ def _names(estimator: type[Estimator]) -> set[str]:
     return set(declared) | {spec.symbol for spec in declared.values() if spec.symbol}
 
 
-def _bad_values(entry: Variant, shared: dict[str, Any], estimator: type[Estimator], where: tuple[Any, ...]) -> Any:
+def _bad_values(
+    entry: Variant, shared: dict[str, Any], estimator: type[Estimator], where: Place
+) -> Iterator[tuple[Place, str]]:
+    names = {}
     for key in entry.set:
         try:
-            resolve(estimator, key)
+            names[key] = resolve(estimator, key)
         except InputError as error:
             yield (*where, "set", key), str(error)
             return
@@ -302,5 +337,8 @@ def _bad_values(entry: Variant, shared: dict[str, Any], estimator: type[Estimato
         try:
             estimator(**values)
         except InputError as error:
-            culprit = next((key for key in entry.set if resolve(estimator, key) in str(error)), None)
-            yield ((*where, "set", culprit) if culprit else where), str(error)
+            culprit = str(error).removeprefix(f"{estimator.id}: ").split()[0]  # messages begin with the name
+            ours = [(*where, "set", key) for key, name in names.items() if name == culprit]
+            theirs = [(*where[:-2], "all", key) for key in shared if key in _names(estimator)]
+            theirs = [place for place in theirs if resolve(estimator, place[-1]) == culprit]
+            yield [*ours, *theirs, where][0], str(error)

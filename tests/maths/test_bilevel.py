@@ -115,6 +115,19 @@ def test_relaxed_samples_tend_to_bernoulli_draws() -> None:
         assert float((warm - hard).abs().max()) > 0.4
 
 
+def test_gaussian_posteriors_have_the_density_of_their_samples() -> None:
+    posterior, v = DiagonalGaussian((2,), 3).double(), points()
+    noise = draws(22).normal((6, 3))
+    with torch.no_grad():
+        h = posterior.sample(v, noise)
+        mean, log_std = posterior._parameters_at(v)
+        expected = torch.distributions.Normal(mean, log_std.exp()).log_prob(h).sum(1)
+        torch.testing.assert_close(posterior.log_prob(h, v), expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close((h - mean) / log_std.exp(), noise, atol=1e-12, rtol=0)
+    assert not posterior.sample_hard(v, noise).requires_grad
+    assert posterior.sample(v, noise).requires_grad
+
+
 def test_eq_11_is_its_closed_form_for_gaussians() -> None:
     # 1/2 ||P (mu - m)||^2 + 1/2 tr[(P - T^-1) T (P - T^-1)] for q = N(mu, T) and p(h|v) = N(m, P^-1). Particles
     # +-sqrt(m) e_i have the standard normal's first two moments, so their mean is the expectation.
@@ -176,9 +189,8 @@ def test_with_a_frozen_posterior_the_expected_gradient_is_another() -> None:
         for i in range(len(v)):
             for each in h:
                 one, sample = v[i : i + 1], each.unsqueeze(0)
-                value = estimator.loss(bound, one, {"upper": {"visible": (), "hidden": sample}}, {}, hyper(estimator))[
-                    0
-                ]
+                noise = {"upper": {"visible": (), "hidden": sample}}
+                value = estimator.loss(bound, one, noise, {}, hyper(estimator))[0]
                 total = total + bound.posterior.log_prob(sample, one).exp()[0] * value
         return total / len(v)
 
@@ -274,6 +286,19 @@ def test_unrolling_leaves_the_posterior_and_its_optimiser_alone() -> None:
     assert float(results[5].optimiser["lower"]["count"]) == 3
     assert relative(results[0].params["posterior"], parameters(posterior)) > 1e-2
     assert not torch.equal(flat(results[0].params["model"]), flat(results[5].params["model"]))
+
+
+@pytest.mark.parametrize("make", [BiSSM, BiDSM, BiMDSM])
+def test_every_lower_step_has_noise_of_its_own(make: Any) -> None:
+    estimator = make(inner_steps=2, unroll_steps=2)
+    _, noise = bilevel_batch(estimator, make_grbm(hidden=2), size=16)
+    drawn = [noise["upper"], *noise["inner"], *noise["unroll"]]
+    assert len(drawn) == 5
+    numbers = torch.cat([each["hidden"].flatten() for each in drawn])
+    assert len(numbers.unique()) == len(numbers)
+    if make is not BiSSM:  # its points are the data
+        visible = [each["visible"] if make is BiDSM else each["visible"]["normal"] for each in drawn]
+        assert len(torch.stack(visible).unique()) == 5 * visible[0].numel()
 
 
 def test_no_inner_steps_leave_the_posterior_where_it_is() -> None:

@@ -1,0 +1,351 @@
+"""From a suite and the user's choices to cells and jobs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark import registry, session
+from benchmark.datasets import DataSet
+from benchmark.plan import Cell, Choices, jobs, plan
+from benchmark.suite import Suite, load_suite
+from bism import InputError
+from bism.hyperparameters import specs
+from tests.harness.tiny import TINY, command, replaced, write
+
+METHODS = registry.methods()
+VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
+DATA = DataSet("checkerboard", *[torch.zeros(2, 2)] * 3)
+OTHER_DATA = DataSet("checkerboard", *[torch.ones(2, 2)] * 3)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return load(tmp_path, TINY)
+
+
+def load(folder: Path, text: str) -> Suite:
+    return load_suite(str(write(folder, text)), METHODS)
+
+
+def with_variants(folder: Path, *variants: str) -> Suite:
+    """The tiny suite with other variants."""
+    return load(folder, replaced((VARIANTS, "".join(f"          - {variant}\n" for variant in variants))))
+
+
+def cells(suite: Suite, data: DataSet = DATA, **choices: Any) -> list[Cell]:
+    return plan(suite, Choices(**choices), METHODS, dict.fromkeys(suite.tasks, data))
+
+
+def names(suite: Suite, **choices: Any) -> list[str]:
+    """Variant names in the suite's order."""
+    return list(dict.fromkeys(cell.config["variant"] for cell in cells(suite, **choices)))
+
+
+def ids(suite: Suite, **choices: Any) -> set[str]:
+    return {cell.id for cell in cells(suite, **choices)}
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_the_methods_own(suite: Suite) -> None:
+    assert names(suite) == ["CD-1", "BiDSM-5"]
+
+
+def test_a_name_lists_what_the_user_changed(suite: Suite) -> None:
+    assert names(suite, overrides=[("bidsm", "K", 10)]) == ["CD-1", "BiDSM-5 [K=10]"]
+    assert names(suite, overrides=[("bidsm", "inner_steps", 10)]) == ["CD-1", "BiDSM-5 [K=10]"]
+    assert names(suite, steps=7) == ["CD-1 [steps=7]", "BiDSM-5 [steps=7]"]
+    both = [("bidsm", "sigma", 0.2), ("bidsm", "K", 10)]
+    assert names(suite, overrides=both, steps=7) == ["CD-1 [steps=7]", "BiDSM-5 [K=10, σ=0.2, steps=7]"]
+    assert names(suite, overrides=both[::-1]) == names(suite, overrides=both)
+
+
+def test_a_name_lists_no_change_that_is_none(suite: Suite) -> None:
+    assert names(suite, overrides=[("bidsm", "K", 5), ("cd", "lr", 0.01)], steps=20) == ["CD-1", "BiDSM-5"]
+    assert ids(suite, overrides=[("bidsm", "K", 5)], steps=20) == ids(suite)
+
+
+def test_a_change_that_the_name_says_already_is_not_listed(suite: Suite) -> None:
+    assert names(suite, overrides=[("bidsm", "N", 0)]) == ["CD-1", "BiDSM-0"]
+    assert names(suite, overrides=[("bidsm", "unroll_steps", 0), ("cd", "k", 3)]) == ["CD-3", "BiDSM-0"]
+
+
+def test_variants_that_become_the_same_are_trained_once(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: bidsm, set: {N: [0, 5, 10]}}")
+    assert names(suite) == ["BiDSM-0", "BiDSM-5", "BiDSM-10"]
+    assert len(cells(suite)) == 6
+    assert names(suite, overrides=[("bidsm", "N", 2)]) == ["BiDSM-2"]
+    assert len(cells(suite, overrides=[("bidsm", "N", 2)])) == 2
+
+
+def test_variants_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: bidsm, set: {sigma: [0.05, 0.1]}}", "{method: cd}")
+    assert names(suite) == ["BiDSM-5 [σ=0.05]", "BiDSM-5 [σ=0.1]", "CD-1"]
+    assert names(suite, methods=["bidsm"]) == ["BiDSM-5 [σ=0.05]", "BiDSM-5 [σ=0.1]"]
+    assert names(suite, overrides=[("bidsm", "K", 1)]) == ["BiDSM-5 [K=1, σ=0.05]", "BiDSM-5 [K=1, σ=0.1]", "CD-1"]
+    assert names(suite, overrides=[("bidsm", "sigma", 0.1)]) == ["BiDSM-5 [σ=0.1]", "CD-1"]
+    grid = with_variants(tmp_path, "{method: bidsm, set: {N: [0, 5], K: [1, 2]}}")
+    assert names(grid) == ["BiDSM-0 [K=1]", "BiDSM-0 [K=2]", "BiDSM-5 [K=1]", "BiDSM-5 [K=2]"]
+
+
+def test_a_name_belongs_to_one_configuration(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: bidsm, set: {N: 0, K: 1}}", "{method: bidsm, set: {N: 5, K: 2}}")
+    for overrides in ([], [("bidsm", "N", 3)], [("bidsm", "K", 7)], [("bidsm", "lr", 0.5)]):
+        planned = cells(suite, overrides=overrides)
+        hyper = {tuple(cell.config["hyper"].items()) for cell in planned}
+        assert len(hyper) == len({cell.config["variant"] for cell in planned}) == 2
+
+
+def test_the_paper_s_label_is_kept(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: bidsm, paper: BiDSM (N=5)}", "{method: cd}")
+    labels = [(cell.config["variant"], cell.config["paper"]) for cell in cells(suite, seeds=[0])]
+    assert labels == [("BiDSM-5", "BiDSM (N=5)"), ("CD-1", None)]
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_says_all_that_it_takes_to_train_it(suite: Suite) -> None:
+    config = cells(suite)[0].config
+    assert config["hyper"] == {"lr": 0.01, "beta1": 0.9, "beta2": 0.95, "k": 1}
+    assert config["model"] == {"name": "grbm", "visible": 2, "hidden": 3}
+    assert config["data"] == {"name": "checkerboard", "hash": DATA.hash, "train": 2, "val": 2, "test": 2, "shape": [2]}
+    wanted = {"suite": "tiny", "preset": "test", "task": "board", "steps": 20, "batch_size": 100, "seed": 0}
+    assert {key: config[key] for key in wanted} == wanted
+    assert config["description"].startswith("CD-k: the likelihood gradient")
+
+
+def test_ids_do_not_change() -> None:
+    cell = Cell({"task": "board", "method": "cd", "hyper": {"lr": 0.01, "k": 1}, "seed": 0, "steps": 20})
+    assert cell.id == "a8c8672f1961"  # a new id makes every old run directory worthless
+
+
+def test_the_same_choices_give_the_same_ids(suite: Suite) -> None:
+    assert [cell.id for cell in cells(suite)] == [cell.id for cell in cells(suite)]
+    assert len(ids(suite)) == len(cells(suite)) == 4
+
+
+def test_ids_ignore_labels_and_the_order_of_keys(suite: Suite) -> None:
+    cell = cells(suite)[0]
+    for key in ("variant", "paper", "reference", "description", "pictures"):
+        assert Cell({**cell.config, key: "another"}).id == cell.id
+    assert Cell(dict(reversed(cell.config.items()))).id == cell.id
+
+
+def test_ids_depend_on_everything_that_is_computed(suite: Suite) -> None:
+    (cell,) = cells(suite, methods=["bidsm"], seeds=[0])
+    assert set(cell.config["hyper"]) == set(specs(METHODS["bidsm"]))
+    changed = [{**cell.config, "hyper": {**cell.config["hyper"], key: -1}} for key in cell.config["hyper"]]
+    for key in ("suite", "preset", "task", "steps", "batch_size", "data", "model", "metrics", "select", "evaluations"):
+        changed.append({**cell.config, key: "another"})
+    changed += [{**cell.config, "method": "another"}, {**cell.config, "seed": 1}]
+    assert len({cell.id, *(Cell(config).id for config in changed)}) == 1 + len(changed)
+
+
+def test_ids_depend_on_what_the_user_changes(suite: Suite) -> None:
+    usual = ids(suite)
+    for choices in ({"steps": 21}, {"seeds": [7, 8]}):
+        assert not usual & ids(suite, **choices)
+    assert not usual & ids(suite, overrides=[("cd", "lr", 0.5), ("bidsm", "temperature", 0.5)])
+    assert not usual & {cell.id for cell in cells(suite, data=OTHER_DATA)}
+
+
+def test_integers_for_numbers_are_the_same_cell(suite: Suite) -> None:
+    as_integer, as_float = (ids(suite, overrides=[("cd", "lr", value)]) for value in (1, 1.0))
+    assert as_integer == as_float
+
+
+def test_only_the_first_seed_is_pictured(suite: Suite) -> None:
+    assert [cell.config["pictures"] for cell in cells(suite, methods=["cd"], seeds=[3, 4, 5])] == [True, False, False]
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_has_all_seeds_of_a_configuration(suite: Suite) -> None:
+    work = jobs(reversed(cells(suite, seeds=[0, 1, 5])))
+    assert [[cell.config["seed"] for cell in job.cells] for job in work] == [[0, 1, 5], [0, 1, 5]]
+    for job in work:
+        (variant,) = {cell.config["variant"] for cell in job.cells}
+        assert job.title == f"board {variant}"
+
+
+def test_the_longest_job_comes_first(suite: Suite) -> None:
+    assert [job.config["variant"] for job in jobs(cells(suite))] == ["BiDSM-5", "CD-1"]
+    longer = [dataclasses.replace(cell, config={**cell.config, "steps": 1000}) for cell in cells(suite, methods=["cd"])]
+    assert [job.config["variant"] for job in jobs([*cells(suite), *longer])] == ["CD-1", "BiDSM-5", "CD-1"]
+
+
+# --- choices ----------------------------------------------------------------------------------------------------------
+
+
+def test_choosing_tasks_and_methods() -> None:
+    suite = load_suite("grbm", METHODS)
+    data = {"checkerboard": DATA, "digits": DataSet("digits", *[torch.zeros(1, 64)] * 3)}
+    chosen = Choices("quick", tasks=["digits"], methods=["cd", "ssm"], seeds=[4])
+    planned = plan(suite, chosen, METHODS, data)
+    assert [(cell.config["task"], cell.config["variant"], cell.config["seed"]) for cell in planned] == [
+        ("digits", "SSM", 4),
+        ("digits", "CD-1", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"preset": "tset"}, "suite tiny has no preset 'tset': did you mean 'test'? valid: test"),
+        ({"tasks": ["bord"]}, "no task 'bord': did you mean 'board'? valid: board"),
+        (
+            {"methods": ["bidms"]},
+            "no method 'bidms': did you mean 'bidsm'? "
+            "valid: bidsm, bimdsm, bissm, cd, dsm, mdsm, nce, pcd, sm, ssm, vnce",
+        ),
+        (
+            {"methods": ["nce", "sm"]},
+            "nothing to run: preset test has none of nce, sm in board; a method that no preset has needs a line in "
+            "a suite file (docs/adding_a_method.md)",
+        ),
+        (
+            {"overrides": [("cdd", "k", 1)]},
+            "no method 'cdd': did you mean 'cd'? valid: bidsm, bimdsm, bissm, cd, dsm, mdsm, nce, pcd, sm, ssm, vnce",
+        ),
+        (
+            {"overrides": [("cd", "kk", 1)]},
+            "cd has no hyper-parameter 'kk': did you mean 'k'? valid: beta1, beta2, k, lr",
+        ),
+        ({"overrides": [("cd", "k", 0)]}, "cd: k must be at least 1, got 0"),
+        ({"overrides": [("cd", "k", "x")]}, "cd: k must be an integer, got 'x'"),
+        ({"overrides": [("cd", "k", [1, 2])]}, "cd: k must be an integer, got [1, 2]"),
+        ({"overrides": [("bidsm", "lower", "KL")]}, "bidsm: lower must be one of kl, fisher, got 'KL'"),
+        (
+            {"overrides": [("nce", "nu", 2)]},
+            "--set nce.nu: nce is not among what this trains, bidsm, cd",
+        ),
+        (
+            {"overrides": [("bidsm", "lower", "fisher")]},
+            "bidsm cannot train GRBM: lower='fisher' differentiates in h, eq. (11), and this model's h is discrete: "
+            "use lower='kl'",
+        ),
+    ],
+)
+def test_impossible_choices(suite: Suite, choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        cells(suite, **choices)
+    assert str(error.value) == message
+
+
+def test_a_model_too_large_to_enumerate(tmp_path: Path) -> None:
+    text = replaced(
+        ("name: checkerboard, train: 500, val: 200, test: 200", "name: digits"),
+        ("hidden: 3", "hidden: 21"),
+    )
+    with pytest.raises(InputError) as error:
+        cells(load(tmp_path, text), data=DataSet("digits", *[torch.zeros(2, 64)] * 3))
+    assert str(error.value) == (
+        "task board: the metric log_likelihood needs log Z by enumeration: "
+        "2^21 configurations are too many (at most 2^20)"
+    )
+    by_divergence = text.replace(
+        "    model:", "    metrics: [fisher_divergence]\n    select: val/fisher_divergence\n    model:"
+    )
+    assert cells(load(tmp_path, by_divergence))
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "a-b"], "--seeds must look like 0-9 or 0,3,5-7, got 'a-b'"),
+        (["--seeds", "9-0"], "--seeds must name at least one seed >= 0, got '9-0'"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--steps", "-5"], "--steps must be at least 1, got -5"),
+        (["--devices", "gpu"], "--devices must be cpu or like cuda:0,1, got 'gpu'"),
+        (["--devices", "cuda:"], "--devices must be cpu or like cuda:0,1, got 'cuda:'"),
+        (
+            ["--devices", "cuda:999"],
+            f"--devices cuda:999: there is no GPU 999 here ({torch.cuda.device_count()} found)",
+        ),
+        (["--set", "K=10"], "--set K=10: must look like bidsm.K=10"),
+        (["--set", "bidsm.K"], "--set bidsm.K: must look like bidsm.K=10"),
+        (["--set", "bidsm.K="], "--set bidsm.K=: must look like bidsm.K=10"),
+        (["--set", "bidsm.K=[1"], "--set bidsm.K=[1: [1 is not a value of YAML"),
+        (["--set", "bidsm.K=two"], "bidsm: inner_steps must be an integer, got 'two'"),
+        (["--set", "cd.k=-1"], "cd: k must be at least 1, got -1"),
+        (["--tasks", "digits"], "no task 'digits': valid: board"),
+        (["--preset", "quick"], "suite tiny has no preset 'quick': valid: test"),
+        (["--plugin", "mine.py"], "mine.py: no such plug-in file"),
+        (["--plugin", "tiny.yaml"], "tiny.yaml: a plug-in is a Python file"),
+        (
+            ["--run-dir", "tiny.yaml"],
+            "run directory tiny.yaml cannot be written: [Errno 20] Not a directory: 'tiny.yaml/cells'",
+        ),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    write(tmp_path)
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", *arguments)
+    assert (said.code, said.err, said.out) == (2, f"error: {message}\n", "")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_values_of_set_are_those_of_yaml(tmp_path: Path) -> None:
+    write(tmp_path)
+    changes = ["--set", "bidsm.lr=1e-3", "--set", "bidsm.lower_optimiser=sgd", "--set", "bidsm.N=0"]
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--methods", "bidsm", "--dry-run", *changes)
+    assert said.code == 0
+    assert "BiDSM-0" in said.out
+    assert "lr=0.001" in said.out
+    assert "lower_optimiser=sgd" in said.out
+
+
+def test_choices_without_arguments_leave_all_to_the_preset() -> None:
+    assert session.choices(None, None, None, None, None, []) == Choices(overrides=[])
+
+
+PLUGIN = """\
+import dataclasses
+from baselines.cd import CD
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(CD):
+    '''Mine.'''
+    id = "mine"
+    label = "Mine"
+    reference = "here"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("import dataclasses", "import nothing_like_it", "{0}: cannot be imported: "
+         "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        (PLUGIN, "x = 1\n", "{0}: defines no method: an Estimator with an id (see docs/adding_a_method.md)"),
+        ('    id = "mine"\n', "", "{0}: the id 'cd' is taken by CD"),
+        ('id = "mine"', 'id = "bidsm"', "{0}: the id 'bidsm' is taken by BiDSM"),
+        ("@dataclasses.dataclass(frozen=True, kw_only=True)\n", "",
+         "{0}: Mine lacks @dataclasses.dataclass(frozen=True, kw_only=True)"),
+        ("(frozen=True, kw_only=True)", "",
+         "{0}: cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one"),
+        ('    label = "Mine"\n', "    label = None\n", "{0}: Mine lacks label"),
+    ],
+)  # fmt: skip
+def test_a_bad_plug_in(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert PLUGIN.count(old) == 1
+    plugin = write(tmp_path, PLUGIN.replace(old, new), "mine.py")
+    with pytest.raises(InputError) as error:
+        registry.methods([plugin])
+    assert str(error.value) == message.format(plugin)
+
+
+def test_a_good_plug_in(tmp_path: Path) -> None:
+    found = registry.methods([write(tmp_path, PLUGIN, "mine.py")])
+    assert set(found) - set(METHODS) == {"mine"}
+    assert found["mine"]().name == "Mine"
+    assert set(registry.methods()) == set(METHODS)

@@ -1,0 +1,107 @@
+"""A suite that trains in a second, the command line in this process, and what is in a run directory."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmark.cli import main
+from benchmark.rundir import CellFolder, Record, RunDir
+
+ROOT = Path(__file__).parents[2]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+TINY = """\
+suite: tiny
+description: a tiny suite
+default_preset: test
+tasks:
+  board:
+    description: points of the checkerboard
+    data: {name: checkerboard, train: 500, val: 200, test: 200}
+    model: {name: grbm, hidden: 3}
+presets:
+  test:
+    description: two methods
+    seeds: 0-1
+    evaluations: 4
+    tasks:
+      board:
+        steps: 20
+        all: {lr: 0.01}
+        variants:
+          - {method: cd}
+          - {method: bidsm}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(folder: Path, *arguments: str) -> Said:
+    """Runs one command in ``folder`` with tracking off and no settings of the user's own."""
+    out, err = io.StringIO(), io.StringIO()
+    usual = {name: value for name, value in os.environ.items() if name != "BISM_DATA"}
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, {**usual, "MLFLOW_TRACKING_URI": "none"}, clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main(arguments)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def write(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
+    """A file in ``folder``."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def replaced(*changes: tuple[str, str]) -> str:
+    """The tiny suite with some texts replaced, each of which it has once."""
+    text = TINY
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def records(folder: Path) -> list[Record]:
+    """The index of ``folder``'s run directory."""
+    with contextlib.closing(RunDir(folder / "runs")) as runs:
+        return runs.records()
+
+
+def states(folder: Path) -> dict[tuple[str, int], str]:
+    """The state of every cell by variant and seed."""
+    return {(record.variant, record.seed): record.state for record in records(folder)}
+
+
+def cell(folder: Path, variant: str, seed: int) -> CellFolder:
+    """The files of the one cell of a variant and a seed."""
+    (found,) = [record.id for record in records(folder) if (record.variant, record.seed) == (variant, seed)]
+    return CellFolder(folder / "runs" / "cells" / found)
+
+
+def journal(folder: Path, variant: str, seed: int) -> list[dict[str, Any]]:
+    """The lines of a journal."""
+    return [json.loads(line) for line in (cell(folder, variant, seed).path / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(folder: Path, variant: str, seed: int) -> list[dict[str, float]]:
+    """The lines' metrics without those that no two runs share."""
+    return [
+        {name: value for name, value in line["metrics"].items() if not name.startswith(("time/", "memory/"))}
+        for line in journal(folder, variant, seed)
+    ]
