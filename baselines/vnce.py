@@ -27,7 +27,8 @@ class VNCE(WithPosterior):
 
         E_data E_q [-log(1 + 1 / w(v, h))]  -  nu E_noise [log(1 + E_q w(v, h))],
 
-    the inner expectation of the second term over several particles. The posterior climbs the first term by K steps
+    the inner expectation of the second term over several particles (being inside the logarithm, with finitely many it
+    makes the estimate optimistic). The posterior climbs the first term by K steps
     with relaxed samples; then the model and c take one step with the posterior and its binary samples held fixed.
     """
 

@@ -87,7 +87,8 @@ def run(
                 if job is not None:
                     running.append(_start(job, free.pop(0), data, run_dir, plugins, context))
                     progress.started(job)
-            _listen(running, progress)
+            if running:  # none where others have taken all that was waiting
+                _listen(running, progress)
             for ended in [one for one in running if one.messages is None]:
                 running.remove(ended)
                 free.append(ended.device)

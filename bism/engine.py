@@ -133,7 +133,8 @@ class Trainer:
         new = _numbers(after)
         probe = info["objective"] + sum(leaf.sum() for leaf in tree_leaves(new))
         going = (tensors["diverged_at"] < 0) & probe.isfinite()
-        frozen = tree_map(lambda x, old: torch.where(going, x, old), new, tensors["state"])
+        # The old state comes first: the result keeps its order of keys, on which the compiled program depends.
+        frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
         diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
         total = tensors["objective_sum"] + torch.where(going, info["objective"], 0.0)
         return {"state": frozen, "step": tensors["step"] + 1, "diverged_at": diverged_at, "objective_sum": total}, info

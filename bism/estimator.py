@@ -46,6 +46,10 @@ class Estimator(ABC):
     beta2: float = number(0.95, "decay of Adam's second moment", minimum=0.0, below=1.0)
 
     def __post_init__(self) -> None:
+        if "__dataclass_params__" not in vars(type(self)):  # its own hyper-parameters would silently be none
+            raise InputError(
+                f"{type(self).__name__} needs the decorator @dataclasses.dataclass(frozen=True, kw_only=True)"
+            )
         validate(self)
 
     @property

@@ -1,0 +1,114 @@
+"""The table at the end of a run: means, intervals and order."""
+
+import contextlib
+import io
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from benchmark import ranking
+from benchmark.rundir import Record, RunDir
+
+LIKELIHOOD, DIVERGENCE = "test/log_likelihood", "test/fisher_divergence"
+
+
+def frame(*rows: tuple[str, float, str], metric: str = LIKELIHOOD) -> pd.DataFrame:
+    """Cells of one task: variant, value, state."""
+    return pd.DataFrame(
+        [
+            {
+                "task": "board",
+                "variant": variant,
+                "configuration": variant,
+                "state": state,
+                metric: value,
+                "time/train_seconds": 10 * (index + 1),
+                "time/ms_per_step": 1.5,
+            }
+            for index, (variant, value, state) in enumerate(rows)
+        ]
+    )
+
+
+def printed(table: pd.DataFrame, metric: str = LIKELIHOOD) -> list[list[str]]:
+    """The table's rows as people see them."""
+    out = io.StringIO()
+    Console(file=out, width=120).print(ranking.table(table, "board", metric))
+    return [[text.strip() for text in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
+
+
+def test_the_interval_is_student_s() -> None:
+    mean, half_width = ranking.interval([1.0, 2.0, 3.0, 6.0])
+    deviation = math.sqrt(((1 - 3) ** 2 + (2 - 3) ** 2 + (3 - 3) ** 2 + (6 - 3) ** 2) / 3)
+    assert mean == 3.0
+    assert half_width == pytest.approx(3.182446 * deviation / math.sqrt(4), rel=1e-6)  # t of 3 degrees at 97.5%
+
+
+def test_the_interval_of_two_and_of_equal_values() -> None:
+    assert ranking.interval([0.0, 2.0]) == (1.0, pytest.approx(12.7062, rel=1e-5))  # t of 1 degree, deviation sqrt 2
+    assert ranking.interval([0.5] * 5) == (0.5, 0.0)
+
+
+def test_one_seed_has_no_interval() -> None:
+    mean, half_width = ranking.interval([0.25])
+    assert mean == 0.25
+    assert math.isnan(half_width)
+    assert printed(ranking.ranking(frame(("A", 0.25, "done")), LIKELIHOOD)) == [
+        ["A", "0.250", "± -", "1", "10.0", "1.500"]
+    ]
+
+
+@pytest.mark.parametrize(("metric", "order"), [(LIKELIHOOD, ["C", "A", "B"]), (DIVERGENCE, ["B", "A", "C"])])
+def test_the_best_is_first(metric: str, order: list[str]) -> None:
+    cells = frame(("A", 1.0, "done"), ("B", 0.0, "done"), ("C", 2.0, "done"), metric=metric)
+    assert list(ranking.ranking(cells, metric)["variant"]) == order
+
+
+def test_seeds_that_diverged_are_counted_and_not_averaged() -> None:
+    cells = frame(("A", 1.0, "done"), ("A", 3.0, "done"), ("A", -100.0, "diverged"), ("B", 1.5, "done"))
+    ranked = ranking.ranking(cells, LIKELIHOOD)
+    assert list(ranked["variant"]) == ["A", "B"]
+    assert list(ranked["mean"]) == [2.0, 1.5]
+    assert list(ranked["seeds"]) == [2, 1]
+    assert list(ranked["diverged"]) == [1, 0]
+    assert list(ranked["train_seconds"]) == [15.0, 40.0]
+    assert printed(ranked)[0][3] == "2 (+1 diverged)"
+    assert printed(ranked)[1][3] == "1"
+
+
+@pytest.mark.parametrize("metric", [LIKELIHOOD, DIVERGENCE])
+def test_a_variant_without_a_sound_seed_is_last(metric: str) -> None:
+    cells = frame(("A", 9.0, "diverged"), ("A", -9.0, "diverged"), ("B", 1.5, "done"), metric=metric)
+    ranked = ranking.ranking(cells, metric)
+    assert list(ranked["variant"]) == ["B", "A"]
+    assert printed(ranked, metric)[1] == ["A", "-", "± -", "0 (+2 diverged)", "-", "-"]
+
+
+def test_configurations_of_one_name_are_not_averaged() -> None:
+    cells = frame(("A", 1.0, "done"), ("A", 3.0, "done"))
+    cells["configuration"] = ["before", "after"]
+    assert list(ranking.ranking(cells, LIKELIHOOD)["mean"]) == [3.0, 1.0]
+
+
+def test_brackets_in_names_are_printed() -> None:
+    assert printed(ranking.ranking(frame(("BiDSM-5 [K=10]", 1.0, "done")), LIKELIHOOD))[0][0] == "BiDSM-5 [K=10]"
+
+
+def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
+    states = {"one": "done", "two": "diverged", "three": "failed", "four": "planned", "five": "done"}
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        for seed, (name, state) in enumerate(states.items()):
+            runs.plan([Record(name, "tiny", "test", "board", "cd", "CD-1", seed, 20, "planned")])
+            runs.folder(name).begin({"hyper": {"k": 1}, "seed": seed, "pictures": seed == 0, "device": f"cuda:{seed}"})
+            for step in (0, 10, 20) if name != "five" else ():
+                runs.folder(name).append(step, {LIKELIHOOD: float(step + seed)})
+            runs.set_state(name, state)
+        found = ranking.results(runs, runs.records())
+    assert found[["seed", "state", "step", LIKELIHOOD]].values.tolist() == [
+        [0, "done", 20, 20.0],
+        [1, "diverged", 20, 21.0],
+    ]
+    assert found["configuration"].nunique() == 1

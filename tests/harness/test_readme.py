@@ -1,0 +1,227 @@
+"""The examples of the README and of docs/adding_a_method.md do what they say."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark import registry
+from bism import GRBM, BiDSM, Estimator
+from bism.fitted import Fitted
+from bism.objectives import sm
+from bism.rng import Rng
+from tests.harness.tiny import ROOT, Said, cell, command, journal, records, states, write
+
+README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/adding_a_method.md"))
+PYTHON = ".venv/bin/python"
+VARIANTS = ["FD-SSM [ε=0.05]", "FD-SSM [ε=0.5]", "SSM"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of exactly this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def place_files(folder: Path) -> None:
+    """Writes the guide's files under the names in their first lines."""
+    for block in blocks(GUIDE, "python") + blocks(GUIDE, "yaml"):
+        write(folder, block, block.splitlines()[0].removeprefix("# "))
+
+
+def commands(index: int) -> list[str]:
+    """The lines of one of the guide's shell blocks."""
+    return blocks(GUIDE, "sh")[index].splitlines()
+
+
+# --- README -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_library_example() -> None:
+    example, out, names = blocks(README, "python")[0], io.StringIO(), dict[str, Any]()
+    assert "from bism import" in example
+    with contextlib.redirect_stdout(out):
+        exec(example, names)
+    fitted, data = names["fitted"], names["data"]
+    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted.estimator, BiDSM)
+    values = fitted.log_likelihood(data).mean(dim=1)
+    assert out.getvalue() == f"{values}\n"
+    assert values.shape == (len(fitted.seeds),) == (3,)
+    untrained = fitted.estimator.fit(names["GRBM"](visible=2, hidden=4), data, seeds=fitted.seeds, steps=0)
+    assert (values > untrained.log_likelihood(data).mean(dim=1) + 0.5).all()
+    assert (values < 0.7).all()  # log 2 and the luck of 1,000 points
+
+
+# --- docs/adding_a_method.md ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
+    """The guide's files, and what its first commands say."""
+    folder = tmp_path_factory.mktemp("guided")
+    place_files(folder)
+    lines = [shlex.split(line) for line in commands(0)]
+    assert all(line[:3] == [PYTHON, "-m", "benchmark"] for line in lines)
+    return folder, [command(folder, *line[3:]) for line in lines]
+
+
+def test_the_guide_s_files() -> None:
+    names = [block.splitlines()[0] for block in blocks(GUIDE, "python") + blocks(GUIDE, "yaml")]
+    assert names == ["# fd_ssm.py", "# compare.yaml"]
+
+
+def test_the_guide_s_commands(guided: tuple[Path, list[Said]]) -> None:
+    folder, said = guided
+    assert [(one.code, one.err) for one in said] == [(0, "")] * 5
+    listing, dry_run, run, changed, status = (one.out for one in said)
+    assert "│ fdssm " in listing
+    assert "epsilon (ε) = 0.05: step of the differences" in listing
+    assert all(name in dry_run for name in VARIANTS)
+    assert "6 cells, 0 done already, 6 to train in 3 jobs" in run
+    assert "2 cells, 0 done already, 2 to train in 1 jobs" in changed
+    assert "suite compare, preset small: 8 done" in status
+    wanted = {(variant, seed) for variant in (*VARIANTS, "FD-SSM [ε=0.1]") for seed in (0, 1)}
+    assert states(folder) == dict.fromkeys(wanted, "done")
+
+
+def test_the_guide_s_method_learns(guided: tuple[Path, list[Said]]) -> None:
+    for variant, seed in states(guided[0]):
+        first, last = (journal(guided[0], variant, seed)[i]["metrics"]["test/log_likelihood"] for i in (0, -1))
+        assert last > first + 0.5
+
+
+def test_a_loss_that_raises_is_reported_as_the_guide_says(tmp_path: Path) -> None:
+    place_files(tmp_path)
+    text = (tmp_path / "fd_ssm.py").read_text()
+    assert text.count("        epsilon = hyper") == 1
+    write(
+        tmp_path,
+        text.replace("        epsilon = hyper", '        raise ValueError("no")\n        epsilon = hyper'),
+        "fd_ssm.py",
+    )
+    run = ("run", "--suite", "compare.yaml", "--plugin", "fd_ssm.py", "--steps", "5", "--seeds", "0")
+    said = command(tmp_path, *run)
+    assert said.code == 1
+    table = [line.split("│")[1].strip() for line in said.out.splitlines() if line.startswith("│")]
+    assert table == ["SSM [steps=5]"]
+    error = cell(tmp_path, "FD-SSM [ε=0.5, steps=5]", 0).path / "error.txt"
+    assert re.fullmatch(r"runs/cells/[0-9a-f]{12}/error.txt", str(error.relative_to(tmp_path)))
+    assert error.read_text().endswith("ValueError: no\n")
+    place_files(tmp_path)
+    assert command(tmp_path, *run).code == 0
+
+
+# --- the guide's method -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def method(tmp_path: Path) -> type[Estimator]:
+    place_files(tmp_path)
+    return registry.methods([tmp_path / "fd_ssm.py"])["fdssm"]
+
+
+class OfSeed:
+    """What ``loss`` is given of a model that nothing trains."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+
+def over_directions(method: type[Estimator], model: Any, v: Tensor, epsilon: float) -> Tensor:
+    """The mean of the method's loss over all directions of -1 and +1 in the plane; opposite ones have the same."""
+    directions = [torch.tensor([1.0, sign], dtype=v.dtype).expand_as(v) for sign in (1.0, -1.0)]
+    hyper = {"epsilon": torch.tensor(epsilon, dtype=v.dtype)}
+    return torch.stack([method().loss(OfSeed(model), v, u, {}, hyper)[0] for u in directions]).mean()
+
+
+def gradient(value: Tensor, model: Any) -> Tensor:
+    return torch.cat([part.flatten() for part in torch.autograd.grad(value, list(model.parameters()))])
+
+
+def test_the_guide_s_method_tends_to_sliced_score_matching(method: type[Estimator]) -> None:
+    model = GRBM(2, 4).double()
+    model.W.data.mul_(3)
+    v = torch.randn(30, 2, dtype=torch.float64)
+    exact = sm(lambda x: -model.free_energy(x), v).mean()  # SSM averaged over these directions, as E[u u^T] = I
+    slope = gradient(exact, model)
+    values, slopes = [], []
+    for epsilon in (0.04, 0.02, 0.01):
+        value = over_directions(method, model, v, epsilon)
+        values.append(abs(float((value - exact).detach())))
+        slopes.append(float((gradient(value, model) - slope).norm()))
+    assert values[2] < 1e-3 * abs(float(exact.detach()))
+    assert slopes[2] < 1e-3 * float(slope.norm())
+    for errors in (values, slopes):  # of second order: half the step, a quarter of the error
+        assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
+        assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
+
+
+def test_the_guide_s_method_draws_all_directions(method: type[Estimator]) -> None:
+    drawn = method().noise(GRBM(2, 4), (1000, 2), Rng(torch.Generator().manual_seed(0)))
+    seen, counts = torch.unique(drawn, dim=0, return_counts=True)
+    assert seen.tolist() == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
+    assert int(counts.min()) > 200
+
+
+def test_the_guide_s_method_works_by_itself(method: type[Estimator]) -> None:
+    assert "`FDSSM(epsilon=0.1).fit(GRBM(2, 4), data)`" in GUIDE
+    fitted = method(epsilon=0.1).fit(GRBM(2, 4), torch.rand(200, 2), steps=3)
+    assert (fitted.estimator.name, fitted.step) == ("FD-SSM", 3)
+
+
+# --- the method as a part of the package ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree with the guide's files beside it, the method moved as the guide says."""
+    folder = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__", "harness", "reports")
+    for name in ("bism", "baselines", "benchmark", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    place_files(folder)
+    assert commands(1)[0] == "mv fd_ssm.py baselines/"
+    subprocess.run(shlex.split(commands(1)[0]), cwd=folder, check=True)
+    return folder
+
+
+def in_copy(folder: Path, line: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Runs one of the guide's commands in the copy, with the copy's packages."""
+    program, *arguments = shlex.split(line)
+    assert program == PYTHON
+    environment = {**os.environ, "PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": "none"}
+    run = [sys.executable, *arguments, *more]
+    return subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_method_in_baselines_is_found(copy: Path) -> None:
+    done = in_copy(copy, commands(1)[1], "--steps", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "6 cells, 0 done already, 6 to train in 3 jobs" in done.stdout
+    assert {record.state for record in records(copy)} == {"done"}
+    assert {record.method for record in records(copy)} == {"fdssm", "ssm"}
+
+
+def test_the_contract_tests_find_a_method_in_baselines(copy: Path) -> None:
+    assert commands(1)[2:] == [f"{PYTHON} -m pytest tests/contracts -k fdssm"]
+    done = in_copy(copy, commands(1)[2], "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout
+    found = re.search(r"(\d+) passed, \d+ deselected", done.stdout)
+    assert found, done.stdout
+    assert int(found[1]) >= 10
+
+
+@pytest.mark.parametrize("name", re.findall(r"`((?:baselines|bism|benchmark|tests)/[^`<>]*?)`", GUIDE))
+def test_the_files_that_the_guide_names_are_there(name: str) -> None:
+    assert (ROOT / name).exists()
