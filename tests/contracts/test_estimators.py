@@ -328,16 +328,16 @@ def test_results_of_a_seed_are_those_of_its_model() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["bidsm", "ssm", "pcd"])
+@pytest.mark.parametrize("kind", ["bidsm", "vnce", "ssm", "pcd"])
 def test_compiled_training_is_uncompiled_training(kind: str) -> None:
     case = small(next(each for each in KINDS if each.id == kind))
     plain, compiled = trainer(case), trainer(case, compile=True)
     assert compiled.compiled
     assert compiled.compile_seconds > 0
-    for mine in (plain, compiled):
-        mine.run(6)
+    plain.run(6)
+    with torch._dynamo.config.patch(error_on_recompile=True):  # one program serves all steps
+        compiled.run(6)
     assert distance(plain._tensors, compiled._tensors) < 1e-10
-    assert compiled.train_seconds < compiled.compile_seconds
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
