@@ -1,6 +1,7 @@
 """Figure 3: test log-likelihood against iterations."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from scipy import stats
 from reports import style
 
 METRIC = "test/log_likelihood"
+_SHOWN = 1.4  # nats below the best final mean; what ends lower is named with its value
+
+
+def natural(variant: str) -> list[tuple[int, str]]:
+    """Sorts "CD-5" before "CD-10"."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", variant)]
 
 
 def band(curves: pd.DataFrame) -> pd.DataFrame:
@@ -35,6 +42,9 @@ def draw(curves: pd.DataFrame, missing: int = 0) -> Figure:
         panels = np.atleast_1d(
             figure.subplots(math.ceil(len(present) / 2), min(2, len(present)), sharex=True, sharey=True)
         )
+        last = curves[curves["step"] == curves["step"].max()]
+        best = float(last.groupby("variant")["value"].mean().max())
+        panels.flat[0].set_ylim(best - _SHOWN, best + 0.1)
         for axes, name in zip(panels.flat, present, strict=False):
             _panel(axes, curves[curves["method"].map(style.family) == name], name)
         for axes in panels.flat[len(present):]:  # fmt: skip
@@ -48,7 +58,7 @@ def draw(curves: pd.DataFrame, missing: int = 0) -> Figure:
 
 def _panel(axes: Any, curves: pd.DataFrame, title: str) -> None:
     positions: dict[str, int] = {}
-    for variant in curves["variant"].unique():
+    for variant in sorted(curves["variant"].unique(), key=natural):
         cells = curves[curves["variant"] == variant]
         method = str(cells["method"].iloc[0])
         colour, dash = style.colour(method), style.dashes(positions.setdefault(method, 0))
@@ -58,6 +68,8 @@ def _panel(axes: Any, curves: pd.DataFrame, title: str) -> None:
         summary = band(cells)
         axes.fill_between(summary["step"], summary["mean"] - summary["half_width"],
                           summary["mean"] + summary["half_width"], color=colour, alpha=0.2, linewidth=0)  # fmt: skip
-        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=dash, label=variant)
+        end = float(summary["mean"].iloc[-1])
+        label = f"{variant} (to {end:.1f})" if end < axes.get_ylim()[0] else variant
+        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=dash, label=label)
     axes.set_title(title)
     axes.legend(frameon=False, ncols=2, loc="lower right")

@@ -14,7 +14,7 @@ _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _METHODS = [method for members in _FAMILIES.values() for method in members]
-_COLOURS = dict(zip(_METHODS, [*sns.color_palette("colorblind", 10), "#000000"], strict=True))
+_COLOURS = dict(zip(_METHODS, [*sns.color_palette("colorblind", 8), "#000000", "#0b6e2e", "#6a3d9a"], strict=True))
 _DASHES = ("-", "--", ":", "-.")
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 6.5, "axes.spines.top": False,
