@@ -102,7 +102,7 @@ class Variant(_Section):
 class PresetTask(_Section):
     """How a preset trains one task; ``all`` holds hyper-parameters for every method that has them.
 
-    ``minutes`` is what all of it took on two cores, for estimates.
+    ``minutes`` is about what all of it takes on two cores, for estimates.
     """
 
     steps: int = Field(gt=0)
