@@ -9,27 +9,29 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import keystr, tree_leaves, tree_leaves_with_path, tree_map
+from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_seeds
+from bism.compiler import CapturedStep, Program, compile_program
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.rng import CountingRng, Rng, TapeRng, generator
 from bism.state import State
+from bism.tapes import Tapes
 
 if TYPE_CHECKING:
     from bism.estimator import Estimator
 
 Tree = Any
-_BLOCK_BYTES = 1 << 23  # random numbers and minibatches are drawn for about this many bytes of steps at once, per seed
+_BLOCK_BYTES = 1 << 20  # noise and minibatches are drawn for about this many bytes of steps at once, per seed
 _LONGEST_BLOCK = 256
 _COMPILE_PAYS = 5_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 
@@ -41,18 +43,15 @@ def pays(steps: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What some consecutive steps consume, stacked [steps, seeds, ...]: minibatches and the tapes of their noise.
-
-    Steps come first so that the part of each is contiguous: one memory layout, hence one compiled program.
-    """
+    """What consecutive steps consume, [seeds, steps, ...]: minibatches and the tapes of their noise."""
 
     batches: Tensor
     uniforms: Tensor
     normals: Tensor
 
     def at(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The part of one step."""
-        return self.batches[index], self.uniforms[index], self.normals[index]
+        """The part of one step; always laid out alike, so that one compiled program serves all steps."""
+        return self.batches[:, index], self.uniforms[:, index], self.normals[:, index]
 
 
 class Trainer:
@@ -100,17 +99,29 @@ class Trainer:
             for seed in self.seeds
         ]
         self._template = states[0]
-        self._tensors: Tree = tree_map(lambda *x: torch.stack(x), *[_initial_tensors(state) for state in states])
+        self._tensors = tree_map(lambda *x: torch.stack(x), *[_initial_tensors(state) for state in states])
         self._hyper = {
             name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
             for name, value in estimator.hyper.items()
         }
         self._reported = 0
         self._count_noise()
-        self._mapped = vmap(self._one_seed)
-        self._advance: Any = self._mapped
+        self._tapes = Tapes(self.seeds, dtype, self.device)
+        self._block = self._empty_block()
+        self._drawn: int | None = None  # which block of the training's is in it
+        self._program: Program = self._all_seeds
+        self._advance: Program = self._all_seeds
         if compile:
             self._compile()
+
+    @property
+    def _tensors(self) -> Tree:
+        """The stacked states of the seeds, as a tree."""
+        return tree_unflatten(self._leaves, self._structure)
+
+    @_tensors.setter
+    def _tensors(self, tree: Tree) -> None:
+        self._leaves, self._structure = tree_flatten(tree)
 
     def _noise(self, rng: Rng) -> Any:
         return self.estimator.noise(self._template.bind().model, (self.batch_size, *self.data.shape[1:]), rng)
@@ -126,70 +137,101 @@ class Trainer:
 
     def _one_seed(
         self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor, hyper: dict[str, Tensor]
-    ) -> tuple[Tree, Tree]:
-        """One step of one seed: its noise, ``Estimator.step``, and the freeze of a seed that diverges."""
+    ) -> tuple[Tree, Tensor]:
+        """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
         state = self._template.replace(**tensors["state"])
         after, info = self.estimator.step(state, batches, self._noise(TapeRng(uniforms, normals)), hyper)
-        new = _numbers(after)
-        probe = info["objective"] + sum(leaf.sum() for leaf in tree_leaves(new))
+        new, objective = _numbers(after), info["objective"]
+        probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
         going = (tensors["diverged_at"] < 0) & probe.isfinite()
-        # The old state comes first: the result keeps its order of keys, on which the compiled program depends.
+        # The old state comes first: the result keeps its order of keys, hence of leaves.
         frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
         diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-        total = tensors["objective_sum"] + torch.where(going, info["objective"], 0.0)
-        return {"state": frozen, "step": tensors["step"] + 1, "diverged_at": diverged_at, "objective_sum": total}, info
+        total = tensors["objective_sum"] + torch.where(going, objective, 0.0)
+        step = tensors["step"] + 1
+        return {"state": frozen, "step": step, "diverged_at": diverged_at, "objective_sum": total}, objective
+
+    def _all_seeds(self, *tensors: Tensor) -> list[Tensor]:
+        """One step of all seeds, as a function of flat tensors alone: the leaves of the state, what the step consumes
+        (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
+        count = len(self._leaves)
+        batches, uniforms, normals, *hyper = tensors[count:]
+        state, named = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True))
+        after, objective = vmap(self._one_seed)(state, batches, uniforms, normals, named)
+        leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
+        return [*leaves, objective]
 
     def _compile(self) -> None:
         """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
         started = time.perf_counter()
-        # One source file for all kernels: compiles in two thirds of the time, and runs a little faster.
-        options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
-        advance = torch.compile(_with_own_code(self._mapped), fullgraph=True, dynamic=False, options=options)
+        consumed = self._draw(self.data, 0, "compilation", 1).at(0)
+        example = [*self._leaves, *consumed, *self._hyper.values()]
         try:
-            with warnings.catch_warnings():  # what the compiler's own code is warned of is nobody's business here
-                warnings.simplefilter("ignore")
-                advance(self._tensors, *self._draw(self.data, 0, "training", steps=1).at(0), self._hyper)
+            program = compile_program(self._all_seeds, example)
+            self._tapes.compile()
         except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)
         else:
-            self._advance, self.compiled = advance, True
+            self._program, self.compiled = program, True
+            captures = self.device.type == "cuda"
+            self._advance = CapturedStep(program, example, len(self._leaves)) if captures else program
         self.compile_seconds = time.perf_counter() - started
 
     def _draw(self, data: Tensor, index: int, purpose: str, steps: int) -> Block:
-        """Block number ``index`` of so many steps: minibatches of ``data`` drawn with replacement, and the tapes."""
-        device, dtype, (uniform, normal) = self.device, self.dtype, self._tape_lengths
-        parts = []
-        for seed in self.seeds:
-            source = generator(seed, index, purpose, device)
-            shape = (steps, self.estimator.minibatches, self.batch_size)
-            indices = torch.randint(len(data), shape, generator=source, device=device)
-            uniforms = torch.rand((steps, uniform), generator=source, dtype=dtype, device=device)
-            normals = torch.randn((steps, normal), generator=source, dtype=dtype, device=device)
-            parts.append((indices, uniforms, normals))
-        indices, uniforms, normals = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
-        return Block(data[indices], uniforms, normals)
+        """The first steps of block number ``index``: noise, and minibatches of ``data`` drawn with replacement.
+
+        It lies in memory of its own that the next call overwrites.
+        """
+        block, seeds, (uniform, normal) = self._block, len(self.seeds), self._tape_lengths
+        self._tapes.fill("uniforms", purpose, index, block.uniforms.flatten(1)[:, : steps * uniform])
+        self._tapes.fill("normals", purpose, index, block.normals.flatten(1)[:, : steps * normal])
+        shape = (steps, self.estimator.minibatches, self.batch_size)
+        words = torch.empty((seeds, math.prod(shape)), dtype=torch.int32, device=self.device)
+        self._tapes.fill("words", purpose, index, words)
+        indices = ((words.long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
+        block.batches[:, :steps] = data[indices.reshape(seeds, *shape)]
+        self._drawn = None
+        return block
+
+    def _empty_block(self) -> Block:
+        """Memory for a block. The examples of a minibatch lie innermost where they outnumber the visible units, which
+        is the rule of ``rng.laid_out``, for the same reason."""
+        kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        lead, visible = (len(self.seeds), self._block_steps), self.data.shape[1:]
+        minibatches, size = self.estimator.minibatches, self.batch_size
+        if size > visible.numel():
+            flat = torch.empty((*lead, minibatches, visible.numel(), size), **kind).transpose(-1, -2)
+            batches = flat.unflatten(-1, visible)  # type: ignore[no-untyped-call]
+        else:
+            batches = torch.empty((*lead, minibatches, size, *visible), **kind)
+        uniforms, normals = (torch.empty((*lead, length), **kind) for length in self._tape_lengths)
+        return Block(batches, uniforms, normals)
 
     def run(self, steps: int) -> None:
         """Trains for ``steps`` more iterations."""
         started = time.perf_counter()
-        end = self.step + steps
-        while self.step < end:
-            index, offset = divmod(self.step, self._block_steps)
-            block = self._draw(self.data, index, "training", self._block_steps)
-            stop = min(self._block_steps, offset + end - self.step)
-            for position in range(offset, stop):
-                self._tensors, _ = self._advance(self._tensors, *block.at(position), self._hyper)
-            self.step += stop - offset
+        end, count, hyper = self.step + steps, len(self._leaves), list(self._hyper.values())
+        with torch.no_grad():
+            while self.step < end:
+                index, offset = divmod(self.step, self._block_steps)
+                if self._drawn != index:
+                    self._draw(self.data, index, "training", self._block_steps)
+                    self._drawn = index
+                stop = min(self._block_steps, offset + end - self.step)
+                leaves: Sequence[Tensor] = self._leaves
+                for position in range(offset, stop):
+                    leaves = self._advance(*leaves, *self._block.at(position), *hyper)[:count]
+                self._leaves, self.step = list(leaves), self.step + stop - offset
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.train_seconds += time.perf_counter() - started
 
     def mean_objective(self) -> Tensor:
         """The estimator's own objective averaged over the steps since the last call, [seeds] (not a number if none)."""
-        since = self.step - self._reported
-        mean = self._tensors["objective_sum"] / since if since else torch.full_like(self._hyper["lr"], math.nan)
-        self._tensors = {**self._tensors, "objective_sum": torch.zeros_like(self._tensors["objective_sum"])}
+        since, tensors = self.step - self._reported, self._tensors
+        mean = tensors["objective_sum"] / since if since else torch.full_like(self._hyper["lr"], math.nan)
+        self._tensors = {**tensors, "objective_sum": torch.zeros_like(tensors["objective_sum"])}
         self._reported = self.step
         return mean
 
@@ -198,9 +240,12 @@ class Trainer:
 
         The same minibatches and noise at every call, so that a curve of it is smooth.
         """
-        block = self._draw(data.to(device=self.device, dtype=self.dtype), 0, "validation", batches)
-        objectives = [self._advance(self._tensors, *block.at(i), self._hyper)[1]["objective"] for i in range(batches)]
-        return torch.stack(objectives).mean(0)
+        data, values = data.to(device=self.device, dtype=self.dtype), []
+        with torch.no_grad():
+            for index in range(batches):
+                consumed = self._draw(data, index, "validation", 1).at(0)
+                values.append(self._program(*self._leaves, *consumed, *self._hyper.values())[-1])
+        return torch.stack(values).mean(0)
 
     @property
     def diverged_at(self) -> list[int | None]:
@@ -209,22 +254,23 @@ class Trainer:
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
+        saved = self.checkpoint()
         return Fitted(
             self.estimator,
             self.model,
             self._template,
-            self._tensors["state"],
+            saved["tensors"]["state"],
             self.seeds,
             self.step,
             self.diverged_at,
-            self.checkpoint(),
+            saved,
         )
 
     def checkpoint(self, seed: int | None = None) -> dict[str, Any]:
         """Everything needed to go on, as plain containers of tensors and numbers; of all seeds or of one."""
         chosen = list(self.seeds) if seed is None else [seed]
         at = [self.seeds.index(s) for s in chosen]
-        tensors = self._tensors if seed is None else tree_map(lambda x: x[at], self._tensors)
+        tensors = tree_map(lambda x: x[at], self._tensors)  # a copy: training on must not change it
         return {
             "estimator": self.estimator.id,
             "hyper": dict(vars(self.estimator)),
@@ -255,23 +301,14 @@ class Trainer:
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):
                 raise InputError(f"{path}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
-        self._tensors = tree_map(lambda x: x.to(self.device), saved["tensors"])
+        in_our_order = tree_map(lambda _, x: x.to(self.device), own["tensors"], saved["tensors"])
+        self._tensors = in_our_order
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
 
 
 def _described(tensors: Tree) -> dict[str, str]:
     """Shape and type of every tensor, by its place."""
     return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
-
-
-def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A wrapper whose code object no other has: Dynamo compiles one code object only so many times, then gives up."""
-
-    def advance(*args: Any) -> Any:
-        return function(*args)
-
-    advance.__code__ = advance.__code__.replace(co_name=f"advance_{id(advance)}")
-    return advance
 
 
 def _numbers(state: State) -> Tree:

@@ -1,9 +1,9 @@
 """Random numbers as a pure function of (seed, step, purpose).
 
-Methods ask an ``Rng`` for what one step needs. While training, the numbers come from tapes: flat vectors of uniform and
-standard normal numbers that the engine draws for a block of steps and all seeds at once, with one generator per
-(seed, block, purpose), seeded by their hash. So there is no generator state to save in a checkpoint, a seed gets the
-same numbers alone or in a group, and the compiled step only reads memory.
+Methods ask an ``Rng`` for what one step needs. While training, the numbers come from tapes (``bism.tapes``): flat
+vectors of uniform and standard normal numbers that the engine fills for a block of steps and all seeds at once. So
+there is no generator state to save in a checkpoint, a seed gets the same numbers alone or in a group, and the compiled
+step only reads memory. What is drawn once (initial parameters, samples to look at) comes from a torch generator.
 """
 
 import contextlib
@@ -21,6 +21,18 @@ def generator(seed: int, index: int, purpose: str, device: torch.device | str = 
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def laid_out(numbers: Tensor, shape: Sequence[int]) -> Tensor:
+    """Flat numbers in ``shape``, the longest axis innermost in memory where it outweighs all that follow it.
+
+    A minibatch of 100 vectors of 4 numbers then lies in memory as 4 rows of 100: loops over it fill the vector units.
+    """
+    longest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
+    if shape and shape[longest] > math.prod(shape[longest + 1 :]):
+        rest = [length for axis, length in enumerate(shape) if axis != longest]
+        return numbers.reshape(*rest, shape[longest]).movedim(-1, longest)
+    return numbers.reshape(tuple(shape))
+
+
 class Rng:
     """Draws from one generator, in order. ``dtype`` is that of the numbers drawn."""
 
@@ -35,15 +47,15 @@ class Rng:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Uniform on [0, 1)."""
-        return self._uniforms(math.prod(shape)).reshape(tuple(shape))
+        return laid_out(self._uniforms(math.prod(shape)), shape)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal."""
-        return self._normals(math.prod(shape)).reshape(tuple(shape))
+        return laid_out(self._normals(math.prod(shape)), shape)
 
     def logistic(self, shape: Sequence[int]) -> Tensor:
         """Standard logistic; ``logit + noise > 0`` is then a Bernoulli(sigmoid(logit)) draw."""
-        tiny = torch.finfo(self.dtype).eps / 4  # keeps both logarithms finite
+        tiny = 2.0**-25  # half the smallest uniform number of a tape: keeps both logarithms finite
         u = self.uniform(shape).clamp(tiny, 1 - 2 * tiny)
         return u.log() - (-u).log1p()
 

@@ -425,12 +425,12 @@ def test_theorem_2_on_a_grbm() -> None:
 
     target = grad(reference)(theta)
     counts = list(range(0, 181, 30))
-    near = biases(upper, lower, theta, moved(true_posterior(theta), 0.1), target, 2.0, counts)
+    near = biases(upper, lower, theta, moved(true_posterior(theta), 0.1), target, 1.0, counts)
     ratios = [after / before for before, after in itertools.pairwise(near[2:])]
     assert near[-1] < 1e-4 * near[0]
     assert max(ratios) < 0.5
     assert max(ratios) / min(ratios) < 2  # a straight line on a logarithmic axis
-    far = biases(upper, lower, theta, moved(true_posterior(theta), 0.3), target, 2.0, [30])
+    far = biases(upper, lower, theta, moved(true_posterior(theta), 0.3), target, 1.0, [30])
     assert far[0] > near[1]
 
 

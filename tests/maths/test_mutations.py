@@ -285,7 +285,7 @@ MUTATIONS = [
     Mutation(
         "bidsm",
         "no second term, Fisher",
-        unrolled_check(BiDSM, lower="fisher", lr_posterior=0.02),
+        unrolled_check(BiDSM, lower="fisher", lr_posterior=0.05),
         replace(bism.bilevel, "descend", constant_descend),
     ),
 ]

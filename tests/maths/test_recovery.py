@@ -226,7 +226,7 @@ def trained(estimator: Estimator, data: Tensor, model: Any, steps: int, **option
 def test_nce_learns_log_z() -> None:
     truth = make_grbm(hidden=2)
     estimator = NCE(lr=1e-2, nu=2, noise_distribution="gaussian")
-    fitted = trained(estimator, samples(truth, 20_000, 1).float(), make_grbm(hidden=2), 1000)
+    fitted = trained(estimator, samples(truth, 20_000, 1).float(), make_grbm(hidden=2), 2000)
     for seed in fitted.seeds:
         c = float(fitted.parameters(seed)["normaliser"]["c"])
         assert c == pytest.approx(log_partition(fitted.model(seed)), abs=0.15)

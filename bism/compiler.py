@@ -1,0 +1,222 @@
+"""Compiles a pure function of tensors: traced to one graph, simplified, and turned into machine code by Inductor.
+
+What Inductor does not do by itself, and what the toy models of this field live on:
+
+- Products that share an operand are added up before they are multiplied, A x + B x = (A + B) x, and equal products are
+  computed once. Derivatives of derivatives are full of both.
+- Products too small for a call to the matrix library become sums of element-wise products, which fuse with what is
+  around them. They are laid out with the longest axis innermost, as the noise and the minibatches are
+  (``rng.laid_out``), so that the vector units are full even where a model has four units.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
+
+Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat list of tensors
+
+_SMALL_PRODUCT = 1 << 17  # multiplications per matrix product, up to which a fused loop is at least as fast as a call
+_aten = torch.ops.aten
+_COPIES = {_aten.detach.default, _aten.alias.default}  # mean something to autograd only, and the graph is past it
+_RESHAPES = {
+    _aten.view.default,
+    _aten._unsafe_view.default,
+    _aten.reshape.default,
+    _aten.transpose.int,
+    _aten.permute.default,
+    _aten.unsqueeze.default,
+    _aten.squeeze.dim,
+    _aten.t.default,
+}
+
+
+def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
+    """``function`` as machine code for tensors of the shapes, strides and types of ``example``, tried on it once.
+
+    Raises:
+        Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
+    """
+    options: dict[str, Any] = {"unroll_reductions_threshold": 1}  # an unrolled sum would forget how its terms lie
+    if example[0].device.type == "cpu":
+        options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
+        graph = simplify(trace(function, example))
+        graph = trace(graph, example, {_aten.bmm.default: _small_product})
+        program = torch._inductor.compile(graph, list(example), options=options)
+        program(*example)  # whatever is wrong with it shows here
+    return program
+
+
+class CapturedStep:
+    """A program of CUDA kernels captured once and replayed as a whole: one launch a step instead of hundreds.
+
+    Called and returning like the program, but the state it returns lives in buffers that the next call overwrites.
+
+    Args:
+        program: takes ``states`` tensors of state and then others; returns the next state and then others.
+        example: its arguments.
+    """
+
+    def __init__(self, program: Program, example: Sequence[Tensor], states: int) -> None:
+        self._inputs = [x.clone() for x in example]
+        self._states = states
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # warm-up: allocations and lazy initialisation must not be captured
+            for _ in range(2):
+                program(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            outputs = program(*self._inputs)
+            for own, new in zip(self._inputs, outputs[:states], strict=False):
+                own.copy_(new)
+        self._others = list(outputs[states:])
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        for own, given in zip(self._inputs, tensors, strict=True):
+            if own is not given:
+                own.copy_(given)
+        self._graph.replay()
+        return [*self._inputs[: self._states], *self._others]
+
+
+def trace(function: Program, example: Sequence[Tensor], decompositions: dict[Any, Any] | None = None) -> fx.GraphModule:
+    """The torch operations of ``function`` as a graph; transforms of ``torch.func`` inside it are resolved."""
+    traced = make_fx(function, decomposition_table=decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(
+        *example
+    )
+    traced.graph.eliminate_dead_code()
+    return traced
+
+
+def simplify(module: fx.GraphModule) -> fx.GraphModule:
+    """The same function with fewer matrix products; unchanged where it writes into tensors."""
+    if any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes
+    ):
+        return module
+    for node in list(module.graph.nodes):
+        if node.target in _COPIES:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    if (passed := CSEPass()(module)) is not None:
+        module = passed.graph_module
+    for node in list(module.graph.nodes):
+        if _is_sum(node) and not all(_is_sum(user) for user in node.users):  # the last of a chain of additions
+            _merge_products(module.graph, node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _is_sum(node: Any) -> bool:
+    return (
+        isinstance(node, fx.Node)
+        and node.target is _aten.add.Tensor
+        and not node.kwargs
+        and all(isinstance(x, fx.Node) for x in node.args)
+    )
+
+
+def _terms(node: fx.Node) -> list[fx.Node]:
+    """What a chain of additions adds up; sums that are also used elsewhere are terms."""
+    terms: list[fx.Node] = []
+    for argument in node.args:
+        assert isinstance(argument, fx.Node)
+        same_shape = _shape(argument) == _shape(node)
+        terms += _terms(argument) if _is_sum(argument) and len(argument.users) == 1 and same_shape else [argument]
+    return terms
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """A matrix product, and the reshapes that turn it into a term of a sum."""
+
+    node: fx.Node
+    reshapes: tuple[fx.Node, ...]
+
+    @classmethod
+    def behind(cls, term: fx.Node) -> "_Product | None":
+        """The product that ``term`` is, if nobody else uses it."""
+        node, reshapes = term, list[fx.Node]()
+        while node.target in _RESHAPES and len(node.users) == 1:
+            reshapes.insert(0, node)
+            node = node.args[0]  # type: ignore[assignment]
+        return cls(node, tuple(reshapes)) if node.target is _aten.bmm.default and len(node.users) == 1 else None
+
+    def shares(self, other: "_Product", side: int) -> bool:
+        """Whether both multiply by the same matrix from that side, and are reshaped alike."""
+        alike = [(a.target, a.args[1:]) for a in self.reshapes] == [(b.target, b.args[1:]) for b in other.reshapes]
+        return alike and self.node.args[side] is other.node.args[side]
+
+
+def _merge_products(graph: fx.Graph, root: fx.Node) -> None:
+    """Rewrites a sum so that terms which multiply the same matrix from the same side become one product."""
+    total, products = list[fx.Node](), list[_Product]()
+    for term in _terms(root):
+        product = _Product.behind(term)
+        if product is None:
+            total.append(term)
+        else:
+            products.append(product)
+    merged = False
+    with graph.inserting_before(root):
+        while products:
+            first = products.pop(0)
+            for side in (1, 0):
+                partners = [product for product in products if product.shares(first, side)]
+                if partners:
+                    products = [product for product in products if product not in partners]
+                    first = _sum_of(graph, first, partners, side)
+                    merged = True
+            total.append(first.reshapes[-1] if first.reshapes else first.node)
+        if merged:
+            result = total[0]
+            for term in total[1:]:
+                result = _like(graph, root, _aten.add.Tensor, (result, term))
+            root.replace_all_uses_with(result)
+
+
+def _sum_of(graph: fx.Graph, first: _Product, partners: Sequence[_Product], side: int) -> _Product:
+    """One product in place of several that share the operand on ``side``."""
+    other: Any = first.node.args[1 - side]
+    for partner in partners:
+        other = _like(graph, other, _aten.add.Tensor, (other, partner.node.args[1 - side]))
+    operands = (first.node.args[0], other) if side == 0 else (other, first.node.args[1])
+    node = product = _like(graph, first.node, _aten.bmm.default, operands)
+    reshapes = []
+    for reshape in first.reshapes:
+        node = _like(graph, reshape, reshape.target, (node, *reshape.args[1:]))
+        reshapes.append(node)
+    return _Product(product, tuple(reshapes))
+
+
+def _like(graph: fx.Graph, model: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
+    """A new node whose value has the shape and type of another's."""
+    node = graph.call_function(target, args)
+    node.meta["val"] = model.meta["val"]
+    return node
+
+
+def _small_product(a: Tensor, b: Tensor) -> Tensor:
+    """[s, n, k] @ [s, k, m] by element-wise products, or NotImplemented where the matrix library is faster."""
+    (_, n, k), m = a.shape, b.shape[2]
+    if n * k * m > _SMALL_PRODUCT:
+        return NotImplemented
+    if k >= max(n, m):
+        return (a.unsqueeze(2) * b.transpose(1, 2).unsqueeze(1)).sum(3)
+    if n > m:
+        return (a.transpose(1, 2).unsqueeze(2) * b.unsqueeze(3)).sum(1).transpose(1, 2)
+    return (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)

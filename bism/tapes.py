@@ -1,0 +1,103 @@
+"""Random numbers without state: a number is a function of (seed, purpose, block, position) and nothing else.
+
+Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written in torch
+operations: vectorised over all seeds, compiled like any other program, and the same on every device.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bism.compiler import Program, compile_program
+
+CHUNK = 1 << 13  # numbers per seed that one call makes: one compiled program serves tapes of every length
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def threefry(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
+    """Two 32-bit words for each key and counter of two words each; all are int32 and broadcast."""
+    keys = (key0, key1, key0 ^ key1 ^ _PARITY)
+    x, y = counter0 + key0, counter1 + key1
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = _rotate(y, rotation) ^ x
+        x = x + keys[(group + 1) % 3]
+        y = y + keys[(group + 2) % 3] + (group + 1)
+    return x, y
+
+
+def _rotate(x: Tensor, by: int) -> Tensor:
+    return (x << by) | _shift_right(x, 32 - by)
+
+
+def _shift_right(x: Tensor, by: int) -> Tensor:
+    """Zeros move in from the left; torch's own shift of a signed number copies the sign."""
+    return (x >> by) & ((1 << (32 - by)) - 1)
+
+
+def keys(seeds: Sequence[int], purpose: str) -> Tensor:
+    """A key of its own for each seed and purpose, [seeds, 2] of int32."""
+    digests = [hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest() for seed in seeds]
+    return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int32).reshape(-1, 2)
+
+
+def words(key: Tensor, block: Tensor, first: Tensor) -> Tensor:
+    """Random 32-bit words, [seeds, CHUNK] of int32.
+
+    Args:
+        key: [seeds, 2].
+        block: number of the block; a scalar of int32, as is
+        first: number of the chunk's first pair of words in it.
+    """
+    pairs = first + torch.arange(CHUNK // 2, dtype=torch.int32, device=key.device)
+    return torch.cat(threefry(key[:, :1], key[:, 1:], pairs[None], block), dim=1)
+
+
+def uniforms(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Multiples of 2^-24 in [0, 1), one from each word."""
+    return _shift_right(bits, 8).to(dtype) * 2.0**-24
+
+
+def normals(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers by the transformation of Box and Muller, two from each pair of words."""
+    u, angle = uniforms(bits, dtype).chunk(2, dim=1)
+    radius, angle = (-2 * (1 - u).log()).sqrt(), 2 * math.pi * angle
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+
+
+class Tapes:
+    """Fills tapes with words, uniforms or normals, for all seeds at once."""
+
+    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._seeds, self._device = list(seeds), device
+        self._words: Program = lambda *at: [words(*at)]
+        self._convert: dict[str, Program] = {
+            "words": lambda bits: [bits],
+            "uniforms": lambda bits: [uniforms(bits, dtype)],
+            "normals": lambda bits: [normals(bits, dtype)],
+        }
+
+    def compile(self) -> None:
+        """Compiles what makes the numbers; words and uniforms stay the same exactly, normals to rounding."""
+        at = self._at("compilation", 0)
+        bits = self._words(*at)
+        self._words = compile_program(self._words, at)
+        self._convert |= {kind: compile_program(self._convert[kind], bits) for kind in ("uniforms", "normals")}
+
+    def fill(self, kind: str, purpose: str, block: int, tape: Tensor) -> None:
+        """Writes the first numbers of a block to ``tape`` [seeds, numbers]."""
+        key, number, first = self._at(f"{purpose}/{kind}", block)
+        for start in range(0, tape.shape[1], CHUNK):
+            (numbers,) = self._convert[kind](*self._words(key, number, first + start // 2))
+            part = tape[:, start : start + CHUNK]
+            part.copy_(numbers[:, : part.shape[1]])
+
+    def _at(self, purpose: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The keys, the block's number and its first pair."""
+        number = torch.tensor(block, dtype=torch.int32, device=self._device)
+        return keys(self._seeds, purpose).to(self._device), number, torch.zeros_like(number)

@@ -1,0 +1,87 @@
+"""What the compiler does to a graph: fewer products, the same values."""
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from bism.compiler import _SMALL_PRODUCT, _small_product, compile_program, simplify, trace
+from bism.rng import Rng
+
+RNG = Rng(torch.Generator().manual_seed(0), torch.float64)
+A, B, C, X, Y = (RNG.normal((2, 3, 3)) for _ in range(5))
+
+
+def products(function: Callable[..., Tensor]) -> tuple[int, int]:
+    """Matrix products before and after, with the values checked."""
+    example = [A, B, C, X, Y]
+    traced = trace(lambda *tensors: [function(*tensors)], example)
+    before = sum(node.target is torch.ops.aten.bmm.default for node in traced.graph.nodes)
+    simple = simplify(traced)
+    torch.testing.assert_close(simple(*example)[0], function(*example), atol=1e-12, rtol=1e-12)
+    return before, sum(node.target is torch.ops.aten.bmm.default for node in simple.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda a, b, c, x, y: a @ x + b @ x, (2, 1)),
+        (lambda a, b, c, x, y: x @ a + x @ b + x @ c, (3, 1)),
+        (lambda a, b, c, x, y: (a @ x + b @ y) + (c @ x + b @ x), (4, 2)),
+        (lambda a, b, c, x, y: (a @ x).mT + 2 * y + (b @ x).mT, (2, 1)),
+        (lambda a, b, c, x, y: (a @ x).exp() + (a @ x.detach()).sin(), (2, 1)),
+        (lambda a, b, c, x, y: a @ x + (b @ x).mT, (2, 2)),  # reshaped differently
+        (lambda a, b, c, x, y: a @ x - b @ x, (2, 2)),  # not a sum
+        (lambda a, b, c, x, y: (p := a @ x) + b @ x + p.exp(), (2, 2)),  # needed on its own too
+        (lambda a, b, c, x, y: a @ x + a @ x, (2, 1)),
+        (lambda a, b, c, x, y: a @ x + x @ a, (2, 2)),  # from different sides
+    ],
+)
+def test_products_that_share_an_operand_become_one(function: Callable[..., Tensor], expected: tuple[int, int]) -> None:
+    assert products(function) == expected
+
+
+def test_a_graph_that_writes_into_tensors_is_left_alone() -> None:
+    def function(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return (a @ x).add_(b @ x)
+
+    assert products(function) == (2, 2)
+
+
+def test_derivatives_lose_the_products_that_they_repeat() -> None:
+    # the gradient of two functions of W^T v: one product backwards instead of two
+    def function(a: Tensor, b: Tensor, c: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return vmap(grad(lambda w, v: (v @ w).sin().sum() + (v @ w).exp().sum()))(a, x)
+
+    assert products(function) == (4, 2)
+
+
+@pytest.mark.parametrize("shape", [(100, 2, 4), (2, 100, 4), (4, 100, 2), (3, 4, 100), (1, 1, 1), (100, 1, 100)])
+def test_small_products_are_products(shape: tuple[int, int, int]) -> None:
+    n, k, m = shape
+    a, b = RNG.normal((3, n, k)), RNG.normal((3, k, m))
+    torch.testing.assert_close(_small_product(a, b), a @ b, atol=1e-12, rtol=1e-12)
+
+
+def test_large_products_stay_with_the_matrix_library() -> None:
+    assert _small_product(torch.ones(1, 1, _SMALL_PRODUCT + 1), torch.ones(1, _SMALL_PRODUCT + 1, 1)) is NotImplemented
+
+
+@pytest.mark.long
+def test_a_compiled_program_is_the_function() -> None:
+    constant = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)  # of the function's own, not an argument
+
+    def function(a: Tensor, x: Tensor) -> list[Tensor]:
+        return [(a @ x) * constant, vmap(grad(lambda v: (v * v.sin()).sum()))(x)]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        program = compile_program(function, [A, X])
+    for inputs in ((A, X), (B, Y)):
+        for mine, wanted in zip(program(*inputs), function(*inputs), strict=True):
+            torch.testing.assert_close(mine, wanted, atol=1e-12, rtol=1e-12)
+    with pytest.raises(Exception, match=r"item|data-dependent"):
+        compile_program(lambda x: [x if float(x.sum()) > 0 else -x], [X])
