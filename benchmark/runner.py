@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+import platformdirs
+
 from benchmark.datasets import DataSet
 from benchmark.plan import Job
 from benchmark.rundir import RunDir
@@ -57,6 +59,13 @@ def devices(text: str) -> list[str]:
     return [f"cuda:{number}" for number in numbers.split(",")]
 
 
+def prepare_environment() -> None:
+    """What torch reads when a job's process starts: one thread for each, and compiled code kept from run to run."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("bism") / "compiled"))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def run(
     jobs: Sequence[Job],
     data: dict[str, DataSet],
@@ -72,8 +81,7 @@ def run(
     A job's cells are claimed when it starts: what another process trains or has finished meanwhile is left out.
     Ctrl-C stops the running jobs, marks their cells stopped, and goes on to the caller as KeyboardInterrupt.
     """
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare_environment()
     context = multiprocessing.get_context(
         "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     )

@@ -24,10 +24,10 @@ def kl_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor, 
     Args:
         noise: [k, batch, m].
     """
-    log_weights = torch.stack(
-        [log_ratio(model, posterior, v, posterior.sample(v, particle, temperature)) for particle in noise]
-    )
-    return math.log(len(noise)) - log_weights.logsumexp(0) if len(noise) > 1 else -log_weights[0]
+    log_weights = [log_ratio(model, posterior, v, posterior.sample(v, particle, temperature)) for particle in noise]
+    if len(log_weights) == 1:
+        return -log_weights[0]
+    return math.log(len(log_weights)) - torch.stack(log_weights).logsumexp(0)
 
 
 def fisher_divergence(

@@ -29,9 +29,15 @@ Tree = Any
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def make_grbm(visible: int = 2, hidden: int = 3, seed: int = 0) -> GRBM:
+class GRBMByAutograd(GRBM):
+    """A GRBM that does not tell its score and Laplacian in closed form."""
+
+    score_and_laplacian = None  # type: ignore[assignment]
+
+
+def make_grbm(visible: int = 2, hidden: int = 3, seed: int = 0, kind: type[GRBM] = GRBM) -> GRBM:
     """A GRBM in float64 with W != 0 and a scale of its own for every visible unit."""
-    source, model = torch.Generator().manual_seed(seed), GRBM(visible, hidden).double()
+    source, model = torch.Generator().manual_seed(seed), kind(visible, hidden).double()
     with torch.no_grad():
         for parameter in (model.W, model.b, model.c):
             parameter.copy_(0.8 * torch.randn(parameter.shape, generator=source, dtype=torch.float64))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.maths import checks
 from tests.maths.checks import LinearGaussian, make_grbm, parameters
 
 Patch = pytest.MonkeyPatch
+SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,8 @@ def replace(target: Any, name: str, value: Any) -> Callable[[Patch], None]:
 # --- what is checked --------------------------------------------------------------------------------------------------
 
 
-def sm_check() -> float:
-    truth = make_grbm(hidden=2)
+def sm_check(kind: type[GRBM] = checks.GRBMByAutograd) -> float:
+    truth = make_grbm(hidden=2, kind=kind)
     return checks.sm_slope(SM(), truth, parameters(truth))
 
 
@@ -116,6 +118,11 @@ def sm_with(half: float, trace: float) -> Any:
         return half * square + trace * (sm(log_density, v) - 0.5 * square)
 
     return mutated
+
+
+def downward(model: GRBM, v: Tensor) -> tuple[Tensor, Tensor]:
+    s, trace = SCORE_AND_LAPLACIAN(model, v)
+    return s, -trace
 
 
 def ssm_with(half: float, second: float) -> Any:
@@ -218,6 +225,7 @@ MUTATIONS = [
     Mutation("sm", "twice the square", sm_check, replace(bism.score_matching, "sm", sm_with(1.0, 1.0))),
     Mutation("sm", "sign of the trace", sm_check, replace(bism.score_matching, "sm", sm_with(0.5, -1.0))),
     Mutation("sm", "no trace", sm_check, replace(bism.score_matching, "sm", sm_with(0.5, 0.0))),
+    Mutation("sm", "sign of the closed trace", partial(sm_check, GRBM), replace(GRBM, "score_and_laplacian", downward)),
     Mutation("ssm", "twice the square", ssm_check, replace(bism.score_matching, "ssm", ssm_with(1.0, 1.0))),
     Mutation("ssm", "sign of the curvature", ssm_check, replace(bism.score_matching, "ssm", ssm_with(0.5, -1.0))),
     Mutation("ssm", "half the curvature", ssm_check, replace(bism.score_matching, "ssm", ssm_with(0.5, 0.5))),

@@ -16,6 +16,7 @@ from bism.engine import Trainer
 from bism.estimator import Estimator
 from bism.posteriors import RelaxedBernoulli
 from tests.maths.checks import (
+    GRBMByAutograd,
     LinearGaussian,
     cd_bias,
     cd_gradients,
@@ -59,10 +60,21 @@ def test_the_quadrature_of_the_data_is_exact() -> None:
     assert gradient.norm() < 1e-6
 
 
-def test_sm_recovers_the_model() -> None:
-    truth = make_grbm(hidden=2)
+@pytest.mark.parametrize("kind", [GRBM, GRBMByAutograd])
+def test_sm_recovers_the_model(kind: type[GRBM]) -> None:
+    truth = make_grbm(hidden=2, kind=kind)
     assert sm_slope(SM(), truth, parameters(truth)) < 1e-6
     assert sm_slope(SM(), truth, moved(parameters(truth), 0.1)) > 0.05
+
+
+def test_sm_by_the_closed_form_is_sm_by_autograd() -> None:
+    gradients = []
+    for kind in (GRBM, GRBMByAutograd):
+        model = make_grbm(3, 4, kind=kind)
+        nodes = torch.linspace(-2, 2, 30, dtype=torch.float64).reshape(10, 3)
+        weights = torch.ones(10, dtype=torch.float64) / 10
+        gradients.append(flat(expected_gradient(SM(), {"model": parameters(model)}, nodes, (), weights, model=model)))
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("directions", ["rademacher", "gaussian"])
