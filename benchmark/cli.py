@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmark list|run|status|sync|ui|doctor``.
+"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|doctor``.
 
 Exit codes: 0 all done; 1 some cells failed, diverged or are missing; 2 bad input or missing data; 130 interrupted.
 """
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train and measure a suite; what is done already is skipped")
     _add_selection(run)
-    run.add_argument("--devices", default="cpu", help="cpu (one job per core), or like cuda:0,1 (default: cpu)")
+    _add_place(run)
     run.add_argument(
         "--log-models",
         choices=("best", "all", "none"),
@@ -78,6 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rerun", action="store_true", help="train finished cells again")
     _add_stores(run)
     run.set_defaults(command=_run)
+
+    speed = commands.add_parser(
+        "speed", help="time training: milliseconds per iteration, compile time, share of the machine's ceiling"
+    )
+    _add_selection(speed, seeds=False)
+    speed.add_argument(
+        "--num-seeds", type=int, nargs="+", default=[10], metavar="N", help="seeds side by side (default: 10)"
+    )
+    speed.add_argument("--seconds", type=float, default=5.0, help="train each variant for about so long (default: 5)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="also write the records to a file")
+    _add_place(speed)
+    speed.set_defaults(command=_speed)
 
     status = commands.add_parser("status", help="where the cells of a run directory stand, and the ranking so far")
     _add_stores(status)
@@ -99,6 +111,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(doctor)
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--devices", default="cpu", help="cpu (one job per core), or like cuda:0,1 (default: cpu)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of each job on the CPU; more than one pays for large models alone (default: 1)",
+    )
 
 
 def _add_plugins(parser: argparse.ArgumentParser) -> None:
@@ -125,15 +147,16 @@ def _add_stores(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_selection(parser: argparse.ArgumentParser) -> None:
+def _add_selection(parser: argparse.ArgumentParser, seeds: bool = True) -> None:
     parser.add_argument(
         "--suite", required=True, metavar="NAME|FILE.yaml", help="a shipped suite or a file of your own"
     )
     parser.add_argument("--preset", help="a preset of the suite (default: the suite says)")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods, by id")
-    parser.add_argument("--seeds", metavar="0-9", help="seeds instead of the preset's: 0-9, or 0,3,5-7")
-    parser.add_argument("--steps", type=int, help="iterations instead of the preset's")
+    if seeds:
+        parser.add_argument("--seeds", metavar="0-9", help="seeds instead of the preset's: 0-9, or 0,3,5-7")
+        parser.add_argument("--steps", type=int, help="iterations instead of the preset's")
     parser.add_argument(
         "--set",
         action="append",
@@ -213,6 +236,7 @@ def _describe(method: Any) -> list[str]:
 def _run(options: argparse.Namespace, console: Console) -> int:
     from benchmark import session
 
+    session.at_least_one("--threads", options.threads)
     choices = session.choices(
         options.preset,
         options.tasks,
@@ -230,9 +254,34 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         store=_store(options),
         plugins=options.plugin,
         device=options.devices,
+        threads=options.threads,
         log_models=options.log_models,
         dry_run=options.dry_run,
         rerun=options.rerun,
+    )
+
+
+def _speed(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import session, speed
+    from benchmark.worker import Settings
+
+    for count in options.num_seeds:
+        session.at_least_one("--num-seeds", count)
+    session.at_least_one("--threads", options.threads)
+    if options.seconds <= 0:
+        raise InputError(f"--seconds must be positive, got {options.seconds:g}")
+    overrides = [_override(text) for text in options.overrides]
+    choices = session.choices(options.preset, options.tasks, options.methods, None, None, overrides)
+    return speed.speed(
+        options.suite,
+        choices,
+        console,
+        counts=options.num_seeds,
+        seconds=options.seconds,
+        file=options.json,
+        data_dir=options.data_dir,
+        device=options.devices,
+        settings=Settings(tuple(options.plugin), options.threads, compile=True),
     )
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmark import tracking_store
 from benchmark.datasets import DATA_VARIABLE, DATASETS, MissingData, data_folder, load
+from benchmark.provenance import cores
 from bism.errors import InputError
 
 PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
@@ -28,7 +29,7 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
     yield "python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}"
     for package in PACKAGES:
         yield _package(package)
-    yield "cores", True, f"{_cores()} for this process, so as many jobs at once"
+    yield "cores", True, f"{cores()} for this process, so as many jobs at once"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield "GPUs", True, ", ".join(gpus) or "none; everything runs on the CPU"
     yield _compiler()
@@ -45,10 +46,6 @@ def _package(name: str) -> Line:
         return name, True, importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return name, False, f"not installed: pip install {name}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _store(uri: str) -> Line:

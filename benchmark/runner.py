@@ -7,15 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Protocol
 
 import platformdirs
 
 from benchmark.datasets import DataSet
 from benchmark.plan import Job
+from benchmark.provenance import cores
 from benchmark.rundir import RunDir
-from benchmark.worker import run_job
+from benchmark.worker import Settings, run_job
 from bism.errors import InputError
 
 
@@ -39,8 +39,8 @@ class _Running:
     states: dict[str, tuple[str, str | None]] = dataclasses.field(default_factory=dict)
 
 
-def devices(text: str) -> list[str]:
-    """``cpu`` as one place per core that this process may use; ``cuda:0,1`` as one place per named GPU.
+def devices(text: str, threads: int = 1) -> list[str]:
+    """``cpu`` as one place per so many cores that this process may use; ``cuda:0,1`` as one place per named GPU.
 
     Raises:
         InputError: not of this form, or a GPU that is not there.
@@ -48,8 +48,7 @@ def devices(text: str) -> list[str]:
     import torch
 
     if text == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return ["cpu"] * cores
+        return ["cpu"] * max(1, cores() // threads)
     kind, _, numbers = text.partition(":")
     if kind != "cuda" or not all(part.isdigit() for part in numbers.split(",")):
         raise InputError(f"--devices must be cpu or like cuda:0,1, got {text!r}")
@@ -71,7 +70,7 @@ def run(
     data: dict[str, DataSet],
     run_dir: RunDir,
     places: Sequence[str],
-    plugins: Sequence[Path],
+    settings: Settings,
     progress: Progress,
     after: Callable[[Job], None],
     again: bool = False,
@@ -93,7 +92,7 @@ def run(
             while waiting and free:
                 job = _claim(waiting.pop(0), run_dir, again, progress)
                 if job is not None:
-                    running.append(_start(job, free.pop(0), data, run_dir, plugins, context))
+                    running.append(_start(job, free.pop(0), data, run_dir, settings, context))
                     progress.started(job)
             if running:  # none where others have taken all that was waiting
                 _listen(running, progress)
@@ -118,12 +117,12 @@ def _claim(job: Job, run_dir: RunDir, again: bool, progress: Progress) -> Job | 
 
 
 def _start(
-    job: Job, device: str, data: dict[str, DataSet], run_dir: RunDir, plugins: Sequence[Path], context: Any
+    job: Job, device: str, data: dict[str, DataSet], run_dir: RunDir, settings: Settings, context: Any
 ) -> _Running:
     receiver, sender = context.Pipe(duplex=False)
     folders = [run_dir.folder(cell.id).path for cell in job.cells]
     process = context.Process(
-        target=run_job, daemon=True, args=(job, data[job.config["task"]], device, folders, list(plugins), sender)
+        target=run_job, daemon=True, args=(job, data[job.config["task"]], device, folders, settings, sender)
     )
     process.start()
     sender.close()

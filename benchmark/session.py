@@ -19,7 +19,14 @@ from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.suite import Preset, Suite, load_suite, parse_seeds
+from benchmark.worker import Settings
 from bism.errors import InputError
+
+
+def at_least_one(option: str, value: int | None) -> None:
+    """Refuses a count that is not positive."""
+    if value is not None and value < 1:
+        raise InputError(f"{option} must be at least 1, got {value}")
 
 
 def choices(
@@ -31,8 +38,7 @@ def choices(
     overrides: Sequence[tuple[str, str, Any]],
 ) -> Choices:
     """The command line's selection, checked."""
-    if steps is not None and steps < 1:
-        raise InputError(f"--steps must be at least 1, got {steps}")
+    at_least_one("--steps", steps)
     try:
         chosen = None if seeds is None else parse_seeds(seeds)
     except ValueError as error:
@@ -50,6 +56,7 @@ def run(
     store: str | None,
     plugins: Sequence[Path],
     device: str,
+    threads: int,
     log_models: str,
     dry_run: bool,
     rerun: bool,
@@ -58,7 +65,7 @@ def run(
     methods = registry.methods(plugins)
     suite = load_suite(suite_name, methods)
     preset_name, preset = choose_preset(suite, chosen)
-    places = runner.devices(device)
+    places = runner.devices(device, threads)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
     cells = plan(suite, chosen, methods, data)
     with contextlib.closing(RunDir(run_dir)) as runs:
@@ -75,7 +82,7 @@ def run(
         runs.plan(cell.record for cell in cells)
         tracker = _tracker(store, runs)
         with _tracked(tracker, runs, cells, log_models):
-            _train(jobs(todo), data, runs, places, plugins, console, tracker, rerun)
+            _train(jobs(todo), data, runs, places, Settings(tuple(plugins), threads), console, tracker, rerun)
         return _finish(console, runs, cells, preset, tracker)
 
 
@@ -84,7 +91,7 @@ def _train(
     data: dict[str, DataSet],
     runs: RunDir,
     places: list[str],
-    plugins: Sequence[Path],
+    settings: Settings,
     console: Console,
     tracker: Any,
     rerun: bool,
@@ -97,7 +104,7 @@ def _train(
 
     try:
         with shown:
-            runner.run(work, data, runs, places, plugins, shown, after, rerun)
+            runner.run(work, data, runs, places, settings, shown, after, rerun)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")
         raise

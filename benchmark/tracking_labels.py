@@ -1,16 +1,14 @@
 """What MLflow is told of a run beside its metrics: name, tags, parameters and data set. Part of ``tracking``."""
 
-import functools
 import json
 import os
 import platform
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
+from benchmark.provenance import git_commit
 from benchmark.rundir import Record
 
 
@@ -47,18 +45,6 @@ def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
         "mlflow.source.name": command or "python -m benchmark",
         "mlflow.source.git.commit": git_commit(),
     }
-
-
-@functools.cache
-def git_commit() -> str:
-    """The commit of this code, or "unknown"."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
-        return "unknown"
-    return answer.stdout.strip()
 
 
 def params(config: dict[str, Any]) -> dict[str, str]:

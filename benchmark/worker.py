@@ -1,5 +1,6 @@
 """What happens inside the process that trains one job."""
 
+import dataclasses
 import math
 import resource
 import signal
@@ -23,7 +24,20 @@ from bism.engine import Trainer, pays
 _CHUNK = 500  # steps between reports
 
 
-def run_job(job: Job, data: DataSet, device: str, folders: list[Path], plugins: list[Path], report: Connection) -> None:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How jobs are trained, whatever they are: nothing here changes a result by more than rounding.
+
+    threads: of one process on the CPU. Toy models want one thread per process and one process per core.
+    compile: True, False, or None for where the run is long enough to pay for it.
+    """
+
+    plugins: tuple[Path, ...] = ()
+    threads: int = 1
+    compile: bool | None = None
+
+
+def run_job(job: Job, data: DataSet, device: str, folders: list[Path], settings: Settings, report: Connection) -> None:
     """Trains a job, writes its cells' files and says on ``report`` how it goes.
 
     Messages: ("step", step), ("note", text), ("cell", id, state, text), at the end ("done", train_seconds), or
@@ -31,14 +45,14 @@ def run_job(job: Job, data: DataSet, device: str, folders: list[Path], plugins: 
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     if device == "cpu":
-        torch.set_num_threads(1)  # toy models: one thread per process, one process per core
+        torch.set_num_threads(settings.threads)
     cells = [CellFolder(folder) for folder in folders]
     try:
         for cell, planned in zip(cells, job.cells, strict=True):
-            cell.begin({**planned.config, "device": device})
+            cell.begin({**planned.config, "device": device, "threads": settings.threads})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trainer = _trainer(job, data, device, plugins)
+            trainer = make_trainer(job, data, device, settings)
         for warning in caught:
             report.send(("note", f"{job.title}: {warning.message}"))
         _train(trainer, job, data, cells, report)
@@ -51,9 +65,10 @@ def run_job(job: Job, data: DataSet, device: str, folders: list[Path], plugins: 
         report.send(("failed", text.strip().splitlines()[-1]))
 
 
-def _trainer(job: Job, data: DataSet, device: str, plugins: list[Path]) -> Trainer:
+def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Trainer:
+    """The trainer of a job, compiled where that is wanted."""
     config = job.config
-    estimator = registry.methods(plugins)[config["method"]](**config["hyper"])
+    estimator = registry.methods(settings.plugins)[config["method"]](**config["hyper"])
     seeds = [cell.config["seed"] for cell in job.cells]
     return Trainer(
         estimator,
@@ -62,7 +77,7 @@ def _trainer(job: Job, data: DataSet, device: str, plugins: list[Path]) -> Train
         seeds=seeds,
         batch_size=config["batch_size"],
         device=device,
-        compile=pays(config["steps"]),
+        compile=pays(config["steps"]) if settings.compile is None else settings.compile,
     )
 
 
@@ -101,6 +116,7 @@ class _Journal:
             cost = {
                 "time/train_seconds": trainer.train_seconds / seeds,
                 "time/wall_seconds": wall_seconds / seeds,
+                "time/compile_seconds": trainer.compile_seconds / seeds,
                 "memory/peak_bytes": _peak_bytes(trainer.device),
             }
             if trainer.step:

@@ -21,7 +21,7 @@ from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat list of tensors
 
-_SMALL_PRODUCT = 1 << 17  # multiplications per matrix product, up to which a fused loop is at least as fast as a call
+_SMALL_PRODUCT = 1 << 14  # multiplications per matrix product, up to which a fused loop is at least as fast as a call
 _aten = torch.ops.aten
 _COPIES = {_aten.detach.default, _aten.alias.default}  # mean something to autograd only, and the graph is past it
 _RESHAPES = {
@@ -34,6 +34,36 @@ _RESHAPES = {
     _aten.squeeze.dim,
     _aten.t.default,
 }
+_FREE = (
+    _RESHAPES
+    | _COPIES
+    | {  # no arithmetic: how a tensor is looked at
+        _aten.expand.default,
+        _aten.select.int,
+        _aten.slice.Tensor,
+        _aten.cat.default,
+        _aten.clone.default,
+        _aten.squeeze.default,
+        _aten.split.Tensor,
+        _aten.movedim.int,
+    }
+)
+_TRANSCENDENTAL = {
+    _aten.exp,
+    _aten.log,
+    _aten.log1p,
+    _aten.expm1,
+    _aten.sigmoid,
+    _aten.softplus,
+    _aten.softplus_backward,
+    _aten.logsumexp,
+    _aten.sqrt,
+    _aten.sin,
+    _aten.cos,
+    _aten.tanh,
+    _aten.pow,
+}
+_SUMS = {_aten.sum, _aten.mean, _aten.logsumexp}
 
 
 def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
@@ -42,9 +72,10 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
-    options: dict[str, Any] = {"unroll_reductions_threshold": 1}  # an unrolled sum would forget how its terms lie
+    options: dict[str, Any] = {}
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
+        options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
         graph = simplify(trace(function, example))
@@ -52,6 +83,46 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
         program = torch._inductor.compile(graph, list(example), options=options)
         program(*example)  # whatever is wrong with it shows here
     return program
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a program has to do at least: operations by kind, and bytes that it must read and write.
+
+    products: floating-point operations of matrix products, two for each multiplication.
+    simple: element-wise operations and sums, by element.
+    transcendental: exponentials, logarithms, roots, ..., by element.
+    bytes: of its arguments and results.
+    """
+
+    products: float = 0
+    simple: float = 0
+    transcendental: float = 0
+    bytes: float = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def __mul__(self, factor: float) -> "Work":
+        return Work(*(factor * a for a in dataclasses.astuple(self)))
+
+
+def count_work(function: Program, example: Sequence[Tensor]) -> Work:
+    """The work of ``function``, counted on its graph after ``simplify``."""
+    graph = simplify(trace(function, example)).graph
+    work = Work(bytes=sum(x.nbytes for x in example))
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if not (isinstance(node.target, torch._ops.OpOverload) and isinstance(value, Tensor)) or node.target in _FREE:
+            continue
+        if node.target is _aten.bmm.default:
+            work += Work(products=2 * value.numel() * _shape(node.args[0])[2])
+        elif node.target.overloadpacket in _TRANSCENDENTAL:
+            work += Work(transcendental=value.numel())
+        else:  # sums are as long as what they add up
+            inputs = [_numel(x) for x in node.all_input_nodes if node.target.overloadpacket in _SUMS]
+            work += Work(simple=max([value.numel(), *inputs]))
+    return work + Work(bytes=sum(x.meta["val"].nbytes for x in graph.output_node().all_input_nodes))
 
 
 class CapturedStep:
@@ -134,6 +205,11 @@ def _terms(node: fx.Node) -> list[fx.Node]:
         same_shape = _shape(argument) == _shape(node)
         terms += _terms(argument) if _is_sum(argument) and len(argument.users) == 1 and same_shape else [argument]
     return terms
+
+
+def _numel(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.numel() if isinstance(value, Tensor) else 0
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

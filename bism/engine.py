@@ -20,7 +20,7 @@ from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_w
 
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_seeds
-from bism.compiler import CapturedStep, Program, compile_program
+from bism.compiler import CapturedStep, Program, Work, compile_program, count_work
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.rng import CountingRng, Rng, TapeRng, generator
@@ -246,6 +246,15 @@ class Trainer:
                 consumed = self._draw(data, index, "validation", 1).at(0)
                 values.append(self._program(*self._leaves, *consumed, *self._hyper.values())[-1])
         return torch.stack(values).mean(0)
+
+    def work(self) -> Work:
+        """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
+        consumed = self._draw(self.data, 0, "work", 1).at(0)
+        step = count_work(self._all_seeds, [*self._leaves, *consumed, *self._hyper.values()])
+        uniform, normal = self._tape_lengths
+        indices = self.estimator.minibatches * self.batch_size
+        lengths = (("uniforms", uniform), ("normals", normal), ("words", indices))
+        return sum((self._tapes.work(kind, length) for kind, length in lengths), start=step)
 
     @property
     def diverged_at(self) -> list[int | None]:

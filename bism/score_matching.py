@@ -118,7 +118,9 @@ class Multiscale(Criterion):
     def sigma(self, noise: Any, hyper: Hyper) -> Tensor:
         """The noise level of each example, [batch]."""
         low, high, u = hyper["sigma_min"], hyper["sigma_max"], noise["level"]
-        return low * (high / low) ** u if self.spacing == "geometric" else low + (high - low) * u
+        if self.spacing == "geometric":
+            return low * (u * (high / low).log()).exp()  # a power would be computed anew wherever it is used
+        return low + (high - low) * u
 
     def draw_points(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return self.draw(batch_shape, rng)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bism.compiler import Program, compile_program
+from bism.compiler import Program, Work, compile_program, count_work
 
 CHUNK = 1 << 13  # numbers per seed that one call makes: one compiled program serves tapes of every length
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -75,12 +75,8 @@ class Tapes:
 
     def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self._seeds, self._device = list(seeds), device
-        self._words: Program = lambda *at: [words(*at)]
-        self._convert: dict[str, Program] = {
-            "words": lambda bits: [bits],
-            "uniforms": lambda bits: [uniforms(bits, dtype)],
-            "normals": lambda bits: [normals(bits, dtype)],
-        }
+        self._dtype, self._keys = dtype, dict[str, Tensor]()
+        self._words, self._convert = _programs(dtype)
 
     def compile(self) -> None:
         """Compiles what makes the numbers; words and uniforms stay the same exactly, normals to rounding."""
@@ -97,7 +93,24 @@ class Tapes:
             part = tape[:, start : start + CHUNK]
             part.copy_(numbers[:, : part.shape[1]])
 
+    def work(self, kind: str, numbers: int) -> Work:
+        """The work of filling a tape of so many numbers for each seed."""
+        make, convert = _programs(self._dtype)
+        at = self._at("work", 0)
+        return (count_work(make, at) + count_work(convert[kind], make(*at))) * (numbers / CHUNK)
+
     def _at(self, purpose: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """The keys, the block's number and its first pair."""
+        if purpose not in self._keys:
+            self._keys[purpose] = keys(self._seeds, purpose).to(self._device)
         number = torch.tensor(block, dtype=torch.int32, device=self._device)
-        return keys(self._seeds, purpose).to(self._device), number, torch.zeros_like(number)
+        return self._keys[purpose], number, torch.zeros_like(number)
+
+
+def _programs(dtype: torch.dtype) -> tuple[Program, dict[str, Program]]:
+    """What makes words, and what makes numbers of each kind from them."""
+    return lambda *at: [words(*at)], {
+        "words": lambda bits: [bits],
+        "uniforms": lambda bits: [uniforms(bits, dtype)],
+        "normals": lambda bits: [normals(bits, dtype)],
+    }

@@ -1,14 +1,17 @@
-"""``python -m reports build``: Figures 2 and 3 from what MLflow holds of the checkerboard.
+"""``python -m reports build``: Figures 2 and 3 from what MLflow holds of the checkerboard; ``scaling``: what an
+iteration costs, from the records of ``python -m benchmark speed``.
 
 Exit codes: 0 drawn from a complete preset; 1 drawn, with cells missing (the figures say so); 2 bad input.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bism.errors import InputError
 
@@ -16,19 +19,45 @@ from bism.errors import InputError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m reports", description="Figures from an MLflow store.")
-    build = parser.add_subparsers(required=True, metavar="command").add_parser("build", help="draw the figures")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    build = commands.add_parser("build", help="draw the figures")
     build.add_argument("--suite", default="grbm", help="the suite (default: grbm)")
     build.add_argument("--preset", default="paper", help="the preset (default: paper)")
     build.add_argument("--task", default="checkerboard", help="the task (default: checkerboard)")
     build.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
     build.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
+    scaling.add_argument("records", type=Path, help="what `python -m benchmark speed --suite scaling --json` wrote")
+    scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     options = parser.parse_args(arguments)
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     try:
-        return _build(uri, options.suite, options.preset, options.task, options.out)
+        return _scaling(options.records, options.out) if options.command == "scaling" else _build_from(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _scaling(file: Path, out: Path) -> int:
+    from reports import scaling
+
+    try:
+        records = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    _save(scaling.draw(scaling.frame(records)), out, "scaling")
+    return 0
+
+
+def _save(figure: Any, out: Path, name: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix in ("png", "pdf"):
+        figure.savefig(out / f"{name}.{suffix}")
+        print(out / f"{name}.{suffix}")
+
+
+def _build_from(options: argparse.Namespace) -> int:
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return _build(uri, options.suite, options.preset, options.task, options.out)
 
 
 def _build(uri: str, suite: str, preset: str, task: str, out: Path) -> int:
@@ -56,9 +85,7 @@ def _build(uri: str, suite: str, preset: str, task: str, out: Path) -> int:
         if files:
             figures["figure2"] = figure2.draw(files, missing)
         for name, figure in figures.items():
-            for suffix in ("png", "pdf"):
-                figure.savefig(out / f"{name}.{suffix}")
-                print(out / f"{name}.{suffix}")
+            _save(figure, out, name)
     return 1 if missing else 0
 
 

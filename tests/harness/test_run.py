@@ -90,7 +90,7 @@ def test_a_run_ends_well_and_says_what_it_did(trained: tuple[Path, Said]) -> Non
 def test_a_journal_has_every_metric_at_every_evaluation(trained: tuple[Path, Said], variant: str, seed: int) -> None:
     lines = journal(trained[0], variant, seed)
     scores = {f"{split}/{metric}" for split in ("val", "test") for metric in ("log_likelihood", "fisher_divergence")}
-    cost = {"time/train_seconds", "time/wall_seconds", "memory/peak_bytes"}
+    cost = {"time/train_seconds", "time/wall_seconds", "time/compile_seconds", "memory/peak_bytes"}
     begun = {"train/objective", "time/ms_per_step"}
     assert [line["step"] for line in lines] == [0, 5, 10, 15, 20]
     assert set(lines[0]["metrics"]) == scores | cost | {"val/objective"}

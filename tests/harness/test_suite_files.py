@@ -21,7 +21,8 @@ ONE_PER_METHOD = ["BiSSM-5", "BiDSM-5", "BiMDSM-5", "VNCE", "NCE", "SM", "SSM", 
 
 def cells_of(suite: Suite, preset: str) -> list[Cell]:
     """A preset's cells, on stand-ins of the data."""
-    data = {task: DataSet(task, *[torch.zeros(1, SIZES[task])] * 3) for task in suite.presets[preset].tasks}
+    names = {task: suite.tasks[task].data.model_dump()["name"] for task in suite.presets[preset].tasks}
+    data = {task: DataSet(name, *[torch.zeros(1, SIZES[name])] * 3) for task, name in names.items()}
     return plan(suite, Choices(preset=preset), METHODS, data)
 
 
@@ -31,7 +32,7 @@ def variants(cells: list[Cell], task: str) -> list[str]:
 
 
 def test_the_shipped_suites() -> None:
-    assert list(shipped()) == ["freyface", "grbm"]
+    assert list(shipped()) == ["freyface", "grbm", "scaling"]
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
@@ -300,7 +301,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert command(tmp_path, "run", "--suite", "nowhere.yaml").code == 2
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
-        "error: no suite 'grmb': did you mean 'grbm'? valid: freyface, grbm; a file's name ends in .yaml\n"
+        "error: no suite 'grmb': did you mean 'grbm'? valid: freyface, grbm, scaling; a file's name ends in .yaml\n"
     )
 
 

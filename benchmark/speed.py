@@ -1,0 +1,239 @@
+"""How fast training is here, on the code path of ``run``, and how fast this machine would let it be."""
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmark import registry, runner
+from benchmark.datasets import data_folder
+from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
+from benchmark.progress import Lines
+from benchmark.provenance import machine
+from benchmark.rundir import RunDir
+from benchmark.suite import load_suite
+from benchmark.worker import Settings, make_trainer
+from bism.compiler import Work, compile_program
+from bism.errors import InputError
+
+_PROBE_STEPS = 50  # to find out how many steps fill the time that was asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceiling:
+    """What this machine does at most with so many threads, measured.
+
+    In operations (and bytes) per second, by the kinds of ``Work``: the matrix library on a large product, fused loops
+    over numbers in the nearest cache, and copying from one large piece of memory to another.
+    """
+
+    products: float
+    simple: float
+    transcendental: float
+    bytes: float
+
+    def seconds(self, work: Work) -> tuple[float, str]:
+        """The least time for some work, and whether arithmetic or memory sets it."""
+        arithmetic = (
+            work.products / self.products + work.simple / self.simple + work.transcendental / self.transcendental
+        )
+        memory = work.bytes / self.bytes
+        return max(arithmetic, memory), "arithmetic" if arithmetic >= memory else "memory"
+
+
+def measure_ceiling(device: str, threads: int) -> Ceiling:
+    """Measures it; takes some seconds, most of them for compiling two loops once."""
+    torch.set_num_threads(threads)
+    small = torch.rand(8192 if device == "cpu" else 1 << 24, device=device) + 0.5
+    links = 64
+
+    def simple(x: Any) -> list[Any]:
+        y = x
+        for i in range(links // 2):
+            y = y * x + (0.5 + i)
+        return [y]
+
+    def transcendental(x: Any) -> list[Any]:
+        y = x
+        for _ in range(links // 2):
+            y = (-y.exp()).exp()
+        return [y]
+
+    n = 1024 if device == "cpu" else 8192
+    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
+    source = torch.rand(1 << 26, device=device)
+    target = torch.empty_like(source)
+    loops = [partial(compile_program(chain, [small]), small) for chain in (simple, transcendental)]
+    return Ceiling(
+        products=2 * n**3 / _best(lambda: a @ b, device),
+        simple=links * small.numel() / _best(loops[0], device),
+        transcendental=links * small.numel() / _best(loops[1], device),
+        bytes=2 * source.nbytes / _best(lambda: target.copy_(source), device),
+    )
+
+
+def _best(function: Callable[[], Any], device: str, seconds: float = 0.5) -> float:
+    """The shortest of many runs, in seconds: what the machine can do, undisturbed."""
+    times, end = list[float](), time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        for _ in range(5):
+            function()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        times.append((time.perf_counter() - started) / 5)
+    return min(times)
+
+
+def speed(
+    suite_name: str,
+    chosen: Choices,
+    console: Console,
+    *,
+    counts: Sequence[int],
+    seconds: float,
+    file: Path | None,
+    data_dir: Path | None,
+    device: str,
+    settings: Settings,
+) -> int:
+    """Times every chosen variant for every number of seeds, one after the other, each in a process of its own."""
+    methods = registry.methods(settings.plugins)
+    suite = load_suite(suite_name, methods)
+    place = runner.devices(device)[0]
+    if file is not None and not file.parent.is_dir():
+        raise InputError(f"--json {file}: there is no folder {file.parent}")
+    _, preset = choose_preset(suite, chosen)
+    data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
+    timed = [
+        job
+        for count in counts
+        for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
+    ]
+    runner.prepare_environment()
+    ceiling = measure_ceiling(place, settings.threads)
+    console.print(_described(ceiling, place, settings.threads), soft_wrap=True)
+    records, bad = [], 0
+    for number, job in enumerate(timed, start=1):
+        with tempfile.TemporaryDirectory() as folder:
+            record = _time(job, data, Path(folder), place, settings, seconds, console)
+        if record is None:
+            bad += 1
+            continue
+        least, bound = ceiling.seconds(make_trainer(job, data[job.config["task"]], place, _UNCOMPILED).work())
+        record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
+        record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
+        records.append(record | {"threads": settings.threads, **machine(place)})
+        console.print(
+            f"[{number}/{len(timed)}] {job.title}, {record['seeds']} seeds: "
+            f"{record['train_ms_per_step']:.3f} ms per iteration",
+            markup=False,
+            highlight=False,
+        )
+        if file is not None:
+            file.write_text(json.dumps(records, indent=1) + "\n")
+    console.print(_table(records))
+    return 1 if bad else 0
+
+
+_UNCOMPILED = Settings(compile=False)
+
+
+def _time(
+    job: Job, data: dict[str, Any], folder: Path, place: str, settings: Settings, seconds: float, console: Console
+) -> dict[str, Any] | None:
+    """Runs a job twice through the runner: shortly, to see how long a step takes (and to compile), then for long."""
+    probe = _run(_shortened(job, _PROBE_STEPS), data, folder / "probe", place, settings, console)
+    if probe is None:
+        return None
+    steps = max(_PROBE_STEPS, round(1000 * seconds / probe["train_ms_per_step"]))
+    full = _run(_shortened(job, steps), data, folder / "full", place, settings, console)
+    return None if full is None else full | {"compile_seconds": probe["compile_seconds"]}
+
+
+def _shortened(job: Job, steps: int) -> Job:
+    """The job with so many steps, and evaluations as far apart as they were."""
+    config = job.config
+    evaluations = max(1, round(steps * config["evaluations"] / config["steps"]))
+    return Job(
+        tuple(
+            Cell({**cell.config, "steps": steps, "evaluations": evaluations, "pictures": False}) for cell in job.cells
+        )
+    )
+
+
+class _Quiet(Lines):
+    """Says what goes wrong and nothing else."""
+
+    def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
+        if state == "failed":
+            self.note(f"{job.title}: {state} ({text})")
+
+    def stepped(self, job: Job, step: int) -> None:
+        pass
+
+
+def _run(
+    job: Job, data: dict[str, Any], folder: Path, place: str, settings: Settings, console: Console
+) -> dict[str, Any] | None:
+    """One job through the runner; None where it fails. A seed that diverges costs what the others cost."""
+    runs = RunDir(folder)
+    try:
+        runs.plan(cell.record for cell in job.cells)
+        runner.run([job], data, runs, [place], settings, _Quiet(console, [job]), lambda _: None)
+        if any(record.state == "failed" for record in runs.records(cell.id for cell in job.cells)):
+            return None
+        last = max((runs.folder(cell.id).measurements()[-1] for cell in job.cells), key=lambda line: line.step)
+    finally:
+        runs.close()
+    seeds, steps, cost = len(job.cells), last.step, last.metrics
+    per_step = 1000 * seeds / steps  # times are a seed's share
+    return {
+        "variant": job.config["variant"],
+        "task": job.config["task"],
+        "method": job.config["method"],
+        "seeds": seeds,
+        "steps": steps,
+        "hidden": job.config["model"]["hidden"],
+        "hyper": job.config["hyper"],
+        "ms_per_step": per_step * cost["time/wall_seconds"],
+        "train_ms_per_step": per_step * cost["time/train_seconds"],
+        "train_ms_per_seed_step": per_step * cost["time/train_seconds"] / seeds,
+        "compile_seconds": seeds * cost["time/compile_seconds"],
+        "peak_bytes": cost["memory/peak_bytes"],
+    }
+
+
+def _described(ceiling: Ceiling, place: str, threads: int) -> str:
+    where = f"{threads} thread{'s' if threads > 1 else ''}" if place == "cpu" else place
+    return (
+        f"ceiling ({where}): {ceiling.products / 1e9:.0f} GFLOP/s in products, {ceiling.simple / 1e9:.1f} G simple and "
+        f"{ceiling.transcendental / 1e9:.2f} G transcendental operations/s, {ceiling.bytes / 1e9:.1f} GB/s"
+    )
+
+
+def _table(records: Sequence[dict[str, Any]]) -> Table:
+    table = Table("task", "variant")
+    for name in ("seeds", "ms per iteration", "per seed", "wall", "compile s", "MB", "ceiling"):
+        table.add_column(name, justify="right")
+    for r in records:
+        table.add_row(
+            r["task"],
+            r["variant"],
+            f"{r['seeds']:,}",
+            f"{r['train_ms_per_step']:.3f}",
+            f"{r['train_ms_per_seed_step']:.4f}",
+            f"{r['ms_per_step']:.3f}",
+            f"{r['compile_seconds']:.1f}",
+            f"{r['peak_bytes'] / 1e6:,.0f}",
+            f"{r['share_of_ceiling']:.0%} of {r['bound']}",
+        )
+    return table
