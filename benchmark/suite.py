@@ -326,13 +326,17 @@ def _names(estimator: type[Estimator]) -> set[str]:
 def _bad_values(
     entry: Variant, shared: dict[str, Any], estimator: type[Estimator], where: Place
 ) -> Iterator[tuple[Place, str]]:
-    names = {}
+    names = dict[str, str]()
     for key in entry.set:
         try:
-            names[key] = resolve(estimator, key)
+            name = resolve(estimator, key)
         except InputError as error:
             yield (*where, "set", key), str(error)
             return
+        if name in names.values():
+            yield (*where, "set", key), f"'{name}' is given twice, by its name and by its symbol"
+            return
+        names[key] = name
     for values in expand(entry, shared, estimator):
         try:
             estimator(**values)

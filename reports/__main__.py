@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
     build.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
-    scaling.add_argument("records", type=Path, help="what `python -m benchmark speed --suite scaling --json` wrote")
+    scaling.add_argument(
+        "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
+    )
     scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     options = parser.parse_args(arguments)
     try:
@@ -37,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _scaling(file: Path, out: Path) -> int:
+def _scaling(files: Sequence[Path], out: Path) -> int:
     from reports import scaling
 
-    try:
-        records = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    records = []
+    for file in files:
+        try:
+            records += json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from error
     _save(scaling.draw(scaling.frame(records)), out, "scaling")
     return 0
 

@@ -147,6 +147,10 @@ BAD = {
     "key of a preset's task": (("        all:", "        step: 3\n        all:"), [
         "17: presets.test.tasks.board.step: unknown key; did you mean 'steps'? valid: all, minutes, steps, variants",
     ]),
+    "a hyper-parameter twice": (("{method: bidsm}", "{method: bidsm, set: {K: 5, inner_steps: 3}}"), [
+        "20: presets.test.tasks.board.variants.1.set.inner_steps: 'inner_steps' is given twice, by its name and by its "
+        "symbol",
+    ]),
     "key of a variant": (("{method: bidsm}", "{method: bidsm, papr: x}"), [
         "20: presets.test.tasks.board.variants.1.papr: unknown key; did you mean 'paper'? valid: method, paper, set",
     ]),
