@@ -24,7 +24,7 @@ from benchmark.worker import Settings, make_trainer
 from bism.compiler import Work, compile_program
 from bism.errors import InputError
 
-_PROBE_STEPS = 50  # to find out how many steps fill the time that was asked for
+_PROBE_STEPS = 50  # at least, to find out how many fill the time that was asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +117,13 @@ def speed(
     console.print(_described(ceiling, place, settings.threads), soft_wrap=True)
     records, bad = [], 0
     for number, job in enumerate(timed, start=1):
+        trainer = make_trainer(job, data[job.config["task"]], place, _UNCOMPILED)
         with tempfile.TemporaryDirectory() as folder:
-            record = _time(job, data, Path(folder), place, settings, seconds, console)
+            record = _time(job, trainer.block_steps, data, Path(folder), place, settings, seconds, console)
         if record is None:
             bad += 1
             continue
-        least, bound = ceiling.seconds(make_trainer(job, data[job.config["task"]], place, _UNCOMPILED).work())
+        least, bound = ceiling.seconds(trainer.work())
         record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
         record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
         records.append(record | {"threads": settings.threads, **machine(place)})
@@ -142,15 +143,30 @@ _UNCOMPILED = Settings(compile=False)
 
 
 def _time(
-    job: Job, data: dict[str, Any], folder: Path, place: str, settings: Settings, seconds: float, console: Console
+    job: Job,
+    block: int,
+    data: dict[str, Any],
+    folder: Path,
+    place: str,
+    settings: Settings,
+    seconds: float,
+    console: Console,
 ) -> dict[str, Any] | None:
-    """Runs a job twice through the runner: shortly, to see how long a step takes (and to compile), then for long."""
-    probe = _run(_shortened(job, _PROBE_STEPS), data, folder / "probe", place, settings, console)
+    """Runs a job twice through the runner: shortly, to see how long a step takes (and to compile), then for long.
+
+    Noise and minibatches are drawn for a block of steps at once: only whole blocks show what a step costs.
+    """
+    probe = _run(_shortened(job, _whole(_PROBE_STEPS, block)), data, folder / "probe", place, settings, console)
     if probe is None:
         return None
-    steps = max(_PROBE_STEPS, round(1000 * seconds / probe["train_ms_per_step"]))
+    steps = _whole(round(1000 * seconds / probe["train_ms_per_step"]), block)
     full = _run(_shortened(job, steps), data, folder / "full", place, settings, console)
     return None if full is None else full | {"compile_seconds": probe["compile_seconds"]}
+
+
+def _whole(steps: int, block: int) -> int:
+    """At least so many steps, in whole blocks."""
+    return block * max(1, -(-steps // block))
 
 
 def _shortened(job: Job, steps: int) -> Job:

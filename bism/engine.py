@@ -65,6 +65,7 @@ class Trainer:
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
         compile_seconds: time spent compiling.
         compiled: whether the step runs compiled.
+        block_steps: how many steps' noise and minibatches are drawn at once.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Trainer:
         }
         self._reported = 0
         self._count_noise()
-        self._tapes = Tapes(self.seeds, dtype, self.device)
+        self._tapes = Tapes(self.seeds, dtype, self.device, max(self._tape_lengths))
         self._block = self._empty_block()
         self._drawn: int | None = None  # which block of the training's is in it
         self._program: Program = self._all_seeds
@@ -133,7 +134,7 @@ class Trainer:
         self._tape_lengths = counting.uniform_count, counting.normal_count
         batch = self.estimator.minibatches * self.batch_size * math.prod(self.data.shape[1:])
         size = self.data.element_size() * (batch + sum(self._tape_lengths))
-        self._block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
+        self.block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
 
     def _one_seed(
         self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor, hyper: dict[str, Tensor]
@@ -189,8 +190,9 @@ class Trainer:
         shape = (steps, self.estimator.minibatches, self.batch_size)
         words = torch.empty((seeds, math.prod(shape)), dtype=torch.int32, device=self.device)
         self._tapes.fill("words", purpose, index, words)
-        indices = ((words.long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
-        block.batches[:, :steps] = data[indices.reshape(seeds, *shape)]
+        for rows in self._tapes.groups:
+            indices = ((words[rows].long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
+            block.batches[rows, :steps] = data[indices.reshape(-1, *shape)]
         self._drawn = None
         return block
 
@@ -198,7 +200,7 @@ class Trainer:
         """Memory for a block. The examples of a minibatch lie innermost where they outnumber the visible units, which
         is the rule of ``rng.laid_out``, for the same reason."""
         kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        lead, visible = (len(self.seeds), self._block_steps), self.data.shape[1:]
+        lead, visible = (len(self.seeds), self.block_steps), self.data.shape[1:]
         minibatches, size = self.estimator.minibatches, self.batch_size
         if size > visible.numel():
             flat = torch.empty((*lead, minibatches, visible.numel(), size), **kind).transpose(-1, -2)
@@ -214,11 +216,11 @@ class Trainer:
         end, count, hyper = self.step + steps, len(self._leaves), list(self._hyper.values())
         with torch.no_grad():
             while self.step < end:
-                index, offset = divmod(self.step, self._block_steps)
+                index, offset = divmod(self.step, self.block_steps)
                 if self._drawn != index:
-                    self._draw(self.data, index, "training", self._block_steps)
+                    self._draw(self.data, index, "training", self.block_steps)
                     self._drawn = index
-                stop = min(self._block_steps, offset + end - self.step)
+                stop = min(self.block_steps, offset + end - self.step)
                 leaves: Sequence[Tensor] = self._leaves
                 for position in range(offset, stop):
                     leaves = self._advance(*leaves, *self._block.at(position), *hyper)[:count]

@@ -43,11 +43,15 @@ def adam_update(
     count = state["count"] + 1
     first = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state["first"], gradient)
     second = tree_map(lambda s, g: beta2 * s + (1 - beta2) * g * g, state["second"], gradient)
-    correction1, correction2 = 1 - beta1**count, 1 - beta2**count
-    params = tree_map(
-        lambda p, m, s: p - lr * (m / correction1) / ((s / correction2 + 1e-30).sqrt() + eps), params, first, second
-    )
+    rate, scale = lr / (1 - _power(beta1, count)), 1 / (1 - _power(beta2, count))
+    params = tree_map(lambda p, m, s: p - rate * m / ((scale * s + 1e-30).sqrt() + eps), params, first, second)
     return params, {"first": first, "second": second, "count": count}
+
+
+def _power(base: Tensor | float, exponent: Tensor) -> Tensor:
+    """base^exponent, base >= 0 and exponent > 0, by an exponential: the compiler computes that once and keeps it, but
+    would compute a power anew for every few parameters."""
+    return (exponent * torch.as_tensor(base, dtype=exponent.dtype, device=exponent.device).log()).exp()
 
 
 def sgd_init(params: Tree) -> Tree:

@@ -14,6 +14,8 @@ from torch import Tensor
 from bism.compiler import Program, Work, compile_program, count_work
 
 CHUNK = 1 << 13  # numbers per seed that one call makes: one compiled program serves tapes of every length
+LARGE_CHUNK = 1 << 16  # the same for models whose steps consume that much: fewer calls, and work for several threads
+_GROUP = 16  # seeds that one call on a CPU makes numbers for: its intermediate results stay in the cache
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
@@ -46,15 +48,15 @@ def keys(seeds: Sequence[int], purpose: str) -> Tensor:
     return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int32).reshape(-1, 2)
 
 
-def words(key: Tensor, block: Tensor, first: Tensor) -> Tensor:
-    """Random 32-bit words, [seeds, CHUNK] of int32.
+def words(key: Tensor, block: Tensor, first: Tensor, count: int = CHUNK) -> Tensor:
+    """A chunk of random 32-bit words, [seeds, count] of int32.
 
     Args:
         key: [seeds, 2].
         block: number of the block; a scalar of int32, as is
         first: number of the chunk's first pair of words in it.
     """
-    pairs = first + torch.arange(CHUNK // 2, dtype=torch.int32, device=key.device)
+    pairs = first + torch.arange(count // 2, dtype=torch.int32, device=key.device)
     return torch.cat(threefry(key[:, :1], key[:, 1:], pairs[None], block), dim=1)
 
 
@@ -71,33 +73,47 @@ def normals(bits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Tapes:
-    """Fills tapes with words, uniforms or normals, for all seeds at once."""
+    """Fills tapes with words, uniforms or normals, for all seeds at once.
 
-    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+    Args:
+        longest: numbers per seed that one step consumes at most; decides the size of chunks.
+
+    Attributes:
+        groups: the seeds whose numbers are made at once.
+    """
+
+    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device, longest: int = 0) -> None:
         self._seeds, self._device = list(seeds), device
         self._dtype, self._keys = dtype, dict[str, Tensor]()
-        self._words, self._convert = _programs(dtype)
+        count = len(self._seeds)
+        size = min(_GROUP, count) if device.type == "cpu" else count
+        starts = [min(start, count - size) for start in range(0, count, size)]  # all of one size: the last may overlap
+        self.groups = [slice(start, start + size) for start in starts]
+        self._chunk = LARGE_CHUNK if longest > LARGE_CHUNK // 2 else CHUNK
+        self._words, self._convert = _programs(dtype, self._chunk)
 
     def compile(self) -> None:
         """Compiles what makes the numbers; words and uniforms stay the same exactly, normals to rounding."""
-        at = self._at("compilation", 0)
+        all_keys, *counter = self._at("compilation", 0)
+        at = [all_keys[self.groups[0]], *counter]
         bits = self._words(*at)
         self._words = compile_program(self._words, at)
         self._convert |= {kind: compile_program(self._convert[kind], bits) for kind in ("uniforms", "normals")}
 
     def fill(self, kind: str, purpose: str, block: int, tape: Tensor) -> None:
         """Writes the first numbers of a block to ``tape`` [seeds, numbers]."""
-        key, number, first = self._at(f"{purpose}/{kind}", block)
-        for start in range(0, tape.shape[1], CHUNK):
-            (numbers,) = self._convert[kind](*self._words(key, number, first + start // 2))
-            part = tape[:, start : start + CHUNK]
-            part.copy_(numbers[:, : part.shape[1]])
+        all_keys, number, first = self._at(f"{purpose}/{kind}", block)
+        for rows in self.groups:
+            for start in range(0, tape.shape[1], self._chunk):
+                (numbers,) = self._convert[kind](*self._words(all_keys[rows], number, first + start // 2))
+                part = tape[rows, start : start + self._chunk]
+                part.copy_(numbers[:, : part.shape[1]])
 
     def work(self, kind: str, numbers: int) -> Work:
         """The work of filling a tape of so many numbers for each seed."""
-        make, convert = _programs(self._dtype)
+        make, convert = _programs(self._dtype, self._chunk)
         at = self._at("work", 0)
-        return (count_work(make, at) + count_work(convert[kind], make(*at))) * (numbers / CHUNK)
+        return (count_work(make, at) + count_work(convert[kind], make(*at))) * (numbers / self._chunk)
 
     def _at(self, purpose: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """The keys, the block's number and its first pair."""
@@ -107,9 +123,9 @@ class Tapes:
         return self._keys[purpose], number, torch.zeros_like(number)
 
 
-def _programs(dtype: torch.dtype) -> tuple[Program, dict[str, Program]]:
+def _programs(dtype: torch.dtype, chunk: int) -> tuple[Program, dict[str, Program]]:
     """What makes words, and what makes numbers of each kind from them."""
-    return lambda *at: [words(*at)], {
+    return lambda key, block, first: [words(key, block, first, chunk)], {
         "words": lambda bits: [bits],
         "uniforms": lambda bits: [uniforms(bits, dtype)],
         "normals": lambda bits: [normals(bits, dtype)],

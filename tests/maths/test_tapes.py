@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bism.rng import TapeRng
-from bism.tapes import CHUNK, Tapes, keys, normals, threefry, uniforms, words
+from bism.tapes import CHUNK, LARGE_CHUNK, Tapes, keys, normals, threefry, uniforms, words
 
 CPU = torch.device("cpu")
 
@@ -74,6 +74,18 @@ def test_a_number_depends_on_seed_purpose_block_and_position_alone() -> None:
     assert torch.equal(words(keys([5], "a"), first, first + 1)[0, : CHUNK // 2 - 1], numbers[0, 1 : CHUNK // 2])
 
 
+@pytest.mark.parametrize("longest", [0, LARGE_CHUNK])  # numbers are made in chunks of either size
+def test_many_seeds_are_drawn_in_groups_and_get_the_same_numbers(longest: int) -> None:
+    def filled(seeds: range) -> Tensor:
+        out = torch.full((len(seeds), LARGE_CHUNK + 10), math.nan)
+        Tapes(seeds, torch.float32, CPU, longest).fill("normals", "training", 0, out)
+        return out
+
+    together = filled(range(37))
+    for seed in (0, 15, 16, 30, 31, 36):  # the edges of the groups; the last ones overlap
+        assert torch.equal(together[seed : seed + 1], filled(range(seed, seed + 1)))
+
+
 def test_words_become_numbers_as_documented() -> None:
     bits = torch.tensor([[0, -1, 1 << 8, -(1 << 31)]], dtype=torch.int32)
     assert uniforms(bits, torch.float64).tolist() == [[0, 1 - 2.0**-24, 2.0**-24, 0.5]]
@@ -84,10 +96,10 @@ def test_words_become_numbers_as_documented() -> None:
 
 @pytest.mark.long
 def test_compiled_tapes_are_the_same() -> None:
-    plain, compiled = Tapes((0, 1, 2), torch.float32, CPU), Tapes((0, 1, 2), torch.float32, CPU)
+    plain, compiled = Tapes(range(20), torch.float32, CPU), Tapes(range(20), torch.float32, CPU)
     compiled.compile()
     for kind, tolerance in (("words", 0.0), ("uniforms", 0.0), ("normals", 1e-5)):
-        a, b = (torch.empty((3, CHUNK + 10), dtype=torch.int32 if kind == "words" else torch.float32) for _ in "ab")
+        a, b = (torch.empty((20, CHUNK + 10), dtype=torch.int32 if kind == "words" else torch.float32) for _ in "ab")
         plain.fill(kind, "training", 7, a)
         compiled.fill(kind, "training", 7, b)
         assert (a - b).abs().max() <= tolerance
