@@ -15,9 +15,9 @@ from benchmark.rundir import Record
 from benchmark.suite import Preset, PresetTask, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model
+from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
-from bism.likelihood import not_enumerable
 
 _LABELS = ("variant", "paper", "reference", "description", "pictures")  # in config.json, but not what a cell is
 

@@ -15,8 +15,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from benchmark.models import build_model
 from bism.checkpoint import load_checkpoint
+from bism.enumeration import not_enumerable
 from bism.errors import InputError
-from bism.likelihood import log_likelihood, log_partition, not_enumerable
+from bism.likelihood import log_likelihood, log_partition
 
 
 class TrainedModel(PythonModel):

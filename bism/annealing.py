@@ -1,0 +1,277 @@
+"""Log partition functions and likelihoods of GRBMs by annealing, where the hidden units are too many to enumerate.
+
+Everything walks one path of distributions between independent units and the model,
+
+    f_beta(v, h) = exp(-(1 - beta) E_0(v, h) - beta E(v, h)),
+
+with E_0 the energy of a base-rate model: v_i Gaussian, h_j Bernoulli, all independent, Z_0 known. Each f_beta is a GRBM
+itself, so that a transition is one sweep of block Gibbs sampling, and h is summed out of every weight.
+
+- Forward, from the base (AIS; Neal 2001, Salakhutdinov and Murray 2008): E[w] = Z / Z_0. By Jensen's inequality
+  log Z is underestimated on average, so that the likelihoods it gives are optimistic.
+- Backward, from samples of the model (reverse AIS; Burda et al. 2015, Grosse et al. 2015): E[w] = Z_0 / Z, so that
+  log Z is overestimated on average: if the samples are exact. Long Gibbs chains are samples only approximately.
+- Backward, from an example v (RAISE; Burda et al. 2015): exp(-F(v)) E[w] / Z_0 is the probability of v under the
+  *annealed* model, the one that samples by going forward. Its logarithm is underestimated on average.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from bism.enumeration import exact_samples, not_enumerable
+from bism.errors import InputError
+from bism.models import GRBM
+from bism.rng import Rng, generator
+from bism.sampling import gibbs, gibbs_noise
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseRate:
+    """Independent units: v_i ~ N(mean_i, scale_i^2), h_j ~ Bernoulli(sigmoid(logits_j))."""
+
+    mean: Tensor  # [D]
+    scale: Tensor  # [D]
+    logits: Tensor  # [m]
+
+    @property
+    def log_z(self) -> float:
+        """log Z_0 = sum_i log scale_i + D/2 log 2 pi + sum_j softplus(logits_j), that of the unnormalised f_0."""
+        gaussian = self.scale.double().log().sum() + 0.5 * self.mean.numel() * math.log(2 * math.pi)
+        return float(gaussian + softplus(self.logits.double()).sum())
+
+    def sample(self, count: int, rng: Rng) -> Tensor:
+        """v [count, D]."""
+        return self.mean + self.scale * rng.normal((count, self.mean.numel()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """log Z from independent annealing runs.
+
+    standard_error: of ``log_z``, from the spread of the weights; worth something only while many of them count, that
+        is where ``effective_sample_size`` = (sum w)^2 / sum w^2 is well above 1.
+    chains, temperatures: how many runs, and of how many transitions each.
+    """
+
+    log_z: float
+    standard_error: float
+    effective_sample_size: float
+    chains: int
+    temperatures: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bracket:
+    """log Z between AIS from below and reverse AIS from above, each on average.
+
+    upper: by where the samples of the model came from: "exact", or "data" and "base", from where Gibbs chains were
+        started. These are approximate: a chain that has not mixed makes an upper bound too low or too high.
+    """
+
+    lower: Estimate
+    upper: Mapping[str, Estimate]
+    tolerance: float
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the upper end stands on samples that are not exact."""
+        return "exact" not in self.upper
+
+    @property
+    def log_z_upper(self) -> float:
+        """The highest of the upper estimates."""
+        return max(estimate.log_z for estimate in self.upper.values())
+
+    @property
+    def gap(self) -> float:
+        """Distance in nats between the lower estimate and the upper one furthest from it."""
+        return max(abs(estimate.log_z - self.lower.log_z) for estimate in self.upper.values())
+
+    @property
+    def reached(self) -> bool:
+        """Whether the gap is within the tolerance."""
+        return self.gap <= self.tolerance
+
+
+def base_rate(model: GRBM, data: Tensor | None = None) -> BaseRate:
+    """The base-rate model of the data: its means and standard deviations, and the mean of p(h|v) on it.
+
+    Without data the model's own b, s and c, as if W were 0. Standard deviations are at least a hundredth of their
+    mean, so that a visible unit that never changes can move.
+    """
+    if data is None:
+        return BaseRate(model.b.detach(), model.log_s.detach().exp(), model.c.detach())
+    v = data.to(model.b)
+    scale = v.std(0)
+    hidden = model.hidden_logits(v).sigmoid().mean(0).clamp(0.01, 0.99)
+    return BaseRate(v.mean(0), scale.clamp(min=float(0.01 * scale.mean()) + 1e-6), hidden.logit().detach())
+
+
+def temperatures(count: int) -> Tensor:
+    """Inverse temperatures beta from 0 to 1, [count + 1]."""
+    return torch.linspace(0, 1, count + 1, dtype=torch.float64)
+
+
+def anneal(model: GRBM, base: BaseRate, v: Tensor, betas: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Walks chains along the path: at each beta one Gibbs sweep that leaves f_beta invariant, then on to the next beta.
+
+    log w = sum_k log f_(k+1)(v_k) - log f_k(v_k), with h summed out and v_k the chain after the sweep at beta_k.
+
+    Args:
+        v: [chains, D], where the chains start.
+        betas: [temperatures + 1], from 0 up to 1 (AIS) or from 1 down to 0.
+
+    Returns:
+        log w [chains] in float64, and v at the end.
+    """
+    kind: dict[str, Any] = {"dtype": v.dtype, "device": v.device, "generator": source}
+    base_precision = base.scale.pow(-2)
+    log_w = torch.zeros(len(v), dtype=torch.float64, device=v.device)
+    with torch.no_grad():
+        precision = (-2 * model.log_s).exp()
+        square, linear = precision - base_precision, precision * model.b - base_precision * base.mean
+        constant = float(precision @ model.b.square() - base_precision @ base.mean.square())
+        logits = torch.lerp(base.logits, model.hidden_logits(v), float(betas[0]))  # of h given v at beta
+        for beta, following in itertools.pairwise(betas.tolist()):
+            mixed = base_precision + beta * square
+            centre = (base_precision * base.mean + beta * linear) / mixed
+            h = (torch.rand(logits.shape, **kind) < logits.sigmoid_()).to(v.dtype)
+            v = torch.addmm(centre, h, (beta / mixed) * model.W.T)
+            v.addcmul_(mixed.rsqrt(), torch.randn(v.shape, **kind))
+            at_one = model.hidden_logits(v)
+            before = torch.lerp(base.logits, at_one, beta)
+            logits = torch.lerp(base.logits, at_one, following)
+            hidden = softplus(logits).sub_(softplus(before)).sum(1)
+            visible = v.square() @ square - 2 * (v @ linear) + constant
+            log_w += hidden - 0.5 * (following - beta) * visible
+    return log_w, v
+
+
+def ais(model: GRBM, data: Tensor | None = None, *, chains: int = 1000, steps: int = 1000, seed: int = 0) -> Estimate:
+    """log Z by annealed importance sampling from the base-rate model of ``data``; a lower bound on average.
+
+    Args:
+        chains: independent runs.
+        steps: temperatures, that is transitions of each run.
+
+    Raises:
+        InputError: the model is no GRBM.
+    """
+    base, rng = _prepare(model, data, seed, "AIS")
+    log_w, _ = anneal(model, base, base.sample(chains, rng), temperatures(steps), rng.source)
+    return _estimate(base.log_z, log_w, steps, 1)
+
+
+def reverse_ais(
+    model: GRBM, samples: Tensor, data: Tensor | None = None, *, steps: int = 1000, seed: int = 0
+) -> Estimate:
+    """log Z by annealing from samples of the model [chains, D] to the base-rate model.
+
+    An upper bound on average if the samples are exact, with the same base as ``ais`` for the same data.
+
+    Raises:
+        InputError: the model is no GRBM.
+    """
+    base, rng = _prepare(model, data, seed, "reverse AIS")
+    log_w, _ = anneal(model, base, samples, temperatures(steps).flip(0), rng.source)
+    return _estimate(base.log_z, log_w, steps, -1)
+
+
+def raise_log_likelihood(
+    model: GRBM, v: Tensor, data: Tensor | None = None, *, chains: int = 10, steps: int = 1000, seed: int = 0
+) -> Tensor:
+    """log p_ann(v) of the annealed model by RAISE, [batch] in float64; underestimated on average.
+
+    The annealed model draws from the base-rate model of ``data`` and makes ``steps`` transitions to the model; it tends
+    to the model as they grow, and what this bounds is its likelihood, not the model's.
+
+    Args:
+        v: examples [batch, D].
+        chains: independent runs for each example.
+
+    Raises:
+        InputError: the model is no GRBM.
+    """
+    base, rng = _prepare(model, data, seed, "RAISE")
+    start = v.to(model.b).repeat_interleave(chains, 0)
+    log_w, _ = anneal(model, base, start, temperatures(steps).flip(0), rng.source)
+    mean = log_w.reshape(len(v), chains).logsumexp(1) - math.log(chains)
+    return mean - _free_energy(model, v) - base.log_z
+
+
+def bracket(
+    model: GRBM,
+    data: Tensor,
+    *,
+    chains: int = 1000,
+    steps: Sequence[int] = (1000, 2000, 4000, 8000),
+    tolerance: float = 1.0,
+    sweeps: int = 1000,
+    seed: int = 0,
+) -> Bracket:
+    """log Z from both sides, with more temperatures until the gap is within the tolerance or the budget is spent.
+
+    Args:
+        data: training data [n, D]: for the base-rate model, and where Gibbs chains start.
+        steps: numbers of temperatures to try, in this order.
+        tolerance: in nats.
+        sweeps: of Gibbs sampling before a chain's state counts as a sample, where h cannot be enumerated.
+
+    Raises:
+        InputError: the model is no GRBM.
+    """
+    starts = _samples(model, data, chains, sweeps, seed)
+    for number in steps:
+        lower = ais(model, data, chains=chains, steps=number, seed=seed)
+        upper = {name: reverse_ais(model, v, data, steps=number, seed=seed) for name, v in starts.items()}
+        found = Bracket(lower, upper, tolerance)
+        if found.reached:
+            break
+    return found
+
+
+def _samples(model: GRBM, data: Tensor, chains: int, sweeps: int, seed: int) -> dict[str, Tensor]:
+    """Samples of the model, by where they come from: exact ones where h can be enumerated."""
+    base, rng = _prepare(model, data, seed, "samples of the model")
+    if not_enumerable(model) is None:
+        return {"exact": exact_samples(model, chains, rng)}
+    rows = rng.integers(len(data), (chains,))
+    starts = {"data": data.to(model.b)[rows], "base": base.sample(chains, rng)}
+    with torch.no_grad():
+        for _ in range(sweeps):
+            starts = {name: gibbs(model, v, gibbs_noise(model, chains, 1, rng)) for name, v in starts.items()}
+    return starts
+
+
+def _prepare(model: GRBM, data: Tensor | None, seed: int, purpose: str) -> tuple[BaseRate, Rng]:
+    reason = not_annealable(model)
+    if reason:
+        raise InputError(f"{purpose} cannot be had for {type(model).__name__}: {reason}")
+    return base_rate(model, data), Rng(generator(seed, 0, purpose, model.b.device), model.b.dtype)
+
+
+def not_annealable(model: object) -> str | None:
+    """Why there is no annealing path to this model, or None."""
+    return None if isinstance(model, GRBM) else "the annealing path is written for GRBMs"
+
+
+def _free_energy(model: GRBM, v: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.free_energy(v.to(model.b)).double()
+
+
+def _estimate(log_z0: float, log_w: Tensor, steps: int, sign: int) -> Estimate:
+    """log Z = log Z_0 + sign * log mean w, with the error that the spread of the weights makes."""
+    count = len(log_w)
+    mean = log_w.logsumexp(0) - math.log(count)
+    weights = (log_w - log_w.max()).exp()
+    error = (log_w - mean).exp().std() / math.sqrt(count) if count > 1 else torch.tensor(math.nan)
+    effective = weights.sum().square() / weights.square().sum()
+    return Estimate(log_z0 + sign * float(mean), float(error), float(effective), count, steps)
