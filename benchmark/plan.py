@@ -10,16 +10,17 @@ from typing import Any
 
 from benchmark.datasets import DataSet, load
 from benchmark.models import build_model
+from benchmark.probes import PROBES
 from benchmark.registry import find
 from benchmark.rundir import Record
-from benchmark.suite import Preset, PresetTask, Suite, Task, Variant, expand
+from benchmark.suite import Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model
 from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
 
-_LABELS = ("variant", "paper", "reference", "description", "pictures")  # in config.json, but not what a cell is
+_LABELS = ("variant", "paper", "reference", "description", "pictures", "rule")  # in config.json, but not what a cell is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +148,20 @@ def _shared_config(
         "model": model,
         "metrics": list(task.metrics),
         "select": task.select,
+        "rule": task.rule,
+        "probes": _probes(preset.tasks[task_name].probes, steps),
         "evaluations": preset.evaluations,
     }
+
+
+def _probes(entries: Iterable[ProbeEntry], steps: int) -> list[dict[str, Any]]:
+    """The probes that a training of so many steps reaches, with all their options."""
+    found = []
+    for entry in entries:
+        at = [where for where in entry.at if isinstance(where, str) or where <= steps]
+        settings = PROBES[entry.name].model_validate(entry.options).model_dump()
+        found += [{"name": entry.name, "at": at, "options": settings}] if at else []
+    return found
 
 
 def _variants(
@@ -165,19 +178,23 @@ def _variants(
             found.append((entry, method(**values), method(**{**values, **changes})))
     steps = choices.steps if choices.steps != settings.steps else None
     chosen = [ours for _, _, ours in found]
-    return [(entry, ours, _variant_name(ours, theirs, chosen, steps)) for entry, theirs, ours in found]
+    extra = {"steps": steps} if steps else {}
+    return [(entry, ours, _variant_name(ours, theirs, chosen, _noisy(entry) | extra)) for entry, theirs, ours in found]
 
 
-def _variant_name(ours: Estimator, theirs: Estimator, chosen: Iterable[Estimator], steps: int | None) -> str:
-    """The method's own name, then what differs from the preset (``theirs``) or from others of that name."""
+def _noisy(entry: Variant) -> dict[str, Any]:
+    return {"data_noise": entry.data_noise} if entry.data_noise else {}
+
+
+def _variant_name(ours: Estimator, theirs: Estimator, chosen: Iterable[Estimator], extra: dict[str, Any]) -> str:
+    """The method's own name, then what differs from the preset (``theirs``) or from others of that name, and extra."""
     others = [theirs, *(other for other in chosen if other.name == ours.name and type(other) is type(ours))]
     shown = {
         spec.symbol or key: getattr(ours, key)
         for key, spec in specs(ours).items()
         if f"{{{key}}}" not in ours.label and any(getattr(ours, key) != getattr(other, key) for other in others)
     }
-    if steps:
-        shown["steps"] = steps
+    shown |= extra
     return f"{ours.name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else ours.name
 
 
@@ -188,6 +205,10 @@ def _check(estimator: Estimator, shared: dict[str, Any], task: Task) -> None:
         reason = not_enumerable(model)
         if reason:
             raise InputError(f"task {shared['task']}: the metric log_likelihood needs log Z by enumeration: {reason}")
+    for probe in shared["probes"]:
+        reason = PROBES[probe["name"]].unsuitable(model)
+        if reason:
+            raise InputError(f"task {shared['task']}: the probe {probe['name']} cannot be used: {reason}")
 
 
 def _seeds(
@@ -201,6 +222,7 @@ def _seeds(
                 **shared,
                 "method": estimator.id,
                 "hyper": dataclasses.asdict(estimator),
+                "data_noise": entry.data_noise,
                 "seed": seed,
                 "variant": variant,
                 "paper": entry.paper,

@@ -12,16 +12,19 @@ from rich.text import Text
 from scipy import stats
 
 from benchmark.rundir import FINISHED, Record, RunDir
+from benchmark.selection import selected
 
 _OF_A_SEED = ("seed", "pictures", "device")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
-    """One row per finished cell: its labels and the last value of every metric."""
+    """One row per finished cell: its labels, and the metrics at the iteration that the task's rule picks."""
     rows = []
     for record in records:
-        measured = run_dir.folder(record.id).measurements() if record.state in FINISHED else []
-        if measured:
+        folder = run_dir.folder(record.id)
+        config = folder.config if record.state in FINISHED else {}
+        found = selected(folder.measurements(), config["rule"], config["select"]) if config else None
+        if found:
             rows.append(
                 {
                     "task": record.task,
@@ -29,9 +32,9 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "variant": record.variant,
                     "seed": record.seed,
                     "state": record.state,
-                    "configuration": _configuration(run_dir.folder(record.id).config),
-                    "step": measured[-1].step,
-                    **measured[-1].metrics,
+                    "configuration": _configuration(config),
+                    "step": found[0],
+                    **found[1],
                 }
             )
     return pd.DataFrame(rows)

@@ -4,14 +4,16 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.datasets import DATASETS
 from benchmark.models import MODELS
+from benchmark.probes import PROBES
 from benchmark.registry import find
+from benchmark.selection import RULES
 from bism import Estimator
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
@@ -80,8 +82,29 @@ class ModelEntry(_Section):
     hidden: int = Field(gt=0)
 
 
+class ProbeEntry(_Section):
+    """An expensive measurement, at these iterations or of the best and last checkpoint, with its options."""
+
+    name: Annotated[str, _known(PROBES, "probe")]
+    at: list[Annotated[int, Field(ge=0)] | Literal["best", "last"]] = Field(min_length=1)
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_its_options(self) -> "ProbeEntry":
+        try:
+            PROBES[self.name].model_validate(self.options)
+        except ValidationError as error:
+            where, what = error.errors()[0]["loc"], error.errors()[0]["msg"]
+            raise ValueError(f"option {'.'.join(map(str, where))} of the probe {self.name}: {what}") from None
+        return self
+
+
 class Task(_Section):
-    """Data, model, and what is measured."""
+    """Data, model, and what is measured.
+
+    ``select`` is the metric by which the best checkpoint is kept; ``rule`` says whose numbers stand for a cell in
+    rankings: those of the last iteration, or of the best by ``select``.
+    """
 
     description: str
     data: DataEntry
@@ -89,13 +112,18 @@ class Task(_Section):
     batch_size: int = Field(100, gt=0)
     metrics: list[Annotated[str, _known(METRICS, "metric")]] = Field(METRICS, min_length=1)
     select: Annotated[str, _known([f"val/{metric}" for metric in METRICS], "metric")] = "val/log_likelihood"
+    rule: Annotated[str, _known(RULES, "rule")] = "last"
 
 
 class Variant(_Section):
-    """A method with hyper-parameters; a list of values makes one variant of each."""
+    """A method with hyper-parameters; a list of values makes one variant of each.
+
+    ``data_noise`` is the standard deviation of noise added anew to every minibatch.
+    """
 
     method: str
     set: dict[str, Any] = {}
+    data_noise: float = Field(0.0, ge=0)
     paper: str | None = None
 
 
@@ -108,6 +136,7 @@ class PresetTask(_Section):
     steps: int = Field(gt=0)
     minutes: float | None = Field(None, gt=0)
     all: dict[str, Any] = {}
+    probes: list[ProbeEntry] = []
     variants: list[Variant] = Field(min_length=1)
 
 
@@ -254,6 +283,8 @@ def _keys_at(where: Place) -> list[str]:
             section = Preset
         case ("presets", _, "tasks", _):
             section = PresetTask
+        case ("presets", _, "tasks", _, "probes", _):
+            section = ProbeEntry
         case ("presets", _, "tasks", _, "variants", _):
             section = Variant
     return list(section.model_fields)
@@ -272,6 +303,11 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Place, str]]:
         for chosen in preset.tasks:
             if chosen not in suite.tasks:
                 yield ("presets", name, "tasks", chosen), f"no task '{chosen}': {nearest(chosen, suite.tasks)}"
+            for index, probe in enumerate(preset.tasks[chosen].probes):
+                for at in probe.at:
+                    if isinstance(at, int) and at > preset.tasks[chosen].steps:
+                        where = ("presets", name, "tasks", chosen, "probes", index, "at")
+                        yield where, f"must be at most the preset's {preset.tasks[chosen].steps} steps, got {at}"
 
 
 def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:

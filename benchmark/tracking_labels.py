@@ -25,6 +25,7 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
         **{name: str(getattr(record, name)) for name in names},
         "cell": record.id,
         "kind": "cell",
+        "select": f"{config['rule']} {config['select']}",
         "device": config["device"],
         "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
     }
@@ -50,7 +51,8 @@ def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
 def params(config: dict[str, Any]) -> dict[str, str]:
     """Hyper-parameters and sizes, flat."""
     model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
-    others = {"data": config["data"]["name"], **{name: config[name] for name in ("batch_size", "steps", "seed")}}
+    names = ("batch_size", "data_noise", "steps", "seed")
+    others = {"data": config["data"]["name"], **{name: config[name] for name in names}}
     return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 
 

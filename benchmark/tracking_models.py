@@ -13,6 +13,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model
 
 from benchmark.rundir import CellFolder, Record, RunDir
+from benchmark.selection import better, selected
 from bism.errors import InputError
 
 # It warns that the models have no signature. One would refuse tables of integers or float32, which the model takes.
@@ -38,11 +39,10 @@ def choose(records: Iterable[Record], which: str, run_dir: RunDir) -> list[Recor
 
 
 def quality(folder: CellFolder) -> float:
-    """The last value of the metric that selects models, signed so that higher is better; minus infinity for none."""
-    metric = folder.config["select"]
-    values = [line.metrics[metric] for line in folder.measurements() if metric in line.metrics]
-    value = values[-1] if values else math.nan
-    return -math.inf if math.isnan(value) else value if metric.endswith("log_likelihood") else -value
+    """The metric that selects models, where the task's rule takes it, signed so that higher is better."""
+    metric, rule = folder.config["select"], folder.config["rule"]
+    found = selected(folder.measurements(), rule, metric)
+    return better(metric, found[1].get(metric, math.nan)) if found else -math.inf
 
 
 def log_model(client: MlflowClient, run_id: str, folder: CellFolder) -> None:

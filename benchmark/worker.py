@@ -8,8 +8,10 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +20,11 @@ from benchmark.datasets import DataSet
 from benchmark.evaluation import can_picture, evaluate, evaluation_steps, picture, picture_steps
 from benchmark.models import build_model
 from benchmark.plan import Job
+from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder
+from benchmark.selection import better
 from bism.engine import Trainer, pays
+from bism.fitted import Fitted
 
 _CHUNK = 500  # steps between reports
 
@@ -55,7 +60,7 @@ def run_job(job: Job, data: DataSet, device: str, folders: list[Path], settings:
             trainer = make_trainer(job, data, device, settings)
         for warning in caught:
             report.send(("note", f"{job.title}: {warning.message}"))
-        _train(trainer, job, data, cells, report)
+        _train(trainer, job, data, cells, settings.plugins, report)
         report.send(("done", trainer.train_seconds))
     except Exception:  # whatever a method or a plug-in raises is recorded; the other jobs go on
         text = traceback.format_exc()
@@ -77,21 +82,32 @@ def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Tr
         seeds=seeds,
         batch_size=config["batch_size"],
         device=device,
+        data_noise=config["data_noise"],
         compile=pays(config["steps"]) if settings.compile is None else settings.compile,
     )
 
 
-def _train(trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder], report: Connection) -> None:
+def _train(
+    trainer: Trainer,
+    job: Job,
+    data: DataSet,
+    cells: list[CellFolder],
+    plugins: tuple[Path, ...],
+    report: Connection,
+) -> None:
     """Trains from evaluation to evaluation."""
     steps, evaluations = job.config["steps"], job.config["evaluations"]
     started = time.perf_counter()
-    journal = _Journal(trainer, job, data, cells)
-    pictured = picture_steps(steps, evaluations)
-    for at in evaluation_steps(steps, evaluations):
+    journal = _Journal(trainer, job, data, cells, plugins)
+    evaluated, pictured = evaluation_steps(steps, evaluations), picture_steps(steps, evaluations)
+    probed = {at for probe in job.config["probes"] for at in probe["at"] if isinstance(at, int)}
+    for at in sorted({*evaluated, *probed}):
         while trainer.step < at:
             trainer.run(min(_CHUNK, at - trainer.step))
             report.send(("step", trainer.step))
         journal.measure(time.perf_counter() - started)
+        if at in probed:
+            journal.probe()
         if at in pictured:
             journal.picture()
     journal.finish(report)
@@ -100,8 +116,11 @@ def _train(trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder], r
 class _Journal:
     """Writes what is measured to the cells of a job, and keeps the best checkpoint of each."""
 
-    def __init__(self, trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder]) -> None:
+    def __init__(
+        self, trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder], plugins: tuple[Path, ...]
+    ) -> None:
         self.trainer, self.config, self.data, self.cells, self.job = trainer, job.config, data, cells, job
+        self.plugins = plugins
         self.best = [-math.inf] * len(cells)
         self.closed = [False] * len(cells)  # a seed that diverged writes one last line and no more
 
@@ -129,7 +148,7 @@ class _Journal:
             self._keep_best(i, scores[i])
 
     def _keep_best(self, index: int, scores: dict[str, float]) -> None:
-        value = scores[self.config["select"]] * (1 if self.config["select"].endswith("likelihood") else -1)
+        value = better(self.config["select"], scores[self.config["select"]])
         if value > self.best[index] and not self.closed[index]:
             self.best[index] = value
             self.trainer.save(self.cells[index].artifacts / "best.pt", seed=self.trainer.seeds[index])
@@ -142,10 +161,41 @@ class _Journal:
                 title = f"{planned.config['variant']}, step {fitted.step:,}"
                 picture(fitted, planned.config["seed"], self.data, cell.artifacts, title)
 
+    def probe(self) -> None:
+        """What is measured at this iteration alone."""
+        fitted = self.trainer.fitted()
+        for i, closed in enumerate(self.closed):
+            if not closed:
+                self._take(self._probes_at(fitted.step), fitted, i)
+
+    def _probes_at(self, at: int | str) -> list[dict[str, Any]]:
+        return [probe for probe in self.config["probes"] if at in probe["at"]]
+
+    def _take(self, probes: Iterable[dict[str, Any]], fitted: Fitted, index: int) -> None:
+        cell, seed = self.cells[index], self.trainer.seeds[index]
+        for probe in probes:
+            settings = PROBES[probe["name"]].model_validate(probe["options"])
+            cell.append(fitted.step, settings.measure(Subject(fitted, seed, self.data, cell.artifacts)))
+
+    def _probe_checkpoints(self, index: int) -> None:
+        """What is measured of the best and of the last checkpoint; once where these are the same."""
+        steps = dict[str, int]()
+        for name in ("best", "last"):
+            probes = self._probes_at(name)
+            if not probes:
+                continue
+            job = Job((self.job.cells[index],))
+            trainer = make_trainer(job, self.data, str(self.trainer.device), Settings(self.plugins, compile=False))
+            trainer.load(self.cells[index].artifacts / f"{name}.pt")
+            self._take((p for p in probes if steps.get(p["name"]) != trainer.step), trainer.fitted(), index)
+            steps |= {probe["name"]: trainer.step for probe in probes}
+
     def finish(self, report: Connection) -> None:
-        """The last checkpoints, and the state of every cell."""
+        """The last checkpoints, what is measured of them, and the state of every cell."""
         for i, (cell, planned) in enumerate(zip(self.cells, self.job.cells, strict=True)):
             self.trainer.save(cell.artifacts / "last.pt", seed=self.trainer.seeds[i])
+            if not self.closed[i]:
+                self._probe_checkpoints(i)
             diverged = self.trainer.diverged_at[i]
             state, text = ("done", None) if diverged is None else ("diverged", f"not finite at step {diverged}")
             report.send(("cell", planned.id, state, text))

@@ -8,6 +8,8 @@ import torch
 
 from bism.errors import InputError
 
+_KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "step", "train_seconds", "reported", "tensors"}
+
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
     """Writes a checkpoint; a reader sees the old file or the new one, never a part."""
@@ -24,9 +26,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        missing = {"estimator", "hyper", "seeds", "batch_size", "step", "train_seconds", "reported", "tensors"} - set(
-            content
-        )
+        missing = _KEYS - set(content)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch.load raises a dozen kinds for damaged files

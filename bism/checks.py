@@ -1,5 +1,6 @@
 """What training is given, checked before it starts: errors name the argument, what it got and what it needs."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,13 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if value < minimum:
         raise InputError(f"{name} must be at least {minimum}, got {value}")
     return value
+
+
+def check_scale(name: str, value: Any) -> float:
+    """A finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return float(value)
 
 
 def check_place(device: Any, dtype: torch.dtype) -> torch.device:

@@ -19,7 +19,7 @@ from torch.func import vmap
 from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.checkpoint import load_checkpoint, save_checkpoint
-from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_seeds
+from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_scale, check_seeds
 from bism.compiler import CapturedStep, Program, Work, compile_program, count_work
 from bism.errors import InputError
 from bism.fitted import Fitted
@@ -80,6 +80,7 @@ class Trainer:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        data_noise: float = 0.0,
     ) -> None:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
@@ -88,6 +89,7 @@ class Trainer:
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
         self.data = data.to(device=self.device, dtype=dtype)
+        self.data_noise = check_scale("data_noise", data_noise)
         self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
         states = [
             estimator.init(
@@ -193,6 +195,11 @@ class Trainer:
         for rows in self._tapes.groups:
             indices = ((words[rows].long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
             block.batches[rows, :steps] = data[indices.reshape(-1, *shape)]
+        if self.data_noise:
+            batches = block.batches[:, :steps]
+            noise = torch.empty((seeds, batches[0].numel()), dtype=self.dtype, device=self.device)
+            self._tapes.fill("normals", f"{purpose}/data", index, noise)
+            batches += self.data_noise * noise.reshape(batches.shape)
         self._drawn = None
         return block
 
@@ -255,6 +262,7 @@ class Trainer:
         step = count_work(self._all_seeds, [*self._leaves, *consumed, *self._hyper.values()])
         uniform, normal = self._tape_lengths
         indices = self.estimator.minibatches * self.batch_size
+        normal += indices * self.data[0].numel() if self.data_noise else 0
         lengths = (("uniforms", uniform), ("normals", normal), ("words", indices))
         return sum((self._tapes.work(kind, length) for kind, length in lengths), start=step)
 
@@ -287,6 +295,7 @@ class Trainer:
             "hyper": dict(vars(self.estimator)),
             "seeds": chosen,
             "batch_size": self.batch_size,
+            "data_noise": self.data_noise,
             "step": self.step,
             "train_seconds": self.train_seconds,
             "reported": self._reported,
@@ -305,7 +314,7 @@ class Trainer:
         """
         saved = load_checkpoint(path)
         own = self.checkpoint()
-        for key in ("estimator", "hyper", "seeds", "batch_size"):
+        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise"):
             if saved[key] != own[key]:
                 raise InputError(f"{path}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
         ours, theirs = _described(own["tensors"]), _described(saved["tensors"])

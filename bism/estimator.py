@@ -156,6 +156,7 @@ class Estimator(ABC):
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool | None = None,
+        data_noise: float = 0.0,
         resume: Path | str | None = None,
     ) -> Fitted:
         """Trains ``model`` on ``data`` once for every seed, all seeds side by side.
@@ -166,6 +167,8 @@ class Estimator(ABC):
             steps: iterations in all; with ``resume``, those of the checkpoint included.
             posterior: q(h|v) for the methods that have one; by default the one that fits the latent's kind.
             compile: True, False, or None for when the run is long enough to pay for it.
+            data_noise: standard deviation of Gaussian noise added anew to every minibatch: what is learnt is the
+                density of the smoothed data, as by denoising score matching.
             resume: a checkpoint written by ``Fitted.save``.
 
         Raises:
@@ -182,6 +185,7 @@ class Estimator(ABC):
             device=device,
             dtype=dtype,
             compile=engine.pays(steps) if compile is None else compile,
+            data_noise=data_noise,
         )
         if resume is not None:
             trainer.load(resume)
