@@ -94,8 +94,10 @@ class ProbeEntry(_Section):
         try:
             PROBES[self.name].model_validate(self.options)
         except ValidationError as error:
-            where, what = error.errors()[0]["loc"], error.errors()[0]["msg"]
-            raise ValueError(f"option {'.'.join(map(str, where))} of the probe {self.name}: {what}") from None
+            problem, known = error.errors()[0], PROBES[self.name].model_fields
+            key, unknown = str(problem["loc"][0]), problem["type"] == "extra_forbidden"
+            what = f"unknown; {nearest(key, known)}" if unknown else _expected(problem)
+            raise ValueError(f"option {key} of the probe {self.name}: {what}") from None
         return self
 
 
@@ -248,10 +250,17 @@ _EXPECTED = {
     "dict_type": "must be a mapping (key: value)",
     "model_type": "must be a mapping (key: value)",
     "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
     "too_short": "needs at least {min_length}",
     "too_long": "takes at most {max_length}",
     "string_pattern_mismatch": "must consist of letters, digits, '.', '_' and '-'",
 }
+
+
+def _expected(problem: Any) -> str:
+    """What one of pydantic's errors expected, and what it got."""
+    expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+    return f"{expected}, got {problem['input']!r}"
 
 
 def _message(path: Path, lines: dict[Place, int], problem: Any) -> str:
@@ -264,8 +273,7 @@ def _message(path: Path, lines: dict[Place, int], problem: Any) -> str:
     elif kind == "value_error":
         text = problem["msg"].removeprefix("Value error, ")
     else:
-        expected = _EXPECTED.get(kind, problem["msg"]).format(**problem.get("ctx", {}))
-        text = f"{expected}, got {problem['input']!r}"
+        text = _expected(problem)
     return _located(path, lines, where, text)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import baselines
 import bism
@@ -90,6 +91,12 @@ def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
     """``Estimator.fit`` with the same."""
     options: Any = {"batch_size": 20, "dtype": torch.float64, "compile": False}
     return case.estimator.fit(case.model, data(), seeds=(0, 1), steps=steps, resume=resume, **options)
+
+
+def same(x: Any, y: Any) -> bool:
+    """Whether two trees are equal to the last bit."""
+    pairs = list(zip(tree_leaves(x), tree_leaves(y), strict=True))
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
 
 
 def go_on(folder: str, steps: str) -> None:

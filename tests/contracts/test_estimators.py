@@ -20,7 +20,7 @@ from bism.compiler import CapturedStep
 from bism.engine import Trainer
 from bism.hyperparameters import Range, resolve, specs
 from bism.rng import Rng
-from tests.contracts.cases import Case, cases, data, discovered, fit, small, to_resume, trainer
+from tests.contracts.cases import Case, cases, data, discovered, fit, same, small, to_resume, trainer
 
 KINDS, CASES = discovered(), cases()
 ROOT = Path(__file__).parents[2]
@@ -28,12 +28,6 @@ ROOT = Path(__file__).parents[2]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
 every_small = pytest.mark.parametrize("case", [small(kind) for kind in KINDS], ids=lambda case: case.name)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-def same(x: Any, y: Any) -> bool:
-    """Whether two trees are equal to the last bit."""
-    pairs = list(zip(tree_leaves(x), tree_leaves(y), strict=True))
-    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
 
 
 def distance(x: Any, y: Any) -> float:

@@ -103,7 +103,16 @@ def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
     with contextlib.closing(RunDir(tmp_path)) as runs:
         for seed, (name, state) in enumerate(states.items()):
             runs.plan([Record(name, "tiny", "test", "board", "cd", "CD-1", seed, 20, "planned")])
-            runs.folder(name).begin({"hyper": {"k": 1}, "seed": seed, "pictures": seed == 0, "device": f"cuda:{seed}"})
+            runs.folder(name).begin(
+                {
+                    "hyper": {"k": 1},
+                    "rule": "last",
+                    "select": "val/x",
+                    "seed": seed,
+                    "pictures": seed == 0,
+                    "device": f"cuda:{seed}",
+                }
+            )
             for step in (0, 10, 20) if name != "five" else ():
                 runs.folder(name).append(step, {LIKELIHOOD: float(step + seed)})
             runs.set_state(name, state)

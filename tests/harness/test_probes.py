@@ -1,0 +1,117 @@
+"""Expensive measurements: taken where a suite asks for them, and refused early where they cannot be."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+
+from baselines import SM
+from benchmark.probes import PROBES, Annealing, Subject
+from benchmark.rundir import RunDir
+from bism import log_partition
+from bism.engine import Trainer
+from tests.contracts.cases import small
+from tests.harness.test_datasets import checkerboard
+from tests.harness.tiny import TINY, command
+
+CHEAP = "options: {chains: 20, steps: [4, 8], sweeps: 5, raise_chains: 1, raise_steps: 4}"
+PROBED = TINY.replace(
+    "        all: {lr: 0.01}\n",
+    f"        all: {{lr: 0.01}}\n        probes:\n          - {{name: annealing, at: [7, best, last], {CHEAP}}}\n",
+).replace(
+    "    model: {name: grbm, hidden: 3}\n",
+    "    model: {name: grbm, hidden: 3}\n    rule: best_validation\n",
+)
+
+
+def suite(folder: Path, text: str = PROBED) -> Path:
+    """Writes a suite file."""
+    file = folder / "tiny.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_annealing_agrees_with_enumeration() -> None:
+    data = checkerboard(Path("nowhere"), 500, 200, 200)
+    trainer = Trainer(SM(lr=0.02), small(SM).model, data.train, seeds=[3])
+    trainer.run(100)
+    model = trainer.fitted().model(3)
+    measured = Annealing(chains=500, steps=[100], raise_steps=100).measure(
+        Subject(trainer.fitted(), 3, data, Path("nowhere"))
+    )
+    exact = -float(model.free_energy(data.test).double().mean()) - log_partition(model)
+    assert measured["test/log_likelihood"] == pytest.approx(exact, abs=0.05)
+    assert measured["test/log_likelihood"] == measured["test/log_likelihood_upper"]
+    assert measured["test/log_likelihood_lower"] == pytest.approx(exact, abs=0.05)
+    assert measured["test/raise_log_likelihood"] == pytest.approx(exact, abs=0.15)
+    assert measured["ais/log_z"] == pytest.approx(log_partition(model), abs=0.05)
+    assert measured["ais/reverse_log_z_from_exact"] == pytest.approx(log_partition(model), abs=0.05)
+    assert (measured["ais/chains"], measured["ais/temperatures"]) == (500, 100)
+    assert measured["ais/within_tolerance"] == 1
+    assert measured["val/log_likelihood"] != measured["test/log_likelihood"]
+
+
+def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path)), "--methods", "cd")
+    assert said.code == 0, said.err
+    with contextlib.closing(RunDir(tmp_path / "runs")) as runs:
+        for record in runs.records():
+            journal = runs.folder(record.id).measurements()
+            evaluated = {
+                line.step: line.metrics["val/log_likelihood"] for line in journal if "ais/log_z" not in line.metrics
+            }
+            assert set(evaluated) == {0, 5, 7, 10, 15, 20}
+            best = max(evaluated, key=lambda step: evaluated[step])
+            probed = [line.step for line in journal if "ais/log_z" in line.metrics]
+            assert probed == list(dict.fromkeys([7, best, 20]))
+            for line in journal:
+                if "ais/log_z" in line.metrics:  # of the model as it was at that step
+                    assert line.metrics["val/log_likelihood"] == pytest.approx(evaluated[line.step], abs=1.0)
+            options = runs.folder(record.id).config["probes"][0]["options"]
+            assert options["tolerance"] == 1.0  # a default, resolved
+    assert "test/log_likelihood" in said.out
+
+
+def test_a_shorter_run_leaves_out_what_it_does_not_reach(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path)), "--methods", "cd", "--seeds", "0", "--steps", "5")
+    assert said.code == 0, said.err
+    (config,) = (json.loads(file.read_text()) for file in (tmp_path / "runs").glob("cells/*/config.json"))
+    assert config["probes"][0]["at"] == ["best", "last"]
+
+
+BAD = {
+    "name": ("name: annealing", "name: anealing", "no probe 'anealing': did you mean 'annealing'?"),
+    "option": ("chains: 20", "chain: 20", "option chain of the probe annealing: unknown; did you mean 'chains'?"),
+    "value": ("chains: 20", "chains: 1", "option chains of the probe annealing: must be greater than 1, got 1"),
+    "step": ("at: [7,", "at: [70,", "must be at most the preset's 20 steps, got 70"),
+    "rule": ("rule: best_validation", "rule: best_test", "no rule 'best_test': did you mean"),
+    "noise": ("{method: cd}", "{method: cd, data_noise: -1.0}", "must be at least 0.0, got -1.0"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_entry_is_refused_with_its_line(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in PROBED
+    text = PROBED.replace(old, new)
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, text)))
+    assert said.code == 2
+    line = 1 + next(i for i, row in enumerate(text.splitlines()) if new.split(",")[0] in row)
+    assert f"tiny.yaml:{line}: " in said.err
+    assert message in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_noise_is_part_of_a_variant_and_of_its_name(tmp_path: Path) -> None:
+    text = PROBED.replace("{method: cd}", "{method: cd, data_noise: 0.1}")
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, text)), "--methods", "cd", "--seeds", "0")
+    assert said.code == 0, said.err
+    assert "CD-1 [data_noise=0.1]" in said.out
+    (config,) = (json.loads(file.read_text()) for file in (tmp_path / "runs").glob("cells/*/config.json"))
+    assert config["data_noise"] == 0.1
+
+
+def test_every_probe_has_a_description_and_options() -> None:
+    for name, probe in PROBES.items():
+        assert probe.__doc__, name
+        assert probe.model_fields, name
