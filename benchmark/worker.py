@@ -17,8 +17,9 @@ import torch
 
 from benchmark import registry
 from benchmark.datasets import DataSet
-from benchmark.evaluation import can_picture, evaluate, evaluation_steps, picture, picture_steps
+from benchmark.evaluation import evaluate, evaluation_steps, picture_steps
 from benchmark.models import build_model
+from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder

@@ -1,0 +1,56 @@
+"""What is kept to be looked at: arrays that say what they are, and images that show them."""
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import torch
+
+from baselines import SM
+from benchmark.datasets import DataSet
+from benchmark.pictures import can_picture, draw_sheet, picture
+from bism import GRBM
+from bism.engine import Trainer
+
+V = torch.rand(40, 12, generator=torch.Generator().manual_seed(1))
+IMAGES = DataSet("images", V, V, V, image=(4, 3))
+
+
+def pictured(folder: Path) -> tuple[GRBM, dict[str, dict[str, np.ndarray]]]:
+    """A model that has been pictured, and the arrays by their kind."""
+    trainer = Trainer(SM(lr=0.01), GRBM(12, 20), V, seeds=[2])
+    trainer.run(30)
+    assert can_picture(IMAGES, trainer.fitted())
+    picture(trainer.fitted(), 2, IMAGES, folder, "SM")
+    kinds = ("samples", "reconstructions", "receptive_fields")
+    return trainer.fitted().model(2), {kind: dict(np.load(folder / f"{kind}_step_00000030.npz")) for kind in kinds}
+
+
+def test_arrays_are_what_they_are_called(tmp_path: Path) -> None:
+    model, arrays = pictured(tmp_path)
+    assert {int(content["step"]) for content in arrays.values()} == {30}
+    fields = arrays["receptive_fields"]["fields"]
+    np.testing.assert_array_equal(fields[3], model.W[:, 3].reshape(4, 3))
+    shown = arrays["reconstructions"]
+    np.testing.assert_array_equal(shown["originals"], V[:32].reshape(-1, 4, 3))
+    hidden = torch.sigmoid(model.c + V[:32] @ model.W)
+    expected = model.b + (2 * model.log_s).exp() * (hidden @ model.W.T)
+    np.testing.assert_allclose(shown["reconstructions"], expected.reshape(-1, 4, 3), atol=1e-5)
+    assert arrays["samples"]["samples"].shape == (40, 4, 3)
+    assert not np.array_equal(arrays["samples"]["samples"], V.reshape(-1, 4, 3))
+    for kind in arrays:
+        assert matplotlib.image.imread(tmp_path / f"{kind}_step_00000030.png").std() > 0.05
+
+
+def test_a_sheet_shows_images_from_left_to_right(tmp_path: Path) -> None:
+    images = torch.zeros(9, 4, 4)
+    images[8] = 1.0  # the first of the second row
+    draw_sheet(images, tmp_path / "grey.png", "")
+    draw_sheet(2 * images - 1, tmp_path / "signed.png", "", signed=True)
+    grey, signed = (matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3] for name in ("grey", "signed"))
+    height, width = grey.shape[:2]
+    assert grey[height // 3, width // 2].max() == 0  # the first row is black
+    assert grey[2 * height // 3 + 10, 20].min() == 1
+    red, blue = signed[2 * height // 3 + 10, 20], signed[height // 3, width // 2]
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
