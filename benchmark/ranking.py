@@ -14,6 +14,7 @@ from scipy import stats
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.selection import selected
 
+_BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
 _OF_A_SEED = ("seed", "pictures", "device")
 
 
@@ -55,7 +56,10 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
 
 
 def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged."""
+    """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged.
+
+    Beside it stand the means of other metrics that were measured.
+    """
     better_high = metric.endswith("log_likelihood")
     rows = []
     for (variant, _), cells in frame.groupby(["variant", "configuration"], sort=False):
@@ -68,6 +72,7 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "half_width": half_width,
                 "seeds": len(sound),
                 "diverged": len(cells) - len(sound),
+                **{name: sound[name].mean() for name in _BESIDE if name in sound and name != metric},
                 "train_seconds": sound["time/train_seconds"].mean(),
                 "ms_per_step": sound["time/ms_per_step"].mean(),
             }
@@ -79,7 +84,8 @@ def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
     """A ranking for people."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("method", no_wrap=True)
-    for heading in (metric, "95% interval", "seeds", "s per seed", "ms per seed and step"):
+    beside = {name: heading for name, heading in _BESIDE.items() if name in ranked}
+    for heading in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):
         shown.add_column(heading, justify="right")
     for row in ranked.to_dict("records"):
         seeds = str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
@@ -87,6 +93,7 @@ def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
             Text(row["variant"]),  # its brackets are no markup
             _number(row["mean"]),
             f"± {_number(row['half_width'])}",
+            *[_number(row[name], 2) for name in beside],
             seeds,
             _number(row["train_seconds"], 1),
             _number(row["ms_per_step"]),
