@@ -23,7 +23,7 @@ from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder
-from benchmark.selection import better
+from benchmark.selection import better, selected
 from bism.engine import Trainer, pays
 from bism.fitted import Fitted
 
@@ -191,12 +191,20 @@ class _Journal:
             self._take((p for p in probes if steps.get(p["name"]) != trainer.step), trainer.fitted(), index)
             steps |= {probe["name"]: trainer.step for probe in probes}
 
+    def _name_selected(self, cell: CellFolder) -> None:
+        """Repeats the numbers that stand for the cell where MLflow's UI compares runs: in their last values."""
+        found = selected(cell.measurements(), self.config["rule"], self.config["select"])
+        if found and self.config["rule"] != "last":
+            tested = {f"selected/{name}": value for name, value in found[1].items() if name.startswith("test/")}
+            cell.append(self.trainer.step, {"selected/step": float(found[0]), **tested})
+
     def finish(self, report: Connection) -> None:
         """The last checkpoints, what is measured of them, and the state of every cell."""
         for i, (cell, planned) in enumerate(zip(self.cells, self.job.cells, strict=True)):
             self.trainer.save(cell.artifacts / "last.pt", seed=self.trainer.seeds[i])
             if not self.closed[i]:
                 self._probe_checkpoints(i)
+                self._name_selected(cell)
             diverged = self.trainer.diverged_at[i]
             state, text = ("done", None) if diverged is None else ("diverged", f"not finite at step {diverged}")
             report.send(("cell", planned.id, state, text))

@@ -59,7 +59,7 @@ def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp
         for record in runs.records():
             journal = runs.folder(record.id).measurements()
             evaluated = {
-                line.step: line.metrics["val/log_likelihood"] for line in journal if "ais/log_z" not in line.metrics
+                line.step: line.metrics["val/log_likelihood"] for line in journal if "val/objective" in line.metrics
             }
             assert set(evaluated) == {0, 5, 7, 10, 15, 20}
             best = max(evaluated, key=lambda step: evaluated[step])
@@ -68,6 +68,11 @@ def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp
             for line in journal:
                 if "ais/log_z" in line.metrics:  # of the model as it was at that step
                     assert line.metrics["val/log_likelihood"] == pytest.approx(evaluated[line.step], abs=1.0)
+            last = journal[-1].metrics
+            assert last["selected/step"] == best
+            assert last["selected/test/log_likelihood"] == next(
+                line.metrics["test/log_likelihood"] for line in reversed(journal[:-1]) if line.step == best
+            )
             options = runs.folder(record.id).config["probes"][0]["options"]
             assert options["tolerance"] == 1.0  # a default, resolved
     assert "test/log_likelihood" in said.out
