@@ -86,7 +86,7 @@ def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
     shown.add_column("method", no_wrap=True)
     beside = {name: heading for name, heading in _BESIDE.items() if name in ranked}
     for heading in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):
-        shown.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right", min_width=len(heading) if heading == metric else None)
     for row in ranked.to_dict("records"):
         seeds = str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
         shown.add_row(

@@ -77,9 +77,9 @@ def test_a_run_ends_well_and_says_what_it_did(trained: tuple[Path, Said]) -> Non
     assert lines[1] == f"4 cells, 0 done already, 4 to train in 2 jobs, {CORES} at once"
     ended = sorted(line.split("] ")[1].split(" in ")[0] for line in lines if line.startswith("["))
     assert ended == ["board BiDSM-5: done", "board CD-1: done"]
-    table = [line.split("│")[1:5] for line in lines if line.startswith("│")]
+    table = [line.split("│")[1:6] for line in lines if line.startswith("│")]
     assert sorted(row[0].strip() for row in table) == ["BiDSM-5", "CD-1"]
-    assert [row[3].strip() for row in table] == ["2", "2"]
+    assert [row[4].strip() for row in table] == ["2", "2"]
     for name, mean, *_ in table:
         last = [journal(folder, name.strip(), seed)[-1]["metrics"]["test/log_likelihood"] for seed in (0, 1)]
         assert float(mean) == pytest.approx(np.mean(last), abs=6e-4)
@@ -369,7 +369,7 @@ def test_a_diverged_seed_ends_its_journal_and_is_not_averaged(failed: tuple[Path
     assert [line["step"] for line in sound] == [0, 5, 10, 15, 20]
     assert [line["step"] for line in diverged] == [0, 5, 10]
     (row,) = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│ Diverges")]
-    assert row[3].strip() == "1 (+1 diverged)"
+    assert row[4].strip() == "1 (+1 diverged)"
     assert float(row[1]) == pytest.approx(sound[-1]["metrics"]["test/log_likelihood"], abs=6e-4)
     assert row[2].strip() == "± -"
     names = [line.split("│")[1].strip() for line in said.out.splitlines() if line.startswith("│")]
@@ -402,7 +402,7 @@ def test_a_run_of_diverged_seeds_alone(tmp_path: Path) -> None:
     assert said.code == 1
     assert set(states(tmp_path).values()) == {"diverged"}
     (row,) = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│ Diverges")]
-    assert [text.strip() for text in row[:4]] == ["Diverges", "-", "± -", "0 (+2 diverged)"]
+    assert [text.strip() for text in row[:5]] == ["Diverges", "-", "± -", "-", "0 (+2 diverged)"]
 
 
 def interrupt(folder: Path) -> tuple[int, str, str]:
@@ -640,7 +640,7 @@ def test_status_does_not_average_what_a_changed_suite_file_trained(folder: Path)
     assert command(folder, *RUN, "--methods", "cd").code == 0
     said = command(folder, "status")
     rows = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│ CD-1")]
-    assert [row[3].strip() for row in rows] == ["2", "2"]
+    assert [row[4].strip() for row in rows] == ["2", "2"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--run-dir", "elsewhere"]])
