@@ -10,14 +10,14 @@ Theorem 1 the true gradient is that of DSM on the free energy. Two studies, at o
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad
 from torch.nn.functional import logsigmoid
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from bism.bilevel import LowerLevel, Model, Posterior, descend, hypergradient
 from bism.checks import check_count, check_data, check_model
@@ -55,20 +55,20 @@ def flat(tree: Tree) -> Tensor:
 
 
 def distance(a: Tree, b: Tree) -> Tensor:
-    """L2 distance of two trees over all their numbers, a scalar; such as ||phi^0 - phi*|| of Theorem 2."""
-    return flat(tree_map(lambda x, y: x - y, a, {name: b[name] for name in a})).norm()
+    """L2 distance of two sets of parameters over all their numbers, a scalar: ||phi^0 - phi*|| of Theorem 2."""
+    return torch.stack([(a[name] - b[name]).square().sum() for name in a]).sum().sqrt()
 
 
 def bernoulli_kl(model: Model, posterior: Posterior, v: Tensor) -> Tensor:
     """KL(q(h|v) || p(h|v)) of eq. (10) in closed form, [batch].
 
-    sum_j q_j (log q_j - log p_j) + (1 - q_j) (log (1 - q_j) - log (1 - p_j)), q = sigmoid(l), p = sigmoid(l*).
-    The logarithms are those of the logits, so that saturated units do not lose their digits.
+    sum_j q_j (l_j - l*_j) + log (1 - q_j) - log (1 - p_j), q = sigmoid(l), p = sigmoid(l*). Swapping h for 1 - h only
+    changes the signs of l and l*: each unit is taken on the side where q <= 1/2, where no digits are lost.
     """
-    l, best = posterior.logits(v), model.hidden_logits(v)  # noqa: E741  # l as in the paper's appendix and posteriors
-    on = l.sigmoid() * (logsigmoid(l) - logsigmoid(best))
-    off = (-l).sigmoid() * (logsigmoid(-l) - logsigmoid(-best))
-    return (on + off).sum(-1)
+    logits, best = posterior.logits(v), model.hidden_logits(v)
+    side = torch.where(logits > 0, -1.0, 1.0).to(v.dtype)
+    logits, best = side * logits, side * best
+    return (logits.sigmoid() * (logits - best) + logsigmoid(-logits) - logsigmoid(-best)).sum(-1)
 
 
 def logit_curvature(logits: Tensor, best: Tensor) -> Tensor:
@@ -160,11 +160,15 @@ class Trained:
         like = self.theta["W"]
         return {name: torch.tensor(x, dtype=like.dtype, device=like.device) for name, x in self.estimator.hyper.items()}
 
+    @cached_property
+    def _structure(self) -> State:
+        with torch.device("meta"):  # the posterior's own numbers are never used: none are drawn
+            modules = self.estimator.modules(self.model, None)
+        return State({name: Methods(module) for name, module in modules.items()}, {}, {}, {})
+
     def bind(self, theta: Tree, phi: Tree) -> Any:
         """Model and posterior at given parameters."""
-        modules = self.estimator.modules(self.model, None)
-        state = State({name: Methods(module) for name, module in modules.items()}, {}, {}, {})
-        return state.bind({"model": theta, "posterior": phi})
+        return self._structure.bind({"model": theta, "posterior": phi})
 
     def upper(self, batch: Tensor, noise: Any, theta: Tree, phi: Tree) -> Tensor:
         """J_Bi of eq. (8) on a minibatch.
@@ -314,11 +318,9 @@ def theorem2(
 
 def _safe_rate(trained: Trained, points: Tensor) -> float:
     """1 / the largest curvature at phi* or at the trained phi."""
-    logits = [
-        trained.bind(trained.theta, phi).posterior.logits(points)
-        for phi in (trained.phi, exact_posterior(trained.theta))
-    ]
-    return 1 / max(float(largest_curvature(logit_curvature(l, logits[1]), points)) for l in logits)  # noqa: E741
+    bound = trained.bind(trained.theta, trained.phi)
+    best, given = bound.model.hidden_logits(points), bound.posterior.logits(points)
+    return 1 / max(float(largest_curvature(logit_curvature(logits, best), points)) for logits in (given, best))
 
 
 # --- the practical algorithm ------------------------------------------------------------------------------------------
@@ -380,7 +382,8 @@ def practical_draw(
     batch, update = batches[0], estimator.lower_update(hyper)
 
     def lower(at: Tree, phi: Tree, given: Any) -> Tensor:
-        return estimator.lower_loss(trained.bind(at, phi), *given, hyper)
+        points, drawn = given
+        return estimator.lower_loss(trained.bind(at, phi), points, drawn, hyper)
 
     fresh = estimator.inner_batches == "fresh"
     steps = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]
