@@ -9,17 +9,17 @@ Theorem 1 the true gradient is that of DSM on the free energy. Two studies, at o
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vjp
 from torch.nn.functional import logsigmoid
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from bism.bilevel import LowerLevel, Model, Posterior, descend, hypergradient
+from bism.bilevel import LowerLevel, Model, Posterior, descend
 from bism.checks import check_count, check_data, check_model
 from bism.errors import InputError
 from bism.estimator import Hyper
@@ -218,14 +218,53 @@ class Bias:
     left: float
 
 
-def _trajectory(
-    lower: LowerLevel, theta: Tree, phi: Tree, optimiser: Tree, noises: Iterable[Any], update: Update
-) -> Any:
-    """phi and the optimiser's state before and after each step of eq. (12): a list one longer than ``noises``."""
+Places = list[tuple[Tree, Tree]]
+
+
+def trajectory(
+    lower: LowerLevel, theta: Tree, phi: Tree, optimiser: Tree, noises: Sequence[Any], update: Update
+) -> Places:
+    """phi and the optimiser's state before the first and after each step of eq. (12): one more than ``noises``."""
     places = [(phi, optimiser)]
     for noise in noises:
         places.append(descend(partial(lower, theta), *places[-1], [noise], update))
     return places
+
+
+def hypergradients(
+    upper: Callable[[Tree, Tree], Tensor],
+    lower: LowerLevel,
+    theta: Tree,
+    places: Places,
+    noises: Sequence[Any],
+    update: Update,
+    counts: Iterable[int],
+) -> dict[int, Tree]:
+    """Eq. (14) for each N of ``counts``: what ``bilevel.hypergradient`` gives for the first N of ``noises``.
+
+    The steps are gone back through one by one, with dJ/dphi^N of every N that lies ahead: each step is linearised once
+    for all N, and from the known ``places``, so that the memory is that of one step whatever N. For curves in N;
+    training needs one N, and there the plain form compiles as a whole.
+    """
+
+    def step(noise: Any, at: Tree, phi: Tree, optimiser: Tree) -> tuple[Tree, Tree]:
+        return descend(partial(lower, at), phi, optimiser, [noise], update)
+
+    wanted = set(counts)
+    totals: dict[int, Tree] = {}
+    ahead: dict[int, tuple[Tree, Tree]] = {}
+    for n in range(max(wanted), -1, -1):
+        phi, optimiser = places[n]
+        if n in wanted:
+            totals[n], slope = grad(upper, argnums=(0, 1))(theta, phi)
+            ahead[n] = slope, tree_map(torch.zeros_like, optimiser)
+        if n:
+            pull_back: Callable[..., Any] = vjp(partial(step, noises[n - 1]), theta, *places[n - 1])[1]
+            for end, cotangent in ahead.items():
+                through_step, slope, memory = pull_back(cotangent)
+                totals[end] = tree_map(torch.add, totals[end], through_step)
+                ahead[end] = slope, memory
+    return totals
 
 
 def _check_grids(inner: Sequence[int], unroll: Sequence[int]) -> None:
@@ -260,7 +299,7 @@ def theorem2(
 
     The noise of v and of h is drawn once and is the same for both levels and all steps: J and G are then fixed
     functions. G is the mean of ``bernoulli_kl`` at the noisy points, descended at the constant rate alpha; phi^0 is
-    the trained phi after K such steps. Everything else is what trains: J_Bi, and ``hypergradient``.
+    the trained phi after K such steps. Everything else is what trains: J_Bi, and eq. (14).
 
     alpha: 1 / L by default, L the largest curvature of G at phi* or at the trained phi, whichever is larger: the
     largest rate at which no direction is overshot near phi*, hence where kappa = 1 - alpha * (smallest curvature) is
@@ -296,21 +335,23 @@ def theorem2(
     rate = _safe_rate(trained, points) if alpha is None else alpha
     update = partial(sgd_update, lr=rate)
     truth = flat(trained.true_gradient(data, noise["visible"]))
-    path = [phi for phi, _ in _trajectory(lower, theta, trained.phi, {}, [None] * (max(inner) + max(unroll)), update)]
+    steps = [None] * (max(inner) + max(unroll))
+    path = trajectory(lower, theta, trained.phi, {}, steps, update)  # without noise, phi^N is its place K + N
     rows = []
     for k in inner:
-        for n in unroll:  # without noise, phi^N from phi^0 is the path's place K + N
-            found = hypergradient(partial(trained.upper, data, noise), lower, theta, path[k], {}, [None] * n, update)[0]
+        found = hypergradients(partial(trained.upper, data, noise), lower, theta, path[k:], steps, update, unroll)
+        for n in unroll:
+            first, last = path[k][0], path[k + n][0]
             rows.append(
                 Bias(
                     inner_steps=k,
                     unroll_steps=n,
-                    bias=float((flat(found) - truth).norm()),
+                    bias=float((flat(found[n]) - truth).norm()),
                     noise_floor=0.0,
                     gradient=float(truth.norm()),
-                    start=float(distance(path[k], best)),
-                    moved=float(distance(path[k + n], path[k])),
-                    left=float(distance(path[k + n], best)),
+                    start=float(distance(first, best)),
+                    moved=float(distance(last, first)),
+                    left=float(distance(last, best)),
                 )
             )
     return Theorem2(rate, rows)
@@ -389,19 +430,19 @@ def practical_draw(
     steps = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]
     ahead = [(batch, drawn) for drawn in noise["unroll"]]
     truth = flat(trained.true_gradient(batch, noise["upper"]["visible"]))
-    places = _trajectory(lower, trained.theta, trained.phi, trained.optimiser, steps, update)
+    upper = partial(trained.upper, batch, noise["upper"])
+    places = trajectory(lower, trained.theta, trained.phi, trained.optimiser, steps, update)
     draws = {}
     for k in inner:
-        phi, optimiser = places[k]
-        path = _trajectory(lower, trained.theta, phi, optimiser, ahead, update)
+        path = trajectory(lower, trained.theta, *places[k], ahead, update)
+        found = hypergradients(upper, lower, trained.theta, path, ahead, update, unroll)
         for n in unroll:
-            upper = partial(trained.upper, batch, noise["upper"])
-            found = hypergradient(upper, lower, trained.theta, phi, optimiser, ahead[:n], update)[0]
+            first, last = path[0][0], path[n][0]
             draws[k, n] = Draw(
-                difference=flat(found) - truth,
-                start=float(distance(phi, best)),
-                moved=float(distance(path[n][0], phi)),
-                left=float(distance(path[n][0], best)),
+                difference=flat(found[n]) - truth,
+                start=float(distance(first, best)),
+                moved=float(distance(last, first)),
+                left=float(distance(last, best)),
             )
     return draws, truth
 

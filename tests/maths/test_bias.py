@@ -21,13 +21,16 @@ from bism.bias import (
     bernoulli_kl,
     distance,
     exact_posterior,
+    hypergradients,
     largest_curvature,
     logit_curvature,
     practical,
     practical_draw,
     spectrum,
     theorem2,
+    trajectory,
 )
+from bism.bilevel import descend, hypergradient
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, generator
 from tests.maths.checks import (
@@ -356,6 +359,26 @@ def test_a_draw_is_a_training_step_s_gradient() -> None:
         assert relative(one.difference, flat(step_gradient(estimator, state, after)) - flat(truth)) < 1e-8
         start = flat(after.params["posterior"]) - flat(exact_posterior(at.theta))
         assert one.start == pytest.approx(float(start.norm()), rel=1e-10)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_the_gradients_of_all_n_at_once_are_those_of_training(optimiser: str) -> None:
+    at = trained(0.4, lr_posterior=0.03, temperature=0.5, lower_optimiser=optimiser)
+    values, update = hyper(at.estimator), at.estimator.lower_update(hyper(at.estimator))
+    batches, noise = at.draw(data(), draws(6), 4, 6, 8)
+
+    def lower(theta: Any, phi: Any, drawn: Any) -> Tensor:
+        return at.estimator.lower_loss(at.bind(theta, phi), batches[0], drawn, values)
+
+    phi, state = descend(functools.partial(lower, at.theta), at.phi, at.optimiser, noise["inner"], update)
+    upper = functools.partial(at.upper, batches[0], noise["upper"])
+    places = trajectory(lower, at.theta, phi, state, noise["unroll"], update)
+    found = hypergradients(upper, lower, at.theta, places, noise["unroll"], update, (6, 0, 1, 4))
+    assert found.keys() == {0, 1, 4, 6}
+    for n, gradient in found.items():
+        expected, _ = hypergradient(upper, lower, at.theta, phi, state, noise["unroll"][:n], update)
+        assert relative(gradient, expected) < 1e-12
+    assert relative(found[6], found[4]) > 1e-3
 
 
 def test_fresh_minibatches_are_those_of_the_inner_steps() -> None:
