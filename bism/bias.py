@@ -307,8 +307,8 @@ def theorem2(
 
     The points must span (v, 1), or some directions of phi have no curvature and G is not strongly convex: the noise
     sees to that if there are more points than visible units. Even so the smallest curvature may be tiny beside L
-    (data far from the origin, saturated units): then a small N shows the fast directions alone, and a rate fitted
-    there lies between the two ends of ``spectrum``.
+    (data far from the origin, saturated units): kappa is then almost 1, a small N shows the fast directions alone,
+    and a rate fitted there is no estimate of kappa. ``spectrum`` tells.
 
     Args:
         data: [n, D] in the parameters' dtype, n > D.
