@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -101,4 +102,20 @@ def draw_sheet(images: Tensor, file: Path, title: str, signed: bool = False) -> 
     axes.imshow(sheet.numpy(), cmap=colours, vmin=low, vmax=limit)
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
+    figure.savefig(file)
+
+
+def draw_bias(table: pd.DataFrame, file: Path, title: str) -> None:
+    """The gradient's bias against N on a logarithmic axis, a curve for each K and dotted what noise alone would show."""
+    figure = _figure(4.2, 3.2)
+    axes, noise = figure.add_subplot(), None
+    for k, curve in table.groupby("inner_steps"):
+        (line,) = axes.semilogy(curve["unroll_steps"], curve["bias"], marker="o", markersize=3, label=f"K = {k}")
+        if (curve["noise_floor"] > 0).all():
+            axes.semilogy(curve["unroll_steps"], curve["noise_floor"], linestyle=":", color=line.get_color())
+            noise = "noise floor (dotted)"
+    axes.set_xlabel("unrolled steps N")
+    axes.set_ylabel("norm of the gradient's bias")
+    axes.set_title(title, fontsize=8)
+    axes.legend(fontsize=7, title=noise, title_fontsize=7)
     figure.savefig(file)

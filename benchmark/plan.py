@@ -206,7 +206,7 @@ def _check(estimator: Estimator, shared: dict[str, Any], task: Task) -> None:
         if reason:
             raise InputError(f"task {shared['task']}: the metric log_likelihood needs log Z by enumeration: {reason}")
     for probe in shared["probes"]:
-        reason = PROBES[probe["name"]].unsuitable(model)
+        reason = PROBES[probe["name"]].unsuitable(estimator, model)
         if reason:
             raise InputError(f"task {shared['task']}: the probe {probe['name']} cannot be used: {reason}")
 

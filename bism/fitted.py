@@ -74,9 +74,13 @@ class Fitted:
 
     def parameters(self, seed: int) -> dict[str, dict[str, Tensor]]:
         """One seed's parameters by part and name, those of no module (NCE's normaliser) included."""
-        index = self._index(seed)
-        chosen: dict[str, dict[str, Tensor]] = tree_map(lambda x: x[index].detach().clone(), self._tensors["params"])
+        chosen: dict[str, dict[str, Tensor]] = self.state(seed)["params"]
         return chosen
+
+    def state(self, seed: int) -> Any:
+        """One seed's numbers as in ``State``: "params", "optimiser" and "carry"."""
+        index = self._index(seed)
+        return tree_map(lambda x: x[index].detach().clone(), self._tensors)
 
     def _stacked(self, function: Any) -> Tensor:
         return torch.stack([function(self.model(seed)) for seed in self.seeds])
