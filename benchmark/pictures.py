@@ -106,7 +106,7 @@ def draw_sheet(images: Tensor, file: Path, title: str, signed: bool = False) -> 
 
 
 def draw_bias(table: pd.DataFrame, file: Path, title: str) -> None:
-    """The gradient's bias against N on a logarithmic axis, a curve for each K and dotted what noise alone would show."""
+    """The gradient's bias against N on a logarithmic axis, a curve for each K; dotted what noise alone would show."""
     figure = _figure(4.2, 3.2)
     axes, noise = figure.add_subplot(), None
     for k, curve in table.groupby("inner_steps"):
