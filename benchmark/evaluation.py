@@ -83,12 +83,14 @@ def draw_density(axis: np.ndarray, density: np.ndarray, file: Path, title: str) 
 
 
 def draw_samples(samples: torch.Tensor, file: Path, title: str) -> None:
-    """Images in a sheet of eight columns."""
+    """Images [n, height, width] or, in colour, [n, 3, height, width], in a sheet of eight columns."""
     images = samples.clamp(0, 1)
-    rows, height, width = -(-len(images) // 8), *images.shape[1:]
-    padded = torch.ones(rows * 8, height + 1, width + 1)
+    if images.ndim == 4:
+        images = images.movedim(1, -1)
+    rows, (height, width, *colours) = -(-len(images) // 8), images.shape[1:]
+    padded = torch.ones(rows * 8, height + 1, width + 1, *colours)
     padded[: len(images), :height, :width] = images
-    sheet = padded.reshape(rows, 8, height + 1, width + 1).permute(0, 2, 1, 3).reshape(rows * (height + 1), -1)
+    sheet = padded.reshape(rows, 8, *padded.shape[1:]).transpose(1, 2).reshape(rows * (height + 1), -1, *colours)
     figure = _figure(3.2, 3.2 * sheet.shape[0] / sheet.shape[1] + 0.3)
     axes = figure.add_subplot()
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1)
