@@ -41,8 +41,11 @@ def fetch(address: str, partial: Path, report: Report) -> None:
 
 def discard(partial: Path) -> None:
     """Removes a partial file and what is known of it."""
-    partial.unlink(missing_ok=True)
-    _guard(partial).unlink(missing_ok=True)
+    try:
+        partial.unlink(missing_ok=True)
+        _guard(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(partial, error) from None
 
 
 def _once(address: str, partial: Path, report: Report) -> None:

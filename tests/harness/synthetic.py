@@ -1,5 +1,6 @@
 """Data sets as small as can be in the official formats, in place of the catalogue's."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -13,6 +14,7 @@ import pytest
 from benchmark import catalogue
 from benchmark.catalogue import CATALOGUE, Entry, cifar_archive, cifar_parts, mnist_parts
 from benchmark.formats import CIFAR_RECORD
+from tests.harness.tiny import Said, command
 
 NOTE = "a known variant with one image of ours"
 RANDOM = np.random.RandomState(0)
@@ -87,8 +89,6 @@ def small_cifar(*addresses: str, tarball: bytes = CIFAR_ARCHIVE) -> Entry:
 
 
 def _like(name: str, **changes: object) -> Entry:
-    import dataclasses
-
     return dataclasses.replace(CATALOGUE[name], **changes)  # type: ignore[arg-type]
 
 
@@ -103,3 +103,15 @@ def place(folder: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def data(folder: Path, *arguments: str) -> Said:
+    """``python -m benchmark data`` with its files in ``folder``/data."""
+    action, *rest = arguments
+    return command(folder, "data", action, *rest, "--data-dir", str(folder / "data"))
+
+
+def there(folder: Path) -> dict[str, bytes]:
+    """All files beneath ``folder``/data."""
+    root = folder / "data"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
