@@ -123,9 +123,10 @@ class _Loan:
         home = part.home(self.folder)
         partial = home.with_name(f"{home.name}.partial")
         task = self.bars.add_task(part.name, total=None)
-        begun_before = partial.exists()
         try:
-            fetch.fetch(address, partial, lambda done, total: self.bars.update(task, completed=done, total=total))
+            continued = fetch.fetch(
+                address, partial, lambda done, total: self.bars.update(task, completed=done, total=total)
+            )
         except fetch.Unavailable as error:
             return str(error)
         finally:
@@ -138,7 +139,7 @@ class _Loan:
             self._say(f"{home}: downloaded and verified, {size:,} bytes from {address}")
             return None
         fetch.discard(partial)
-        if begun_before:  # the damage may have been in what an earlier run left
+        if continued:  # the damage may have been in what an earlier run left
             return self._try(part, address)
         return f"what came is {finding.verdict}: {finding.detail}"
 

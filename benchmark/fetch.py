@@ -19,23 +19,24 @@ class Unavailable(Exception):
     """An address did not give the file; the text says why."""
 
 
-def fetch(address: str, partial: Path, report: Report) -> None:
-    """Brings ``partial`` to the whole content of an address; what it already has from there is not fetched again.
+def fetch(address: str, partial: Path, report: Report) -> bool:
+    """Brings ``partial`` to the whole content of an address; returns whether it went on from an earlier run's part.
 
     Goes on by itself after a broken connection as long as each try brings something.
 
     Raises:
-        Unavailable: the address does not give it. What came stays in ``partial`` for the next time.
+        Unavailable: the address does not give it. What came stays in ``partial`` for the next time, and what came
+            from another address does so too, until this one begins to send.
         InputError: ``partial`` cannot be written.
     """
-    if not _resumption(address, partial):
-        discard(partial)
+    continued, there = bool(_resumption(address, partial)), _came_from(address, partial)
     while True:
-        before = _size(partial)
         try:
-            return _once(address, partial, report)
+            _once(address, partial, report)
+            return continued
         except (OSError, http.client.HTTPException) as error:
-            if _size(partial) <= before:
+            before, there = there, _came_from(address, partial)
+            if there <= before:
                 raise Unavailable(_reason(error)) from None
 
 
@@ -91,12 +92,22 @@ def _request(address: str, headers: dict[str, str]) -> urllib.request.Request:
 
 def _resumption(address: str, partial: Path) -> dict[str, str]:
     """Headers that ask for the rest, if what is there surely belongs to the file that is at the address now."""
+    version, there = _noted(partial).get("version"), _came_from(address, partial)
+    return {"Range": f"bytes={there}-", "If-Range": str(version)} if version and there else {}
+
+
+def _came_from(address: str, partial: Path) -> int:
+    """How many bytes are there from this address."""
+    return _size(partial) if _noted(partial).get("address") == address else 0
+
+
+def _noted(partial: Path) -> dict[str, Any]:
+    """The identity of what ``partial`` is a part of; empty where it is unknown."""
     try:
-        identity = json.loads(_guard(partial).read_text(encoding="utf-8"))
+        noted = json.loads(_guard(partial).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(identity, dict) and identity.get("address") == address and identity.get("version")
-    return {"Range": f"bytes={_size(partial)}-", "If-Range": str(known)} if known and _size(partial) else {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _identity(address: str, response: Any) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ class Page:
     length: bool = True
     status: int = 200
     cuts: list[int] = dataclasses.field(default_factory=list)
-    lies: int = 0  # a range starts so many bytes later than it says
+    late: int = 0  # a range starts so many bytes later than was asked
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -43,7 +43,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         wanted, content, status, start = self.headers.get("Range", ""), page.content, page.status, 0
         current = self.headers.get("If-Range") in (page.version, page.modified)
         if wanted and page.ranges and current:
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) + page.late  # type: ignore[index]
             status = 206 if start < len(content) else 416
         self.server.asked.append((self.path, wanted, status))
         self.send_response(status)
@@ -52,7 +52,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if page.modified:
             self.send_header("Last-Modified", page.modified)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start + page.lies}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         body = b"" if status == 416 else content[start:]
         if page.length:
             self.send_header("Content-Length", str(len(body)))

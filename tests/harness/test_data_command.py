@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark import formats
 from tests.harness import synthetic
 from tests.harness.server import Server
 from tests.harness.synthetic import CIFAR_FILES, IDX, MNIST_FILES, NOTE, TEST_VARIANT, data
@@ -57,6 +58,12 @@ def test_verdicts_on_an_idx_file(mnist: Server, tmp_path: Path, kind: str) -> No
     assert (said.code, said.err, mnist.asked) == (0 if good else 1, "", [])
 
 
+def test_a_bomb_does_not_fill_the_memory(mnist: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_LARGEST", 1000)
+    synthetic.place(tmp_path / "data", {**MNIST_FILES, TRAIN_IMAGES: gzip.compress(bytes(5000))})
+    assert f"{TRAIN_IMAGES}: wrong: it unpacks to more than 1,000 bytes\n" in data(tmp_path, "verify", "mnist").out
+
+
 TRAIN_BATCH, TEST_BATCH = CIFAR_FILES.values()
 CIFAR_VERDICTS = {
     "official": (TEST_BATCH, "ok"),
@@ -78,6 +85,12 @@ def test_verdicts_on_a_batch(cifar: Server, tmp_path: Path, kind: str) -> None:
     said = data(tmp_path, "verify", "cifar10")
     assert said.out.splitlines()[1].startswith(f"{tmp_path}/data/{CIFAR_TEST}: {verdict}")
     assert said.code == (0 if verdict.startswith(("ok", "variant")) else 1)
+
+
+def test_records_are_whole(tmp_path: Path) -> None:
+    synthetic.place(tmp_path, {"batch.bin": TEST_BATCH[:-1]})
+    with pytest.raises(formats.Damaged, match="truncated: 6,145 bytes are no whole number of records of 3,073"):
+        formats.read_cifar(tmp_path / "batch.bin")
 
 
 def test_exchanged_files(mnist: Server, cifar: Server, tmp_path: Path) -> None:

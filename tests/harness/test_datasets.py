@@ -287,6 +287,7 @@ def test_a_sheet_of_colour_images(tmp_path: Path) -> None:
     image = matplotlib.image.imread(tmp_path / "sheet.png")[..., :3]
     red, blue = ((image == np.array(colour)).all(-1) for colour in ([1, 0, 0], [0, 0, 1]))
     assert 7 < red.sum() / blue.sum() < 9
+    assert red.mean() > 0.25
     assert np.argwhere(red)[:, 0].max() < np.argwhere(blue)[:, 0].min()
     assert np.argwhere(blue)[:, 1].max() < np.argwhere(red)[:, 1].mean()
 

@@ -111,7 +111,7 @@ def test_a_server_that_ignores_ranges_sends_everything_anew(server: Server, part
 
 
 def test_a_range_that_starts_elsewhere_is_not_appended(server: Server, partial: Path) -> None:
-    server.pages["/file"] = Page(CONTENT, lies=3, cuts=[50_000])
+    server.pages["/file"] = Page(CONTENT, late=3, cuts=[50_000])
     assert fetched(f"{server.address}/file", partial) == CONTENT
 
 
@@ -125,9 +125,17 @@ def test_a_file_that_has_become_shorter_is_fetched_anew(server: Server, partial:
 
 def test_what_came_from_another_address_is_not_continued(server: Server, partial: Path) -> None:
     server.pages |= {"/one": Page(CONTENT, cuts=[50_000, 0]), "/two": Page(OTHER, cuts=[30_000])}
-    unavailable(f"{server.address}/one", partial)
+    unavailable(f"{server.address}/one", partial)  # has sent more than the other will before it is cut
     assert fetched(f"{server.address}/two", partial) == OTHER
     assert server.asked[2:] == [("/two", "", 200), ("/two", "bytes=30000-", 206)]
+
+
+def test_what_came_is_kept_while_other_addresses_give_nothing(server: Server, partial: Path) -> None:
+    server.pages["/one"] = Page(CONTENT, cuts=[50_000, 0])
+    unavailable(f"{server.address}/one", partial)
+    unavailable(f"{server.address}/none", partial)
+    assert fetched(f"{server.address}/one", partial) == CONTENT
+    assert server.asked[-1] == ("/one", "bytes=50000-", 206)
 
 
 def test_a_partial_file_of_unknown_origin_is_not_continued(server: Server, partial: Path) -> None:
