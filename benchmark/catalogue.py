@@ -232,9 +232,9 @@ def verified(name: str, folder: Path) -> list[Path]:
     known, findings = entry(name), entry(name).find(folder)
     bad = [finding for finding in findings if not finding.good]
     if bad:
-        wrong = bad[0] if len(bad) == 1 else "".join(f"\n  {finding}" for finding in bad)
+        wrong = f" {bad[0]}" if len(bad) == 1 else "".join(f"\n  {finding}" for finding in bad)
         command = data_command("download", name, folder)
-        raise MissingData(f"{known.title} cannot be read: {wrong}\nto mend it: {command}")
+        raise MissingData(f"{known.title} cannot be read:{wrong}\nto mend it: {command}")
     for finding in findings:
         if finding.verdict == VARIANT:
             warnings.warn(f"{finding.path} is {finding.detail}", stacklevel=3)

@@ -241,7 +241,7 @@ def test_all_bad_files_of_a_data_set_are_named_at_once(tmp_path: Path, monkeypat
     names = list(synthetic.MNIST_FILES)
     synthetic.place(tmp_path, {names[0]: synthetic.MNIST_FILES[names[0]], names[1]: b"", names[2]: b"<html>"})
     assert refusal(tmp_path, {"name": "mnist"}) == (
-        "MNIST cannot be read: \n"
+        "MNIST cannot be read:\n"
         f"  {tmp_path}/{names[1]}: truncated: it is empty\n"
         f"  {tmp_path}/{names[2]}: wrong: it is a web page, perhaps a server's error message, and not data\n"
         f"  {tmp_path}/{names[3]}: missing{to_mend('mnist', tmp_path)}"
@@ -254,7 +254,7 @@ def test_a_run_with_a_damaged_file_ends_before_anything_trains(tmp_path: Path, m
     write(tmp_path, replaced(("{name: checkerboard, train: 500, val: 200, test: 200}", "{name: cifar10}")))
     said = command(tmp_path, "run", "--suite", "tiny.yaml", "--data-dir", str(tmp_path))
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("error: CIFAR-10 cannot be read: ")
+    assert said.err.startswith("error: CIFAR-10 cannot be read:\n")
     assert "data_batch_1.bin: truncated: 6,145 bytes of 6,146" in said.err
     assert said.err.endswith(to_mend("cifar10", tmp_path) + "\n")
     assert not (tmp_path / "runs").exists()
