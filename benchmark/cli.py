@@ -1,6 +1,7 @@
-"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|doctor``.
+"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|data|doctor``.
 
-Exit codes: 0 all done; 1 some cells failed, diverged or are missing; 2 bad input or missing data; 130 interrupted.
+Exit codes: 0 all done; 1 some cells failed, diverged or are missing, or ``data verify`` found a bad file; 2 bad input
+or missing data; 130 interrupted.
 """
 
 import argparse
@@ -106,11 +107,42 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
     ui.set_defaults(command=_ui)
 
+    data = commands.add_parser("data", help="the data sets: list, download, verify, where")
+    _add_data_actions(data.add_subparsers(required=True, metavar="list|download|verify|where"))
+
     doctor = commands.add_parser("doctor", help="what works on this machine and what does not")
     _add_stores(doctor)
     _add_data(doctor)
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_data_actions(actions: Any) -> None:
+    listing = actions.add_parser("list", help="every data set: what it is, its licence, its files, its state here")
+    listing.set_defaults(command=_data_list)
+
+    download = actions.add_parser("download", help="fetch missing or damaged files, verified, from where they stopped")
+    download.add_argument("names", nargs="+", metavar="NAME|all", help="data sets")
+    download.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an address to try first (http://, https://, file:///), with the files or like a data folder",
+    )
+    download.add_argument("--force", action="store_true", help="fetch also what is there, such as a known variant")
+    download.set_defaults(command=_data_download)
+
+    verify = actions.add_parser("verify", help="read the files: ok, missing, truncated, corrupted or wrong (exit 1)")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: all that have files)")
+    verify.set_defaults(command=_data_verify)
+
+    where = actions.add_parser("where", help="print the data folder, or the files of one data set, for scripts")
+    where.add_argument("name", nargs="?", metavar="NAME", help="a data set")
+    where.set_defaults(command=_data_where)
+
+    for action in (listing, download, verify, where):
+        _add_data(action)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -307,6 +339,31 @@ def _ui(options: argparse.Namespace, console: Console) -> int:
     if store is None:
         raise InputError("ui needs a tracking store, and --tracking-uri is none")
     return tracking_store.start_ui(store, options.host, options.port)
+
+
+def _data_list(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import data_command, files
+
+    return data_command.show(files.data_folder(options.data_dir), console)
+
+
+def _data_download(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import data_command, files
+
+    folder = files.data_folder(options.data_dir)
+    return data_command.download(options.names, folder, console, options.mirror, options.force)
+
+
+def _data_verify(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import data_command, files
+
+    return data_command.verify(options.names, files.data_folder(options.data_dir), console)
+
+
+def _data_where(options: argparse.Namespace, console: Console) -> int:
+    from benchmark import data_command, files
+
+    return data_command.where(options.name, files.data_folder(options.data_dir))
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:

@@ -2,42 +2,43 @@
 
 import dataclasses
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
-from bism.errors import InputError, nearest
+from benchmark.catalogue import CATALOGUE, entry, verified
+from benchmark.files import MissingData as MissingData  # those who load data find these here too
+from benchmark.files import data_folder as data_folder
+from benchmark.formats import read_cifar, read_freyface, read_idx
 
-DATA_VARIABLE = "BISM_DATA"
-_FREYFACE_PIXELS = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"  # sha256 of uint8 [1965, 560]
-
-
-class MissingData(InputError):
-    """A data set is not where it should be."""
+_BOARD = CATALOGUE["checkerboard"].sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Float32 vectors [n, *shape] in three splits; ``image`` is the picture that a vector unrolls, if it does."""
+    """Float32 vectors [n, *shape] in three splits.
+
+    ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
+    ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
+    """
 
     name: str
     train: Tensor
     val: Tensor
     test: Tensor
-    image: tuple[int, int] | None = None
+    image: tuple[int, ...] | None = None
+    labels: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def hash(self) -> str:
         """sha256 over the three splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
-            digest.update(split.contiguous().numpy().tobytes())
+            digest.update(split.contiguous().view(-1).numpy().data)  # not copied: CIFAR-10 is large
         return digest.hexdigest()
 
     @property
@@ -47,20 +48,19 @@ class DataSet:
         return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:])}
 
 
-def data_folder(given: Path | str | None = None) -> Path:
-    """Where data sets lie: ``--data-dir``, else $BISM_DATA, else a folder in the user's cache."""
-    return Path(given or os.environ.get(DATA_VARIABLE) or platformdirs.user_cache_path("bism") / "data")
-
-
 def _in_splits(
-    name: str, rows: np.ndarray, sizes: tuple[int, int, int], image: tuple[int, int] | None = None
+    name: str, rows: np.ndarray, sizes: tuple[int, int, int], image: tuple[int, ...] | None = None
 ) -> DataSet:
     """Cuts rows, in their order, into training, validation and test data."""
-    train, val, test = torch.split(torch.tensor(rows, dtype=torch.float32), list(sizes))
-    return DataSet(name, train, val, test, image)
+    return DataSet(name, *_split(torch.tensor(rows, dtype=torch.float32), sizes), image)
 
 
-def checkerboard(folder: Path, train: int = 60_000, val: int = 10_000, test: int = 10_000) -> DataSet:
+def _split(rows: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    train, val, test = torch.split(rows, list(sizes))
+    return train, val, test
+
+
+def checkerboard(folder: Path, train: int = _BOARD[0], val: int = _BOARD[1], test: int = _BOARD[2]) -> DataSet:
     """The paper's density: uniform on the two diagonal squares of a 2 x 2 board on the unit square (density 2 there).
 
     The best log-likelihood that any model can reach is log 2 = 0.693 nats.
@@ -81,30 +81,45 @@ def digits(folder: Path) -> DataSet:
     random = np.random.RandomState(0)
     images = load_digits().data
     values = (images + random.uniform(size=images.shape)) / 17
-    return _in_splits("digits", values[random.permutation(len(values))], (1297, 250, 250), (8, 8))
+    known = CATALOGUE["digits"]
+    return _in_splits("digits", values[random.permutation(len(values))], known.sizes, known.shape)
+
+
+def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
+    """Images uint8 [n, ...] with labels [n] or None, in batches: flattened, divided by 255, split in their order.
+
+    Filled batch by batch, so that no more than one of them is in memory beside the result.
+    """
+    known = CATALOGUE[name]
+    rows, classes, end = torch.empty(sum(known.sizes), known.dimensions), list[Tensor](), 0
+    for images, labels in batches:
+        end += len(images)
+        rows[end - len(images) : end] = torch.tensor(images).reshape(len(images), -1)
+        if labels is not None:
+            classes.append(torch.tensor(labels, dtype=torch.int64))
+    labels_of = _split(torch.cat(classes), known.sizes) if classes else None
+    return DataSet(name, *_split(rows.div_(255), known.sizes), known.shape, labels_of)
 
 
 def freyface(folder: Path) -> DataSet:
     """The Frey faces, 28 x 20 pixels divided by 255, split in file order: 1,400/300/265 (Section 5.1)."""
-    from scipy.io import loadmat
+    (file,) = verified("freyface", folder)
+    return _pictures("freyface", [(read_freyface(file), None)])
 
-    places = [folder / "freyface" / "frey_rawface.mat", folder / "frey_rawface.mat"]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise MissingData(
-            f"Frey face needs {places[0]}, which is not there: download frey_rawface.mat from "
-            f"https://cs.nyu.edu/~roweis/data/frey_rawface.mat and name its folder with --data-dir or "
-            f"${DATA_VARIABLE}"
-        )
-    try:
-        pixels = np.ascontiguousarray(loadmat(file)["ff"].T)
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise MissingData(
-            f"{file} is not a readable MATLAB file with the array 'ff' ({error}): download it again"
-        ) from error
-    if hashlib.sha256(pixels.tobytes()).hexdigest() != _FREYFACE_PIXELS:
-        raise MissingData(f"{file} does not hold the Frey faces (its pixels' hash is wrong): download it again")
-    return _in_splits("freyface", pixels / 255, (1400, 300, 265), (28, 20))
+
+def mnist(folder: Path) -> DataSet:
+    """MNIST, 28 x 28 pixels divided by 255, in file order: 55,000 and 5,000 of the training, 10,000 test images."""
+    images, labels, test_images, test_labels = (read_idx(file) for file in verified("mnist", folder))
+    return _pictures("mnist", [(images, labels), (test_images, test_labels)])
+
+
+def cifar10(folder: Path) -> DataSet:
+    """CIFAR-10, pixels divided by 255, in file order: 45,000 and 5,000 of the training, 10,000 test images.
+
+    A vector of 3,072 is an image [3, 32, 32], flattened.
+    """
+    batches = (read_cifar(file) for file in verified("cifar10", folder))
+    return _pictures("cifar10", ((records[:, 1:], records[:, 0]) for records in batches))
 
 
 def from_file(folder: Path, file: str, split: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> DataSet:
@@ -128,7 +143,13 @@ def from_file(folder: Path, file: str, split: tuple[float, float, float] = (0.8,
     return _in_splits(path.stem, array[order], (len(array) - val - test, val, test))
 
 
-DATASETS: dict[str, Callable[..., DataSet]] = {"checkerboard": checkerboard, "digits": digits, "freyface": freyface}
+DATASETS: dict[str, Callable[..., DataSet]] = {
+    "checkerboard": checkerboard,
+    "digits": digits,
+    "freyface": freyface,
+    "mnist": mnist,
+    "cifar10": cifar10,
+}
 
 
 def load(config: dict[str, Any], folder: Path) -> DataSet:
@@ -141,6 +162,4 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
     if "file" in options:
         return from_file(folder, **options)
     name = options.pop("name")
-    if name not in DATASETS:
-        raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
-    return DATASETS[name](folder, **options)
+    return DATASETS[entry(name).name](folder, **options)

@@ -51,13 +51,21 @@ def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: st
         reconstructed = model.sample_visible(model.hidden_logits(v).sigmoid(), torch.zeros_like(v))
     originals, reconstructions = _images(v, data), _images(reconstructed, data)
     file = _save(folder, "reconstructions", step, originals=originals, reconstructions=reconstructions)
-    starts = range(0, len(v) - len(v) % _COLUMNS, _COLUMNS)  # whole rows, each above that of its reconstructions
-    rows = [x[start : start + _COLUMNS] for start in starts for x in (originals, reconstructions)]
+    rows = [
+        torch.cat([row, row.new_ones(_COLUMNS - len(row), *row.shape[1:])])  # a last row that is not full ends white
+        for pair in zip(originals.tensor_split(_starts(v)), reconstructions.tensor_split(_starts(v)), strict=True)
+        for row in pair
+    ]
     draw_sheet(torch.cat(rows), file, f"reconstructions, {title}")
     fields = _images(model.W.T, data)
     strongest = fields.flatten(1).norm(dim=1).argsort(descending=True)[:_SHOWN]
     file = _save(folder, "receptive_fields", step, fields=fields)
     draw_sheet(fields[strongest], file, f"receptive fields, {title}", signed=True)
+
+
+def _starts(images: Tensor) -> list[int]:
+    """Where the rows of a sheet begin, but for the first."""
+    return list(range(_COLUMNS, len(images), _COLUMNS))
 
 
 def _images(v: Tensor, data: DataSet) -> Tensor:
@@ -89,17 +97,27 @@ def draw_density(axis: np.ndarray, density: np.ndarray, file: Path, title: str) 
 
 
 def draw_sheet(images: Tensor, file: Path, title: str, signed: bool = False) -> None:
-    """Images [n, height, width] in rows of eight: grey from 0 to 1, or signed on one scale, white at 0."""
-    limit = float(images.abs().max()) if signed else 1.0
-    count, height, width = images.shape
+    """Images [n, height, width] or, in colour, [n, 3, height, width], in rows of eight.
+
+    From 0 to 1; signed ones on one scale around 0, which is white, or grey in colour.
+    """
+    low, high, ground, colours = 0.0, 1.0, 1.0, "gray"
+    if signed:
+        high = float(images.abs().max())
+        low, ground, colours = -high, 0.0, "RdBu_r"
+    images = images.clamp(low, high)
+    if images.ndim == 4:  # matplotlib wants channels last, from 0 to 1
+        images, ground = (images.movedim(1, -1) - low) / (high - low), (ground - low) / (high - low)
+    count, height, width, *channels = images.shape
     rows = -(-count // _COLUMNS)
-    padded = torch.full((rows * _COLUMNS, height + 1, width + 1), 0.0 if signed else 1.0)
-    padded[:count, :height, :width] = images if signed else images.clamp(0, 1)
-    sheet = padded.reshape(rows, _COLUMNS, height + 1, width + 1).permute(0, 2, 1, 3).reshape(rows * (height + 1), -1)
+    padded = torch.full((rows * _COLUMNS, height + 1, width + 1, *channels), ground)
+    padded[:count, :height, :width] = images
+    sheet = (
+        padded.reshape(rows, _COLUMNS, *padded.shape[1:]).transpose(1, 2).reshape(rows * (height + 1), -1, *channels)
+    )
     figure = _figure(3.2, 3.2 * sheet.shape[0] / sheet.shape[1] + 0.3)
     axes = figure.add_subplot()
-    low, colours = (-limit, "RdBu_r") if signed else (0.0, "gray")
-    axes.imshow(sheet.numpy(), cmap=colours, vmin=low, vmax=limit)
+    axes.imshow(sheet.numpy(), cmap=colours, vmin=low, vmax=high)
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
     figure.savefig(file)

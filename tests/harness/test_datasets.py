@@ -1,6 +1,8 @@
 """Data sets are what they are said to be, do not change, and say what is wrong with a file."""
 
+import hashlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from torch import Tensor
 from benchmark import datasets
 from benchmark.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
 from bism import InputError
+from tests.harness import synthetic
+from tests.harness.tiny import cell, command, replaced, write
 
 HASHES = {
     "checkerboard": "ae33416d69dd7d1aec9f5d6191898e231a69df00d04f4e3d56ee68c83d4f1a8d",
@@ -53,7 +57,7 @@ def test_the_hash_notices_every_change() -> None:
 
 def test_an_unknown_data_set() -> None:
     assert refusal(NO_FOLDER, {"name": "digit"}) == (
-        "no data set 'digit': did you mean 'digits'? valid: checkerboard, digits, freyface"
+        "no data set 'digit': did you mean 'digits'? valid: checkerboard, cifar10, digits, freyface, mnist"
     )
 
 
@@ -183,31 +187,163 @@ def test_a_file_that_is_missing_or_no_array(tmp_path: Path) -> None:
         assert refusal(NO_FOLDER, {"file": str(missing)}).startswith(f"{missing}: not a readable .npy file (")
 
 
+# --- MNIST and CIFAR-10, small ----------------------------------------------------------------------------------------
+
+
+def test_mnist_is_read_in_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_mnist())
+    synthetic.place(tmp_path, synthetic.MNIST_FILES)
+    data = load({"name": "mnist"}, tmp_path)
+    pixels = np.concatenate([synthetic.PIXELS["train"], synthetic.PIXELS["t10k"]]).reshape(9, 6)
+    assert torch.equal(all_rows(data), torch.tensor(pixels / 255, dtype=torch.float32))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [4, 2, 3]
+    assert data.image == (3, 2)
+    assert data.labels is not None
+    assert [labels.tolist() for labels in data.labels] == [[0, 1, 2, 3], [4, 5], [9, 8, 7]]
+
+
+def test_mnist_may_be_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_mnist())
+    synthetic.place(tmp_path / "packed", synthetic.MNIST_FILES)
+    synthetic.place(tmp_path / "unpacked", {f"mnist/{name}": content for name, content in synthetic.IDX.items()})
+    browser = {f"mnist/{name}.gz": content for name, content in synthetic.IDX.items()}  # unpacks, and keeps the name
+    synthetic.place(tmp_path / "browser", browser)
+    hashes = {load({"name": "mnist"}, tmp_path / place).hash for place in ("packed", "unpacked", "browser")}
+    assert len(hashes) == 1
+
+
+def test_cifar_is_read_in_file_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_cifar())
+    synthetic.place(tmp_path, synthetic.CIFAR_FILES)
+    data = load({"name": "cifar10"}, tmp_path)
+    pixels = np.concatenate([batch[:, 1:] for batch in synthetic.BATCHES.values()])
+    assert torch.equal(all_rows(data), torch.tensor(pixels / 255, dtype=torch.float32))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [1, 1, 2]
+    assert data.image == (3, 32, 32)
+    assert data.labels is not None
+    assert [labels.tolist() for labels in data.labels] == [[3], [7], [3, 7]]
+
+
+def test_a_known_variant_of_the_test_set_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.use(monkeypatch, synthetic.small_cifar())
+    file = tmp_path / "cifar10" / "cifar-10-batches-bin" / "test_batch.bin"
+    synthetic.place(tmp_path, {**synthetic.CIFAR_FILES, str(file): synthetic.TEST_VARIANT.tobytes()})
+    with pytest.warns(UserWarning, match="known variant") as warned:
+        data = load({"name": "cifar10"}, tmp_path)
+    assert [str(warning.message) for warning in warned] == [f"{file} is {synthetic.NOTE}"]
+    assert torch.equal((data.test * 255).to(torch.uint8), torch.tensor(synthetic.TEST_VARIANT[:, 1:]))
+
+
+def test_all_bad_files_of_a_data_set_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_mnist())
+    names = list(synthetic.MNIST_FILES)
+    synthetic.place(tmp_path, {names[0]: synthetic.MNIST_FILES[names[0]], names[1]: b"", names[2]: b"<html>"})
+    assert refusal(tmp_path, {"name": "mnist"}) == (
+        "MNIST cannot be read:\n"
+        f"  {tmp_path}/{names[1]}: truncated: it is empty\n"
+        f"  {tmp_path}/{names[2]}: wrong: it is a web page, perhaps a server's error message, and not data\n"
+        f"  {tmp_path}/{names[3]}: missing{to_mend('mnist', tmp_path)}"
+    )
+
+
+def test_a_run_with_a_damaged_file_ends_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_cifar())
+    synthetic.place(tmp_path, {name: content[:-1] for name, content in synthetic.CIFAR_FILES.items()})
+    write(tmp_path, replaced(("{name: checkerboard, train: 500, val: 200, test: 200}", "{name: cifar10}")))
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--data-dir", str(tmp_path))
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("error: CIFAR-10 cannot be read:\n")
+    assert "data_batch_1.bin: truncated: 6,145 bytes of 6,146" in said.err
+    assert said.err.endswith(to_mend("cifar10", tmp_path) + "\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_on_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.use(monkeypatch, synthetic.small_cifar())
+    synthetic.place(tmp_path, synthetic.CIFAR_FILES)
+    text = replaced(
+        ("{name: checkerboard, train: 500, val: 200, test: 200}", "{name: cifar10}"),
+        ("hidden: 3}", "hidden: 2}\n    batch_size: 1"),
+        ("seeds: 0-1", "seeds: 0"),
+        ("steps: 20", "steps: 2"),
+        ("          - {method: bidsm}\n", ""),
+    )
+    write(tmp_path, text)
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--data-dir", str(tmp_path))
+    assert said.code == 0, said
+    (sheet,) = cell(tmp_path, "CD-1", 0).path.rglob("samples_step_00000002.npz")
+    assert np.load(sheet)["samples"].shape == (1, 3, 32, 32)
+
+
 # --- Frey faces -------------------------------------------------------------------------------------------------------
+
+
+def to_mend(name: str, folder: Path) -> str:
+    """How every refusal of a data set's files ends."""
+    return f"\nto mend it: python -m benchmark data download {name} --data-dir {folder}"
 
 
 def test_missing_frey_faces(tmp_path: Path) -> None:
     with pytest.raises(MissingData) as error:
         load({"name": "freyface"}, tmp_path)
-    assert str(error.value) == (
-        f"Frey face needs {tmp_path}/freyface/frey_rawface.mat, which is not there: download frey_rawface.mat from "
-        "https://cs.nyu.edu/~roweis/data/frey_rawface.mat and name its folder with --data-dir or $BISM_DATA"
-    )
+    file = tmp_path / "freyface" / "frey_rawface.mat"
+    assert str(error.value) == f"Frey face cannot be read: {file}: missing{to_mend('freyface', tmp_path)}"
 
 
+def test_the_mending_command_names_the_folder_only_where_it_is_not_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BISM_DATA", str(tmp_path))
+    assert refusal(tmp_path, {"name": "freyface"}).endswith("python -m benchmark data download freyface")
+    elsewhere = tmp_path / "my data"
+    assert refusal(elsewhere, {"name": "freyface"}).endswith(f"download freyface --data-dir '{elsewhere}'")
+
+
+FACES = np.zeros((560, 1965), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("place", ["freyface/frey_rawface.mat", "frey_rawface.mat"])
-def test_damaged_frey_faces(tmp_path: Path, place: str) -> None:
+def test_damaged_frey_faces(tmp_path: Path, place: str, compressed: bool) -> None:
     file = tmp_path / place
     file.parent.mkdir(exist_ok=True)
-    savemat(file, {"ff": np.zeros((560, 1965), dtype=np.uint8)})
-    assert refusal(tmp_path, {"name": "freyface"}) == (
-        f"{file} does not hold the Frey faces (its pixels' hash is wrong): download it again"
-    )
-    file.write_bytes(file.read_bytes()[:5000])
-    unreadable = f"{file} is not a readable MATLAB file with the array 'ff' ("
-    assert refusal(tmp_path, {"name": "freyface"}).startswith(unreadable)
-    savemat(file, {"faces": np.zeros((560, 1965), dtype=np.uint8)})
-    assert refusal(tmp_path, {"name": "freyface"}) == unreadable + "'ff'): download it again"
+
+    def said() -> str:
+        before, end = f"Frey face cannot be read: {file}: ", to_mend("freyface", tmp_path)
+        message = refusal(tmp_path, {"name": "freyface"})
+        assert message.startswith(before)
+        assert message.endswith(end)
+        return message.removeprefix(before).removesuffix(end)
+
+    savemat(file, {"ff": FACES}, do_compression=compressed)
+    assert said() == "corrupted: its pixels have another hash than the Frey faces'"
+    whole = file.read_bytes()
+    for size in (len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        assert said() == f"truncated: {size:,} bytes, and its header announces {len(whole):,}"
+    file.write_bytes(whole[:100])
+    assert said() == "truncated: it ends within its header, after 100 bytes"
+    file.write_bytes(b"<html>404</html>")
+    assert said() == "wrong: it is a web page, perhaps a server's error message, and not data"
+    file.write_bytes(b"PK" + whole)
+    assert said() == "wrong: it is not a MATLAB 5 file"
+    savemat(file, {"faces": FACES}, do_compression=compressed)
+    assert said() == "wrong: it has no array 'ff'"
+    savemat(file, {"ff": FACES.T}, do_compression=compressed)
+    assert said() == "wrong: its 'ff' is uint8 [1965, 560], and must be uint8 [560, 1965]"
+    savemat(file, {"ff": FACES / 255}, do_compression=compressed)
+    assert said() == "wrong: its 'ff' is float64 [560, 1965], and must be uint8 [560, 1965]"
+
+
+def test_a_compressed_matlab_file_with_a_flipped_bit(tmp_path: Path) -> None:
+    file = tmp_path / "frey_rawface.mat"
+    savemat(file, {"ff": FACES}, do_compression=True)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    assert ": corrupted: " in refusal(tmp_path, {"name": "freyface"})
 
 
 def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +373,56 @@ def test_the_frey_faces() -> None:
     faces = all_rows(data).reshape(-1, *data.image)
     across, along = (float(faces.diff(dim=axis).abs().mean()) for axis in (1, 2))
     assert max(across, along) < 0.08  # neighbouring pixels are alike, so rows are cut where they end
+
+
+# --- MNIST and CIFAR-10, real -----------------------------------------------------------------------------------------
+
+
+def real(name: str) -> DataSet:
+    """A data set from $BISM_DATA; skipped where it is not there."""
+    folder = datasets.data_folder()
+    if "BISM_DATA" not in os.environ or not (folder / name).exists():
+        pytest.skip(f"BISM_DATA does not name a folder with {name}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*test_batch.bin is not the official file")
+        return load({"name": name}, folder)
+
+
+def counts(data: DataSet) -> list[list[int]]:
+    """How many examples of each class are in training and validation data, and in test data."""
+    assert data.labels is not None
+    train, val, test = data.labels
+    return [torch.bincount(torch.cat([train, val])).tolist(), torch.bincount(test).tolist()]
+
+
+def neighbours_differ(pictures: Tensor) -> float:
+    """Mean difference between neighbouring pixels: small where rows are cut where they end."""
+    return max(float(pictures.diff(dim=axis).abs().mean()) for axis in (-1, -2))
+
+
+def test_mnist() -> None:
+    data = real("mnist")
+    splits = [list(split.shape) for split in (data.train, data.val, data.test)]
+    assert splits == [[55_000, 784], [5_000, 784], [10_000, 784]]
+    assert data.hash.startswith("d27fb91380ff")
+    assert counts(data) == [
+        [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],  # as its page says
+        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+    ]
+    assert float(data.train.mean()) == pytest.approx(0.1307, abs=1e-3)
+    assert neighbours_differ(data.test.reshape(-1, 28, 28)) < 0.07
+
+
+def test_cifar10() -> None:
+    data = real("cifar10")
+    splits = [list(split.shape) for split in (data.train, data.val, data.test)]
+    assert splits == [[45_000, 3072], [5_000, 3072], [10_000, 3072]]
+    assert counts(data) == [[5000] * 10, [1000] * 10]
+    digest = hashlib.sha256()  # over the pixels uint8 [50000, 32, 32, 3]
+    for rows in torch.cat([data.train, data.val]).split(10_000):
+        pixels = (rows * 255).round().to(torch.uint8).reshape(-1, 3, 32, 32)
+        digest.update(pixels.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+    assert digest.hexdigest() == "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"
+    pictures = data.test[:1000].reshape(-1, 3, 32, 32)
+    assert neighbours_differ(pictures) < 0.07
+    assert pictures.mean((0, 2, 3)).tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)  # red, green, blue

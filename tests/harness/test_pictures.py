@@ -54,3 +54,16 @@ def test_a_sheet_shows_images_from_left_to_right(tmp_path: Path) -> None:
     red, blue = signed[2 * height // 3 + 10, 20], signed[height // 3, width // 2]
     assert red[0] > red[2]
     assert blue[2] > blue[0]
+
+
+def test_a_sheet_of_colour_images(tmp_path: Path) -> None:
+    """Nine squares, the first red and the last blue: eight in a row, then one."""
+    squares = torch.zeros(9, 3, 10, 10)
+    squares[:8, 0] = squares[8, 2] = 1
+    draw_sheet(squares, tmp_path / "sheet.png", "")
+    image = matplotlib.image.imread(tmp_path / "sheet.png")[..., :3]
+    red, blue = ((image == np.array(colour)).all(-1) for colour in ([1, 0, 0], [0, 0, 1]))
+    assert 7 < red.sum() / blue.sum() < 9
+    assert red.mean() > 0.25
+    assert np.argwhere(red)[:, 0].max() < np.argwhere(blue)[:, 0].min()
+    assert np.argwhere(blue)[:, 1].max() < np.argwhere(red)[:, 1].mean()

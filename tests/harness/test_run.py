@@ -700,9 +700,12 @@ def test_the_doctor_says_what_works(tmp_path: Path) -> None:
     assert found["cores"] == ("ok", f"{CORES} for this process, so as many jobs at once")
     assert found["tracking store"] == ("ok", "none: the run directory alone")
     assert found["run directory"][0] == "ok"
-    assert found["data set digits"] == ("ok", "1297/250/250, sha256 58d7e865c6ec")
-    assert found["data set freyface"][0] == "no"
-    assert found["data set freyface"][1].startswith("Frey face needs")
+    assert found["data set digits"] == ("ok", "1297/250/250, sha256 58d7e865c6ec, bundled with scikit-learn")
+    for name in ("freyface", "mnist", "cifar10"):
+        assert found[f"data set {name}"][0] == "no"
+        assert found[f"data set {name}"][1].startswith(
+            f"missing; to fetch it: python -m benchmark data download {name}"
+        )
     assert not (tmp_path / "there").exists()
 
 
@@ -712,7 +715,7 @@ def test_the_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "a-package-that-is-not-there"))
     monkeypatch.setenv("CXX", "no-compiler")
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(doctor, "DATASETS", {})
+    monkeypatch.setattr(doctor, "CATALOGUE", {})
     lines = {what: (works, detail) for what, works, detail in doctor.examine(None, tmp_path, "none")}
     missing = "a-package-that-is-not-there"
     assert lines[missing] == (False, f"not installed: pip install {missing}")

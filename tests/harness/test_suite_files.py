@@ -185,7 +185,7 @@ BAD = {
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: checkerboard, digits, freyface",
+        "valid: checkerboard, cifar10, digits, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: gbrm"), [
         "8: tasks.board.model.name: no model 'gbrm': did you mean 'grbm'? valid: grbm",

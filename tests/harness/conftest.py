@@ -1,0 +1,37 @@
+"""A server on this machine, and small data sets on it."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness import synthetic
+from tests.harness.server import Server, serve
+from tests.harness.synthetic import CIFAR_ARCHIVE, MNIST_FILES
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A running server."""
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def mnist(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that has the small MNIST at its official address and in /mirror/."""
+    bases = [serve(server, MNIST_FILES, base) for base in ("/official", "/mirror")]
+    synthetic.use(monkeypatch, synthetic.small_mnist(*bases))
+    return server
+
+
+@pytest.fixture
+def cifar(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that has the small CIFAR-10."""
+    base = serve(server, {"cifar-10-binary.tar.gz": CIFAR_ARCHIVE})
+    synthetic.use(monkeypatch, synthetic.small_cifar(f"{base}cifar-10-binary.tar.gz"))
+    return server
