@@ -41,8 +41,8 @@ def download(
     failures = list[str]()
     with _bars(console) as bars:
         for name in names:
-            loan = _Loan(catalogue.entry(name), folder, console, bars, tuple(mirrors))
-            failures += loan.bring(force)
+            one = _Download(catalogue.entry(name), folder, console, bars, tuple(mirrors))
+            failures += one.bring(force)
     if failures:
         raise MissingData("\n".join(failures))
 
@@ -58,7 +58,7 @@ class _NotHad(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Loan:
+class _Download:
     """The download of one data set."""
 
     entry: Entry
