@@ -1,4 +1,4 @@
-"""The examples of the README and of docs/adding_a_method.md do what they say."""
+"""The examples of the README and of the guides in docs/ do what they say."""
 
 import contextlib
 import io
@@ -16,13 +16,19 @@ import torch
 from torch import Tensor
 
 from benchmark import registry
+from benchmark.datasets import DataSet
+from benchmark.probes import PROBES, Annealing, Subject
+from benchmark.suite import load_suite
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
 from bism.objectives import sm
 from bism.rng import Rng
 from tests.harness.tiny import ROOT, Said, cell, command, journal, records, states, write
 
-README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/adding_a_method.md"))
+README, GUIDE, LIKELIHOODS = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/adding_a_method.md", "docs/likelihoods.md")
+)
 PYTHON = ".venv/bin/python"
 VARIANTS = ["FD-SSM [ε=0.05]", "FD-SSM [ε=0.5]", "SSM"]
 
@@ -60,6 +66,37 @@ def test_the_library_example() -> None:
     untrained = fitted.estimator.fit(names["GRBM"](visible=2, hidden=4), data, seeds=fitted.seeds, steps=0)
     assert (values > untrained.log_likelihood(data).mean(dim=1) + 0.5).all()
     assert (values < 0.7).all()  # log 2 and the luck of 1,000 points
+
+
+# --- docs/likelihoods.md ----------------------------------------------------------------------------------------------
+
+
+def test_the_bracket_s_example() -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(blocks(LIKELIHOODS, "python")[0], {})
+    numbers, single = out.getvalue().splitlines()
+    lower, upper, gap, reached, approximate = numbers.split()
+    assert abs(float(upper) - float(lower)) <= float(gap) + 1e-9 < 1
+    assert (reached, approximate) == (str(float(gap) <= 0.5), "True")
+    assert abs(float(single) - float(lower)) < 1
+
+
+def test_the_suite_with_probes_is_one(tmp_path: Path) -> None:
+    suite = load_suite(str(write(tmp_path, blocks(LIKELIHOODS, "yaml")[0], "mine.yaml")), registry.methods())
+    (probe,) = suite.presets["mine"].tasks["faces"].probes
+    assert PROBES[probe.name] is Annealing
+    assert suite.tasks["faces"].rule == "best_validation"
+
+
+def test_the_metrics_of_the_table_are_measured() -> None:
+    V = torch.rand(20, 2)
+    fitted = BiDSM().fit(GRBM(2, 3), V, steps=0)
+    probe = Annealing(chains=2, steps=[2], sweeps=1, raise_chains=1, raise_steps=1)
+    measured = probe.measure(Subject(fitted, 0, DataSet("points", V, V, V), ROOT))
+    named = re.findall(r"^\| `([^`]+)` \|", LIKELIHOODS, flags=re.MULTILINE)
+    assert len(named) == 6
+    assert set(named) <= set(measured)
 
 
 # --- docs/adding_a_method.md ------------------------------------------------------------------------------------------
