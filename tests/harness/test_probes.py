@@ -4,6 +4,8 @@ import contextlib
 import json
 from pathlib import Path
 
+import matplotlib.image
+import pandas as pd
 import pytest
 
 from baselines import SM
@@ -114,6 +116,45 @@ def test_data_noise_is_part_of_a_variant_and_of_its_name(tmp_path: Path) -> None
     assert "CD-1 [data_noise=0.1]" in said.out
     (config,) = (json.loads(file.read_text()) for file in (tmp_path / "runs").glob("cells/*/config.json"))
     assert config["data_noise"] == 0.1
+
+
+BIAS = TINY.replace(
+    "        all: {lr: 0.01}\n",
+    """        all: {lr: 0.01}
+        probes:
+          - {name: theorem2, at: [0, 20], options: {inner: [0, 2], unroll: [0, 1, 2, 4]}}
+          - {name: practical_bias, at: [20], options: {inner: [0, 2], unroll: [0, 2], draws: 3, batch_size: 20}}
+""",
+)
+
+
+def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
+    chosen = ("--suite", str(suite(tmp_path, BIAS.replace("          - {method: cd}\n", ""))), "--seeds", "4")
+    said = command(tmp_path, "run", *chosen)
+    assert said.code == 0, said.err
+    with contextlib.closing(RunDir(tmp_path / "runs")) as runs:
+        (record,) = runs.records()
+        folder = runs.folder(record.id)
+    studied = [line for line in folder.measurements() if any(name.startswith("bias/") for name in line.metrics)]
+    assert [line.step for line in studied] == [0, 20, 20]
+    exact, drawn = studied[1].metrics, studied[2].metrics
+    assert exact["bias/theorem2_K0_N4"] < exact["bias/theorem2_K0_N0"]
+    assert exact["bias/theorem2_distance_K2"] < exact["bias/theorem2_distance_K0"]
+    assert exact["bias/theorem2_kappa_K0_low"] < exact["bias/theorem2_kappa_K0"] < exact["bias/theorem2_kappa_K0_high"]
+    assert exact["bias/theorem2_alpha"] > 0
+    assert drawn["bias/practical_floor_K2_N2"] > 0
+    table = pd.read_csv(folder.artifacts / "bias_theorem2_step_00000020.csv")
+    assert len(table) == 2 * 4
+    row = table[(table["inner_steps"] == 2) & (table["unroll_steps"] == 4)].iloc[0]
+    assert row["bias"] == pytest.approx(exact["bias/theorem2_K2_N4"])
+    for name in ("theorem2_step_00000000", "theorem2_step_00000020", "practical_step_00000020"):
+        assert matplotlib.image.imread(folder.artifacts / f"bias_{name}.png").std() > 0.05
+
+
+def test_the_bias_of_another_method_is_refused(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS)))
+    assert said.code == 2
+    assert "task board: the probe theorem2 cannot be used: the bias is known for bidsm on a GRBM" in said.err
 
 
 def test_every_probe_has_a_description_and_options() -> None:

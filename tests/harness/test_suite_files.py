@@ -32,7 +32,7 @@ def variants(cells: list[Cell], task: str) -> list[str]:
 
 
 def test_the_shipped_suites() -> None:
-    assert list(shipped()) == ["freyface", "grbm", "scaling"]
+    assert list(shipped()) == ["ablations", "bias", "freyface", "grbm", "scaling"]
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
@@ -307,7 +307,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert command(tmp_path, "run", "--suite", "nowhere.yaml").code == 2
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
-        "error: no suite 'grmb': did you mean 'grbm'? valid: freyface, grbm, scaling; a file's name ends in .yaml\n"
+        "error: no suite 'grmb': did you mean 'grbm'? valid: ablations, bias, freyface, grbm, scaling; "
+        "a file's name ends in .yaml\n"
     )
 
 
