@@ -3,6 +3,7 @@ checkpoint. A suite asks for them by name, with options; an option's default and
 
 import dataclasses
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,13 @@ class Annealing(Probe):
             sweeps=self.sweeps,
             seed=subject.seed,
         )
+        if not found.reached:
+            warnings.warn(
+                f"seed {subject.seed}, step {subject.fitted.step:,}: AIS and reverse AIS differ by {found.gap:.1f} "
+                f"nats with {found.lower.temperatures:,} temperatures, and the tolerance is {self.tolerance:g}: the "
+                f"log-likelihood is that uncertain; the probe's option 'steps' takes more temperatures",
+                stacklevel=2,
+            )
         metrics = _of_log_z(found)
         for split in ("val", "test"):
             v = getattr(subject.data, split).to(model.b)

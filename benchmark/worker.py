@@ -56,12 +56,11 @@ def run_job(job: Job, data: DataSet, device: str, folders: list[Path], settings:
     try:
         for cell, planned in zip(cells, job.cells, strict=True):
             cell.begin({**planned.config, "device": device, "threads": settings.threads})
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: report.send(("note", f"{job.title}: {message}"))
             trainer = make_trainer(job, data, device, settings)
-        for warning in caught:
-            report.send(("note", f"{job.title}: {warning.message}"))
-        _train(trainer, job, data, cells, settings.plugins, report)
+            _train(trainer, job, data, cells, settings.plugins, report)
         report.send(("done", trainer.train_seconds))
     except Exception:  # whatever a method or a plug-in raises is recorded; the other jobs go on
         text = traceback.format_exc()

@@ -94,11 +94,11 @@ class Fitted:
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
     def log_partition(self) -> Tensor:
-        """log Z of each seed, exact, [seeds]."""
+        """log Z of each seed, [seeds]: exact where h can be enumerated, else by AIS (``likelihood.log_partition``)."""
         return self._stacked(lambda model: torch.tensor(log_partition(model), dtype=torch.float64))
 
     def log_likelihood(self, v: Tensor) -> Tensor:
-        """Normalised log p(v) in nats, exact, [seeds, batch]."""
+        """Normalised log p(v) in nats, [seeds, batch], with that log Z."""
         return self._stacked(lambda model: log_likelihood(model, v))
 
     def fisher_divergence(self, v: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
 
-CHEAP = "options: {chains: 20, steps: [4, 8], sweeps: 5, raise_chains: 1, raise_steps: 4}"
+CHEAP_OPTIONS = {"chains": 20, "steps": [1, 2], "tolerance": 0.0001, "raise_chains": 1, "raise_steps": 4}
+CHEAP = f"options: {json.dumps(CHEAP_OPTIONS)}".replace('"', "")
 PROBED = TINY.replace(
     "        all: {lr: 0.01}\n",
     f"        all: {{lr: 0.01}}\n        probes:\n          - {{name: annealing, at: [7, best, last], {CHEAP}}}\n",
@@ -76,8 +77,8 @@ def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp
                 line.metrics["test/log_likelihood"] for line in reversed(journal[:-1]) if line.step == best
             )
             options = runs.folder(record.id).config["probes"][0]["options"]
-            assert options["tolerance"] == 1.0  # a default, resolved
-    assert "test/log_likelihood" in said.out
+            assert options == {**Annealing().model_dump(), **CHEAP_OPTIONS}  # with the defaults
+    assert "board CD-1: seed 0, step 7: AIS and reverse AIS differ by" in said.out  # 8 temperatures are not enough
 
 
 def test_a_shorter_run_leaves_out_what_it_does_not_reach(tmp_path: Path) -> None:
