@@ -100,14 +100,11 @@ class Bracket:
         return self.gap <= self.tolerance
 
 
-def base_rate(model: GRBM, data: Tensor | None = None) -> BaseRate:
-    """The base-rate model of the data: its means and standard deviations, and the mean of p(h|v) on it.
+def base_rate(model: GRBM, data: Tensor) -> BaseRate:
+    """The base-rate model of data [n, D]: its means and standard deviations, and the mean of p(h|v) on it.
 
-    Without data the model's own b, s and c, as if W were 0. Standard deviations are at least a hundredth of their
-    mean, so that a visible unit that never changes can move.
+    Standard deviations are at least a hundredth of their mean, so that a visible unit that never changes can move.
     """
-    if data is None:
-        return BaseRate(model.b.detach(), model.log_s.detach().exp(), model.c.detach())
     v = data.to(model.b)
     scale = v.std(0)
     hidden = model.hidden_logits(v).sigmoid().mean(0).clamp(0.01, 0.99)
@@ -154,10 +151,13 @@ def anneal(model: GRBM, base: BaseRate, v: Tensor, betas: Tensor, source: torch.
     return log_w, v
 
 
-def ais(model: GRBM, data: Tensor | None = None, *, chains: int = 1000, steps: int = 1000, seed: int = 0) -> Estimate:
+def ais(model: GRBM, data: Tensor, *, chains: int = 1000, steps: int = 1000, seed: int = 0) -> Estimate:
     """log Z by annealed importance sampling from the base-rate model of ``data``; a lower bound on average.
 
     Args:
+        data: [n, D], what the model was trained on. From a base-rate model elsewhere AIS may miss the region that holds
+            most of Z and not show it: from the model's own b and s, as if W were 0, log Z of a GRBM trained on the Frey
+            faces comes out 266 nats too low, with a standard error of 0.1.
         chains: independent runs.
         steps: temperatures, that is transitions of each run.
 
@@ -169,9 +169,7 @@ def ais(model: GRBM, data: Tensor | None = None, *, chains: int = 1000, steps: i
     return _estimate(base.log_z, log_w, steps, 1)
 
 
-def reverse_ais(
-    model: GRBM, samples: Tensor, data: Tensor | None = None, *, steps: int = 1000, seed: int = 0
-) -> Estimate:
+def reverse_ais(model: GRBM, samples: Tensor, data: Tensor, *, steps: int = 1000, seed: int = 0) -> Estimate:
     """log Z by annealing from samples of the model [chains, D] to the base-rate model.
 
     An upper bound on average if the samples are exact, with the same base as ``ais`` for the same data.
@@ -185,7 +183,7 @@ def reverse_ais(
 
 
 def raise_log_likelihood(
-    model: GRBM, v: Tensor, data: Tensor | None = None, *, chains: int = 10, steps: int = 1000, seed: int = 0
+    model: GRBM, v: Tensor, data: Tensor, *, chains: int = 10, steps: int = 1000, seed: int = 0
 ) -> Tensor:
     """log p_ann(v) of the annealed model by RAISE, [batch] in float64; underestimated on average.
 
@@ -244,17 +242,22 @@ def _samples(model: GRBM, data: Tensor, chains: int, sweeps: int, seed: int) -> 
         return {"exact": exact_samples(model, chains, rng)}
     rows = rng.integers(len(data), (chains,))
     starts = {"data": data.to(model.b)[rows], "base": base.sample(chains, rng)}
-    with torch.no_grad():
-        for _ in range(sweeps):
-            starts = {name: gibbs(model, v, gibbs_noise(model, chains, 1, rng)) for name, v in starts.items()}
-    return starts
+    return {name: _gibbs(model, v, sweeps, rng) for name, v in starts.items()}
 
 
-def _prepare(model: GRBM, data: Tensor | None, seed: int, purpose: str) -> tuple[BaseRate, Rng]:
+def _prepare(model: GRBM, data: Tensor, seed: int, purpose: str) -> tuple[BaseRate, Rng]:
     reason = not_annealable(model)
     if reason:
         raise InputError(f"{purpose} cannot be had for {type(model).__name__}: {reason}")
     return base_rate(model, data), Rng(generator(seed, 0, purpose, model.b.device), model.b.dtype)
+
+
+def _gibbs(model: GRBM, v: Tensor, sweeps: int, rng: Rng) -> Tensor:
+    """Chains [chains, D] after so many sweeps."""
+    with torch.no_grad():
+        for _ in range(sweeps):
+            v = gibbs(model, v, gibbs_noise(model, len(v), 1, rng))
+    return v
 
 
 def not_annealable(model: object) -> str | None:

@@ -93,13 +93,16 @@ class Fitted:
         """Gradient of log p(v), [seeds, batch, *visible_shape]."""
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
-    def log_partition(self) -> Tensor:
-        """log Z of each seed, [seeds]: exact where h can be enumerated, else by AIS (``likelihood.log_partition``)."""
-        return self._stacked(lambda model: torch.tensor(log_partition(model), dtype=torch.float64))
+    def log_partition(self, data: Tensor | None = None) -> Tensor:
+        """log Z of each seed, [seeds]: exact where h can be enumerated, else by AIS from the training data.
 
-    def log_likelihood(self, v: Tensor) -> Tensor:
-        """Normalised log p(v) in nats, [seeds, batch], with that log Z."""
-        return self._stacked(lambda model: log_likelihood(model, v))
+        See ``likelihood.log_partition``; ``bism.annealing`` also says how far to trust it.
+        """
+        return self._stacked(lambda model: torch.tensor(log_partition(model, data=data), dtype=torch.float64))
+
+    def log_likelihood(self, v: Tensor, data: Tensor | None = None) -> Tensor:
+        """Normalised log p(v) in nats, [seeds, batch], with the log Z of ``log_partition(data)``."""
+        return self._stacked(lambda model: log_likelihood(model, v, log_partition(model, data=data)))
 
     def fisher_divergence(self, v: Tensor) -> Tensor:
         """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""

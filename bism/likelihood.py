@@ -27,7 +27,8 @@ def log_partition(
     Args:
         method: "enumerate" is exact: logsumexp over all 2^m h of -hidden_free_energy(h), in float64. "ais" estimates it
             from below (``bism.annealing.ais``, which also gives the error). "auto" enumerates where it can.
-        data, chains, steps, seed: for AIS.
+        data: the training data [n, *visible_shape], which AIS starts from and cannot do without.
+        chains, steps, seed: for AIS.
 
     Raises:
         InputError: the method cannot be had for this model.
@@ -36,6 +37,11 @@ def log_partition(
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
     reason = not_enumerable(model)
     if method == "ais" or (method == "auto" and reason and not_annealable(model) is None):
+        if data is None:
+            why = f" cannot be enumerated ({reason}) and" if reason else ""
+            raise InputError(
+                f"log Z of {type(model).__name__}{why} is estimated by AIS, which needs the training data: data=..."
+            )
         return ais(model, data, chains=chains, steps=steps, seed=seed).log_z
     if reason:
         raise InputError(f"log Z of {type(model).__name__} cannot be enumerated: {reason}")
@@ -43,7 +49,7 @@ def log_partition(
 
 
 def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
-    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given."""
+    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by enumeration unless given."""
     constant = log_partition(model) if log_z is None else log_z
     with torch.no_grad():
         return -in_double(model).free_energy(v.double()) - constant

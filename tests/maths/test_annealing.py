@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines import SM
 from bism import GRBM, InputError, enumeration, log_likelihood, log_partition
 from bism.annealing import (
     BaseRate,
@@ -40,10 +41,9 @@ def test_the_base_rate_model_of_the_data() -> None:
     torch.testing.assert_close(base.logits.sigmoid(), model.hidden_logits(v).sigmoid().mean(0).detach())
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_log_z_of_the_base_rate_model(given: bool) -> None:
+def test_log_z_of_the_base_rate_model() -> None:
     model = make_grbm(2, 3)
-    base = base_rate(model, data_like(model) if given else None)
+    base = base_rate(model, data_like(model))
     independent = make_grbm(2, 3)
     with torch.no_grad():
         independent.W.zero_()
@@ -182,16 +182,32 @@ def test_a_bracket_by_gibbs_chains_is_called_approximate(monkeypatch: pytest.Mon
 
 def test_auto_anneals_what_cannot_be_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_grbm(2, 3)
-    exact = log_partition(model)
-    assert log_partition(model, "ais", chains=2000, steps=200) == pytest.approx(exact, abs=0.05)
-    assert log_partition(model, "ais", chains=2000, steps=200) != exact
+    exact, v = log_partition(model), data_like(model)
+    annealed = log_partition(model, "ais", data=v, chains=2000, steps=200)
+    assert annealed == pytest.approx(exact, abs=0.05)
+    assert annealed != exact == log_partition(model, data=v)
     monkeypatch.setattr(enumeration, "ENUMERABLE", 2)
-    assert log_partition(model, chains=2000, steps=200) == log_partition(model, "ais", chains=2000, steps=200)
+    assert log_partition(model, data=v, chains=2000, steps=200) == annealed
+
+
+def test_auto_needs_data_where_it_anneals() -> None:
+    model = make_grbm(2, 21)
+    with pytest.raises(InputError, match=r"cannot be enumerated \(2\^21 .* needs the training data"):
+        log_partition(model)
+    v = data_like(model)
+    fitted = SM().fit(GRBM(2, 21), v.float(), steps=0, seeds=[0, 1])
+    with pytest.raises(InputError, match="needs the training data"):
+        fitted.log_likelihood(v.float())
+    values = fitted.log_likelihood(v[:5].float(), data=v.float())
+    assert values.shape == (2, 5)
+    torch.testing.assert_close(
+        values[1] + fitted.energy(v[:5].float())[1], -fitted.log_partition(v.float())[1].expand(5), atol=1e-3, rtol=0
+    )
 
 
 def test_annealing_is_for_grbms() -> None:
     model = LinearGaussian(2, 1)
     with pytest.raises(InputError, match="AIS cannot be had for LinearGaussian"):
-        ais(model)  # type: ignore[arg-type]
+        ais(model, torch.zeros(5, 2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be enumerated"):
         log_partition(model)
