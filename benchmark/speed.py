@@ -170,14 +170,11 @@ def _whole(steps: int, block: int) -> int:
 
 
 def _shortened(job: Job, steps: int) -> Job:
-    """The job with so many steps, and evaluations as far apart as they were."""
+    """The job with so many steps, evaluations as far apart as they were, and nothing measured beside them."""
     config = job.config
     evaluations = max(1, round(steps * config["evaluations"] / config["steps"]))
-    return Job(
-        tuple(
-            Cell({**cell.config, "steps": steps, "evaluations": evaluations, "pictures": False}) for cell in job.cells
-        )
-    )
+    changes = {"steps": steps, "evaluations": evaluations, "pictures": False, "probes": [], "rule": "last"}
+    return Job(tuple(Cell({**cell.config, **changes}) for cell in job.cells))
 
 
 class _Quiet(Lines):

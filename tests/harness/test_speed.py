@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from benchmark.speed import Ceiling, measure_ceiling
+from benchmark.plan import Cell, Job
+from benchmark.speed import Ceiling, _shortened, measure_ceiling
 from bism import GRBM, BiDSM
 from bism.compiler import Work, count_work
 from bism.engine import Trainer
@@ -40,6 +41,13 @@ def test_work_of_a_step_grows_with_seeds_and_steps() -> None:
     assert three.transcendental == pytest.approx(3 * one.transcendental)
     # an unrolled step: logits of q and of p and a gradient forwards, three products backwards; 100 x 2 x 4 each
     assert longer.products - one.products == 2 * 6 * (2 * 100 * 2 * 4)
+
+
+def test_a_timed_job_measures_nothing_beside_its_evaluations() -> None:
+    config = {"steps": 1000, "evaluations": 20, "seed": 0, "pictures": True, "rule": "best_validation"}
+    job = Job((Cell({**config, "probes": [{"name": "annealing", "at": ["best"]}]}),))
+    shortened = _shortened(job, 100).config
+    assert shortened == {**config, "steps": 100, "evaluations": 2, "pictures": False, "rule": "last", "probes": []}
 
 
 def test_the_least_time_is_set_by_arithmetic_or_memory() -> None:
