@@ -6,6 +6,7 @@ or missing data; 130 interrupted.
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 import warnings
@@ -17,6 +18,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.rundir import RunDirError
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunDirError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -76,7 +81,24 @@ def _parser() -> argparse.ArgumentParser:
         help="MLflow models: the best seed of each variant, all seeds, or none (default: best)",
     )
     run.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
-    run.add_argument("--rerun", action="store_true", help="train finished cells again")
+    run.add_argument("--rerun", action="store_true", help="train finished cells again, and all from the start")
+    run.add_argument(
+        "--jobs-per-device", type=int, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=5.0,
+        metavar="MINUTES",
+        help="what a crash may cost: the same command goes on from the last checkpoint (default: 5)",
+    )
+    run.add_argument(
+        "--stall-limit",
+        type=float,
+        default=30.0,
+        metavar="MINUTES",
+        help="a job that gives no sign of life for so long is ended and recorded as failed (default: 30)",
+    )
     _add_stores(run)
     run.set_defaults(command=_run)
 
@@ -146,7 +168,9 @@ def _add_data_actions(actions: Any) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--devices", default="cpu", help="cpu (one job per core), or like cuda:0,1 (default: cpu)")
+    parser.add_argument(
+        "--devices", default="cpu", help="cpu (one job per core), cuda (every GPU) or like cuda:0,1 (default: cpu)"
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -214,6 +238,11 @@ def _override(text: str) -> tuple[str, str, Any]:
         raise InputError(f"--set {text}: {value} is not a value of YAML") from error
 
 
+def _positive(option: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} must be a positive number, got {value:g}")
+
+
 def _store(options: argparse.Namespace) -> str | None:
     """The tracking store in use, or None where tracking is off."""
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
@@ -267,8 +296,12 @@ def _describe(method: Any) -> list[str]:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     from benchmark import session
+    from benchmark.worker import Settings
 
     session.at_least_one("--threads", options.threads)
+    session.at_least_one("--jobs-per-device", options.jobs_per_device)
+    _positive("--checkpoint-every", options.checkpoint_every)
+    _positive("--stall-limit", options.stall_limit)
     choices = session.choices(
         options.preset,
         options.tasks,
@@ -277,20 +310,17 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         options.steps,
         [_override(text) for text in options.overrides],
     )
-    return session.run(
-        options.suite,
-        choices,
-        console,
+    place = session.Place(
         run_dir=options.run_dir,
         data_dir=options.data_dir,
         store=_store(options),
-        plugins=options.plugin,
-        device=options.devices,
-        threads=options.threads,
+        devices=options.devices,
+        jobs_per_device=options.jobs_per_device,
+        settings=Settings(tuple(options.plugin), options.threads, checkpoint_seconds=60 * options.checkpoint_every),
+        stall_seconds=60 * options.stall_limit,
         log_models=options.log_models,
-        dry_run=options.dry_run,
-        rerun=options.rerun,
     )
+    return session.run(options.suite, choices, console, place, dry_run=options.dry_run, rerun=options.rerun)
 
 
 def _speed(options: argparse.Namespace, console: Console) -> int:
@@ -300,8 +330,7 @@ def _speed(options: argparse.Namespace, console: Console) -> int:
     for count in options.num_seeds:
         session.at_least_one("--num-seeds", count)
     session.at_least_one("--threads", options.threads)
-    if options.seconds <= 0:
-        raise InputError(f"--seconds must be positive, got {options.seconds:g}")
+    _positive("--seconds", options.seconds)
     overrides = [_override(text) for text in options.overrides]
     choices = session.choices(options.preset, options.tasks, options.methods, None, None, overrides)
     return speed.speed(

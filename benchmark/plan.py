@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
 
+_PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 _LABELS = ("variant", "paper", "reference", "description", "pictures", "rule")  # in config.json, but not what a cell is
 
 
@@ -76,6 +77,19 @@ class Job:
         hyper = self.config["hyper"]
         inner, unrolled = hyper.get("inner_steps", 0), hyper.get("unroll_steps", 0)
         return float(self.config["steps"] * (1 + inner + 1.5 * unrolled + 0.3 * hyper.get("k", 0)) * len(self.cells))
+
+    @property
+    def memory(self) -> float:
+        """What its process takes, in bytes, roughly: itself, and for each seed blocks of noise, states and activations.
+
+        So that jobs which cannot be beside each other are not started beside each other; what it misses, the
+        supervisor's answer to a lack of memory mends.
+        """
+        model, unrolled = build_model(self.config["model"]), self.config["hyper"].get("unroll_steps", 0)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        units = self.config["model"]["visible"] + self.config["model"]["hidden"]
+        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * self.config["batch_size"] * units
+        return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
 
 
 def choose_preset(suite: Suite, choices: Choices) -> tuple[str, Preset]:
@@ -233,13 +247,18 @@ def _seeds(
         )
 
 
-def jobs(cells: Iterable[Cell]) -> list[Job]:
-    """Cells that differ in their seed alone, together; the longest jobs first, so that no core waits at the end."""
+def jobs(cells: Iterable[Cell], beside: Mapping[str, str | None] | None = None) -> list[Job]:
+    """Cells that differ in their seed alone, together; the longest jobs first, so that no core waits at the end.
+
+    Args:
+        beside: for cells that are under way, by id, what they have in common with those they were trained beside: they
+            go on in the same company, and so with the same numbers to the last bit.
+    """
+    company = beside or {}
 
     def configuration(cell: Cell) -> str:
-        return json.dumps(
-            {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}, sort_keys=True
-        )
+        shared = {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}
+        return json.dumps([shared, company.get(cell.id) or ""], sort_keys=True)
 
     groups = itertools.groupby(sorted(cells, key=configuration), key=configuration)
     return sorted(

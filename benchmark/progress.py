@@ -43,6 +43,9 @@ class Lines:
             self.note(f"{job.title}: {step:,} of {job.config['steps']:,} iterations")
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
+        if state == "retry":
+            self.note(f"{job.title}: {text}")
+            return
         self.ended_count += 1
         self.done += job.work
         left = (time.monotonic() - self.begun) * (self.work - self.done) / self.done
@@ -90,7 +93,8 @@ class Bars(Lines):
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         self.progress.remove_task(self.rows.pop(job.cells[0].id))
-        self.progress.advance(self.all)
+        if state != "retry":
+            self.progress.advance(self.all)
         super().ended(job, state, seconds, text)
 
 

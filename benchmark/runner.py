@@ -1,5 +1,7 @@
-"""The supervisor: a process for each job, one per core or device; one that dies takes only its job along."""
+"""The supervisor: a process for each job, on cores and devices that are booked once; what breaks takes only itself
+along, and what is stopped goes on from its checkpoint."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -10,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import platformdirs
+import psutil
 
 from benchmark.datasets import DataSet
 from benchmark.plan import Job
@@ -17,6 +20,10 @@ from benchmark.provenance import cores
 from benchmark.rundir import RunDir
 from benchmark.worker import Settings, run_job
 from bism.errors import InputError
+
+_LISTEN_SECONDS = 1.0  # at most, between looks at the clock
+_STOP_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to end
+_RETRIES = 2  # of a job that was killed without having come further
 
 
 class Progress(Protocol):
@@ -29,18 +36,53 @@ class Progress(Protocol):
 
 
 @dataclasses.dataclass
-class _Running:
-    job: Job
+class Place:
+    """Where jobs run: a device, how many of them at once, and the memory that they share, in bytes."""
+
     device: str
+    slots: int
+    memory: float
+
+
+@dataclasses.dataclass
+class _Waiting:
+    """A job that is to be started.
+
+    alone: beside no other one on its device, since it ran out of memory or was killed beside others.
+    fresh: from the start, whatever checkpoints are there.
+    retries: how often it may still be killed without having come further.
+    claimed: whether its cells are ours already.
+    """
+
+    job: Job
+    fresh: bool
+    alone: bool = False
+    retries: int = _RETRIES
+    claimed: bool = False
+
+
+@dataclasses.dataclass
+class _Running:
+    planned: _Waiting
+    place: Place
     process: Any
     messages: Connection | None  # None once the job has said its last
     started: float
+    heard: float
+    beside_others: bool = False
+    saved: int | None = None
+    hung: bool = False
     outcome: tuple[Any, ...] | None = None
     states: dict[str, tuple[str, str | None]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def job(self) -> Job:
+        return self.planned.job
 
-def devices(text: str, threads: int = 1) -> list[str]:
-    """``cpu`` as one place per so many cores that this process may use; ``cuda:0,1`` as one place per named GPU.
+
+def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]:
+    """``cpu``: as many jobs at once as there are groups of so many cores; ``cuda:0,1``: so many on each named GPU;
+    ``cuda``: on each GPU.
 
     Raises:
         InputError: not of this form, or a GPU that is not there.
@@ -48,14 +90,21 @@ def devices(text: str, threads: int = 1) -> list[str]:
     import torch
 
     if text == "cpu":
-        return ["cpu"] * max(1, cores() // threads)
-    kind, _, numbers = text.partition(":")
-    if kind != "cuda" or not all(part.isdigit() for part in numbers.split(",")):
-        raise InputError(f"--devices must be cpu or like cuda:0,1, got {text!r}")
-    for number in numbers.split(","):
-        if int(number) >= torch.cuda.device_count():
-            raise InputError(f"--devices {text}: there is no GPU {number} here ({torch.cuda.device_count()} found)")
-    return [f"cuda:{number}" for number in numbers.split(",")]
+        return [Place("cpu", max(1, cores() // threads), psutil.virtual_memory().available)]
+    kind, colon, numbers = text.partition(":")
+    found = torch.cuda.device_count()
+    named = numbers.split(",") if colon else [str(number) for number in range(found)]
+    if kind != "cuda" or not all(part.isdigit() for part in named):
+        raise InputError(f"--devices must be cpu, cuda or like cuda:0,1, got {text!r}")
+    if not named:
+        raise InputError(f"--devices {text}: there is no GPU here")
+    for number in named:
+        if int(number) >= found:
+            raise InputError(f"--devices {text}: there is no GPU {number} here ({found} found)")
+    return [
+        Place(f"cuda:{number}", jobs_per_device, float(torch.cuda.mem_get_info(int(number))[0]))
+        for number in dict.fromkeys(named)
+    ]
 
 
 def prepare_environment() -> None:
@@ -71,124 +120,253 @@ def prepare_environment() -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
 
 
-def run(
-    jobs: Sequence[Job],
-    data: dict[str, DataSet],
-    run_dir: RunDir,
-    places: Sequence[str],
-    settings: Settings,
-    progress: Progress,
-    after: Callable[[Job], None],
-    again: bool = False,
-) -> None:
-    """Runs all jobs, at most one at a time on each place; ``after`` is called when the files of a job are complete.
+class Supervisor:
+    """Runs jobs until all have ended, each in a process of its own.
 
-    A job's cells are claimed when it starts: what another process trains or has finished meanwhile is left out.
-    Ctrl-C stops the running jobs, marks their cells stopped, and goes on to the caller as KeyboardInterrupt.
+    A job's cells are claimed when it starts: what another process trains or has finished meanwhile is left out. A job
+    that runs out of memory is tried again alone on its device, then as two jobs with half of its seeds each. One that
+    is killed goes on from its checkpoint, alone on its device, since the system's guard against running out of memory
+    kills like anybody else; but not without end. One that raises is recorded as failed. One that gives no sign of life
+    is killed and recorded as failed.
+
+    Args:
+        again: train finished cells too, from the start.
+        stall_seconds: without a sign of life, after which a job is taken to hang.
+        tick: called now and then.
     """
-    prepare_environment()
-    context = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])  # imported once, not per job
-    waiting, free, running = list(jobs), list(places), list[_Running]()
-    try:
-        while waiting or running:
-            while waiting and free:
-                job = _claim(waiting.pop(0), run_dir, again, progress)
-                if job is not None:
-                    running.append(_start(job, free.pop(0), data, run_dir, settings, context))
-                    progress.started(job)
-            if running:  # none where others have taken all that was waiting
-                _listen(running, progress)
-            for ended in [one for one in running if one.messages is None]:
-                running.remove(ended)
-                free.append(ended.device)
-                _settle(ended, run_dir, progress)
-                after(ended.job)
-    except KeyboardInterrupt:
-        _stop(running, run_dir)
-        for one in running:
-            after(one.job)
-        raise
 
+    def __init__(
+        self,
+        data: dict[str, DataSet],
+        run_dir: RunDir,
+        available: Sequence[Place],
+        settings: Settings,
+        progress: Progress,
+        again: bool = False,
+        stall_seconds: float = 1800.0,
+        tick: Callable[[], None] | None = None,
+    ) -> None:
+        self.tick = tick or (lambda: None)
+        self.data, self.run_dir, self.places, self.settings = data, run_dir, list(available), settings
+        self.progress, self.again, self.stall_seconds = progress, again, stall_seconds
+        self._waiting: list[_Waiting] = []
+        self._running: list[_Running] = []
+        prepare_environment()
+        self._context: Any = multiprocessing.get_context(
+            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        )
+        if hasattr(self._context, "set_forkserver_preload"):  # imported once, not per job
+            self._context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])
 
-def _claim(job: Job, run_dir: RunDir, again: bool, progress: Progress) -> Job | None:
-    """The job with the cells that are free, or None where none is."""
-    claimed = set(run_dir.claim([cell.id for cell in job.cells], again))
-    if len(claimed) < len(job.cells):
-        progress.note(f"{job.title}: {len(job.cells) - len(claimed)} cells are another process's")
-    return Job(tuple(cell for cell in job.cells if cell.id in claimed)) if claimed else None
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Runs the jobs in this order, as far as there is room.
 
-
-def _start(
-    job: Job, device: str, data: dict[str, DataSet], run_dir: RunDir, settings: Settings, context: Any
-) -> _Running:
-    receiver, sender = context.Pipe(duplex=False)
-    folders = [run_dir.folder(cell.id).path for cell in job.cells]
-    process = context.Process(
-        target=run_job, daemon=True, args=(job, data[job.config["task"]], device, folders, settings, sender)
-    )
-    process.start()
-    sender.close()
-    return _Running(job, device, process, receiver, time.monotonic())
-
-
-def _listen(running: Sequence[_Running], progress: Progress) -> None:
-    """Waits for messages or the end of a process, and takes in what has come."""
-    wait([one.messages for one in running if one.messages])
-    for one in running:
+        Raises:
+            KeyboardInterrupt: Ctrl-C, after the jobs have written their checkpoints and ended; a second Ctrl-C does
+                not wait for them.
+        """
+        self._waiting = [_Waiting(job, self.again) for job in jobs]
         try:
-            while one.messages and one.messages.poll():
-                _take(one, one.messages.recv(), progress)
-        except EOFError:  # the process has ended, however it did, and everything it said is taken
-            one.process.join()
-            one.messages = None
+            while self._waiting or self._running:
+                self._start_what_fits()
+                if self._running:  # none where others have taken all that was waiting
+                    self._listen()
+                self._settle_ended()
+                self.tick()
+        except BaseException:
+            self._stop()
+            raise
 
+    # --- starting ---------------------------------------------------------------------------------------------------
 
-def _take(one: _Running, message: tuple[Any, ...], progress: Progress) -> None:
-    match message:
-        case ("step", step):
-            progress.stepped(one.job, step)
-        case ("note", text):
-            progress.note(text)
-        case ("cell", cell, state, text):
-            one.states[cell] = (state, text)
-        case _:
-            one.outcome = message
+    def _start_what_fits(self) -> None:
+        for planned in list(self._waiting):
+            place = self._room(planned)
+            if place is not None:
+                self._waiting.remove(planned)
+                if planned.claimed or self._claim(planned):
+                    self._start(planned, place)
 
+    def _room(self, planned: _Waiting) -> Place | None:
+        """A place for a job: where nothing runs, or where it fits beside what does."""
+        for place in self.places:
+            here = [one for one in self._running if one.place is place]
+            if not here:
+                return place
+            booked = sum(one.job.memory for one in here)
+            crowded = planned.alone or any(one.planned.alone for one in here)
+            if not crowded and len(here) < place.slots and booked + planned.job.memory <= place.memory:
+                return place
+        return None
 
-def _settle(one: _Running, run_dir: RunDir, progress: Progress) -> None:
-    """Writes the final states of a job that has ended by itself."""
-    seconds = time.monotonic() - one.started
-    if one.outcome is not None and one.outcome[0] == "done":
-        share = one.outcome[1] / len(one.job.cells)
+    def _claim(self, planned: _Waiting) -> bool:
+        """Whether there is something to do: the job is left with the cells that are free."""
+        cells = planned.job.cells
+        claimed = set(self.run_dir.claim([cell.id for cell in cells], self.again))
+        if len(claimed) < len(cells):
+            self.progress.note(f"{planned.job.title}: {len(cells) - len(claimed)} cells are another process's")
+        planned.job, planned.claimed = Job(tuple(cell for cell in cells if cell.id in claimed)), True
+        return bool(claimed)
+
+    def _start(self, planned: _Waiting, place: Place) -> None:
+        receiver, sender = self._context.Pipe(duplex=False)
+        job = planned.job
+        process = self._context.Process(
+            target=run_job,
+            daemon=True,
+            args=(
+                job,
+                self.data[job.config["task"]],
+                place.device,
+                self.run_dir.path,
+                self.settings,
+                planned.fresh,
+                sender,
+            ),
+        )
+        process.start()
+        sender.close()
+        now = time.monotonic()
+        here = [one for one in self._running if one.place is place]
+        for one in here:
+            one.beside_others = True
+        self._running.append(_Running(planned, place, process, receiver, now, now, beside_others=bool(here)))
+        self.progress.started(job)
+
+    # --- listening --------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Waits a little for messages or the end of a process, takes in what has come, and ends what hangs."""
+        wait([one.messages for one in self._running if one.messages], timeout=_LISTEN_SECONDS)
+        for one in self._running:
+            try:
+                while one.messages and one.messages.poll():
+                    self._take(one, one.messages.recv())
+            except (EOFError, OSError):  # the process has ended, however it did, and everything it said is taken
+                one.process.join()
+                one.messages = None
+            if one.messages and not one.hung and time.monotonic() > one.heard + self.stall_seconds:
+                one.hung = True
+                one.process.kill()
+
+    def _take(self, one: _Running, message: tuple[Any, ...]) -> None:
+        one.heard = time.monotonic()
+        match message:
+            case ("step", step):
+                self.progress.stepped(one.job, step)
+            case ("saved", step):
+                one.saved = step
+                self.run_dir.set_progress([cell.id for cell in one.job.cells], step)
+            case ("note", text):
+                self.progress.note(text)
+            case ("cell", cell, state, text):
+                one.states[cell] = (state, text)
+            case _:
+                one.outcome = message
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def _settle_ended(self) -> None:
+        for ended in [one for one in self._running if one.messages is None]:
+            self._running.remove(ended)
+            self._settle(ended)
+
+    def _settle(self, one: _Running) -> None:
+        """Decides what becomes of a job whose process has ended."""
+        kind, detail = one.outcome or ("killed", None)
+        if kind == "done":
+            self._finish(one, detail)
+        elif one.hung:
+            limit = f"{self.stall_seconds / 60:g} minutes"
+            self._fail(one, f"gave no sign of life for {limit} and was ended (--stall-limit)")
+        elif kind == "memory":
+            self._retry_with_more_room(one, str(detail))
+        elif kind == "killed":
+            code = one.process.exitcode
+            text = f"the process ended with {_ending(code)}"
+            self._retry_killed(one, text) if code is not None and code < 0 else self._fail(one, text)
+        else:
+            self._fail(one, str(detail))
+
+    def _finish(self, one: _Running, train_seconds: float) -> None:
+        share = train_seconds / len(one.job.cells)
         for cell in one.job.cells:
             state, text = one.states[cell.id]
-            run_dir.set_state(cell.id, state, text, share)
+            self.run_dir.set_state(cell.id, state, text, share)
+            self.run_dir.folder(cell.id).end()
         bad = [text for state, text in one.states.values() if state != "done"]
-        progress.ended(
-            one.job, "diverged" if bad else "done", seconds, f"{len(bad)} of {len(one.states)} seeds" if bad else None
-        )
-        return
-    text = one.outcome[1] if one.outcome else f"the process ended with {_ending(one.process.exitcode)}"
-    for cell in one.job.cells:
-        folder = run_dir.folder(cell.id)
-        if folder.error is None and folder.path.is_dir():
-            (folder.path / "error.txt").write_text(text + "\n")
-        run_dir.set_state(cell.id, "failed", text)
-    progress.ended(one.job, "failed", seconds, text)
+        text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
+        self._told(one, "diverged" if bad else "done", text)
+
+    def _fail(self, one: _Running, text: str) -> None:
+        for cell in one.job.cells:
+            folder = self.run_dir.folder(cell.id)
+            if folder.error is None and folder.path.is_dir():
+                with contextlib.suppress(OSError):  # the disk may be full
+                    (folder.path / "error.txt").write_text(text + "\n")
+            self.run_dir.set_state(cell.id, "failed", text)
+        self._told(one, "failed", text)
+
+    def _retry_with_more_room(self, one: _Running, text: str) -> None:
+        planned, cells = one.planned, one.job.cells
+        if one.beside_others and not planned.alone:
+            self._again(one, [planned.job], f"out of memory beside other jobs, tried again alone ({text})")
+        elif len(cells) > 1:
+            half = len(cells) // 2
+            halves = [Job(cells[:half]), Job(cells[half:])]
+            self._again(one, halves, f"out of memory with {len(cells)} seeds at once, tried again with half ({text})")
+        else:
+            self._fail(one, text)
+
+    def _retry_killed(self, one: _Running, text: str) -> None:
+        planned = one.planned
+        if one.saved is not None:
+            planned.retries = _RETRIES
+        if planned.retries > 0:
+            planned.retries -= 1
+            self._again(one, [planned.job], f"{text}; it goes on from its last checkpoint")
+        else:
+            self._fail(one, text)
+
+    def _again(self, one: _Running, jobs: list[Job], text: str) -> None:
+        self._told(one, "retry", text)
+        fresh = one.planned.fresh and one.saved is None
+        again = [_Waiting(job, fresh, alone=True, retries=one.planned.retries, claimed=True) for job in jobs]
+        self._waiting = again + self._waiting
+
+    def _told(self, one: _Running, state: str, text: str | None) -> None:
+        self.progress.ended(one.job, state, time.monotonic() - one.started, text)
+
+    def _stop(self) -> None:
+        """Asks the running jobs to write their checkpoints and end, and marks what is claimed as stopped."""
+        try:
+            if self._running:
+                self.progress.note("stopping: checkpoints are written; Ctrl-C again stops at once")
+            for one in self._running:
+                one.process.terminate()
+            deadline = time.monotonic() + _STOP_SECONDS
+            while time.monotonic() < deadline and any(one.messages for one in self._running):
+                self._listen()
+        finally:
+            for one in self._running:
+                one.process.kill()
+                one.process.join()
+            for one in self._running:
+                kind, detail = one.outcome or ("stopped", "interrupted")
+                if kind == "done":
+                    self._finish(one, detail)
+                elif kind == "failed":
+                    self._fail(one, detail)
+                else:
+                    self._mark_stopped(one.job, f"interrupted: {detail}" if kind == "memory" else detail)
+            for planned in self._waiting:
+                if planned.claimed:
+                    self._mark_stopped(planned.job, "interrupted")
+
+    def _mark_stopped(self, job: Job, text: str) -> None:
+        for cell in job.cells:
+            self.run_dir.set_state(cell.id, "stopped", text)
 
 
 def _ending(code: int | None) -> str:
     return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def _stop(running: Sequence[_Running], run_dir: RunDir) -> None:
-    for one in running:
-        one.process.terminate()
-    for one in running:
-        one.process.join(timeout=10)
-        for cell in one.job.cells:
-            run_dir.set_state(cell.id, "stopped", "interrupted")

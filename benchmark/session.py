@@ -1,11 +1,14 @@
 """The commands that touch a run directory: run, status, sync."""
 
 import contextlib
+import dataclasses
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.suite import Preset, Suite, load_suite, parse_seeds
+from benchmark.tracking_process import Writer, project
 from benchmark.worker import Settings
 from bism.errors import InputError
 
@@ -46,96 +50,107 @@ def choices(
     return Choices(preset, tasks, methods, chosen, steps, overrides)
 
 
-def run(
-    suite_name: str,
-    chosen: Choices,
-    console: Console,
-    *,
-    run_dir: Path,
-    data_dir: Path | None,
-    store: str | None,
-    plugins: Sequence[Path],
-    device: str,
-    threads: int,
-    log_models: str,
-    dry_run: bool,
-    rerun: bool,
-) -> int:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run keeps and finds things, and what it runs on.
+
+    store: the tracking store, or None.
+    stall_seconds: without a sign of life, after which a job is ended.
+    """
+
+    run_dir: Path
+    data_dir: Path | None
+    store: str | None
+    devices: str
+    jobs_per_device: int
+    settings: Settings
+    stall_seconds: float
+    log_models: str
+
+
+def run(suite_name: str, chosen: Choices, console: Console, place: Place, *, dry_run: bool, rerun: bool) -> int:
     """Plans, trains what is not done, tracks, and prints the ranking."""
-    methods = registry.methods(plugins)
+    methods = registry.methods(place.settings.plugins)
     suite = load_suite(suite_name, methods)
     preset_name, preset = choose_preset(suite, chosen)
-    places = runner.devices(device, threads)
-    data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
+    places = runner.places(place.devices, place.settings.threads, place.jobs_per_device)
+    data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = plan(suite, chosen, methods, data)
-    with contextlib.closing(RunDir(run_dir)) as runs:
+    with contextlib.closing(RunDir(place.run_dir)) as runs, _sigterm_as_ctrl_c():
+        orphans = runs.repair()
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
         todo = [cell for cell in cells if rerun or cell.id not in records or records[cell.id].state not in FINISHED]
-        _announce(console, suite, preset_name, cells, todo, places)
+        work = jobs(todo, {} if rerun else _company(records))
+        begun = {} if rerun else {cell: record.progress for cell, record in records.items() if record.progress}
+        at_once = sum(one.slots for one in places)
+        _announce(console, suite, preset_name, cells, work, begun, at_once)
         everything = plan(suite, Choices(preset=preset_name, tasks=chosen.tasks), methods, data)
-        estimate = _estimate(suite, preset_name, todo, len(places), runs.records(), everything)
+        estimate = _estimate(suite, preset_name, work, begun, at_once, runs.records(), everything)
         if todo and estimate is not None:
             console.print(f"about {duration(estimate)}")
         if dry_run:
-            _show_plan(console, jobs(todo))
+            _show_plan(console, work, begun)
             return 0
         runs.plan(cell.record for cell in cells)
-        tracker = _tracker(store, runs)
-        with _tracked(tracker, runs, cells, log_models):
-            _train(jobs(todo), data, runs, places, Settings(tuple(plugins), threads), console, tracker, rerun)
-        return _finish(console, runs, cells, preset, tracker)
+        with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
+            _train(work, data, runs, places, place, console, writer, rerun)
+        return _finish(console, runs, cells, preset, writer)
+
+
+def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
+    """What cells that are under way were trained beside."""
+    return {cell: record.job for cell, record in records.items() if record.progress and record.state not in FINISHED}
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A batch system or a container that ends this process first asks by SIGTERM: it is stopped as by Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _writer(place: Place, ids: Iterable[str], console: Console) -> Iterator[Writer | None]:
+    """What tracks these cells; None where tracking is off. At the end all is written, whatever happened inside."""
+    if place.store is None:
+        yield None
+        return
+
+    def note(text: str) -> None:
+        if text:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with Writer(place.store, place.run_dir, list(ids), _command(), place.log_models, note) as writer:
+        yield writer
 
 
 def _train(
     work: list[Job],
     data: dict[str, DataSet],
     runs: RunDir,
-    places: list[str],
-    settings: Settings,
+    places: list[runner.Place],
+    place: Place,
     console: Console,
-    tracker: Any,
+    writer: Writer | None,
     rerun: bool,
 ) -> None:
     shown = display(console, work)
-
-    def after(job: Job) -> None:
-        if tracker is not None:
-            tracker.sync(runs.records(cell.id for cell in job.cells), command=_command())
-
+    supervisor = runner.Supervisor(
+        data, runs, places, place.settings, shown, rerun, place.stall_seconds, writer.listen if writer else None
+    )
     try:
         with shown:
-            runner.run(work, data, runs, places, settings, shown, after, rerun)
+            supervisor.run(work)
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; the same command goes on from here:")
+        console.print(f"  {_command()}", markup=False, highlight=False, soft_wrap=True)
         raise
-
-
-@contextlib.contextmanager
-def _tracked(tracker: Any, runs: RunDir, cells: Sequence[Cell], log_models: str) -> Iterator[None]:
-    """Whatever happens inside, what is in the run directory reaches the tracking store."""
-    try:
-        yield
-    finally:
-        if tracker is not None:
-            _project(tracker, runs.records(cell.id for cell in cells), log_models)
-
-
-def _project(tracker: Any, records: Sequence[Record], log_models: str) -> bool:
-    """Brings a tracking store up to these records; whether it now holds everything."""
-    complete: bool = tracker.sync(records, command=_command(), last=True)
-    tracker.log_models(records, log_models)
-    for suite, preset in dict.fromkeys((record.suite, record.preset) for record in records):
-        tracker.finish(suite, preset)
-    return complete
-
-
-def _tracker(store: str | None, runs: RunDir) -> Any:
-    """The tracking store, opened; None where tracking is off (mlflow is not even imported then)."""
-    if store is None:
-        return None
-    from benchmark.tracking import Tracker
-
-    return Tracker(store, runs)
 
 
 def _command() -> str:
@@ -143,62 +158,86 @@ def _command() -> str:
 
 
 def _announce(
-    console: Console, suite: Suite, preset_name: str, cells: Sequence[Cell], todo: Sequence[Cell], places: Sequence[str]
+    console: Console,
+    suite: Suite,
+    preset_name: str,
+    cells: Sequence[Cell],
+    work: Sequence[Job],
+    begun: Mapping[str, int],
+    at_once: int,
 ) -> None:
     preset = suite.presets[preset_name]
     label = f" ({preset.label})" if preset.label else ""
+    todo = [cell for job in work for cell in job.cells]
+    going_on = sum(cell.id in begun for cell in todo)
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
     console.print(
-        f"{len(cells)} cells, {len(cells) - len(todo)} done already, {len(todo)} to train in {len(jobs(todo))} jobs, "
-        f"{len(places)} at once"
+        f"{len(cells)} cells, {len(cells) - len(todo)} done already, "
+        + (f"{going_on} to go on with, " if going_on else "")
+        + f"{len(todo) - going_on} to train in {len(work)} jobs, {at_once} at once"
     )
 
 
 def _estimate(
-    suite: Suite, preset: str, todo: Sequence[Cell], places: int, known: Sequence[Record], everything: Sequence[Cell]
+    suite: Suite,
+    preset: str,
+    work: Sequence[Job],
+    begun: Mapping[str, int],
+    places: int,
+    known: Sequence[Record],
+    everything: Sequence[Cell],
 ) -> float | None:
     """Seconds: by earlier cells of the same variants where there are any, else by the preset's measured minutes.
 
     Those are of all of a task's cells on two cores; a part of them is taken to cost in proportion to ``Job.work``.
     """
     per_step = {(r.task, r.variant): r.train_seconds / r.steps for r in known if r.train_seconds}
+    whole = {task: sum(job.work for job in jobs(_of_task(everything, task))) for task in suite.presets[preset].tasks}
     total = 0.0
-    for task, settings in suite.presets[preset].tasks.items():
-        work, whole = (_by_variant(cells, task) for cells in (todo, everything))
-        for variant, (units, steps) in work.items():
-            if (task, variant) in per_step:
-                total += per_step[task, variant] * steps / places
-            elif settings.minutes is None:
-                return None
-            else:
-                total += 120 * settings.minutes * units / sum(units for units, _ in whole.values()) / places
+    for job in work:
+        task, minutes = job.config["task"], suite.presets[preset].tasks[job.config["task"]].minutes
+        left = sum(job.config["steps"] - begun.get(cell.id, 0) for cell in job.cells)
+        if (task, job.config["variant"]) in per_step:
+            total += per_step[task, job.config["variant"]] * left / places
+        elif minutes is None:
+            return None
+        else:
+            share = left / (job.config["steps"] * len(job.cells)) * job.work / whole[task]
+            total += 120 * minutes * share / places
     return total
 
 
-def _by_variant(cells: Sequence[Cell], task: str) -> dict[str, tuple[float, int]]:
-    """Work and iterations of each variant of a task, over all its seeds."""
-    return {
-        job.config["variant"]: (job.work, job.config["steps"] * len(job.cells))
-        for job in jobs(cell for cell in cells if cell.config["task"] == task)
-    }
+def _of_task(cells: Sequence[Cell], task: str) -> list[Cell]:
+    return [cell for cell in cells if cell.config["task"] == task]
 
 
-def _show_plan(console: Console, work: Sequence[Job]) -> None:
-    table = Table("task", "variant", "seeds", "steps", "hyper-parameters")
+def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
+    table = Table("task", "variant", "seeds", "steps", "from", "hyper-parameters")
     for job in work:
         hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
         seeds = ",".join(str(cell.config["seed"]) for cell in job.cells)
-        table.add_row(job.config["task"], Text(job.config["variant"]), seeds, f"{job.config['steps']:,}", hyper)
+        start = min(begun.get(cell.id, 0) for cell in job.cells)
+        table.add_row(
+            job.config["task"],
+            Text(job.config["variant"]),
+            seeds,
+            f"{job.config['steps']:,}",
+            f"{start:,}" if start else "the start",
+            hyper,
+        )
     console.print(table)
 
 
-def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, tracker: Any) -> int:
+def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, writer: Writer | None) -> int:
     """The ranking, what went wrong, and where to look further."""
     records = runs.records(cell.id for cell in cells)
     _print_rankings(console, runs, records, preset.label)
     code = _print_problems(console, runs, records)
-    if tracker is not None:
-        console.print(f"compare them in the MLflow UI: {tracker.ui_hint()}", markup=False, soft_wrap=True)
+    if writer is not None and writer.tracked.hint is not None:
+        console.print(f"compare them in the MLflow UI: {writer.tracked.hint}", markup=False, soft_wrap=True)
+    if writer is not None and not writer.tracked.complete:
+        text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
 
 
@@ -227,6 +266,7 @@ def status(console: Console, run_dir: Path) -> int:
     if not (run_dir / "index.sqlite").exists():
         raise InputError(f"{run_dir}: no run directory; `python -m benchmark run` makes one, --run-dir names another")
     with contextlib.closing(RunDir(run_dir)) as runs:
+        runs.repair()
         records = runs.records()
         for suite, preset in dict.fromkeys((record.suite, record.preset) for record in records):
             group = [record for record in records if (record.suite, record.preset) == (suite, preset)]
@@ -242,8 +282,11 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
     """Brings the tracking store up to the run directory."""
     if not (run_dir / "index.sqlite").exists():
         raise InputError(f"{run_dir}: no run directory to bring to {store}")
+    from benchmark.tracking import Tracker
+
     with contextlib.closing(RunDir(run_dir)) as runs:
+        runs.repair()
         records, started = runs.records(), time.monotonic()
-        complete = _project(_tracker(store, runs), records, log_models)
+        complete = project(Tracker(store, runs), records, _command(), log_models)
         console.print(f"{len(records)} cells brought to {store} in {time.monotonic() - started:.0f} s")
         return 0 if complete else 1

@@ -102,7 +102,7 @@ def speed(
     """Times every chosen variant for every number of seeds, one after the other, each in a process of its own."""
     methods = registry.methods(settings.plugins)
     suite = load_suite(suite_name, methods)
-    place = runner.devices(device)[0]
+    place = runner.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
     _, preset = choose_preset(suite, chosen)
@@ -113,11 +113,11 @@ def speed(
         for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
     ]
     runner.prepare_environment()
-    ceiling = measure_ceiling(place, settings.threads)
-    console.print(_described(ceiling, place, settings.threads), soft_wrap=True)
+    ceiling = measure_ceiling(place.device, settings.threads)
+    console.print(_described(ceiling, place.device, settings.threads), soft_wrap=True)
     records, bad = [], 0
     for number, job in enumerate(timed, start=1):
-        trainer = make_trainer(job, data[job.config["task"]], place, _UNCOMPILED)
+        trainer = make_trainer(job, data[job.config["task"]], place.device, _UNCOMPILED)
         with tempfile.TemporaryDirectory() as folder:
             record = _time(job, trainer.block_steps, data, Path(folder), place, settings, seconds, console)
         if record is None:
@@ -126,7 +126,7 @@ def speed(
         least, bound = ceiling.seconds(trainer.work())
         record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
         record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
-        records.append(record | {"threads": settings.threads, **machine(place)})
+        records.append(record | {"threads": settings.threads, **machine(place.device)})
         console.print(
             f"[{number}/{len(timed)}] {job.title}, {record['seeds']} seeds: "
             f"{record['train_ms_per_step']:.3f} ms per iteration",
@@ -147,7 +147,7 @@ def _time(
     block: int,
     data: dict[str, Any],
     folder: Path,
-    place: str,
+    place: runner.Place,
     settings: Settings,
     seconds: float,
     console: Console,
@@ -189,13 +189,13 @@ class _Quiet(Lines):
 
 
 def _run(
-    job: Job, data: dict[str, Any], folder: Path, place: str, settings: Settings, console: Console
+    job: Job, data: dict[str, Any], folder: Path, place: runner.Place, settings: Settings, console: Console
 ) -> dict[str, Any] | None:
     """One job through the runner; None where it fails. A seed that diverges costs what the others cost."""
     runs = RunDir(folder)
     try:
         runs.plan(cell.record for cell in job.cells)
-        runner.run([job], data, runs, [place], settings, _Quiet(console, [job]), lambda _: None)
+        runner.Supervisor(data, runs, [place], settings, _Quiet(console, [job])).run([job])
         if any(record.state == "failed" for record in runs.records(cell.id for cell in job.cells)):
             return None
         last = max((runs.folder(cell.id).measurements()[-1] for cell in job.cells), key=lambda line: line.step)

@@ -24,12 +24,17 @@ for _name, _value in QUIET.items():  # before MLflow is imported; what the user 
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from sqlalchemy.exc import OperationalError  # noqa: E402
 
 from benchmark import tracking_labels, tracking_models  # noqa: E402
 
 __all__ = ["Tracker", "resolve", "start_ui"]
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
 _BATCH = 800  # metrics per call; with the parameters and tags below MLflow's limit of 1,000 entities
+
+
+class Unreachable(InputError):
+    """A tracking store that may be there later."""
 
 
 class Tracker:
@@ -44,7 +49,8 @@ class Tracker:
         behind: whether the store failed lately and lacks something that the journals have.
 
     Raises:
-        InputError: a plain folder, or a store that cannot be reached or used.
+        Unreachable: a server or a server's database does not answer.
+        InputError: a plain folder, or a store that cannot be used.
     """
 
     def __init__(self, uri: str | None, run_dir: RunDir) -> None:
@@ -56,15 +62,20 @@ class Tracker:
         self._held: dict[str, dict[str, tuple[str, int | None]]] = {}  # what the store has: see _cell_runs
         self._plans: dict[tuple[str, str], str] = {}  # ids of the plans' runs
         self._plan_status: dict[str, str] = {}  # by id
+        self._written: dict[str, tuple[int, str, float]] = {}  # by cell: length of the journal, state, when it changed
         self._file = database_file(self.uri)
-        # Creating a store, an experiment or a plan's run is a search and then a write, which two processes could race.
+        # Creating a store, an experiment or a run is a search and then a write, which two processes could race; and
+        # of two that write to one file at a time, SQLite refuses one.
         self._lock: AbstractContextManager[Any] = FileLock(f"{self._file}.lock") if self._file else nullcontext()
         try:
             self._client = self._connect()
         except Exception as error:  # MLflow's, SQLAlchemy's, or that of a database driver that is not installed
+            absent = self._file is None and isinstance(error, (MlflowException, OSError, OperationalError))
+            if absent:
+                raise Unreachable(f"tracking store {self.store} cannot be reached: {_brief(error)}") from error
             raise InputError(
-                f"tracking store {self.store} cannot be used: {_brief(error)} Start the server, or give "
-                f"another --tracking-uri, or --tracking-uri none and 'sync' later."
+                f"tracking store {self.store} cannot be used: {_brief(error)} Give another --tracking-uri, or "
+                f"--tracking-uri none and 'sync' later."
             ) from error
 
     def _connect(self) -> MlflowClient:
@@ -212,6 +223,14 @@ class Tracker:
         folder = self._run_dir.folder(record.id)
         if not (folder.path / "config.json").exists():
             return  # claimed, and not begun yet
+        now = folder.journal_bytes, record.state, record.updated
+        if self._written.get(record.id) != now:
+            with self._lock:
+                self._bring(record, folder, command)
+            self._written[record.id] = now
+
+    def _bring(self, record: Record, folder: CellFolder, command: str | None) -> None:
+        """Writes what the store lacks of a cell."""
         journal = folder.measurements()
         run, lines, state = self._run_dir.synced(record.id, self.store)
         held = self._cell_runs(record.suite)

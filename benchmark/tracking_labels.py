@@ -34,7 +34,7 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
 
 def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
     """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
-    host = (owner or "").rpartition(":")[0] or platform.node()
+    host = (owner or "").partition(":")[0] or platform.node()
     return {
         "host": host,
         "git_commit": git_commit(),

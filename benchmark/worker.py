@@ -1,15 +1,15 @@
 """What happens inside the process that trains one job."""
 
+import contextlib
 import dataclasses
-import math
-import resource
+import os
 import signal
-import sys
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterable
-from multiprocessing.connection import Connection
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ import torch
 
 from benchmark import registry
 from benchmark.datasets import DataSet
-from benchmark.evaluation import evaluate, evaluation_steps, picture_steps
+from benchmark.evaluation import evaluation_steps, picture_steps
+from benchmark.keeper import Keeper
 from benchmark.models import build_model
-from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
-from benchmark.probes import PROBES, Subject
-from benchmark.rundir import CellFolder
-from benchmark.selection import better, selected
+from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
-from bism.fitted import Fitted
 
-_CHUNK = 500  # steps between reports
+_PIECE_SECONDS = 2.0  # between signs of life, about; no number depends on it
+_FIRST_PIECE = 100  # iterations
+_PREDECESSOR_SECONDS = 120  # for a process that is being ended to let go of the cells
+_ORPHAN_SECONDS = 30  # for a checkpoint, where the supervisor has gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,38 +36,74 @@ class Settings:
 
     threads: of one process on the CPU. Toy models want one thread per process and one process per core.
     compile: True, False, or None for where the run is long enough to pay for it.
+    checkpoint_seconds: between checkpoints; what a crash may cost.
     """
 
     plugins: tuple[Path, ...] = ()
     threads: int = 1
     compile: bool | None = None
+    checkpoint_seconds: float = 300.0
 
 
-def run_job(job: Job, data: DataSet, device: str, folders: list[Path], settings: Settings, report: Connection) -> None:
-    """Trains a job, writes its cells' files and says on ``report`` how it goes.
+class Stopped(Exception):
+    """The supervisor has asked for an end; the checkpoint is written."""
 
-    Messages: ("step", step), ("note", text), ("cell", id, state, text), at the end ("done", train_seconds), or
-    ("failed", last line of the traceback).
+
+class Report:
+    """What the process says to its supervisor: nothing, once that has gone.
+
+    Messages: ("step", step), ("saved", step), ("note", text), ("cell", id, state, text), at the end one of
+    ("done", train_seconds), ("stopped", step), ("memory", text), ("failed", last line of the traceback).
     """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, *message: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(message)
+
+
+def run_job(
+    job: Job, data: DataSet, device: str, run_dir: Path, settings: Settings, again: bool, connection: Connection
+) -> None:
+    """Trains a job from its checkpoints (``again``: from the start), writes its cells' files and says how it goes."""
+    stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_end_with_the_supervisor, args=(stop,), daemon=True).start()
+    report, cells = Report(connection), [cell_folder(run_dir, cell.id) for cell in job.cells]
     if device == "cpu":
         torch.set_num_threads(settings.threads)
-    cells = [CellFolder(folder) for folder in folders]
     try:
-        for cell, planned in zip(cells, job.cells, strict=True):
-            cell.begin({**planned.config, "device": device, "threads": settings.threads})
-        with warnings.catch_warnings():
+        with holding(run_dir, [cell.id for cell in job.cells], _PREDECESSOR_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: report.send(("note", f"{job.title}: {message}"))
-            trainer = make_trainer(job, data, device, settings)
-            _train(trainer, job, data, cells, settings.plugins, report)
-        report.send(("done", trainer.train_seconds))
-    except Exception:  # whatever a method or a plug-in raises is recorded; the other jobs go on
+            warnings.showwarning = lambda message, *_, **__: report("note", f"{job.title}: {message}")
+            _train(job, data, cells, device, settings, again, report, stop)
+    except Stopped as stopped:
+        report("stopped", str(stopped))
+    except Exception as error:  # whatever a method or a plug-in raises is recorded; the other jobs go on
         text = traceback.format_exc()
-        for cell in cells:
-            cell.path.mkdir(parents=True, exist_ok=True)
-            (cell.path / "error.txt").write_text(text)
-        report.send(("failed", text.strip().splitlines()[-1]))
+        with contextlib.suppress(OSError):  # the disk may be full
+            for cell in cells:
+                cell.path.mkdir(parents=True, exist_ok=True)
+                (cell.path / "error.txt").write_text(text)
+        report("memory" if _out_of_memory(error) else "failed", text.strip().splitlines()[-1])
+
+
+def _end_with_the_supervisor(stop: threading.Event) -> None:
+    """Asks for an end when the supervisor has died, and makes one if that takes long."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        stop.set()
+        time.sleep(_ORPHAN_SECONDS)
+        os._exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch says it in its own class on a GPU, and in a RuntimeError's text on the CPU."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Trainer:
@@ -88,129 +124,64 @@ def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Tr
 
 
 def _train(
-    trainer: Trainer,
     job: Job,
     data: DataSet,
     cells: list[CellFolder],
-    plugins: tuple[Path, ...],
-    report: Connection,
+    device: str,
+    settings: Settings,
+    again: bool,
+    report: Report,
+    stop: threading.Event,
 ) -> None:
-    """Trains from evaluation to evaluation."""
-    steps, evaluations = job.config["steps"], job.config["evaluations"]
-    started = time.perf_counter()
-    journal = _Journal(trainer, job, data, cells, plugins)
-    evaluated, pictured = evaluation_steps(steps, evaluations), picture_steps(steps, evaluations)
-    probed = {at for probe in job.config["probes"] for at in probe["at"] if isinstance(at, int)}
-    for at in sorted({*evaluated, *probed}):
+    """Trains from one action to the next: where something is measured, probed or pictured."""
+    steps = job.config["steps"]
+    trainer = make_trainer(job, data, device, settings)
+    keeper = Keeper(trainer, job, data, cells, lambda one: make_trainer(one, data, device, _uncompiled(settings)))
+    actions = _actions(job)
+    place = {"device": device, "threads": settings.threads}
+    for note in keeper.begin([{**cell.config, **place} for cell in job.cells], again):
+        report("note", f"{job.title}: {note}")
+
+    def save() -> None:
+        keeper.save()
+        report("saved", trainer.step)
+
+    piece, saved = _FIRST_PIECE, time.monotonic()
+    for at, action in actions[keeper.passed :]:
         while trainer.step < at:
-            trainer.run(min(_CHUNK, at - trainer.step))
-            report.send(("step", trainer.step))
-        journal.measure(time.perf_counter() - started)
-        if at in probed:
-            journal.probe()
-        if at in pictured:
-            journal.picture()
-    journal.finish(report)
+            started, before = time.monotonic(), trainer.step
+            trainer.run(min(piece, at - before))
+            now = time.monotonic()
+            piece = max(1, int(_PIECE_SECONDS * (trainer.step - before) / max(now - started, 1e-6)))
+            report("step", trainer.step)
+            if stop.is_set() or now > saved + settings.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+            if stop.is_set():
+                raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
+        if action == "probe":
+            save()  # it may take longer than the training up to here
+        getattr(keeper, action)()
+        keeper.passed += 1
+    if job.config["probes"]:
+        save()
+    for cell, state, text in keeper.finish(lambda: report("step", trainer.step)):
+        report("cell", cell, state, text)
+    report("done", trainer.train_seconds)
 
 
-class _Journal:
-    """Writes what is measured to the cells of a job, and keeps the best checkpoint of each."""
-
-    def __init__(
-        self, trainer: Trainer, job: Job, data: DataSet, cells: list[CellFolder], plugins: tuple[Path, ...]
-    ) -> None:
-        self.trainer, self.config, self.data, self.cells, self.job = trainer, job.config, data, cells, job
-        self.plugins = plugins
-        self.best = [-math.inf] * len(cells)
-        self.closed = [False] * len(cells)  # a seed that diverged writes one last line and no more
-
-    def measure(self, wall_seconds: float) -> None:
-        """Adds a line to every journal and saves the checkpoints that are the best so far."""
-        trainer, seeds = self.trainer, len(self.cells)
-        training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
-        scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
-        for i, cell in enumerate(self.cells):
-            if self.closed[i]:
-                continue
-            cost = {
-                "time/train_seconds": trainer.train_seconds / seeds,
-                "time/wall_seconds": wall_seconds / seeds,
-                "time/compile_seconds": trainer.compile_seconds / seeds,
-                "memory/peak_bytes": _peak_bytes(trainer.device),
-            }
-            if trainer.step:
-                objectives = {"train/objective": float(training[i])}
-                cost["time/ms_per_step"] = 1000 * trainer.train_seconds / trainer.step / seeds
-            else:
-                objectives = {}
-            cell.append(trainer.step, {**objectives, "val/objective": float(validation[i]), **scores[i], **cost})
-            self.closed[i] = trainer.diverged_at[i] is not None
-            self._keep_best(i, scores[i])
-
-    def _keep_best(self, index: int, scores: dict[str, float]) -> None:
-        value = better(self.config["select"], scores[self.config["select"]])
-        if value > self.best[index] and not self.closed[index]:
-            self.best[index] = value
-            self.trainer.save(self.cells[index].artifacts / "best.pt", seed=self.trainer.seeds[index])
-
-    def picture(self) -> None:
-        """Pictures of the first seed."""
-        fitted = self.trainer.fitted()
-        for cell, planned in zip(self.cells, self.job.cells, strict=True):
-            if planned.config["pictures"] and can_picture(self.data, fitted):
-                title = f"{planned.config['variant']}, step {fitted.step:,}"
-                picture(fitted, planned.config["seed"], self.data, cell.artifacts, title)
-
-    def probe(self) -> None:
-        """What is measured at this iteration alone."""
-        fitted = self.trainer.fitted()
-        for i, closed in enumerate(self.closed):
-            if not closed:
-                self._take(self._probes_at(fitted.step), fitted, i)
-
-    def _probes_at(self, at: int | str) -> list[dict[str, Any]]:
-        return [probe for probe in self.config["probes"] if at in probe["at"]]
-
-    def _take(self, probes: Iterable[dict[str, Any]], fitted: Fitted, index: int) -> None:
-        cell, seed = self.cells[index], self.trainer.seeds[index]
-        for probe in probes:
-            settings = PROBES[probe["name"]].model_validate(probe["options"])
-            cell.append(fitted.step, settings.measure(Subject(fitted, seed, self.data, cell.artifacts)))
-
-    def _probe_checkpoints(self, index: int) -> None:
-        """What is measured of the best and of the last checkpoint; once where these are the same."""
-        steps = dict[str, int]()
-        for name in ("best", "last"):
-            probes = self._probes_at(name)
-            if not probes:
-                continue
-            job = Job((self.job.cells[index],))
-            trainer = make_trainer(job, self.data, str(self.trainer.device), Settings(self.plugins, compile=False))
-            trainer.load(self.cells[index].artifacts / f"{name}.pt")
-            self._take((p for p in probes if steps.get(p["name"]) != trainer.step), trainer.fitted(), index)
-            steps |= {probe["name"]: trainer.step for probe in probes}
-
-    def _name_selected(self, cell: CellFolder) -> None:
-        """Repeats the numbers that stand for the cell where MLflow's UI compares runs: in their last values."""
-        found = selected(cell.measurements(), self.config["rule"], self.config["select"])
-        if found and self.config["rule"] != "last":
-            tested = {f"selected/{name}": value for name, value in found[1].items() if name.startswith("test/")}
-            cell.append(self.trainer.step, {"selected/step": float(found[0]), **tested})
-
-    def finish(self, report: Connection) -> None:
-        """The last checkpoints, what is measured of them, and the state of every cell."""
-        for i, (cell, planned) in enumerate(zip(self.cells, self.job.cells, strict=True)):
-            self.trainer.save(cell.artifacts / "last.pt", seed=self.trainer.seeds[i])
-            if not self.closed[i]:
-                self._probe_checkpoints(i)
-                self._name_selected(cell)
-            diverged = self.trainer.diverged_at[i]
-            state, text = ("done", None) if diverged is None else ("diverged", f"not finite at step {diverged}")
-            report.send(("cell", planned.id, state, text))
+def _actions(job: Job) -> list[tuple[int, str]]:
+    """At which iterations the training stops, and for what; in order."""
+    steps, evaluations = job.config["steps"], job.config["evaluations"]
+    pictured = picture_steps(steps, evaluations)
+    probed = {at for probe in job.config["probes"] for at in probe["at"] if isinstance(at, int)}
+    found = list[tuple[int, str]]()
+    for at in sorted({*evaluation_steps(steps, evaluations), *probed}):
+        found.append((at, "measure"))
+        found += [(at, "probe")] if at in probed else []
+        found += [(at, "picture")] if at in pictured else []
+    return found
 
 
-def _peak_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+def _uncompiled(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, compile=False)

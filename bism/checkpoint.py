@@ -1,10 +1,12 @@
 """Checkpoint files: plain containers of tensors and numbers, written whole or not at all, read without pickled code."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from bism.errors import InputError
 
@@ -12,9 +14,16 @@ _KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "step", "tra
 
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
-    """Writes a checkpoint; a reader sees the old file or the new one, never a part."""
+    """Writes a checkpoint; a reader sees the old file or the new one, never a part, even if the power fails."""
     partial = Path(f"{path}.partial")
-    torch.save(content, partial)
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:  # a full disk: what was there before stays, and the part takes no room
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, path)
 
 
@@ -22,15 +31,27 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint file; tensors and plain containers only, no pickled code.
 
     Raises:
-        InputError: missing, truncated or not a checkpoint.
+        InputError: missing, truncated, altered or not a checkpoint.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes check sums and does not look at them
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise InputError(f"{path}: damaged in {damaged}")
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         missing = _KEYS - set(content)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
+    except InputError:
+        raise
     except Exception as error:  # torch.load raises a dozen kinds for damaged files
         raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     if missing:
         raise InputError(f"{path}: not a whole checkpoint, it lacks {', '.join(sorted(missing))}")
     return content
+
+
+def merge_checkpoints(contents: list[dict[str, Any]]) -> dict[str, Any]:
+    """Checkpoints of single seeds that were saved together, as one of all these seeds, in this order."""
+    tensors = tree_map(lambda *x: torch.cat(x), *[content["tensors"] for content in contents])
+    return {**contents[0], "seeds": [seed for content in contents for seed in content["seeds"]], "tensors": tensors}

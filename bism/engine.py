@@ -312,15 +312,22 @@ class Trainer:
         Raises:
             InputError: the file is no checkpoint, or one of another configuration.
         """
-        saved = load_checkpoint(path)
+        self.restore(load_checkpoint(path), path)
+
+    def restore(self, saved: dict[str, Any], source: object) -> None:
+        """Goes on from a checkpoint's content; ``source`` is what an error message calls it.
+
+        Raises:
+            InputError: it is one of another configuration.
+        """
         own = self.checkpoint()
         for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise"):
             if saved[key] != own[key]:
-                raise InputError(f"{path}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
+                raise InputError(f"{source}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
         ours, theirs = _described(own["tensors"]), _described(saved["tensors"])
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):
-                raise InputError(f"{path}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
+                raise InputError(f"{source}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
         in_our_order = tree_map(lambda _, x: x.to(self.device), own["tensors"], saved["tensors"])
         self._tensors = in_our_order
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]

@@ -2,12 +2,25 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.harness import synthetic
+from tests.harness.faults import RUN, SUITE
 from tests.harness.server import Server, serve
 from tests.harness.synthetic import CIFAR_ARCHIVE, MNIST_FILES
+from tests.harness.tiny import command, write
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    write(folder, SUITE)
+    said = command(folder, *RUN)
+    assert (said.code, said.err) == (0, "")
+    return folder
 
 
 @pytest.fixture

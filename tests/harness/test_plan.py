@@ -265,8 +265,8 @@ def test_a_model_too_large_to_enumerate(tmp_path: Path) -> None:
         (["--seeds", "9-0"], "--seeds must name at least one seed >= 0, got '9-0'"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "-5"], "--steps must be at least 1, got -5"),
-        (["--devices", "gpu"], "--devices must be cpu or like cuda:0,1, got 'gpu'"),
-        (["--devices", "cuda:"], "--devices must be cpu or like cuda:0,1, got 'cuda:'"),
+        (["--devices", "gpu"], "--devices must be cpu, cuda or like cuda:0,1, got 'gpu'"),
+        (["--devices", "cuda:"], "--devices must be cpu, cuda or like cuda:0,1, got 'cuda:'"),
         (
             ["--devices", "cuda:999"],
             f"--devices cuda:999: there is no GPU 999 here ({torch.cuda.device_count()} found)",

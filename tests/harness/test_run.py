@@ -4,11 +4,11 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -222,7 +222,7 @@ def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert [name in said.out for name in ("BiDSM-5 [K=10,", "CD-1 [steps=7]", "inner_steps=10", "0,1")] == [True] * 4
     assert records(tmp_path) == []
     assert contents(tmp_path) == {}
-    assert {file.name.split("-")[0] for file in (tmp_path / "runs").iterdir()} == {"cells", "index.sqlite"}
+    assert {file.name.split("-")[0] for file in (tmp_path / "runs").iterdir()} == {"cells", "owners", "index.sqlite"}
 
 
 # --- things that go wrong ---------------------------------------------------------------------------------------------
@@ -286,17 +286,6 @@ class Diverges(CD):
         value, _, info = super().loss(params, batch, noise, carry, hyper)
         value = torch.where((carry["step"] == 7) & ~carry["sound"], torch.nan, value)
         return value, {**carry, "step": carry["step"] + 1}, info
-
-
-@settings
-class Waits(CD):
-    """Stands still once the first lines of its journals are written."""
-    id, label, reference = "waits", "Waits", "here"
-
-    def loss(self, *arguments):
-        while broken() and len(list(Path("runs/cells").glob("*/metrics.jsonl"))) == 2:
-            signal.pause()
-        return super().loss(*arguments)
 '''
 WRONG = ("raises", "exits", "killed", "diverges")
 VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
@@ -405,48 +394,35 @@ def test_a_run_of_diverged_seeds_alone(tmp_path: Path) -> None:
     assert [text.strip() for text in row[:5]] == ["Diverges", "-", "± -", "-", "0 (+2 diverged)"]
 
 
-def interrupt(folder: Path) -> tuple[int, str, str]:
-    """Starts the run as in a terminal and presses Ctrl-C once both journals have a line."""
-    run = [sys.executable, "-m", "benchmark", *RUN, "--plugin", "wrong.py"]
-    process = subprocess.Popen(
-        run, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + SECONDS
-    while len([file for file in folder.glob("runs/cells/*/metrics.jsonl") if file.stat().st_size]) < 2:
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
-            raise AssertionError(process.communicate())
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=SECONDS)
-    return process.returncode, out, err
-
-
-def test_an_interrupted_run_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    with_methods(tmp_path, "waits")
-    code, out, err = interrupt(tmp_path)
-    assert (code, err) == (130, "interrupted\n")
-    assert out.splitlines()[-1] == "stopped; the same command goes on from here"
-    assert states(tmp_path) == {("Waits", 0): "stopped", ("Waits", 1): "stopped"}
-    status = command(tmp_path, "status")
-    assert status.code == 1
-    assert problems(status) == [f"stopped: board Waits seed {seed}: interrupted" for seed in (0, 1)]
-    (tmp_path / "broken").unlink()
-    said = command(tmp_path, *RUN, "--plugin", "wrong.py")
-    assert said.code == 0
-    assert set(states(tmp_path).values()) == {"done"}
-    assert [line["step"] for line in journal(tmp_path, "Waits", 1)] == [0, 5, 10, 15, 20]
-
-
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
-def dead_process() -> int:
-    """The id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(SECONDS)
-    return process.pid
+def claim_and_die(folder: Path, cell: str) -> None:
+    """A process takes a cell, finished or not, and ends without a word."""
+    code = (
+        "import os, sys; from benchmark.rundir import RunDir\n"
+        "RunDir(sys.argv[1]).claim(sys.argv[2:], True); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder), cell], env=ENVIRONMENT, timeout=SECONDS)
+
+
+@contextlib.contextmanager
+def held(folder: Path, cell: str) -> Iterator[None]:
+    """Inside, another process holds a cell."""
+    code = (
+        "import sys; from benchmark.rundir import RunDir\nruns = RunDir(sys.argv[1]); runs.claim(sys.argv[2:], True)\n"
+        "print('held', flush=True); sys.stdin.readline()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), cell],
+        env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield
+    finally:
+        process.communicate("\n", timeout=SECONDS)
 
 
 def a_record(cell: str) -> Record:
@@ -502,34 +478,62 @@ def test_claims_of_processes_do_not_overlap(tmp_path: Path) -> None:
     assert sorted(claimed) == sorted(ids)
 
 
-@pytest.mark.parametrize(
-    ("owner", "free"),
-    [
-        ("{host}:{dead}", True),
-        ("{host}:{alive}", False),
-        ("another-machine:{dead}", False),
-        ("", True),
-    ],
-)
-def test_a_running_cell_is_free_once_its_process_has_ended(tmp_path: Path, owner: str, free: bool) -> None:
+def test_a_running_cell_is_free_once_its_process_has_ended(tmp_path: Path) -> None:
     with contextlib.closing(RunDir(tmp_path)) as runs:
-        runs.plan([a_record("one")])
-        runs.owner = owner.format(host=socket.gethostname(), dead=dead_process(), alive=os.getppid())
-        assert runs.claim(["one"]) == ["one"]
-    with contextlib.closing(RunDir(tmp_path)) as runs:
-        assert runs.claim(["one"]) == (["one"] if free else [])
+        runs.plan([a_record("one"), a_record("two")])
+        claim_and_die(tmp_path, "one")
+        with held(tmp_path, "two"):
+            assert [record.state for record in runs.records()] == ["running", "running"]
+            assert runs.claim(["one", "two"]) == ["one"]
+        assert runs.claim(["one", "two"]) == ["two"]
 
 
-def hold(folder: Path, variant: str, seed: int, pid: int) -> None:
-    """Leaves a cell as one that a process is training."""
-    with contextlib.closing(RunDir(folder / "runs")) as runs:
-        (found,) = [record.id for record in runs.records() if (record.variant, record.seed) == (variant, seed)]
-        runs.owner = f"{socket.gethostname()}:{pid}"
-        assert runs.claim([found], again=True) == [found]
+@pytest.mark.parametrize("clock", [0.0, 4e9])
+def test_a_clock_that_jumps_frees_and_blocks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: float
+) -> None:
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        runs.plan([a_record("one"), a_record("two")])
+        claim_and_die(tmp_path, "one")
+        with held(tmp_path, "two"):
+            monkeypatch.setattr(time, "time", lambda: clock)
+            assert runs.claim(["one", "two"]) == ["one"]
+
+
+def test_what_a_dead_process_left_is_repaired(tmp_path: Path) -> None:
+    with contextlib.closing(RunDir(tmp_path)) as runs, contextlib.closing(RunDir(tmp_path)) as others:
+        runs.plan(map(a_record, ("one", "two", "three", "four")))
+        claim_and_die(tmp_path, "one")
+        assert runs.claim(["two"]) == ["two"]
+        with held(tmp_path, "three"):
+            assert others.repair() == ["one"]
+        assert [record.state for record in runs.records()] == ["stopped", "running", "running", "planned"]
+        assert runs.repair() == ["three"]
+        assert runs.records()[0].message == "its process ended without a word"
+
+
+def test_an_index_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
+        index.execute(
+            "CREATE TABLE cells (id TEXT PRIMARY KEY, suite TEXT, preset TEXT, task TEXT, method TEXT, variant TEXT, "
+            "seed INTEGER, steps INTEGER, state TEXT, owner TEXT, updated REAL, message TEXT, train_seconds REAL)"
+        )
+        index.execute("INSERT INTO cells VALUES ('one','s','p','t','m','v',0,20,'done','h:1',0.0,NULL,1.5)")
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        (record,) = runs.records()
+        assert (record.id, record.state, record.progress, record.job) == ("one", "done", 0, None)
+        runs.set_progress(["one"], 5)
+        assert runs.records()[0].progress == 5
+
+
+def id_of(folder: Path, variant: str, seed: int) -> str:
+    (found,) = [record.id for record in records(folder) if (record.variant, record.seed) == (variant, seed)]
+    return found
 
 
 def test_a_cell_of_a_dead_process_is_trained_again(folder: Path) -> None:
-    hold(folder, "CD-1", 0, dead_process())
+    claim_and_die(folder / "runs", id_of(folder, "CD-1", 0))
     assert states(folder)["CD-1", 0] == "running"
     said = command(folder, *RUN)
     assert said.code == 0
@@ -538,12 +542,12 @@ def test_a_cell_of_a_dead_process_is_trained_again(folder: Path) -> None:
 
 
 def test_a_cell_of_a_live_process_is_left_to_it(folder: Path) -> None:
-    hold(folder, "CD-1", 0, os.getppid())
     before = contents(folder)
-    said = command(folder, *RUN)
-    assert said.code == 1
-    assert "board CD-1: 1 cells are another process's\n" in said.out
-    assert states(folder)["CD-1", 0] == "running"
+    with held(folder / "runs", id_of(folder, "CD-1", 0)):
+        said = command(folder, *RUN)
+        assert said.code == 1
+        assert "board CD-1: 1 cells are another process's\n" in said.out
+        assert states(folder)["CD-1", 0] == "running"
     assert contents(folder) == before
 
 

@@ -86,7 +86,7 @@ def test_speed_times_the_variants_of_a_suite(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--num-seeds", "0"), "--num-seeds must be at least 1, got 0"),
-        (("--seconds", "0"), "--seconds must be positive"),
+        (("--seconds", "0"), "--seconds must be a positive number, got 0"),
         (("--threads", "0"), "--threads must be at least 1"),
         (("--json", "nowhere/speed.json"), "there is no folder nowhere"),
         (("--methods", "bidms"), "bidsm"),

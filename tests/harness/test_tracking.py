@@ -381,7 +381,7 @@ def free_port() -> int:
 
 def test_a_server_that_is_not_there_is_an_error_at_the_start(run_dir: RunDir) -> None:
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"http://127.0.0.1.*cannot be used.*Start the server"):
+    with pytest.raises(tracking.Unreachable, match=r"tracking store http://127.0.0.1.*cannot be reached"):
         tracking.Tracker(f"http://127.0.0.1:{free_port()}", run_dir)
     assert time.monotonic() - started < 10
 

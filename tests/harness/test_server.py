@@ -1,0 +1,172 @@
+"""A real server: MLflow on PostgreSQL, through a run; and the compose file that starts one elsewhere."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.tracking_store import QUIET
+from tests.harness.faults import RUN, SECONDS, SUITE, ended, exactly_once, same_end, started, tracked, until
+from tests.harness.tiny import ROOT, command, write
+
+COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgreSQL:
+    """A database server of its own in a temporary folder; as root it runs as the user postgres, since it must."""
+
+    def __init__(self) -> None:
+        found = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+        if found is None:
+            pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+        self.binaries, self.port = Path(found).resolve().parent, free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres"))
+        self.user: str | None = None
+        if os.getuid() == 0:
+            self.user = "postgres"
+            os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
+        self._call("initdb", "--pgdata", str(self.folder / "data"), "--username=bism", "--auth=trust", "--no-sync")
+        self.start()
+        self._call("createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=bism", "mlflow")
+
+    @property
+    def uri(self) -> str:
+        return f"postgresql://bism@127.0.0.1:{self.port}/mlflow"
+
+    def _call(self, name: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self.binaries / name), *arguments],
+            user=self.user,
+            cwd=self.folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=SECONDS,
+        )
+
+    def start(self) -> None:
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
+        log = str(self.folder / "log")
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-l", log, "--wait", "start")
+
+    def stop(self) -> None:
+        """At once, as by a power failure."""
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "--mode=immediate", "--wait", "stop")
+
+
+class Tracking:
+    """An MLflow server."""
+
+    def __init__(self, store: str, folder: Path) -> None:
+        self.store, self.folder, self.port = store, folder, free_port()
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        arguments = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", *arguments, "--port", str(self.port), "--workers", "1"],
+                env={**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        until(self.process, self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health"):
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def database() -> Iterator[PostgreSQL]:
+    running = PostgreSQL()
+    yield running
+    running.stop()
+    shutil.rmtree(running.folder)
+
+
+@pytest.fixture
+def tracking(database: PostgreSQL, tmp_path: Path) -> Iterator[Tracking]:
+    running = Tracking(database.uri, tmp_path)
+    yield running
+    running.kill()
+
+
+@pytest.mark.long
+def test_a_server_that_dies_in_the_middle(
+    tmp_path: Path, whole: Path, database: PostgreSQL, tracking: Tracking
+) -> None:
+    write(tmp_path, SUITE)
+    with started(tmp_path, "--tracking-uri", tracking.uri) as process:
+        until(process, lambda: any(run.data.metrics for run in tracked(tracking.uri).values()))
+        tracking.kill()
+        database.stop()
+        database.start()
+        tracking.start()
+        said = ended(process)
+    assert (said.code, said.err) == (0, "")
+    same_end(tmp_path, whole)
+    assert command(tmp_path, "sync", "--tracking-uri", tracking.uri).code == 0
+    exactly_once(tmp_path, tracking.uri)
+    again = command(tmp_path, *RUN, "--tracking-uri", tracking.uri)
+    assert "4 cells, 4 done already" in again.out
+    exactly_once(tmp_path, tracking.uri)
+
+
+# --- the compose file -------------------------------------------------------------------------------------------------
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    found = subprocess.run([*check, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_images_are_pinned_and_ports_are_this_machine_s() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+    bases = re.findall(r"^\s*(?:image:|FROM) (\S+)$", COMPOSE, flags=re.MULTILINE)
+    foreign = [base for base in bases if not base.startswith("bism-benchmark/")]
+    assert len(foreign) == 3
+    assert all(re.fullmatch(r"\S+:\d+\.\d+\S*", base) for base in foreign)
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert len(ports) == 2
+    assert all(port.startswith("${BIND_ADDRESS:-127.0.0.1}:") for port in ports)
+    assert all("healthcheck" in services[name] for name in ("postgres", "mlflow"))
+
+
+def test_the_example_of_settings_has_every_one_and_no_other() -> None:
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE))
+    named = set(re.findall(r"^(?:# )?(\w+)=", EXAMPLE, flags=re.MULTILINE))
+    assert used == named
+    assert re.search(r"^POSTGRES_PASSWORD=$", EXAMPLE, flags=re.MULTILINE)  # no secret that everybody knows
+    assert "${POSTGRES_PASSWORD:?" in COMPOSE
