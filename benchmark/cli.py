@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
     run.add_argument("--rerun", action="store_true", help="train finished cells again, and all from the start")
     run.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="train the I-th of N parts of the plan, on machines that share nothing but the tracking store",
+    )
+    run.add_argument(
         "--jobs-per-device", type=int, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
     )
     run.add_argument(
@@ -320,7 +326,15 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         stall_seconds=60 * options.stall_limit,
         log_models=options.log_models,
     )
-    return session.run(options.suite, choices, console, place, dry_run=options.dry_run, rerun=options.rerun)
+    return session.run(
+        options.suite,
+        choices,
+        console,
+        place,
+        part=session.parse_shard(options.shard),
+        dry_run=options.dry_run,
+        rerun=options.rerun,
+    )
 
 
 def _speed(options: argparse.Namespace, console: Console) -> int:

@@ -62,21 +62,18 @@ class Keeper:
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
-    def begin(self, configs: list[dict[str, Any]], again: bool) -> list[str]:
-        """Makes the cells' files ready, the trainer as it was in the latest checkpoint that all cells have.
-
-        Args:
-            configs: what is written as each cell's ``config.json``.
-            again: from the start, whatever is there.
+    def begin(self) -> list[str]:
+        """Makes the trainer as it was in the latest checkpoint that all cells have; else all starts from nothing.
 
         Returns:
             What people should know of it.
         """
-        saved, notes = ([], []) if again else self._latest()
-        for cell, config in zip(self.cells, configs, strict=True):
-            (cell.go_on if saved else cell.begin)(config)
+        saved, notes = self._latest()
         if saved:
             self._restore(saved)
+        else:
+            for cell in self.cells:
+                cell.clear()
         return notes
 
     def _latest(self) -> tuple[list[dict[str, Any]], list[str]]:

@@ -1,8 +1,8 @@
 """From a suite and the user's choices to cells, and from cells to jobs."""
 
 import dataclasses
+import functools
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ class Cell:
 
     config: dict[str, Any]
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of sha256 over the configuration."""
         content = {key: value for key, value in self.config.items() if key not in _LABELS}
@@ -78,7 +78,7 @@ class Job:
         inner, unrolled = hyper.get("inner_steps", 0), hyper.get("unroll_steps", 0)
         return float(self.config["steps"] * (1 + inner + 1.5 * unrolled + 0.3 * hyper.get("k", 0)) * len(self.cells))
 
-    @property
+    @functools.cached_property
     def memory(self) -> float:
         """What its process takes, in bytes, roughly: itself, and for each seed blocks of noise, states and activations.
 
@@ -260,8 +260,27 @@ def jobs(cells: Iterable[Cell], beside: Mapping[str, str | None] | None = None) 
         shared = {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}
         return json.dumps([shared, company.get(cell.id) or ""], sort_keys=True)
 
-    groups = itertools.groupby(sorted(cells, key=configuration), key=configuration)
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(configuration(cell), []).append(cell)
     return sorted(
-        (Job(tuple(sorted(group, key=lambda cell: int(cell.config["seed"])))) for _, group in groups),
+        (Job(tuple(sorted(groups[name], key=lambda cell: int(cell.config["seed"])))) for name in sorted(groups)),
         key=lambda job: -job.work,
     )
+
+
+def shard(cells: Sequence[Cell], number: int, count: int) -> list[Cell]:
+    """The part of a plan that one of ``count`` machines trains: whole jobs, the longest first to who has least so far.
+
+    The same for every machine, whatever has been trained already: together the parts are the plan.
+
+    Args:
+        number: from 1 to ``count``.
+    """
+    load, ours = [0.0] * count, set[str]()
+    for job in jobs(cells):
+        idlest = load.index(min(load))
+        load[idlest] += job.work
+        if idlest == number - 1:
+            ours |= {cell.id for cell in job.cells}
+    return [cell for cell in cells if cell.id in ours]

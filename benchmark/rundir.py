@@ -23,7 +23,7 @@ import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,14 +105,8 @@ class CellFolder:
         """Of a training that is under way: the newest, and the one before."""
         return self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
 
-    def begin(self, config: dict[str, Any]) -> None:
-        """Makes the folder ready for training from the start; an earlier journal goes."""
-        self.go_on(config)
-        for file in (self.path / "metrics.jsonl", *self.checkpoints):
-            file.unlink(missing_ok=True)
-
-    def go_on(self, config: dict[str, Any]) -> None:
-        """Makes the folder ready for training from a checkpoint: a last line cut short by a crash goes."""
+    def prepare(self, config: dict[str, Any]) -> None:
+        """Makes the folder ready for training; a last line of the journal that a crash cut short goes."""
         self.artifacts.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "config.json", json.dumps(config, indent=1, sort_keys=True))
         (self.path / "error.txt").unlink(missing_ok=True)
@@ -120,6 +114,11 @@ class CellFolder:
         if journal.exists():
             content = journal.read_bytes()
             os.truncate(journal, content.rfind(b"\n") + 1)
+
+    def clear(self) -> None:
+        """Removes what an earlier training has measured, and its checkpoints: the next one is from the start."""
+        for file in (self.path / "metrics.jsonl", *self.checkpoints):
+            file.unlink(missing_ok=True)
 
     def append(self, step: int, metrics: dict[str, float]) -> None:
         """Adds a line to the journal. NaN and infinity are kept (JSON's extension that Python reads back)."""
@@ -247,10 +246,15 @@ class RunDir:
 
     def set_state(self, cell: str, state: str, message: str | None = None, train_seconds: float | None = None) -> None:
         """Records where a cell stands."""
+        self.set_states({cell: (state, message)}, train_seconds)
+
+    def set_states(self, states: Mapping[str, tuple[str, str | None]], train_seconds: float | None = None) -> None:
+        """Records where cells stand, by id: state and message; all at once."""
+        now = time.time()
         with self._transaction() as index:
-            index.execute(
+            index.executemany(
                 "UPDATE cells SET state = ?, updated = ?, message = ?, train_seconds = ? WHERE id = ?",
-                (state, time.time(), message, train_seconds, cell),
+                [(state, now, message, train_seconds, cell) for cell, (state, message) in states.items()],
             )
 
     def set_progress(self, ids: Iterable[str], step: int) -> None:

@@ -125,9 +125,9 @@ class Supervisor:
 
     A job's cells are claimed when it starts: what another process trains or has finished meanwhile is left out. A job
     that runs out of memory is tried again alone on its device, then as two jobs with half of its seeds each. One that
-    is killed goes on from its checkpoint, alone on its device, since the system's guard against running out of memory
-    kills like anybody else; but not without end. One that raises is recorded as failed. One that gives no sign of life
-    is killed and recorded as failed.
+    is killed goes on from its checkpoint; killed again without having come further it is tried alone on its device,
+    since the system's guard against running out of memory kills like anybody else, and then no more. One that raises is
+    recorded as failed. One that gives no sign of life is killed and recorded as failed.
 
     Args:
         again: train finished cells too, from the start.
@@ -186,6 +186,8 @@ class Supervisor:
                 self._waiting.remove(planned)
                 if planned.claimed or self._claim(planned):
                     self._start(planned, place)
+            elif planned.alone:
+                break  # the others wait until it has its room
 
     def _room(self, planned: _Waiting) -> Place | None:
         """A place for a job: where nothing runs, or where it fits beside what does."""
@@ -289,10 +291,8 @@ class Supervisor:
             self._fail(one, str(detail))
 
     def _finish(self, one: _Running, train_seconds: float) -> None:
-        share = train_seconds / len(one.job.cells)
+        self.run_dir.set_states(one.states, train_seconds / len(one.job.cells))
         for cell in one.job.cells:
-            state, text = one.states[cell.id]
-            self.run_dir.set_state(cell.id, state, text, share)
             self.run_dir.folder(cell.id).end()
         bad = [text for state, text in one.states.values() if state != "done"]
         text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
@@ -301,20 +301,22 @@ class Supervisor:
     def _fail(self, one: _Running, text: str) -> None:
         for cell in one.job.cells:
             folder = self.run_dir.folder(cell.id)
-            if folder.error is None and folder.path.is_dir():
+            if folder.error is None:
                 with contextlib.suppress(OSError):  # the disk may be full
+                    folder.path.mkdir(parents=True, exist_ok=True)
                     (folder.path / "error.txt").write_text(text + "\n")
-            self.run_dir.set_state(cell.id, "failed", text)
+        self.run_dir.set_states({cell.id: ("failed", text) for cell in one.job.cells})
         self._told(one, "failed", text)
 
     def _retry_with_more_room(self, one: _Running, text: str) -> None:
         planned, cells = one.planned, one.job.cells
         if one.beside_others and not planned.alone:
-            self._again(one, [planned.job], f"out of memory beside other jobs, tried again alone ({text})")
+            self._again(one, [planned.job], f"out of memory beside other jobs, tried again alone ({text})", True)
         elif len(cells) > 1:
             half = len(cells) // 2
             halves = [Job(cells[:half]), Job(cells[half:])]
-            self._again(one, halves, f"out of memory with {len(cells)} seeds at once, tried again with half ({text})")
+            text = f"out of memory with {len(cells)} seeds at once, tried again with half ({text})"
+            self._again(one, halves, text, True)
         else:
             self._fail(one, text)
 
@@ -324,14 +326,15 @@ class Supervisor:
             planned.retries = _RETRIES
         if planned.retries > 0:
             planned.retries -= 1
-            self._again(one, [planned.job], f"{text}; it goes on from its last checkpoint")
+            alone = planned.retries == 0
+            self._again(one, [planned.job], f"{text}; it goes on from its last checkpoint", planned.alone or alone)
         else:
             self._fail(one, text)
 
-    def _again(self, one: _Running, jobs: list[Job], text: str) -> None:
+    def _again(self, one: _Running, jobs: list[Job], text: str, alone: bool) -> None:
         self._told(one, "retry", text)
         fresh = one.planned.fresh and one.saved is None
-        again = [_Waiting(job, fresh, alone=True, retries=one.planned.retries, claimed=True) for job in jobs]
+        again = [_Waiting(job, fresh, alone=alone, retries=one.planned.retries, claimed=True) for job in jobs]
         self._waiting = again + self._waiting
 
     def _told(self, one: _Running, state: str, text: str | None) -> None:
@@ -364,8 +367,7 @@ class Supervisor:
                     self._mark_stopped(planned.job, "interrupted")
 
     def _mark_stopped(self, job: Job, text: str) -> None:
-        for cell in job.cells:
-            self.run_dir.set_state(cell.id, "stopped", text)
+        self.run_dir.set_states({cell.id: ("stopped", text) for cell in job.cells})
 
 
 def _ending(code: int | None) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from benchmark import ranking, registry, runner
 from benchmark.datasets import DataSet, data_folder
-from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
+from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.suite import Preset, Suite, load_suite, parse_seeds
@@ -31,6 +31,14 @@ def at_least_one(option: str, value: int | None) -> None:
     """Refuses a count that is not positive."""
     if value is not None and value < 1:
         raise InputError(f"{option} must be at least 1, got {value}")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``1/4`` as the first of four parts."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard must look like 1/4, the first of four parts, got {text!r}")
+    return int(number), int(count)
 
 
 def choices(
@@ -68,14 +76,26 @@ class Place:
     log_models: str
 
 
-def run(suite_name: str, chosen: Choices, console: Console, place: Place, *, dry_run: bool, rerun: bool) -> int:
-    """Plans, trains what is not done, tracks, and prints the ranking."""
+def run(
+    suite_name: str,
+    chosen: Choices,
+    console: Console,
+    place: Place,
+    *,
+    part: tuple[int, int] = (1, 1),
+    dry_run: bool = False,
+    rerun: bool = False,
+) -> int:
+    """Plans, trains what is not done, tracks, and prints the ranking.
+
+    part: which of how many shards of the plan is ours.
+    """
     methods = registry.methods(place.settings.plugins)
     suite = load_suite(suite_name, methods)
     preset_name, preset = choose_preset(suite, chosen)
     places = runner.places(place.devices, place.settings.threads, place.jobs_per_device)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
-    cells = plan(suite, chosen, methods, data)
+    cells = shard(plan(suite, chosen, methods, data), *part)
     with contextlib.closing(RunDir(place.run_dir)) as runs, _sigterm_as_ctrl_c():
         orphans = runs.repair()
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}

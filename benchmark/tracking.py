@@ -195,18 +195,20 @@ class Tracker:
             name = "/".join(plan)
             tags = {"suite": record.suite, "preset": record.preset, "plan": name, "kind": "plan"}
             with self._lock:
-                found = self._search(record.suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
-                run = (
-                    found[0]
-                    if found
-                    else self._client.create_run(
-                        self._experiment(record.suite),
-                        tags={**tags, **tracking_labels.provenance(command)},
-                        run_name=name,
-                    )
-                )
+                run = self._find_plan(record.suite, name)
+                if run is None:
+                    tags |= tracking_labels.provenance(command)
+                    made = self._client.create_run(self._experiment(record.suite), tags=tags, run_name=name)
+                    run = self._find_plan(record.suite, name) or made
+                    if run.info.run_id != made.info.run_id:  # another machine was faster
+                        self._client.delete_run(made.info.run_id)
             self._plans[plan], self._plan_status[run.info.run_id] = run.info.run_id, run.info.status
         return self._plans[plan]
+
+    def _find_plan(self, suite: str, name: str) -> Run | None:
+        """The parent run of a plan: the first, where several machines have just made one each."""
+        found = self._search(suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
+        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _set_plan_status(self, run: str, status: str) -> None:
         if self._plan_status[run] != status:

@@ -135,11 +135,14 @@ def _train(
 ) -> None:
     """Trains from one action to the next: where something is measured, probed or pictured."""
     steps = job.config["steps"]
+    for cell, planned in zip(cells, job.cells, strict=True):
+        cell.prepare({**planned.config, "device": device, "threads": settings.threads})
+        if again:
+            cell.clear()
     trainer = make_trainer(job, data, device, settings)
     keeper = Keeper(trainer, job, data, cells, lambda one: make_trainer(one, data, device, _uncompiled(settings)))
     actions = _actions(job)
-    place = {"device": device, "threads": settings.threads}
-    for note in keeper.begin([{**cell.config, **place} for cell in job.cells], again):
+    for note in keeper.begin():
         report("note", f"{job.title}: {note}")
 
     def save() -> None:
@@ -165,8 +168,8 @@ def _train(
         keeper.passed += 1
     if job.config["probes"]:
         save()
-    for cell, state, text in keeper.finish(lambda: report("step", trainer.step)):
-        report("cell", cell, state, text)
+    for ended in keeper.finish(lambda: report("step", trainer.step)):
+        report("cell", *ended)
     report("done", trainer.train_seconds)
 
 

@@ -9,11 +9,11 @@ import torch
 
 from benchmark import registry, session
 from benchmark.datasets import DataSet
-from benchmark.plan import Cell, Choices, jobs, plan
+from benchmark.plan import Cell, Choices, jobs, plan, shard
 from benchmark.suite import Suite, load_suite
 from bism import InputError
 from bism.hyperparameters import specs
-from tests.harness.tiny import TINY, command, replaced, write
+from tests.harness.tiny import TINY, command, replaced, states, write
 
 METHODS = registry.methods()
 VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
@@ -349,3 +349,41 @@ def test_a_good_plug_in(tmp_path: Path) -> None:
     assert set(found) - set(METHODS) == {"mine"}
     assert found["mine"]().name == "Mine"
     assert set(registry.methods()) == set(METHODS)
+
+
+# --- parts of a plan --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_parts_of_a_plan_are_the_plan(suite: Suite, count: int) -> None:
+    whole = cells(suite)
+    parts = [shard(whole, number, count) for number in range(1, count + 1)]
+    assert sorted(cell.id for part in parts for cell in part) == sorted(cell.id for cell in whole)
+    company = {cell.id: {other.id for other in job.cells} for job in jobs(whole) for cell in job.cells}
+    assert all(company[cell.id] <= {other.id for other in part} for part in parts for cell in part)
+
+
+def test_the_parts_of_a_plan_cost_about_the_same() -> None:
+    whole = cells(load_suite("grbm", METHODS), preset="paper", tasks=["checkerboard"])
+    costs = [sum(job.work for job in jobs(shard(whole, number, 4))) for number in range(1, 5)]
+    assert max(costs) < 1.3 * min(costs)
+
+
+@pytest.mark.parametrize("text", ["1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"])
+def test_a_shard_that_is_none(tmp_path: Path, text: str) -> None:
+    write(tmp_path)
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", f"--shard={text}")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"error: --shard must look like 1/4, the first of four parts, got {text!r}\n"
+
+
+def test_shards_train_their_part(tmp_path: Path) -> None:
+    trained = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder)
+        assert command(folder, "run", "--suite", "tiny.yaml", "--shard", f"{number}/2").code == 0
+        trained.append(states(folder))
+    assert set(map(len, trained)) == {2}
+    assert trained[0] | trained[1] == {(name, seed): "done" for name in ("CD-1", "BiDSM-5") for seed in (0, 1)}

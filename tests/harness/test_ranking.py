@@ -103,7 +103,7 @@ def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
     with contextlib.closing(RunDir(tmp_path)) as runs:
         for seed, (name, state) in enumerate(states.items()):
             runs.plan([Record(name, "tiny", "test", "board", "cd", "CD-1", seed, 20, "planned")])
-            runs.folder(name).begin(
+            runs.folder(name).prepare(
                 {
                     "hyper": {"k": 1},
                     "rule": "last",

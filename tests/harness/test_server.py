@@ -49,7 +49,7 @@ class PostgreSQL:
 
     @property
     def uri(self) -> str:
-        return f"postgresql://bism@127.0.0.1:{self.port}/mlflow"
+        return f"postgresql+psycopg2://bism@127.0.0.1:{self.port}/mlflow"
 
     def _call(self, name: str, *arguments: str) -> None:
         subprocess.run(

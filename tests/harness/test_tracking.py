@@ -80,7 +80,8 @@ class Cells:
 
     def begin(self, cell: str, seed: int = 0, variant: str = "DSM", **config: Any) -> None:
         self.run_dir.claim([cell], again=True)
-        self.run_dir.folder(cell).begin(
+        self.run_dir.folder(cell).clear()
+        self.run_dir.folder(cell).prepare(
             {
                 "suite": self.suite,
                 "preset": "quick",
