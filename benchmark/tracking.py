@@ -15,7 +15,16 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
-from benchmark.tracking_store import QUIET, artifacts_folder, database_file, patience, resolve, start_ui, unsecret
+from benchmark.tracking_store import (
+    QUIET,
+    artifacts_folder,
+    check_answer,
+    database_file,
+    patience,
+    resolve,
+    start_ui,
+    unsecret,
+)
 from bism.errors import InputError
 
 for _name, _value in QUIET.items():  # before MLflow is imported; what the user has set stays
@@ -81,6 +90,7 @@ class Tracker:
     def _connect(self) -> MlflowClient:
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
+        check_answer(self.uri)
         with self._lock, patience(seconds=5, retries=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             client = MlflowClient(self.uri)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def resolve(uri: str | None) -> str:
     """The store that is meant, absolute: ``uri``, MLFLOW_TRACKING_URI, or ``mlflow.db`` in the working directory.
 
     Raises:
-        InputError: a plain folder.
+        InputError: a plain folder, or an address without a host.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     if urlsplit(chosen).scheme in ("", "file"):
@@ -34,8 +35,22 @@ def resolve(uri: str | None) -> str:
             f"tracking store {chosen}: MLflow 3.13 and later refuse plain folders; expected a database "
             f"or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none"
         )
+    if urlsplit(chosen).scheme in ("http", "https") and not urlsplit(chosen).hostname:
+        raise InputError(f"tracking store {chosen}: the address has no host; expected one like http://localhost:5000")
     file = database_file(chosen)
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+
+
+def check_answer(uri: str, seconds: float = 5.0) -> None:
+    """Knocks at the port of a database's server: MLflow itself would try for minutes, and not quietly.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    address = urlsplit(uri)
+    port = address.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(address.scheme.partition("+")[0])
+    if address.hostname and port and not address.scheme.startswith("http"):
+        socket.create_connection((address.hostname, port), timeout=seconds).close()
 
 
 def database_file(uri: str) -> Path | None:

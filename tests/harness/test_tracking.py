@@ -387,6 +387,21 @@ def test_a_server_that_is_not_there_is_an_error_at_the_start(run_dir: RunDir) ->
     assert time.monotonic() - started < 10
 
 
+def test_a_database_server_that_is_not_there_is_known_at_once(run_dir: RunDir) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        tracking.Unreachable, match=r"tracking store postgresql.*//127.0.0.1.*cannot be reached.*refused"
+    ):
+        tracking.Tracker(f"postgresql+psycopg2://user:secret@127.0.0.1:{free_port()}/mlflow", run_dir)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("uri", ["http://", "https:///path"])
+def test_an_address_without_a_host_is_refused(run_dir: RunDir, uri: str) -> None:
+    with pytest.raises(InputError, match="the address has no host"):
+        tracking.Tracker(uri, run_dir)
+
+
 @pytest.fixture
 def server(store: str, tmp_path: Path) -> Iterator[str]:
     """The store behind a server."""
