@@ -1,0 +1,92 @@
+"""Which jobs run beside each other, and where."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark import registry, runner
+from benchmark.datasets import checkerboard
+from benchmark.plan import Choices, Job, jobs, plan
+from benchmark.rundir import RunDir
+from benchmark.runner import Place, Supervisor, places
+from benchmark.suite import load_suite
+from benchmark.worker import Settings
+from bism import InputError
+from tests.harness.tiny import write
+
+DATA = checkerboard(Path("nowhere"), 500, 200, 200)
+
+
+class Events:
+    """What a supervisor says, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def started(self, job: Job) -> None:
+        self.said.append("started")
+
+    def stepped(self, job: Job, step: int) -> None:
+        pass
+
+    def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
+        self.said.append(state)
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def run(folder: Path, *available: Place) -> list[str]:
+    """The events of the tiny suite's two jobs."""
+    suite, methods, events = load_suite(str(write(folder)), registry.methods()), registry.methods(), Events()
+    cells = plan(suite, Choices(), methods, {"board": DATA})
+    with contextlib.closing(RunDir(folder / "runs")) as runs:
+        runs.plan(cell.record for cell in cells)
+        Supervisor({"board": DATA}, runs, available, Settings(), events).run(jobs(cells))
+    return events.said
+
+
+def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
+    assert run(tmp_path, Place("cpu", 2, 1e12)) == ["started", "started", "done", "done"]
+
+
+@pytest.mark.parametrize("place", [Place("cpu", 1, 1e12), Place("cpu", 2, 6e8)])
+def test_jobs_wait_for_a_slot_and_for_memory(tmp_path: Path, place: Place) -> None:
+    assert run(tmp_path, place) == ["started", "done", "started", "done"]
+
+
+def test_a_job_that_needs_more_than_there_is_runs_alone(tmp_path: Path) -> None:
+    assert run(tmp_path, Place("cpu", 2, 1.0)) == ["started", "done", "started", "done"]
+
+
+def test_a_job_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
+    """Peak memory in docs/performance.md: 457 MB for ten seeds of BiDSM-5, 557 for a hundred, 1,601 for a thousand."""
+    suite, methods = load_suite("grbm", registry.methods()), registry.methods()
+    for count, measured in ((10, 457e6), (100, 557e6), (1000, 1601e6)):
+        chosen = Choices(preset="paper", tasks=["checkerboard"], methods=["bidsm"], seeds=range(count))
+        (job,) = [
+            job
+            for job in jobs(plan(suite, chosen, methods, {"checkerboard": DATA}))
+            if job.config["variant"] == "BiDSM-5"
+        ]
+        assert 0.8 * measured < job.memory < 1.7 * measured
+
+
+def test_places_are_slots_on_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "cores", lambda: 5)
+    assert [(place.device, place.slots) for place in places("cpu", threads=2)] == [("cpu", 2)]
+    assert places("cpu", threads=9)[0].slots == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (1000 + number, 5000))
+    assert places("cuda", jobs_per_device=3) == [Place("cuda:0", 3, 1000.0), Place("cuda:1", 3, 1001.0)]
+    assert places("cuda:1,1") == [Place("cuda:1", 1, 1001.0)]
+    with pytest.raises(InputError, match="there is no GPU 2 here"):
+        places("cuda:0,2")
+
+
+def test_no_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match="--devices cuda: there is no GPU here"):
+        places("cuda")
