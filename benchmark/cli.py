@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         help="train the I-th of N parts of the plan, on machines that share nothing but the tracking store",
     )
     run.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where jobs run: this machine, or a Ray cluster (default: local)",
+    )
+    run.add_argument("--address", metavar="HOST:PORT", help="of the cluster (default: $RAY_ADDRESS, or the one here)")
+    run.add_argument(
         "--jobs-per-device", type=int, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
     )
     run.add_argument(
@@ -320,6 +327,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         run_dir=options.run_dir,
         data_dir=options.data_dir,
         store=_store(options),
+        executor=options.executor,
+        address=options.address,
         devices=options.devices,
         jobs_per_device=options.jobs_per_device,
         settings=Settings(tuple(options.plugin), options.threads, checkpoint_seconds=60 * options.checkpoint_every),

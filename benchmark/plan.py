@@ -190,23 +190,28 @@ def _variants(
         changes = {resolve(method, key): value for name, key, value in choices.overrides if name == method.id}
         for values in expand(entry, settings.all, method):
             found.append((entry, method(**values), method(**{**values, **changes})))
-    steps = choices.steps if choices.steps != settings.steps else None
-    chosen = [ours for _, _, ours in found]
-    extra = {"steps": steps} if steps else {}
-    return [(entry, ours, _variant_name(ours, theirs, chosen, _noisy(entry) | extra)) for entry, theirs, ours in found]
+    extra = {"steps": choices.steps} if choices.steps and choices.steps != settings.steps else {}
+    used: dict[tuple[type, str], dict[str, set[Any]]] = {}
+    for _, _, ours in found:
+        values = used.setdefault((type(ours), ours.name), {})
+        for key in specs(ours):
+            values.setdefault(key, set()).add(getattr(ours, key))
+    return [
+        (entry, ours, _variant_name(ours, theirs, used[type(ours), ours.name], _noisy(entry) | extra))
+        for entry, theirs, ours in found
+    ]
 
 
 def _noisy(entry: Variant) -> dict[str, Any]:
     return {"data_noise": entry.data_noise} if entry.data_noise else {}
 
 
-def _variant_name(ours: Estimator, theirs: Estimator, chosen: Iterable[Estimator], extra: dict[str, Any]) -> str:
-    """The method's own name, then what differs from the preset (``theirs``) or from others of that name, and extra."""
-    others = [theirs, *(other for other in chosen if other.name == ours.name and type(other) is type(ours))]
+def _variant_name(ours: Estimator, theirs: Estimator, used: dict[str, set[Any]], extra: dict[str, Any]) -> str:
+    """The method's own name, then what differs from the preset (``theirs``) or among those of that name, and extra."""
     shown = {
         spec.symbol or key: getattr(ours, key)
         for key, spec in specs(ours).items()
-        if f"{{{key}}}" not in ours.label and any(getattr(ours, key) != getattr(other, key) for other in others)
+        if f"{{{key}}}" not in ours.label and len(used[key] | {getattr(theirs, key)}) > 1
     }
     shown |= extra
     return f"{ours.name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else ours.name

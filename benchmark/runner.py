@@ -3,23 +3,14 @@ along, and what is stopped goes on from its checkpoint."""
 
 import contextlib
 import dataclasses
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-import platformdirs
-import psutil
-
 from benchmark.datasets import DataSet
+from benchmark.executors import Executor, Place, Worker
 from benchmark.plan import Job
-from benchmark.provenance import cores
 from benchmark.rundir import RunDir
-from benchmark.worker import Settings, run_job
-from bism.errors import InputError
 
 _LISTEN_SECONDS = 1.0  # at most, between looks at the clock
 _STOP_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to end
@@ -33,15 +24,6 @@ class Progress(Protocol):
     def stepped(self, job: Job, step: int) -> None: ...
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None: ...
     def note(self, text: str) -> None: ...
-
-
-@dataclasses.dataclass
-class Place:
-    """Where jobs run: a device, how many of them at once, and the memory that they share, in bytes."""
-
-    device: str
-    slots: int
-    memory: float
 
 
 @dataclasses.dataclass
@@ -65,8 +47,7 @@ class _Waiting:
 class _Running:
     planned: _Waiting
     place: Place
-    process: Any
-    messages: Connection | None  # None once the job has said its last
+    worker: Worker
     started: float
     heard: float
     beside_others: bool = False
@@ -78,46 +59,6 @@ class _Running:
     @property
     def job(self) -> Job:
         return self.planned.job
-
-
-def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]:
-    """``cpu``: as many jobs at once as there are groups of so many cores; ``cuda:0,1``: so many on each named GPU;
-    ``cuda``: on each GPU.
-
-    Raises:
-        InputError: not of this form, or a GPU that is not there.
-    """
-    import torch
-
-    if text == "cpu":
-        return [Place("cpu", max(1, cores() // threads), psutil.virtual_memory().available)]
-    kind, colon, numbers = text.partition(":")
-    found = torch.cuda.device_count()
-    named = numbers.split(",") if colon else [str(number) for number in range(found)]
-    if kind != "cuda" or not all(part.isdigit() for part in named):
-        raise InputError(f"--devices must be cpu, cuda or like cuda:0,1, got {text!r}")
-    if not named:
-        raise InputError(f"--devices {text}: there is no GPU here")
-    for number in named:
-        if int(number) >= found:
-            raise InputError(f"--devices {text}: there is no GPU {number} here ({found} found)")
-    return [
-        Place(f"cuda:{number}", jobs_per_device, float(torch.cuda.mem_get_info(int(number))[0]))
-        for number in dict.fromkeys(named)
-    ]
-
-
-def prepare_environment() -> None:
-    """What is read when a job's process starts: one thread for each, and compiled code kept from run to run.
-
-    And glibc keeps the memory that a step frees: given back to the system it would be asked for anew, page by page, in
-    the next step (5,600 page faults and 15% of the time of a step of BiDSM-5 on the Frey faces).
-    """
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("bism") / "compiled"))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
 
 
 class Supervisor:
@@ -139,24 +80,17 @@ class Supervisor:
         self,
         data: dict[str, DataSet],
         run_dir: RunDir,
-        available: Sequence[Place],
-        settings: Settings,
+        executor: Executor[Any],
         progress: Progress,
         again: bool = False,
         stall_seconds: float = 1800.0,
         tick: Callable[[], None] | None = None,
     ) -> None:
         self.tick = tick or (lambda: None)
-        self.data, self.run_dir, self.places, self.settings = data, run_dir, list(available), settings
-        self.progress, self.again, self.stall_seconds = progress, again, stall_seconds
+        self.data, self.run_dir, self.executor, self.progress = data, run_dir, executor, progress
+        self.again, self.stall_seconds = again, stall_seconds
         self._waiting: list[_Waiting] = []
         self._running: list[_Running] = []
-        prepare_environment()
-        self._context: Any = multiprocessing.get_context(
-            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        )
-        if hasattr(self._context, "set_forkserver_preload"):  # imported once, not per job
-            self._context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Runs the jobs in this order, as far as there is room.
@@ -191,9 +125,9 @@ class Supervisor:
 
     def _room(self, planned: _Waiting) -> Place | None:
         """A place for a job: where nothing runs, or where it fits beside what does."""
-        for place in self.places:
+        for place in self.executor.places:
             here = [one for one in self._running if one.place is place]
-            if not here:
+            if not here or (place.engine and len(here) < place.slots):
                 return place
             booked = sum(one.job.memory for one in here)
             crowded = planned.alone or any(one.planned.alone for one in here)
@@ -211,45 +145,29 @@ class Supervisor:
         return bool(claimed)
 
     def _start(self, planned: _Waiting, place: Place) -> None:
-        receiver, sender = self._context.Pipe(duplex=False)
         job = planned.job
-        process = self._context.Process(
-            target=run_job,
-            daemon=True,
-            args=(
-                job,
-                self.data[job.config["task"]],
-                place.device,
-                self.run_dir.path,
-                self.settings,
-                planned.fresh,
-                sender,
-            ),
-        )
-        process.start()
-        sender.close()
+        worker = self.executor.start(job, self.data[job.config["task"]], place, planned.fresh, planned.alone)
         now = time.monotonic()
         here = [one for one in self._running if one.place is place]
         for one in here:
             one.beside_others = True
-        self._running.append(_Running(planned, place, process, receiver, now, now, beside_others=bool(here)))
+        self._running.append(_Running(planned, place, worker, now, now, beside_others=bool(here) or place.engine))
         self.progress.started(job)
 
     # --- listening --------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """Waits a little for messages or the end of a process, takes in what has come, and ends what hangs."""
-        wait([one.messages for one in self._running if one.messages], timeout=_LISTEN_SECONDS)
+        self.executor.wait([one.worker for one in self._running], _LISTEN_SECONDS)
         for one in self._running:
-            try:
-                while one.messages and one.messages.poll():
-                    self._take(one, one.messages.recv())
-            except (EOFError, OSError):  # the process has ended, however it did, and everything it said is taken
-                one.process.join()
-                one.messages = None
-            if one.messages and not one.hung and time.monotonic() > one.heard + self.stall_seconds:
+            for message in one.worker.take():
+                self._take(one, message)
+            now = time.monotonic()
+            if not one.worker.began:
+                one.started = one.heard = now
+            if one.worker.ending is None and not one.hung and now > one.heard + self.stall_seconds:
                 one.hung = True
-                one.process.kill()
+                one.worker.kill()
 
     def _take(self, one: _Running, message: tuple[Any, ...]) -> None:
         one.heard = time.monotonic()
@@ -269,7 +187,7 @@ class Supervisor:
     # --- ends -------------------------------------------------------------------------------------------------------
 
     def _settle_ended(self) -> None:
-        for ended in [one for one in self._running if one.messages is None]:
+        for ended in [one for one in self._running if one.worker.ending is not None]:
             self._running.remove(ended)
             self._settle(ended)
 
@@ -284,9 +202,9 @@ class Supervisor:
         elif kind == "memory":
             self._retry_with_more_room(one, str(detail))
         elif kind == "killed":
-            code = one.process.exitcode
-            text = f"the process ended with {_ending(code)}"
-            self._retry_killed(one, text) if code is not None and code < 0 else self._fail(one, text)
+            ending = one.worker.ending
+            assert ending is not None
+            self._retry_killed(one, ending.text) if ending.killed else self._fail(one, ending.text)
         else:
             self._fail(one, str(detail))
 
@@ -346,14 +264,13 @@ class Supervisor:
             if self._running:
                 self.progress.note("stopping: checkpoints are written; Ctrl-C again stops at once")
             for one in self._running:
-                one.process.terminate()
+                one.worker.stop()
             deadline = time.monotonic() + _STOP_SECONDS
-            while time.monotonic() < deadline and any(one.messages for one in self._running):
+            while time.monotonic() < deadline and any(one.worker.ending is None for one in self._running):
                 self._listen()
         finally:
             for one in self._running:
-                one.process.kill()
-                one.process.join()
+                one.worker.kill()
             for one in self._running:
                 kind, detail = one.outcome or ("stopped", "interrupted")
                 if kind == "done":
@@ -368,7 +285,3 @@ class Supervisor:
 
     def _mark_stopped(self, job: Job, text: str) -> None:
         self.run_dir.set_states({cell.id: ("stopped", text) for cell in job.cells})
-
-
-def _ending(code: int | None) -> str:
-    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import ranking, registry, runner
+from benchmark import ranking, registry
 from benchmark.datasets import DataSet, data_folder
+from benchmark.executors import Executor, LocalExecutor, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
+from benchmark.runner import Supervisor
 from benchmark.suite import Preset, Suite, load_suite, parse_seeds
 from benchmark.tracking_process import Writer, project
 from benchmark.worker import Settings
@@ -63,12 +65,15 @@ class Place:
     """Where a run keeps and finds things, and what it runs on.
 
     store: the tracking store, or None.
+    executor: ``local``, or ``ray`` for the cluster at ``address``.
     stall_seconds: without a sign of life, after which a job is ended.
     """
 
     run_dir: Path
     data_dir: Path | None
     store: str | None
+    executor: str
+    address: str | None
     devices: str
     jobs_per_device: int
     settings: Settings
@@ -93,16 +98,19 @@ def run(
     methods = registry.methods(place.settings.plugins)
     suite = load_suite(suite_name, methods)
     preset_name, preset = choose_preset(suite, chosen)
-    places = runner.places(place.devices, place.settings.threads, place.jobs_per_device)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
-    with contextlib.closing(RunDir(place.run_dir)) as runs, _sigterm_as_ctrl_c():
+    with (
+        contextlib.closing(_executor(place, console)) as executor,
+        contextlib.closing(RunDir(place.run_dir)) as runs,
+        _sigterm_as_ctrl_c(),
+    ):
         orphans = runs.repair()
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
         todo = [cell for cell in cells if rerun or cell.id not in records or records[cell.id].state not in FINISHED]
         work = jobs(todo, {} if rerun else _company(records))
         begun = {} if rerun else {cell: record.progress for cell, record in records.items() if record.progress}
-        at_once = sum(one.slots for one in places)
+        at_once = sum(one.slots for one in executor.places)
         _announce(console, suite, preset_name, cells, work, begun, at_once)
         everything = plan(suite, Choices(preset=preset_name, tasks=chosen.tasks), methods, data)
         estimate = _estimate(suite, preset_name, work, begun, at_once, runs.records(), everything)
@@ -113,8 +121,22 @@ def run(
             return 0
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
-            _train(work, data, runs, places, place, console, writer, rerun)
+            _train(work, data, runs, executor, place, console, writer, rerun)
         return _finish(console, runs, cells, preset, writer)
+
+
+def _executor(place: Place, console: Console) -> Executor[Any]:
+    if place.executor == "local":
+        if place.address is not None:
+            raise InputError("--address names a cluster and needs --executor ray")
+        available = places(place.devices, place.settings.threads, place.jobs_per_device)
+        return LocalExecutor(place.run_dir, place.settings, available)
+    from benchmark.ray_executor import RayExecutor
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return RayExecutor(place.address, place.devices, place.jobs_per_device, place.run_dir, place.settings, note)
 
 
 def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
@@ -154,16 +176,15 @@ def _train(
     work: list[Job],
     data: dict[str, DataSet],
     runs: RunDir,
-    places: list[runner.Place],
+    executor: Executor[Any],
     place: Place,
     console: Console,
     writer: Writer | None,
     rerun: bool,
 ) -> None:
     shown = display(console, work)
-    supervisor = runner.Supervisor(
-        data, runs, places, place.settings, shown, rerun, place.stall_seconds, writer.listen if writer else None
-    )
+    listen = writer.listen if writer else None
+    supervisor = Supervisor(data, runs, executor, shown, rerun, place.stall_seconds, listen)
     try:
         with shown:
             supervisor.run(work)

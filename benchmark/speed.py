@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import registry, runner
+from benchmark import executors, registry, runner
 from benchmark.datasets import data_folder
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
 from benchmark.progress import Lines
@@ -102,7 +102,7 @@ def speed(
     """Times every chosen variant for every number of seeds, one after the other, each in a process of its own."""
     methods = registry.methods(settings.plugins)
     suite = load_suite(suite_name, methods)
-    place = runner.places(device)[0]
+    place = executors.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
     _, preset = choose_preset(suite, chosen)
@@ -112,7 +112,7 @@ def speed(
         for count in counts
         for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
     ]
-    runner.prepare_environment()
+    executors.prepare_environment()
     ceiling = measure_ceiling(place.device, settings.threads)
     console.print(_described(ceiling, place.device, settings.threads), soft_wrap=True)
     records, bad = [], 0
@@ -147,7 +147,7 @@ def _time(
     block: int,
     data: dict[str, Any],
     folder: Path,
-    place: runner.Place,
+    place: executors.Place,
     settings: Settings,
     seconds: float,
     console: Console,
@@ -189,13 +189,14 @@ class _Quiet(Lines):
 
 
 def _run(
-    job: Job, data: dict[str, Any], folder: Path, place: runner.Place, settings: Settings, console: Console
+    job: Job, data: dict[str, Any], folder: Path, place: executors.Place, settings: Settings, console: Console
 ) -> dict[str, Any] | None:
     """One job through the runner; None where it fails. A seed that diverges costs what the others cost."""
     runs = RunDir(folder)
     try:
         runs.plan(cell.record for cell in job.cells)
-        runner.Supervisor(data, runs, [place], settings, _Quiet(console, [job])).run([job])
+        executor = executors.LocalExecutor(folder, settings, [place])
+        runner.Supervisor(data, runs, executor, _Quiet(console, [job])).run([job])
         if any(record.state == "failed" for record in runs.records(cell.id for cell in job.cells)):
             return None
         last = max((runs.folder(cell.id).measurements()[-1] for cell in job.cells), key=lambda line: line.step)

@@ -5,7 +5,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,17 +16,11 @@ import pytest
 import yaml
 
 from benchmark.tracking_store import QUIET
-from tests.harness.faults import RUN, SECONDS, SUITE, ended, exactly_once, same_end, started, tracked, until
+from tests.harness.faults import RUN, SECONDS, SUITE, ended, exactly_once, free_port, same_end, started, tracked, until
 from tests.harness.tiny import ROOT, command, write
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class PostgreSQL:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import registry, runner
+from benchmark import executors, registry
 from benchmark.datasets import checkerboard
+from benchmark.executors import LocalExecutor, Place, places
 from benchmark.plan import Choices, Job, jobs, plan
 from benchmark.rundir import RunDir
-from benchmark.runner import Place, Supervisor, places
+from benchmark.runner import Supervisor
 from benchmark.suite import load_suite
 from benchmark.worker import Settings
 from bism import InputError
@@ -44,7 +45,8 @@ def run(folder: Path, *available: Place) -> list[str]:
     cells = plan(suite, Choices(), methods, {"board": DATA})
     with contextlib.closing(RunDir(folder / "runs")) as runs:
         runs.plan(cell.record for cell in cells)
-        Supervisor({"board": DATA}, runs, available, Settings(), events).run(jobs(cells))
+        executor = LocalExecutor(runs.path, Settings(), available)
+        Supervisor({"board": DATA}, runs, executor, events).run(jobs(cells))
     return events.said
 
 
@@ -75,7 +77,7 @@ def test_a_job_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
 
 
 def test_places_are_slots_on_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "cores", lambda: 5)
+    monkeypatch.setattr(executors, "cores", lambda: 5)
     assert [(place.device, place.slots) for place in places("cpu", threads=2)] == [("cpu", 2)]
     assert places("cpu", threads=9)[0].slots == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

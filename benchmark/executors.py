@@ -1,0 +1,207 @@
+"""Where jobs run: the processes of this machine, or (``ray_executor``) of a cluster.
+
+An executor starts a job and brings what its process says; what becomes of a job is the supervisor's to decide, and the
+same everywhere. A further engine is one more class with these few methods.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import platformdirs
+import psutil
+
+from benchmark.datasets import DataSet
+from benchmark.plan import Job
+from benchmark.provenance import cores
+from benchmark.worker import Settings, run_job
+from bism.errors import InputError
+
+
+@dataclasses.dataclass
+class Place:
+    """Where jobs run: a device, how many of them at once, and the memory that they share, in bytes.
+
+    engine: whether a cluster's engine books what is behind it, and we only say what a job needs.
+    """
+
+    device: str
+    slots: int
+    memory: float
+    engine: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a job's process ended. killed: from outside, so that the job is worth another try."""
+
+    text: str
+    killed: bool
+
+
+class Worker(Protocol):
+    """The process of one job.
+
+    Attributes:
+        began: whether it has come to run; a cluster may let it wait.
+        ending: None as long as it may still say something.
+    """
+
+    began: bool
+    ending: Ending | None
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """What it has said since, as ``worker.Report`` has it; does not wait."""
+        ...
+
+    def stop(self) -> None:
+        """Asks it to write a checkpoint and end."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; when this returns its files are left alone."""
+        ...
+
+
+OneWorker = TypeVar("OneWorker", bound=Worker)
+
+
+class Executor(Protocol[OneWorker]):
+    """Starts jobs. places: where; may change from one look to the next, as nodes come and go."""
+
+    @property
+    def places(self) -> Sequence[Place]: ...
+
+    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> OneWorker:
+        """Starts a job.
+
+        Args:
+            fresh: from the start, whatever checkpoints there are.
+            alone: beside no other job on its device.
+        """
+        ...
+
+    def wait(self, workers: Sequence[OneWorker], seconds: float) -> None:
+        """Waits until one of them has something to say, or for so long."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]:
+    """``cpu``: as many jobs at once as there are groups of so many cores; ``cuda:0,1``: so many on each named GPU;
+    ``cuda``: on each GPU.
+
+    Raises:
+        InputError: not of this form, or a GPU that is not there.
+    """
+    import torch
+
+    if text == "cpu":
+        return [Place("cpu", max(1, cores() // threads), psutil.virtual_memory().available)]
+    kind, colon, numbers = text.partition(":")
+    found = torch.cuda.device_count()
+    named = numbers.split(",") if colon else [str(number) for number in range(found)]
+    if kind != "cuda" or not all(part.isdigit() for part in named):
+        raise InputError(f"--devices must be cpu, cuda or like cuda:0,1, got {text!r}")
+    if not named:
+        raise InputError(f"--devices {text}: there is no GPU here")
+    for number in named:
+        if int(number) >= found:
+            raise InputError(f"--devices {text}: there is no GPU {number} here ({found} found)")
+    return [
+        Place(f"cuda:{number}", jobs_per_device, float(torch.cuda.mem_get_info(int(number))[0]))
+        for number in dict.fromkeys(named)
+    ]
+
+
+def prepare_environment() -> None:
+    """What is read when a job's process starts: one thread for each, and compiled code kept from run to run.
+
+    And glibc keeps the memory that a step frees: given back to the system it would be asked for anew, page by page, in
+    the next step (5,600 page faults and 15% of the time of a step of BiDSM-5 on the Frey faces).
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("bism") / "compiled"))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
+
+
+class JobProcess:
+    """A job's process on this machine."""
+
+    def __init__(
+        self,
+        context: Any,
+        job: Job,
+        data: DataSet,
+        device: str,
+        run_dir: Path,
+        settings: Settings,
+        fresh: bool,
+    ) -> None:
+        self.began = True
+        self.ending: Ending | None = None
+        self.messages: Connection
+        self.messages, sender = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=run_job, daemon=True, args=(job, data, device, run_dir, settings, fresh, sender)
+        )
+        self._process.start()
+        sender.close()
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """What it has said since; does not wait."""
+        said = []
+        try:
+            while self.ending is None and self.messages.poll():
+                said.append(self.messages.recv())
+        except (EOFError, OSError):  # the process has ended, however it did, and everything it said is taken
+            self._process.join()
+            code = self._process.exitcode
+            self.ending = (
+                Ending(f"the process ended with signal {signal.Signals(-code).name}", True)
+                if code < 0
+                else Ending(f"the process ended with exit code {code}", False)
+            )
+        return said
+
+    def stop(self) -> None:
+        """Asks it to write a checkpoint and end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.join()
+
+
+class LocalExecutor:
+    """A spawned process for each job, on the cores and devices of this machine."""
+
+    def __init__(self, run_dir: Path, settings: Settings, available: Sequence[Place]) -> None:
+        self.places = list(available)
+        self._run_dir, self._settings = run_dir, settings
+        prepare_environment()
+        self._context: Any = multiprocessing.get_context(
+            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        )
+        if hasattr(self._context, "set_forkserver_preload"):  # imported once, not per job
+            self._context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])
+
+    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> JobProcess:
+        """Starts a job on a place."""
+        return JobProcess(self._context, job, data, place.device, self._run_dir, self._settings, fresh)
+
+    def wait(self, workers: Sequence[JobProcess], seconds: float) -> None:
+        """Waits until one of them has something to say, or for so long."""
+        wait([worker.messages for worker in workers if worker.ending is None], timeout=seconds)
+
+    def close(self) -> None:
+        """Nothing is left to close."""

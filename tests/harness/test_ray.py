@@ -1,0 +1,208 @@
+"""A cluster of two nodes on this machine, one of which is lost in the middle."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmark.ray_executor import Mirror
+from benchmark.rundir import Record
+from tests.harness.faults import CELLS, SUITE, ended, finish, free_port, progress, same_end, started, until
+from tests.harness.tiny import cell, command, records, replaced, states, write
+
+RAY = str(Path(sys.executable).with_name("ray"))
+ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+PLUGIN = """\
+import dataclasses
+import os
+import signal
+
+from baselines.cd import CD
+
+settings = dataclasses.dataclass(frozen=True, kw_only=True)
+
+
+@settings
+class Raises(CD):
+    \"\"\"Its loss raises.\"\"\"
+    id, label, reference = "raises", "Raises", "here"
+
+    def loss(self, *arguments):
+        raise RuntimeError("no loss here")
+
+
+@settings
+class Killed(CD):
+    \"\"\"Is killed from outside, whenever it begins.\"\"\"
+    id, label, reference = "killed", "Killed", "here"
+
+    def init_carry(self, *arguments):
+        return os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Cluster:
+    """Nodes of one core each; they are processes that do not know our code."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # sockets in it: its name must be short
+        self.address = f"127.0.0.1:{free_port()}"
+        self._nodes = list[subprocess.Popen[str]]()
+        port = self.address.partition(":")[2]
+        self.add("--head", "--num-gpus=1", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}")
+
+    def add(self, *options: str) -> None:
+        """Starts a node."""
+        log = self.folder / f"node{len(self._nodes)}.log"
+        with log.open("w") as out:
+            node = subprocess.Popen(
+                [RAY, "start", "--block", "--num-cpus=1", *(options or (f"--address={self.address}",))],
+                cwd=self.folder, env=ENVIRONMENT, stdout=out, stderr=out, text=True,
+            )  # fmt: skip
+        self._nodes.append(node)
+        until(node, lambda: "Ray runtime started" in log.read_text())
+
+    def lose(self) -> None:
+        """Kills all processes of the newest node at once, and those of the jobs there."""
+        node = self._nodes.pop()
+        for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait()
+
+    def end(self) -> None:
+        while self._nodes:
+            self.lose()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A running cluster of one node."""
+    pytest.importorskip("ray")
+    cluster = Cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+
+
+def ray(cluster: Cluster) -> tuple[str, ...]:
+    return "--executor", "ray", "--address", cluster.address
+
+
+def found(folder: Path) -> list[Record]:
+    return records(folder) if (folder / "runs" / "index.sqlite").exists() else []
+
+
+@pytest.mark.long
+def test_a_lost_node_costs_what_came_after_the_last_checkpoint(cluster: Cluster, tmp_path: Path, whole: Path) -> None:
+    write(tmp_path, SUITE)
+    cluster.add()
+    with started(tmp_path, *ray(cluster)) as process:
+        until(process, lambda: [record.progress > 0 for record in found(tmp_path)] == [True] * len(CELLS))
+        cluster.lose()
+        said = ended(process)
+    assert (said.code, said.err) == (0, "")
+    assert "4 cells, 0 done already, 4 to train in 2 jobs, 2 at once" in said.out
+    assert said.out.count("its node was lost") == 1
+    assert said.out.count("goes on from iteration") == 1
+    same_end(tmp_path, whole)
+
+
+@pytest.mark.long
+def test_what_is_stopped_in_a_cluster_goes_on_anywhere(cluster: Cluster, tmp_path: Path, whole: Path) -> None:
+    """One job runs, the other waits for room; both are to be ended."""
+    write(tmp_path, SUITE)
+    with started(tmp_path, *ray(cluster), "--checkpoint-every", "1000") as process:
+        until(process, lambda: any(tmp_path.glob("runs/cells/*/metrics.jsonl")))
+        os.kill(process.pid, signal.SIGINT)
+        said = ended(process)
+    assert (said.code, said.err) == (130, "interrupted\n")
+    assert sorted(states(tmp_path).values()) == ["planned", "planned", "stopped", "stopped"]
+    assert progress(tmp_path) > 0
+    assert "goes on from iteration" in finish(tmp_path).out
+    same_end(tmp_path, whole)
+
+
+@pytest.mark.long
+def test_a_gpu_is_shared_by_as_many_jobs_as_are_asked_for(cluster: Cluster, tmp_path: Path) -> None:
+    """The node only says that it has one: nothing trains."""
+    write(tmp_path)
+    with started(tmp_path, *ray(cluster), "--devices", "cuda", "--jobs-per-device", "3", "--dry-run") as process:
+        said = ended(process)
+    assert (said.code, said.err) == (0, "")
+    assert "4 to train in 2 jobs, 3 at once" in said.out
+
+
+@pytest.mark.long
+def test_a_method_of_the_users_own_fails_there_as_here(cluster: Cluster, tmp_path: Path) -> None:
+    """Its file is sent to the node; its traceback comes back."""
+    methods = "          - {method: raises}\n          - {method: killed}\n          - {method: cd}\n"
+    write(tmp_path, replaced(("          - {method: cd}\n          - {method: bidsm}\n", methods)))
+    write(tmp_path, PLUGIN, "mine.py")
+    with started(tmp_path, "--plugin", "mine.py", "--seeds", "0", *ray(cluster)) as process:
+        said = ended(process)
+    assert (said.code, said.err) == (1, "")
+    assert states(tmp_path) == {("Raises", 0): "failed", ("Killed", 0): "failed", ("CD-1", 0): "done"}
+    assert said.out.count("the process ended with signal SIGKILL; it goes on from its last checkpoint") == 2
+    assert "failed: board Killed seed 0: the process ended with signal SIGKILL" in said.out
+    assert "failed: board Raises seed 0: RuntimeError: no loss here" in said.out
+    assert 'raise RuntimeError("no loss here")' in (cell(tmp_path, "Raises", 0).error or "")
+
+
+# --- without a cluster ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--executor", "ray", "--devices", "cuda:0"), "--devices must be cpu or cuda, Ray chooses which"),
+        (("--executor", "ray", "--address", "127.0.0.1:1"), "no Ray cluster to use at 127.0.0.1:1"),
+        (("--address", "127.0.0.1:1"), "--address names a cluster and needs --executor ray"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_trains(
+    tmp_path: Path, options: tuple[str, ...], text: str
+) -> None:
+    pytest.importorskip("ray")
+    write(tmp_path)
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", *options)
+    assert said.code == 2
+    assert said.err.startswith("error: ")
+    assert text in said.err
+    assert not records(tmp_path)
+
+
+def test_a_mirror_holds_what_the_other_place_has(tmp_path: Path) -> None:
+    """Files that are new, changed, renamed and gone; those that are being written are left out."""
+    here, there = (tmp_path / name / "cells" / "c1" for name in ("here", "there"))
+    (there / "artifacts").mkdir(parents=True)
+    theirs, ours = Mirror(tmp_path / "there", ["c1"]), Mirror(tmp_path / "here", ["c1"])
+    (there / "checkpoint.pt").write_bytes(b"first")
+    (there / "checkpoint.next.pt").write_bytes(b"half")
+    (there / "artifacts" / "best.pt").write_bytes(b"best")
+    (there / "metrics.jsonl").write_bytes(b"1\n")
+    ours.apply(theirs.changes())
+    assert contents(here) == {"checkpoint.pt": b"first", "artifacts/best.pt": b"best", "metrics.jsonl": b"1\n"}
+    assert theirs.changes() == {}
+    (there / "checkpoint.pt").rename(there / "checkpoint.previous.pt")
+    (there / "checkpoint.next.pt").rename(there / "checkpoint.pt")
+    (there / "metrics.jsonl").write_bytes(b"1\n2\n")
+    (there / "artifacts" / "best.pt").unlink()
+    changes = theirs.changes()
+    assert list(changes["c1"])[-2:] == ["metrics.jsonl", "artifacts/best.pt"]  # read after the checkpoints
+    ours.apply(changes)
+    assert contents(here) == contents(there)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
