@@ -1,5 +1,6 @@
 """The table at the end of a run."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -42,8 +43,9 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _configuration(config: dict[str, Any]) -> str:
-    """What seeds that are averaged have in common; a suite file may have changed between two runs."""
-    return json.dumps({key: value for key, value in config.items() if key not in _OF_A_SEED}, sort_keys=True)
+    """What seeds that are averaged have in common, as a short hash; a suite file may have changed between two runs."""
+    shared = {key: value for key, value in config.items() if key not in _OF_A_SEED}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """MLflow holds what the run directory holds: once, whatever fails and however often it is written."""
 
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import torch
 
 from baselines.dsm import DSM
 from benchmark import tracking, tracking_store
-from benchmark.rundir import Record, RunDir
+from benchmark.rundir import Record, RunDir, cell_folder
 from bism import GRBM, InputError, log_likelihood
 from bism.engine import Trainer
 
@@ -584,3 +585,35 @@ def test_the_command_for_the_interface(tracker: tracking.Tracker, monkeypatch: p
     assert tracker.ui_hint() == f"python -m benchmark ui --tracking-uri {tracker.uri}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     assert tracker.ui_hint() == "python -m benchmark ui"
+
+
+@pytest.mark.long
+def test_sixteen_writers_on_one_store(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Each from a run directory of its own, at the same time: no lock errors, nothing lost, one parent run."""
+    suite, ids = request.node.name, dict[str, tuple[Path, str]]()
+    for i in range(16):
+        with contextlib.closing(RunDir(tmp_path / str(i))) as run_dir:
+            cells = Cells(run_dir, suite)
+            for seed in range(3):
+                ids[cells.add(seed, f"DSM{i}")] = run_dir.path, f"DSM{i}"
+                cells.end(f"{suite}-DSM{i}-{seed}", "done")
+    sync = [sys.executable, "-m", "benchmark", "sync", "--log-models", "none", "--tracking-uri", store, "--run-dir"]
+    writers = [
+        subprocess.Popen([*sync, str(i)], cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+        for i in range(16)
+    ]  # fmt: skip
+    said = [writer.communicate(timeout=300) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 16
+    assert [err for _, err in said] == [""] * 16
+    with contextlib.closing(RunDir(tmp_path / "0")) as run_dir:
+        tracker = tracking.Tracker(store, run_dir)
+        runs = search(tracker, suite, "tags.kind = 'cell'")
+        assert sorted(run.data.tags["cell"] for run in runs) == sorted(ids)
+        assert len(search(tracker, suite, "tags.kind = 'plan'")) == 1
+        for run in runs:
+            folder = cell_folder(ids[run.data.tags["cell"]][0], run.data.tags["cell"])
+            for metric in ("val/log_likelihood", "train/objective"):
+                written = [(line.step, line.metrics[metric], line.time_ms) for line in folder.measurements()]
+                assert len(written) == 3
+                assert history(tracker, run, metric) == written
