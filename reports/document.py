@@ -1,0 +1,156 @@
+"""The report before it takes a form: sections of artefacts, and the files that all forms share."""
+
+import dataclasses
+import datetime
+import functools
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bism.errors import InputError
+from reports import style
+from reports.artefact import Artefact, Table
+from reports.artefacts import IN_ORDER
+from reports.store import Store
+from reports.sweep import Sweep
+
+_PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow",
+               "device": "device", "host": "host", "select": "selection"}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What one preset of one suite shows.
+
+    Attributes:
+        facts: provenance, as (name, value).
+        missing: the cells that were planned and have no result.
+    """
+
+    suite: str
+    preset: str
+    facts: Sequence[tuple[str, str]]
+    artefacts: Sequence[Artefact]
+    missing: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """For files and anchors."""
+        return f"{self.suite}-{self.preset}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All sections, and where and when they were read."""
+
+    sections: Sequence[Section]
+    uri: str
+    made: str
+
+    @property
+    def missing(self) -> int:
+        """How many cells have no result."""
+        return sum(len(section.missing) for section in self.sections)
+
+
+def collect(
+    store: Store,
+    folder: Path,
+    suites: Sequence[str] | None = None,
+    presets: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Report:
+    """Everything that the store has, or has of these suites, presets and tasks; each preset is a section of its own.
+
+    Args:
+        folder: for files that are fetched from the store.
+
+    Raises:
+        InputError: there is nothing of what was asked for.
+    """
+    sections = []
+    for suite in suites or store.suites:
+        for preset in store.presets(suite):
+            if presets is None or preset in presets:
+                sections += _section(Sweep(store, suite, preset, folder, list(tasks) if tasks else None))
+    if not sections:
+        asked = [f"{name} {', '.join(values)}" for name, values in
+                 (("suite", suites), ("preset", presets), ("task", tasks)) if values]  # fmt: skip
+        raise InputError(
+            f"the tracking store has no finished cells{' of ' + '; '.join(asked) if asked else ''}: it has "
+            + (", ".join(f"{suite} ({', '.join(store.presets(suite))})" for suite in store.suites) or "no suite")
+        )
+    made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return Report(sections, store.uri, made)
+
+
+def _section(sweep: Sweep) -> list[Section]:
+    """The section of a sweep; none where no cell has a result: an empty figure says nothing."""
+    if sweep.cells.empty or not (sweep.cells["state"] == "done").any():
+        return []
+    artefacts = [artefact for module in IN_ORDER for artefact in module.build(sweep)]
+    cells, missing = sweep.cells, sweep.missing()
+    seeds = cells.groupby(["task", "variant"])["seed"].nunique()
+    facts = [
+        ("tasks", ", ".join(sweep.tasks)),
+        ("cells", f"{len(cells)}, of which {len(missing)} are missing"),
+        ("variants", str(cells["variant"].nunique())),
+        ("seeds", f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
+        ("iterations", ", ".join(f"{steps:,}" for steps in sorted(cells["steps"].unique()))),
+    ]
+    for column, name in _PROVENANCE.items():
+        values = sorted({str(value) for value in cells[column] if value})
+        facts.append((name, ", ".join(value[:12] if column == "git_commit" else value for value in values)))
+    columns = ["task", "variant", "seed", "state", "run"]
+    return [Section(sweep.suite, sweep.preset, facts, artefacts, missing[columns].reset_index(drop=True))]
+
+
+def write_files(report: Report, out: Path, images: Iterable[str]) -> None:
+    """``data/*.csv`` with every number, and ``figures/`` in these image formats."""
+    for section in report.sections:
+        for artefact in section.artefacts:
+            name = file_name(section, artefact)
+            (out / "data").mkdir(parents=True, exist_ok=True)
+            (out / "data" / f"{name}.csv").write_text(csv(artefact))
+            if artefact.figure is not None:
+                (out / "figures").mkdir(parents=True, exist_ok=True)
+                for image in images:
+                    (out / "figures" / f"{name}.{image}").write_bytes(render(artefact, image))
+
+
+def file_name(section: Section, artefact: Artefact) -> str:
+    """Of an artefact's files, without their ending."""
+    return f"{section.name}-{artefact.name}"
+
+
+def csv(artefact: Artefact) -> str:
+    """Every number that an artefact shows."""
+    text: str = artefact.numbers.to_csv(index=False)
+    return text
+
+
+@functools.cache
+def render(artefact: Artefact, image: str) -> bytes:
+    """The figure as a file of this format, drawn once for all forms; fonts are embedded.
+
+    A PNG stands on white, others on what is behind them.
+    """
+    assert artefact.figure is not None
+    content = io.BytesIO()
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(image)
+    with style.look():
+        if artefact.figure.get_layout_engine() is not None:
+            artefact.figure.draw_without_rendering()  # the layout takes most of the time: once is enough
+            artefact.figure.set_layout_engine("none")
+        if image == "png":
+            artefact.figure.savefig(content, format=image, facecolor="white")
+        else:
+            artefact.figure.savefig(content, format=image, metadata=metadata)
+    return content.getvalue()
+
+
+def facts_table(section: Section) -> Table:
+    """The provenance of a section as a table."""
+    return Table(pd.DataFrame(section.facts, columns=["what", "value"]))

@@ -1,0 +1,79 @@
+"""The report as one HTML file that needs nothing else: no network, no folder beside it."""
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from reports import style
+from reports.artefact import Artefact, Table
+from reports.document import Report, Section, csv, file_name, render
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(report: Report, out: Path) -> Path:
+    """Writes ``report.html``."""
+    file = out / "report.html"
+    file.write_text(page(report), encoding="utf-8")
+    return file
+
+
+def page(report: Report) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    vendored = {name: (TEMPLATES / "vendor" / f"{name}.min.js").read_text() for name in ("tablesort", "svg-pan-zoom")}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        vendored=vendored,
+        svg=_svg,
+        downloads=_downloads,
+        rows=_rows,
+        anchor=file_name,
+        numeric=lambda table, name: name in table.formats or table.frame[name].dtype.kind in "if",
+    )
+
+
+def _rows(table: Table) -> list[list[tuple[str, Any]]]:
+    """Each row's values as they are written, and what they are sorted by."""
+    columns = [str(name) for name in table.frame]
+    return [
+        [
+            (table.text(name, value), value if table.text(name, value) else "")
+            for name, value in zip(columns, row, strict=True)
+        ]
+        for row in table.frame.itertuples(index=False)
+    ]
+
+
+def _svg(section: Section, artefact: Artefact) -> str:
+    """The figure for the page: its ink is that of the page's text, and its names are its own."""
+    text = render(artefact, "svg").decode()
+    text = text[text.index("<svg") :].replace(style.INK, "currentColor")
+    prefix = file_name(section, artefact) + "-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()  # type: ignore[union-attr]
+    return text.replace(f'width="{width}pt" height="{height}pt"', f'style="max-width: {float(width) * 1.9:.0f}px"', 1)
+
+
+def _downloads(section: Section, artefact: Artefact) -> list[tuple[str, str, str]]:
+    """(label, file name, address that holds the whole file) of what can be downloaded."""
+    name = file_name(section, artefact)
+    found = [("CSV", f"{name}.csv", "text/csv", csv(artefact).encode())]
+    if artefact.figure is not None:
+        found = [
+            ("PDF", f"{name}.pdf", "application/pdf", render(artefact, "pdf")),
+            ("SVG", f"{name}.svg", "image/svg+xml", render(artefact, "svg")),
+            *found,
+        ]
+    return [
+        (label, file, f"data:{kind};base64,{base64.b64encode(content).decode()}")
+        for label, file, kind, content in found
+    ]

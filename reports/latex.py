@@ -1,0 +1,58 @@
+"""The report in LaTeX: a document that compiles, and each table (booktabs) in a file of its own to \\input."""
+
+from pathlib import Path
+
+import jinja2
+
+from reports.artefact import Table
+from reports.document import Report, file_name
+from reports.html import TEMPLATES
+
+_LONG = 40  # rows, beyond which a table breaks over pages
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "<": "$<$",
+    ">": "$>$", "|": r"\textbar{}", '"': "''", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "α": r"$\alpha$",
+    "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
+}  # fmt: skip
+
+
+def write(report: Report, out: Path) -> Path:
+    """Writes ``report.tex`` and ``tables/*.tex``; its images are PDF files in ``figures/``."""
+    for section in report.sections:
+        for artefact in section.artefacts:
+            if artefact.table is not None:
+                (out / "tables").mkdir(parents=True, exist_ok=True)
+                file = out / "tables" / f"{file_name(section, artefact)}.tex"
+                file.write_text(tabular(artefact.table), encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=False, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, block_start_string="<%", block_end_string="%>", variable_start_string="<<",
+        variable_end_string=">>", comment_start_string="<#", comment_end_string="#>",
+    )  # fmt: skip
+    template = environment.get_template("report.tex.j2")
+    file = out / "report.tex"
+    file.write_text(
+        template.render(report=report, anchor=file_name, escape=escape, long=lambda table: len(table.frame) > _LONG),
+        encoding="utf-8",
+    )
+    return file
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return "".join(_ESCAPES.get(letter, letter) for letter in str(text))
+
+
+def tabular(table: Table) -> str:
+    """The table in booktabs' style, without float or caption; long ones break over pages."""
+    written = table.written.map(escape)
+    written.columns = [escape(name) for name in written.columns]
+    numbers = [name in table.formats or table.frame[name].dtype.kind in "if" for name in table.frame]
+    styled = written.style.hide(axis="index")
+    text: str = styled.to_latex(
+        column_format="".join("r" if number else "l" for number in numbers),
+        hrules=True,
+        environment="longtable" if len(written) > _LONG else None,
+    )
+    return text

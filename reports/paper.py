@@ -1,0 +1,21 @@
+"""What the paper prints (Bao et al., Bi-level Score Matching, NeurIPS 2020)."""
+
+TABLE1 = {  # Frey face: variant -> test log-likelihood, test Fisher divergence without its constant
+    "DSM": (129.23, -5885.09),
+    "BiDSM-0": (107.59, -5474.52),
+    "BiDSM-1": (110.65, -5516.07),
+    "BiDSM-5": (124.0, -5780.18),
+    "BiDSM-10": (125.72, -5800.17),
+}
+TABLE2 = {  # CIFAR-10: label -> FID, FID with early stopping, its standard deviation over 5 runs
+    "Flow-CE": (37.3, None, None),
+    "VAE-EBLVM": (30.1, None, None),
+    "CoopNets": (33.61, None, None),
+    "EBM (ensemble)": (38.2, None, None),
+    "MDSM": (None, 31.7, None),
+    "MDSM (their code)": (39.12, 30.19, 2.6),
+    "BiMDSM (20)": (34.55, 26.62, 1.52),
+    "BiMDSM (50)": (38.82, 29.43, 2.76),
+    "BiMDSM (100)": (36.13, 26.9, 2.14),
+}
+FIGURE1_DISTANCE = {0: 1.38, 20: 0.87}  # K -> ||phi^0 - phi*||; the paper does not say where it was measured

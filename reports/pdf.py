@@ -1,0 +1,62 @@
+"""The bound report as PDF, set by Typst: vector figures, embedded fonts, an outline."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from reports.artefact import Table
+from reports.document import Report, file_name, render
+from reports.html import TEMPLATES
+
+
+def write(report: Report, out: Path) -> Path:
+    """Writes ``report.pdf``. What it says is handed to the template as data: no text is taken for markup."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sections = []
+        for section in report.sections:
+            artefacts = []
+            for artefact in section.artefacts:
+                image = None
+                if artefact.figure is not None:
+                    image = f"{file_name(section, artefact)}.svg"
+                    (folder / image).write_bytes(render(artefact, "svg"))
+                artefacts.append(
+                    {
+                        "title": artefact.title,
+                        "caption": artefact.caption,
+                        "alt": artefact.alt,
+                        "missing": artefact.missing,
+                        "image": image,
+                        "width": artefact.figure.get_figwidth() if artefact.figure is not None else 0,
+                        "table": _table(artefact.table),
+                    }
+                )
+            missing = [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
+                       for cell in section.missing.to_dict("records")]  # fmt: skip
+            sections.append(
+                {
+                    "title": f"Suite {section.suite}, preset {section.preset}",
+                    "facts": [fact for fact in section.facts if fact[1]],
+                    "missing": missing,
+                    "artefacts": artefacts,
+                }
+            )
+        content = {"uri": report.uri, "made": report.made, "missing": report.missing, "sections": sections}
+        (folder / "report.json").write_text(json.dumps(content))
+        shutil.copy(TEMPLATES / "report.typ", folder)
+        file = out / "report.pdf"
+        typst.compile(folder / "report.typ", output=file)
+    return file
+
+
+def _table(table: Table | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    numbers = [name in table.formats or table.frame[name].dtype.kind in "if" for name in table.frame]
+    rows = table.written.to_numpy().tolist()
+    return {"columns": [str(name) for name in table.frame], "numbers": numbers, "rows": rows}

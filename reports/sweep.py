@@ -1,0 +1,80 @@
+"""A preset of a suite as it stands in the store: its cells, what is missing of it, its learning curves."""
+
+import functools
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from reports.store import Store
+
+ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
+_SELECTED = "selected/"
+
+
+class Sweep:
+    """The cells of one preset. Presets are never mixed.
+
+    Attributes:
+        cells: one row per cell that was planned, as ``Store.cells`` has it.
+        folder: for files that are fetched from the store.
+    """
+
+    def __init__(self, store: Store, suite: str, preset: str, folder: Path, tasks: list[str] | None = None) -> None:
+        self.store, self.suite, self.preset, self.folder = store, suite, preset, folder
+        cells = store.cells(suite, preset)
+        self.cells = cells[cells["task"].isin(tasks)].reset_index(drop=True) if tasks else cells
+        self.curves = functools.lru_cache(maxsize=None)(self._curves)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, in alphabetical order."""
+        return list(dict.fromkeys(self.cells["task"]))
+
+    def of(self, task: str, state: str | None = "done") -> pd.DataFrame:
+        """The cells of a task, those that are done unless another state, or None for all, is asked for."""
+        chosen = self.cells[self.cells["task"] == task]
+        return chosen if state is None else chosen[chosen["state"] == state]
+
+    def missing(self, task: str | None = None) -> pd.DataFrame:
+        """The cells that were planned and have no result: not begun, under way, stopped or failed."""
+        cells = self.cells if task is None else self.of(task, None)
+        return cells[~cells["state"].isin(ENDED)]
+
+    def _curves(self, task: str, metric: str) -> pd.DataFrame:
+        """A metric's history: run, method, variant, seed, step, value; of the cells that are done."""
+        done = self.of(task)
+        runs = list(done[done[metric].notna()]["run"]) if metric in done else []
+        found = self.store.histories(runs, metric).astype({"run": object, "step": int, "value": float})
+        return found.merge(done[["run", "method", "variant", "seed"]], on="run")
+
+    def measures(self, task: str) -> str | None:
+        """What a task's models are compared by: the test log-likelihood where it is known, else the divergence."""
+        done = self.of(task)
+        names = ("test/fid", "test/log_likelihood", "test/fisher_divergence")
+        return next((name for name in names if name in done and done[name].notna().any()), None)
+
+
+def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
+    """A metric where the task's selection rule stopped: its last value under the rule "last"."""
+    last = cells[metric] if metric in cells else pd.Series(float("nan"), cells.index)
+    return cells[_SELECTED + metric].fillna(last) if _SELECTED + metric in cells else last
+
+
+def better_is_high(metric: str) -> bool:
+    """Whether a model is better the higher this is: likelihoods, unlike divergences and distances."""
+    return metric.endswith(("log_likelihood", "inception_score", "accuracy"))
+
+
+def natural(variant: str) -> list[tuple[int, str]]:
+    """Sorts "CD-5" before "CD-10"."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", variant)]
+
+
+def variants(cells: pd.DataFrame) -> list[str]:
+    """The variants of these cells, families together."""
+    from reports import style
+
+    order = style.families()
+    method = dict(zip(cells["variant"], cells["method"], strict=True))
+    return sorted(method, key=lambda name: (order.index(style.family(method[name])), natural(name)))

@@ -1,0 +1,219 @@
+"""The report in its forms: whole, self-contained, honest about what is missing."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bism.errors import InputError
+from reports import document, html, latex, markdown, pdf
+from reports.__main__ import main
+from reports.artefact import Table
+from reports.document import Report
+from tests.reports.held import Held
+from tests.reports.test_artefacts import BOTH, biased, frey, incomplete, learning
+
+ODD = "DSM [a_b=1 & <c>, 5%]"  # letters that every form takes for markup
+
+
+def report(held: Held, folder: Path, **chosen: list[str]) -> Report:
+    return document.collect(held, folder, **chosen)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Two suites, one of them with two presets."""
+    held = learning(Held(), BOTH | {ODD: ("dsm", 0.35)})
+    for extra in (biased(), frey({"DSM": [(129.0, -5885.0), (131.0, -5885.2)]})):
+        held.rows += [row | ({"preset": "quick"} if row["suite"] == "grbm" else {}) for row in extra.rows]
+        held.values |= extra.values
+    return report(held, tmp_path_factory.mktemp("fetched"))
+
+
+class Page(HTMLParser):
+    """What a page refers to, how its parts are called, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids, self.links, self.downloads, self.text = list[str](), list[str](), dict[str, bytes](), ""
+        self.tags = list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = dict(attrs)
+        if named.get("id"):
+            self.ids.append(str(named["id"]))
+        for name in ("href", "src", "xlink:href"):
+            if named.get(name):
+                self.links.append(str(named[name]))
+        if named.get("download"):
+            self.downloads[str(named["download"])] = base64.b64decode(str(named["href"]).partition(",")[2])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def names(found: Report) -> dict[str, list[str]]:
+    return {section.name: [artefact.name for artefact in section.artefacts] for section in found.sections}
+
+
+def test_presets_are_sections_of_their_own(whole: Report) -> None:
+    assert list(names(whole)) == ["grbm-paper", "grbm-quick", "freyface-paper"]
+    assert "figure3-board" in names(whole)["grbm-paper"]
+    assert "figure1-board" in names(whole)["grbm-quick"]
+    assert "table1" in names(whole)["freyface-paper"]
+    assert "table1" not in names(whole)["grbm-paper"]
+
+
+def test_a_choice_of_suites_presets_and_tasks(tmp_path: Path) -> None:
+    held = learning(Held(), BOTH)
+    learning(held, {"SM": ("sm", 0.1)}, preset="quick", task="other")
+    held.values.clear()
+    assert list(names(report(held, tmp_path, presets=["quick"]))) == ["grbm-quick"]
+    assert list(names(report(held, tmp_path, tasks=["other"]))) == ["grbm-quick"]
+    with pytest.raises(InputError, match=r"no finished cells of preset best: it has grbm \(paper, quick\)"):
+        report(held, tmp_path, presets=["best"])
+
+
+def test_nothing_finished_is_an_error_and_no_empty_figure(tmp_path: Path) -> None:
+    held = Held()
+    held.add("CD-5", "cd", 0, "planned")
+    with pytest.raises(InputError, match="the tracking store has no finished cells"):
+        report(held, tmp_path)
+
+
+# --- HTML -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_else(whole: Report) -> None:
+    page = Page(html.page(whole))
+    outside = [link for link in page.links if not link.startswith(("#", "data:"))]
+    assert outside == []
+    assert "@import" not in html.page(whole)
+    assert not re.search(r"url\((?!#)", html.page(whole))
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
+    assert ODD in page.text  # and is no markup
+
+
+def test_the_page_holds_its_downloads(whole: Report) -> None:
+    page, (section, *_) = Page(html.page(whole)), whole.sections
+    (figure,) = [artefact for artefact in section.artefacts if artefact.name == "figure3-board"]
+    assert page.downloads["grbm-paper-figure3-board.pdf"].startswith(b"%PDF")
+    assert b"<svg" in page.downloads["grbm-paper-figure3-board.svg"]
+    held = pd.read_csv(io.BytesIO(page.downloads["grbm-paper-figure3-board.csv"]))
+    assert held["mean"].tolist() == pytest.approx(figure.numbers["mean"].tolist())
+    assert all(run in page.text for run in figure.runs)
+
+
+def test_the_ink_of_figures_is_that_of_the_page(whole: Report) -> None:
+    text = html.page(whole)
+    svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert svgs
+    assert all("currentColor" in svg and "#010203" not in svg and "#000000" not in svg for svg in svgs)
+
+
+# --- the other forms --------------------------------------------------------------------------------------------------
+
+
+def test_markdown_has_the_tables_and_the_images(whole: Report, tmp_path: Path) -> None:
+    document.write_files(whole, tmp_path, ["png", "pdf", "svg"])
+    text = markdown.write(whole, tmp_path).read_text()
+    assert re.search(r"\| CD-10 +\| +0\.510 \|", text)
+    for image in re.findall(r"\]\(([^)]*)\)", text):
+        assert (tmp_path / image).stat().st_size > 0, image
+    assert "figures/grbm-paper-figure3-board.png" in text
+
+
+def test_the_pdf_has_vector_figures_and_embedded_fonts(whole: Report, tmp_path: Path) -> None:
+    content = pdf.write(whole, tmp_path).read_bytes()
+    assert content.startswith(b"%PDF")
+    assert content.count(b"/Type /Page\n") + content.count(b"/Type/Page/") >= 3 or b"/Count" in content
+    assert b"/FontFile" in content
+
+
+def test_latex_escapes_what_is_text(whole: Report, tmp_path: Path) -> None:
+    text = latex.write(whole, tmp_path).read_text()
+    table = (tmp_path / "tables" / "grbm-paper-ranking-board.tex").read_text()
+    assert r"DSM [a\_b=1 \& $<$c$>$, 5\%]" in table
+    assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\fittedtable{tables/grbm-paper-ranking-board.tex}" in text
+    assert r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{figures/grbm-paper-" in text
+
+
+def test_long_tables_break_over_pages() -> None:
+    table = Table(pd.DataFrame({"x": range(50)}))
+    assert latex.tabular(table).startswith(r"\begin{longtable}{r}")
+
+
+@pytest.mark.long
+def test_latex_compiles(whole: Report, tmp_path: Path) -> None:
+    engine = shutil.which("tectonic") or shutil.which("pdflatex")
+    if engine is None:
+        pytest.skip("no TeX is installed (Debian: apt-get install texlive-latex-recommended)")
+    document.write_files(whole, tmp_path, ["pdf"])
+    latex.write(whole, tmp_path)
+    options = [] if engine.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
+    said = subprocess.run([engine, *options, "report.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout[-3000:]
+    assert (tmp_path / "report.pdf").stat().st_size > 20_000
+
+
+def test_every_form_says_what_is_missing(tmp_path: Path) -> None:
+    found = report(incomplete(), tmp_path)
+    assert found.missing == 2
+    page = Page(html.page(found))
+    assert "INCOMPLETE: 2 of the cells that were planned have no result" in page.text
+    assert "board CD-5 seed 3 (failed)" in page.text
+    for text in (markdown.write(found, tmp_path).read_text(), latex.write(found, tmp_path).read_text()):
+        assert "INCOMPLETE: 2" in text
+        assert "board CD-5 seed 4 (planned)" in text
+    assert "INCOMPLETE" not in html.page(report(learning(Held(), BOTH), tmp_path))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """Calls the command on a held store."""
+
+    def call(held: Held, *arguments: str) -> int:
+        monkeypatch.setattr("reports.store.Store", lambda uri: held)
+        return main(["build", "--out", str(tmp_path / "out"), *arguments])
+
+    return call
+
+
+def test_the_exit_code_says_whether_all_is_there(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(learning(Held(), BOTH), "--format", "html", "md") == 0  # type: ignore[operator]
+    assert command(incomplete(), "--format", "html") == 1  # type: ignore[operator]
+    assert "INCOMPLETE: 2 planned cells have no result" in capsys.readouterr().err
+
+
+def test_figures_and_numbers_are_files(command: object, tmp_path: Path) -> None:
+    assert command(learning(Held(), BOTH), "--format", "md") == 0  # type: ignore[operator]
+    for image in ("pdf", "svg", "png"):
+        assert (tmp_path / "out" / "figures" / f"grbm-paper-figure3-board.{image}").stat().st_size > 0
+    assert b"/FontFile" in (tmp_path / "out" / "figures" / "grbm-paper-figure3-board.pdf").read_bytes()
+    assert (tmp_path / "out" / "data" / "grbm-paper-ranking-board.csv").read_text().startswith("variant,mean,")
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert main(["build", "--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--out", out]) == 2
+    assert "no such store; `python -m benchmark run` makes one" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_an_out_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["build", "--tracking-uri", "sqlite:///x.db", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
