@@ -17,6 +17,7 @@ by the time of day or a process number: neither a clock that jumps nor a number 
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -182,6 +183,11 @@ class RunDir:
             self._lock_file(self.owner).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from other run directories, on whatever machine."""
+        return hashlib.sha256(f"{socket.gethostname()}:{self.path.resolve()}".encode()).hexdigest()[:12]
 
     def folder(self, cell: str) -> CellFolder:
         """The files of a cell."""

@@ -4,6 +4,7 @@ Experiment = suite; one parent run per plan (suite, preset); one child run per c
 ``RunDir.synced`` remembers. Everything is written from the run directory, any number of times with the same result.
 """
 
+import json
 import os
 import time
 import warnings
@@ -16,10 +17,13 @@ from filelock import FileLock
 
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
 from benchmark.tracking_store import (
+    PLANNED,
+    PLANS,
     QUIET,
     artifacts_folder,
     check_answer,
     database_file,
+    is_usual,
     patience,
     resolve,
     start_ui,
@@ -71,6 +75,7 @@ class Tracker:
         self._held: dict[str, dict[str, tuple[str, int | None]]] = {}  # what the store has: see _cell_runs
         self._plans: dict[tuple[str, str], str] = {}  # ids of the plans' runs
         self._plan_status: dict[str, str] = {}  # by id
+        self._planned: set[tuple[str, str]] = set()  # plans whose cells are written
         self._written: dict[str, tuple[int, str, float]] = {}  # by cell: length of the journal, state, when it changed
         self._file = database_file(self.uri)
         # Creating a store, an experiment or a run is a search and then a write, which two processes could race; and
@@ -108,7 +113,9 @@ class Tracker:
         """
         if not last and time.monotonic() < self._retry_at:
             return False
+        records = list(records)
         with self._tolerating_failures():
+            self._write_plans(records, command)
             for record in records:
                 if record.state != "planned":
                     self._sync_cell(record, command)
@@ -123,7 +130,7 @@ class Tracker:
         """
         ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == (suite, preset)]
         states = {record.state for record in ours}
-        if self.behind or states <= {"planned"}:
+        if self.behind:
             return
         with self._tolerating_failures():
             self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
@@ -142,7 +149,7 @@ class Tracker:
     def ui_hint(self) -> str:
         """How to look at what was written: a command, or a server's address."""
         if not self.uri.startswith(("http://", "https://")):
-            return "python -m benchmark ui" + ("" if self.uri == resolve(None) else f" --tracking-uri {self.store}")
+            return "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
         return self.store + (f"/#/experiments/{min(self._experiments.values())}" if len(self._experiments) == 1 else "")
 
     @contextmanager
@@ -214,6 +221,19 @@ class Tracker:
                         self._client.delete_run(made.info.run_id)
             self._plans[plan], self._plan_status[run.info.run_id] = run.info.run_id, run.info.status
         return self._plans[plan]
+
+    def _write_plans(self, records: Iterable[Record], command: str | None) -> None:
+        """Says in each plan's run which cells there are to be, so that a report knows what is missing.
+
+        One file for each run directory: machines that share a plan write theirs beside each other.
+        """
+        for plan in {(record.suite, record.preset) for record in records} - self._planned:
+            ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == plan]
+            content = [{name: getattr(record, name) for name in PLANNED} for record in ours]
+            self._client.log_text(
+                self._plan_run(ours[0], command), json.dumps(content), f"{PLANS}/{self._run_dir.name}.json"
+            )
+            self._planned.add(plan)
 
     def _find_plan(self, suite: str, name: str) -> Run | None:
         """The parent run of a plan: the first, where several machines have just made one each."""

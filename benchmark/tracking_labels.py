@@ -13,9 +13,9 @@ from benchmark.rundir import Record
 
 
 def run_name(record: Record) -> str:
-    """For people: "checkerboard BiDSM-5 seed 3"."""
-    task = "" if record.task == record.suite else f"{record.task} "
-    return f"{task}{record.variant} seed {record.seed}"
+    """For people: "BiDSM-5 seed 3, checkerboard"; what tells runs apart comes first, where narrow columns show it."""
+    task = "" if record.task == record.suite else f", {record.task}"
+    return f"{record.variant} seed {record.seed}{task}"
 
 
 def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:

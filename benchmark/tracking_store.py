@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
+PLANS = "plans"  # the folder in a plan's run with its cells, a file for each run directory
+PLANNED = ("id", "task", "method", "variant", "seed", "steps")  # of each
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -39,6 +41,12 @@ def resolve(uri: str | None) -> str:
         raise InputError(f"tracking store {chosen}: the address has no host; expected one like http://localhost:5000")
     file = database_file(chosen)
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+
+
+def is_usual(uri: str) -> bool:
+    """Whether a resolved store is the one that is meant where none is named."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return named != "none" and uri == resolve(None)
 
 
 def check_answer(uri: str, seconds: float = 5.0) -> None:

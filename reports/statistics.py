@@ -22,13 +22,12 @@ def interval(values: Values) -> tuple[float, float]:
     return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
 
 
-def band(curves: pd.DataFrame) -> pd.DataFrame:
-    """Mean and half-width of its 95% interval (Student's t over seeds) at every step of one variant."""
-    grouped = curves.groupby("step")["value"]
-    count = grouped.count()
-    quantile = pd.Series(stats.t.ppf(0.5 + LEVEL / 2, count - 1), index=count.index)
-    half_width: pd.Series[float] = quantile * grouped.std(ddof=1) / np.sqrt(count)
-    return pd.DataFrame({"mean": grouped.mean(), "half_width": half_width, "seeds": count}).reset_index()
+def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFrame:
+    """Mean and half-width of its 95% interval (Student's t over seeds) at every step of each variant."""
+    grouped = curves.groupby([*by, "step"])["value"].agg(["mean", "std", "count"]).reset_index()
+    quantile = stats.t.ppf(0.5 + LEVEL / 2, grouped["count"] - 1)
+    grouped["half_width"] = quantile * grouped["std"] / np.sqrt(grouped["count"])
+    return grouped.rename(columns={"count": "seeds"})[[*by, "step", "mean", "half_width", "seeds"]]
 
 
 def bootstrap(values: Values) -> tuple[float, float]:

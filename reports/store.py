@@ -5,7 +5,11 @@ server by the address that its own UI uses for it (100 runs a call); where it la
 """
 
 import functools
+import json
+import math
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +23,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
-from benchmark.tracking_store import check_answer, database_file, unsecret
+from benchmark.tracking_store import PLANS, check_answer, database_file, unsecret
 from bism.errors import InputError
 
 _PAGE = 1000  # runs
-_BULK = 100  # runs that a server takes at once
+_BULK = 100  # runs that a server takes at once, and that a query names
 _BULK_RESULTS = 25_000  # values that it answers with at most
 _CALLS = 8  # side by side
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
@@ -46,8 +50,10 @@ class Store:
             )
         try:
             check_answer(uri)
-            self._client = MlflowClient(uri)
-            self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
+                self._client = MlflowClient(uri)
+                self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
         except (MlflowException, OSError) as error:
             raise InputError(f"tracking store {unsecret(uri)} cannot be read: {_brief(error)}") from error
         self._pages = uri.startswith(("http://", "https://"))
@@ -70,7 +76,7 @@ class Store:
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric."""
         runs = self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'")
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "run": run.info.run_id,
                 "started": run.info.start_time,
@@ -80,10 +86,26 @@ class Store:
             }
             for run in runs
         ]
+        begun = {row["cell"] for row in rows}
+        rows += [planned for planned in self._planned(suite, preset) if planned["cell"] not in begun]
         if not rows:
             raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
         return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
+
+    def _planned(self, suite: str, preset: str) -> list[dict[str, Any]]:
+        """The cells that were planned, begun or not, as every machine that shares the plan has written them."""
+        found: dict[str, dict[str, Any]] = {}
+        for run in self._search(suite, f"tags.kind = 'plan' and tags.preset = '{preset}'"):
+            for file in self._client.list_artifacts(run.info.run_id, PLANS):
+                for record in json.loads(self._text(run, file.path)):
+                    labels = {name: str(record.get(name, "")) for name in LABELS}
+                    found[record["id"]] = {"run": "", **labels, "cell": record["id"], "state": "planned"}
+        return list(found.values())
+
+    def _text(self, run: Any, path: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_text()
 
     def _search(self, suite: str, condition: str) -> list[Any]:
         runs, token = list[Any](), None
@@ -94,20 +116,22 @@ class Store:
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """Every value of a metric: run, step, value; in the order of steps."""
-        rows: list[tuple[str, int, float]] = []
+        parts = [list(runs[start : start + _BULK]) for start in range(0, len(runs), _BULK)]
+        columns = ["run", "step", "value"]
         with ThreadPoolExecutor(_CALLS if self._pages else 1) as pool:
-            parts = [list(runs[start : start + _BULK]) for start in range(0, len(runs), _BULK)]
-            for found in pool.map(lambda part: self._history(part, metric), parts):
-                rows += found
-        return pd.DataFrame(rows, columns=["run", "step", "value"]).sort_values(["run", "step"], ignore_index=True)
+            found = list(pool.map(lambda part: pd.DataFrame(self._history(part, metric), columns=columns), parts))
+        frame = pd.concat([part for part in found if len(part)] or [pd.DataFrame(columns=columns)])
+        return frame.sort_values(["run", "step"], ignore_index=True)
 
     def _history(self, runs: list[str], metric: str) -> list[tuple[str, int, float]]:
         store = self._client._tracking_client.store
-        if hasattr(store, "get_metric_history_bulk"):
-            return [
-                (found.run_id, found.step, found.value)
-                for found in store.get_metric_history_bulk(runs, metric, max_results=10**9)
-            ]
+        if hasattr(store, "ManagedSessionMaker"):
+            from mlflow.store.tracking.dbmodels.models import SqlMetric
+
+            columns = SqlMetric.run_uuid, SqlMetric.step, SqlMetric.value, SqlMetric.is_nan
+            with store.ManagedSessionMaker() as session:
+                rows = session.query(*columns).filter(SqlMetric.key == metric, SqlMetric.run_uuid.in_(runs)).all()
+            return [(run, step, math.nan if unknown else value) for run, step, value, unknown in rows]
         response: Any = http_request(  # type: ignore[no-untyped-call]
             store.get_host_creds(),
             "/ajax-api/2.0/mlflow/metrics/get-history-bulk",
@@ -126,9 +150,13 @@ class Store:
 
     def artifact(self, run: str, prefix: str, folder: Path) -> Path | None:
         """The last artifact of a run whose name starts with ``prefix`` and ends in .npz, fetched into ``folder``."""
-        files = self._client.list_artifacts(run)
-        names = sorted(file.path for file in files if file.path.startswith(prefix) and file.path.endswith(".npz"))
+        files = self._artifacts(run)
+        names = sorted(file for file in files if file.startswith(prefix) and file.endswith(".npz"))
         return Path(self._client.download_artifacts(run, names[-1], str(folder))) if names else None
+
+    @functools.cache  # noqa: B019
+    def _artifacts(self, run: str) -> list[str]:
+        return [file.path for file in self._client.list_artifacts(run)]
 
 
 def _brief(error: Exception) -> str:

@@ -55,6 +55,9 @@ def mark(figure: Figure, missing: int) -> Figure:
     return figure
 
 
+MANY = 60  # variants that a figure names or maps; tables and CSV files have all of them
+
+
 def thousands(axis: Any) -> None:
     """Writes 20,000 as 20k along an axis."""
     axis.set_major_formatter(EngFormatter(sep=""))
@@ -62,12 +65,21 @@ def thousands(axis: Any) -> None:
 
 def legend_below(axes: Axes, columns: int = 3) -> None:
     """A legend under the axes, where no curve is."""
+    shown = len(axes.get_legend_handles_labels()[1])
+    if shown > MANY:
+        axes.legend([], [], title=f"{shown} variants: see the CSV file", loc="upper center")
+        return
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=columns, columnspacing=1.2)
 
 
 def family(method: str) -> str:
     """The family a method belongs to; methods of the user's own are "Other"."""
     return next((name for name, members in _FAMILIES.items() if method in members), "Other")
+
+
+def members(family: str) -> tuple[str, ...]:
+    """The methods of a family."""
+    return _FAMILIES[family]
 
 
 def families() -> list[str]:

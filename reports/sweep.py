@@ -45,8 +45,10 @@ class Sweep:
         """A metric's history: run, method, variant, seed, step, value; of the cells that are done."""
         done = self.of(task)
         runs = list(done[done[metric].notna()]["run"]) if metric in done else []
-        found = self.store.histories(runs, metric).astype({"run": object, "step": int, "value": float})
-        return found.merge(done[["run", "method", "variant", "seed"]], on="run")
+        found = self.store.histories(runs, metric)
+        rows = done.iloc[pd.Index(done["run"]).get_indexer(found["run"])]
+        labels = {name: rows[name].to_numpy() for name in ("run", "method", "variant", "seed")}
+        return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": found["value"].to_numpy(float)})
 
     def measures(self, task: str) -> str | None:
         """What a task's models are compared by: the test log-likelihood where it is known, else the divergence."""

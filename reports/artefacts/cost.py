@@ -114,7 +114,11 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
         axes.set_ylim(*sorted((edge - pad if high else edge + pad, best + pad if high else best - pad)))
         axes.set(xlabel="ms per iteration and seed", ylabel=metric)
         axes.margins(x=0.12)
-        _apart(figure, named)
+        if len(named) <= style.MANY:
+            _apart(figure, named)
+        else:
+            for text in named:
+                text.remove()
     return figure
 
 

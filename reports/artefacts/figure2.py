@@ -21,7 +21,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         done = sweep.of(task)
         first = done[done["seed"] == done["seed"].min()].set_index("variant")
         arrays, runs = dict[str, Mapping[str, np.ndarray]](), list[str]()
-        for variant in variants(done):
+        for variant in variants(done)[: style.MANY]:
             run = first["run"].get(variant)
             file = run and sweep.store.artifact(run, "density", sweep.folder / run)
             if file:

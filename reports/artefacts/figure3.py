@@ -12,6 +12,7 @@ from reports import statistics, style
 from reports.artefact import Artefact
 from reports.sweep import Sweep, better_is_high, natural
 
+_RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
 _NAMES = {"test/log_likelihood": "test log-likelihood (nats)", "test/fisher_divergence": "test Fisher divergence",
           "test/fid": "FID"}  # fmt: skip
 
@@ -23,9 +24,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None:
             continue
         curves = sweep.curves(task, metric)
-        numbers = pd.concat(
-            [statistics.band(cells).assign(variant=str(name)) for name, cells in curves.groupby("variant")]
-        )
+        numbers = statistics.bands(curves)
         missing, name, runs = len(sweep.missing(task)), _NAMES[metric], list(curves["run"].unique())
         paper = (
             "Figure 3 of the paper has the same axes; it prints no numbers." if metric.endswith("likelihood") else ""
@@ -90,7 +89,9 @@ def draw(curves: pd.DataFrame, name: str, along: str, high: bool, time: bool = F
     Args:
         curves: tidy frame with method, variant, seed, step, value, and seconds if ``time``.
     """
-    present = [family for family in style.families() if (curves["method"].map(style.family) == family).any()]
+    family_of = {method: style.family(method) for method in curves["method"].unique()}
+    families = curves["method"].map(family_of)
+    present = [family for family in style.families() if family in family_of.values()]
     rows, columns = math.ceil(len(present) / 2), min(2, len(present))
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.65 * rows + 0.2), layout="constrained")
@@ -98,10 +99,11 @@ def draw(curves: pd.DataFrame, name: str, along: str, high: bool, time: bool = F
         panels[0].set_ylim(*_limits(curves, high))
         if time:
             curves = curves[curves["seconds"] > 0]
+            families = families[curves.index]
             panels[0].set_xscale("log")
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
         for axes, family in zip(panels, present, strict=False):
-            _panel(axes, curves[curves["method"].map(style.family) == family], family, time)
+            _panel(axes, curves[families == family], family, time)
         for axes in figure.axes[len(present) :]:
             axes.set_visible(False)
         figure.supxlabel(along, fontsize=8)
@@ -121,14 +123,17 @@ def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
 def _panel(axes: Any, curves: pd.DataFrame, title: str, time: bool) -> None:
     positions: dict[str, int] = {}
     low, high = axes.get_ylim()
+    if len(curves) > _RASTER_POINTS:
+        axes.set_rasterization_zorder(1.5)
+    summaries = statistics.bands(curves).groupby(["variant"])
     for variant in sorted(curves["variant"].unique(), key=natural):
         cells = curves[curves["variant"] == variant]
         method = str(cells["method"].iloc[0])
         colour, dash = style.colour(method), style.dashes(positions.setdefault(method, 0))
         positions[method] += 1
-        for _, seed in cells.groupby("seed"):
-            axes.plot(seed["seconds" if time else "step"], seed["value"], color=colour, alpha=0.14, linewidth=0.5)
-        summary = statistics.band(cells)
+        faint = np.vstack([_apart(cells, name) for name in ("seconds" if time else "step", "value")])
+        axes.plot(*faint, color=colour, alpha=0.14, linewidth=0.5, zorder=1)  # all seeds, apart at the NaNs
+        summary = summaries.get_group((variant,))
         x = cells.groupby("step")["seconds"].mean().to_numpy() if time else summary["step"].to_numpy()
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=colour, alpha=0.2,
@@ -142,3 +147,9 @@ def _panel(axes: Any, curves: pd.DataFrame, title: str, time: bool) -> None:
         style.thousands(axes.xaxis)
     axes.set_title(title)
     style.legend_below(axes)
+
+
+def _apart(cells: pd.DataFrame, name: str) -> np.ndarray:
+    """A quantity of all seeds in a row, NaN between them, where a line ends."""
+    table = cells.assign(at=cells["step"]).pivot(index="at", columns="seed", values=name)
+    return np.vstack([table.to_numpy(dtype=float), np.full((1, table.shape[1]), np.nan)]).ravel("F")

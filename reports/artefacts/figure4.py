@@ -34,7 +34,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         first = done[done["seed"] == done["seed"].min()].set_index("variant")
         for kind, (names, title, caption) in _KINDS.items():
             sheets, runs = dict[str, np.ndarray](), list[str]()
-            for variant in variants(done):
+            for variant in variants(done)[: style.MANY]:
                 run = first["run"].get(variant)
                 file = run and sweep.store.artifact(run, kind, sweep.folder / run)
                 if file:

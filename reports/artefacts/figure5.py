@@ -24,22 +24,20 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         parts = []
         for metric in _LEVELS:
             curves = sweep.curves(task, metric)
-            bilevel = curves[curves["method"].map(style.family) == "Bi-level score matching"]
+            bilevel = curves[curves["method"].isin(style.members("Bi-level score matching"))]
             parts.append(bilevel[bilevel["step"] > 0].assign(metric=metric))
         values = pd.concat(parts)
         if values.empty:
             continue
-        numbers = pd.concat(
-            [statistics.band(cells).assign(variant=str(variant), metric=str(metric))
-             for (variant, metric), cells in values.groupby(["variant", "metric"])]
-        )  # fmt: skip
+        numbers = statistics.bands(values, ("metric", "variant"))
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
             title=f"Figure 5: learning curves of both levels ({task})",
             caption="Objectives of the bi-level methods against iterations: mean over seeds and its 95% band. "
-            "Objectives of different methods are on different scales and are not to be compared. The paper's Figure 5 shows the "
-            "Fisher divergence of the posterior falling from 1e5..1e4 to 1e2..1e1 on MNIST and CIFAR-10.",
+            "Objectives of different methods are on different scales and are not to be compared. The paper's "
+            "Figure 5 shows the Fisher divergence of the posterior falling from 1e5..1e4 to 1e2..1e1 on MNIST and "
+            "CIFAR-10.",
             alt="Learning curves of " + ", ".join(sorted(values["variant"].unique(), key=natural)) + ".",
             numbers=numbers,
             runs=list(values["run"].unique()),
@@ -69,7 +67,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 def _panel(axes: Any, cells: pd.DataFrame, colour: str) -> None:
     for position, variant in enumerate(sorted(cells["variant"].unique(), key=natural)):
-        summary = statistics.band(cells[cells["variant"] == variant])
+        summary = statistics.bands(cells[cells["variant"] == variant])
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(summary["step"], summary["mean"] - half_width, summary["mean"] + half_width, color=colour,
                           alpha=0.2, linewidth=0)  # fmt: skip

@@ -121,7 +121,8 @@ def against_best(cells: pd.DataFrame, high: bool) -> pd.DataFrame:
 
 def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
     """Differences to the best as points with their intervals, on an axis that is linear near zero."""
-    method = dict(zip(cells["variant"], cells["method"], strict=True))
+    method, best = dict(zip(cells["variant"], cells["method"], strict=True)), compared.attrs["best"]
+    compared = compared[: style.MANY]
     with style.look():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 0.5 + 0.19 * len(compared)), layout="constrained")
         axes = figure.add_subplot()
@@ -136,5 +137,5 @@ def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
         small = float(np.abs(compared["difference"]).median())
         if small > 0 and np.abs(compared["difference"]).max() > 30 * small:
             axes.set_xscale("symlog", linthresh=small)
-        axes.set_xlabel(f"{metric}: difference to {compared.attrs['best']}")
+        axes.set_xlabel(f"{metric}: difference to {best}")
     return figure

@@ -26,6 +26,7 @@ from benchmark import tracking, tracking_store
 from benchmark.rundir import Record, RunDir, cell_folder
 from bism import GRBM, InputError, log_likelihood
 from bism.engine import Trainer
+from reports.store import Store
 
 DATA_HASH = "0123456789abcdef" * 4
 STEPS = (0, 10, 20)
@@ -186,7 +187,7 @@ def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_file
     assert {name: tags.get(name) for name in expected} == expected
     assert {"git_commit", "mlflow_version", "python_version"} <= set(tags)
     assert tags["mlflow.note.content"] == "**DSM**: Denoising score matching.\n\nVincent 2011"
-    assert run.info.run_name == "checkerboard DSM seed 3"
+    assert run.info.run_name == "DSM seed 3, checkerboard"
     assert run.info.status == "FINISHED"
     assert run.info.start_time == journal(run_dir, cell, "train/objective")[0][2]
     assert run.data.params == {
@@ -268,7 +269,8 @@ def test_planned_cells_have_no_run(tracker: tracking.Tracker, cells: Cells, run_
     run_dir.plan([Record("planned", cells.suite, "quick", "checkerboard", "dsm", "DSM", 0, 20, "planned")])
     assert tracker.sync(run_dir.records())
     tracker.finish(cells.suite, "quick")
-    assert search(tracker, cells.suite) == []
+    (plan,) = search(tracker, cells.suite)
+    assert (plan.data.tags["kind"], plan.info.status) == ("plan", "KILLED")
 
 
 @pytest.mark.parametrize(
@@ -617,3 +619,21 @@ def test_sixteen_writers_on_one_store(store: str, tmp_path: Path, request: pytes
                 written = [(line.step, line.metrics[metric], line.time_ms) for line in folder.measurements()]
                 assert len(written) == 3
                 assert history(tracker, run, metric) == written
+
+
+def test_a_plan_names_the_cells_that_have_not_begun(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir, tmp_path: Path
+) -> None:
+    """What a report takes for missing; of two run directories that share a plan, together."""
+    begun = cells.add(0)
+    run_dir.plan([Record("later", cells.suite, "quick", "checkerboard", "dsm", "DSM", 1, 20, "planned")])
+    tracker.sync(run_dir.records())
+    with contextlib.closing(RunDir(tmp_path / "elsewhere")) as other:
+        other.plan([Record("there", cells.suite, "quick", "checkerboard", "dsm", "DSM", 2, 20, "planned")])
+        tracking.Tracker(tracker.uri, other).sync(other.records())
+    found = Store(tracker.uri).cells(cells.suite, "quick")
+    assert dict(zip(found["cell"], found["state"], strict=True)) == {
+        begun: "running", "later": "planned", "there": "planned",
+    }  # fmt: skip
+    assert found["seed"].tolist() == [0, 1, 2]
+    assert (found["run"] == "").tolist() == [False, True, True]

@@ -20,11 +20,12 @@ def test_the_interval_is_students() -> None:
 
 
 def test_a_band_has_an_interval_at_every_step() -> None:
-    rows = [{"step": step, "value": seed + step / 1000} for step in (0, 500) for seed in (0, 1, 2)]
-    band = statistics.band(pd.DataFrame(rows))
+    rows = [{"variant": "A", "step": step, "value": seed + step / 1000} for step in (0, 500) for seed in (0, 1, 2)]
+    band = statistics.bands(pd.DataFrame(rows))
     assert band["mean"].tolist() == [1.0, 1.5]
     assert band["half_width"].tolist() == pytest.approx([4.302653 / math.sqrt(3)] * 2)
     assert band["seeds"].tolist() == [3, 3]
+    assert statistics.bands(pd.DataFrame(rows[:1]))["half_width"].isna().all()
 
 
 def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
