@@ -309,6 +309,7 @@ def _describe(method: Any) -> list[str]:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     from benchmark import session
+    from benchmark.provenance import git_commit
     from benchmark.worker import Settings
 
     session.at_least_one("--threads", options.threads)
@@ -331,7 +332,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         address=options.address,
         devices=options.devices,
         jobs_per_device=options.jobs_per_device,
-        settings=Settings(tuple(options.plugin), options.threads, checkpoint_seconds=60 * options.checkpoint_every),
+        settings=Settings(
+            tuple(options.plugin),
+            options.threads,
+            checkpoint_seconds=60 * options.checkpoint_every,
+            commit=git_commit(),
+        ),
         stall_seconds=60 * options.stall_limit,
         log_models=options.log_models,
     )

@@ -25,6 +25,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def trained_with(commit: str | None) -> dict[str, str]:
+    """What a cell was trained with, and where. commit: of the code, where this process cannot know it."""
+    return {
+        "host": platform.node(),
+        "git_commit": commit or git_commit(),
+        "python_version": platform.python_version(),
+        "torch_version": version("torch"),
+    }
+
+
 def machine(device: str) -> dict[str, str]:
     """What a timing was taken on."""
     if device == "cpu":

@@ -16,7 +16,7 @@ from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.selection import selected
 
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
-_OF_A_SEED = ("seed", "pictures", "device")
+_OF_A_SEED = ("seed", "pictures", "device", "provenance")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:

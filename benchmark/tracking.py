@@ -286,7 +286,7 @@ class Tracker:
             self._client.delete_run(run.info.run_id)
         tags = {
             **tracking_labels.cell_tags(record, folder.config),
-            **tracking_labels.provenance(command, record.owner),
+            **tracking_labels.provenance(command, folder.config),
             "mlflow.parentRunId": self._plan_run(record, command),
         }
         started = journal[0].time_ms if journal else _milliseconds(record)

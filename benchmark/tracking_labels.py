@@ -2,13 +2,12 @@
 
 import json
 import os
-import platform
 from importlib.metadata import version
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from benchmark.provenance import git_commit
+from benchmark.provenance import trained_with
 from benchmark.rundir import Record
 
 
@@ -32,19 +31,19 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
     return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
 
 
-def provenance(command: str | None, owner: str | None = None) -> dict[str, str]:
-    """Where, with what and by whom; the names with "mlflow." are those that its UI shows."""
-    host = (owner or "").partition(":")[0] or platform.node()
+def provenance(command: str | None, config: dict[str, Any] | None = None) -> dict[str, str]:
+    """Where, with what and by whom; the names with "mlflow." are those that its UI shows.
+
+    A cell's (``config``) is that of its training, which may have been elsewhere and with other code.
+    """
+    trained = (config or {}).get("provenance") or trained_with(None)
     return {
-        "host": host,
-        "git_commit": git_commit(),
-        "python_version": platform.python_version(),
-        "torch_version": version("torch"),
+        **trained,
         "mlflow_version": version("mlflow"),
         "mlflow.user": os.environ.get("USER", "unknown"),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": command or "python -m benchmark",
-        "mlflow.source.git.commit": git_commit(),
+        "mlflow.source.git.commit": trained["git_commit"],
     }
 
 

@@ -21,6 +21,7 @@ from benchmark.evaluation import evaluation_steps, picture_steps
 from benchmark.keeper import Keeper
 from benchmark.models import build_model
 from benchmark.plan import Job
+from benchmark.provenance import trained_with
 from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
 
@@ -37,12 +38,14 @@ class Settings:
     threads: of one process on the CPU. Toy models want one thread per process and one process per core.
     compile: True, False, or None for where the run is long enough to pay for it.
     checkpoint_seconds: between checkpoints; what a crash may cost.
+    commit: of our code, for a process that has a copy of it without its history.
     """
 
     plugins: tuple[Path, ...] = ()
     threads: int = 1
     compile: bool | None = None
     checkpoint_seconds: float = 300.0
+    commit: str | None = None
 
 
 class Stopped(Exception):
@@ -136,7 +139,8 @@ def _train(
     """Trains from one action to the next: where something is measured, probed or pictured."""
     steps = job.config["steps"]
     for cell, planned in zip(cells, job.cells, strict=True):
-        cell.prepare({**planned.config, "device": device, "threads": settings.threads})
+        where = {"device": device, "threads": settings.threads, "provenance": trained_with(settings.commit)}
+        cell.prepare({**planned.config, **where})
         if again:
             cell.clear()
     trainer = make_trainer(job, data, device, settings)

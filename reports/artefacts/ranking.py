@@ -36,7 +36,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             missing=missing,
             table=Table(frame, _FORMATS),
         )
-        compared = against_best(done.assign(value=selected(done, metric)), high)
+        compared = against_best(done[["seed", "variant"]].assign(value=selected(done, metric)), high)
         if len(compared):
             best = compared.attrs["best"]
             yield Artefact(

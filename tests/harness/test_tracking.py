@@ -103,6 +103,7 @@ class Cells:
                 "reference": "Vincent 2011",
                 "description": "Denoising score matching.",
                 "device": "cpu",
+                "provenance": {"git_commit": "abc", "host": "there", "python_version": "3", "torch_version": "2"},
                 **config,
             }
         )
@@ -180,12 +181,13 @@ def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_file
         "kind": "cell",
         "device": "cpu",
         "paper_label": "BiDSM (N=5)",
-        "host": socket.gethostname(),
-        "torch_version": torch.__version__,
+        "host": "there",
+        "torch_version": "2",
         "mlflow.source.name": "python -m benchmark run --suite x",
     }
     assert {name: tags.get(name) for name in expected} == expected
     assert {"git_commit", "mlflow_version", "python_version"} <= set(tags)
+    assert (tags["git_commit"], tags["host"], tags["mlflow.source.git.commit"]) == ("abc", "there", "abc")
     assert tags["mlflow.note.content"] == "**DSM**: Denoising score matching.\n\nVincent 2011"
     assert run.info.run_name == "DSM seed 3, checkerboard"
     assert run.info.status == "FINISHED"
