@@ -18,7 +18,9 @@ _ESCAPES = {
 
 
 def write(report: Report, out: Path) -> Path:
-    """Writes ``report.tex`` and ``tables/*.tex``; its images are PDF files in ``figures/``."""
+    """Writes ``latex/report.tex`` and ``latex/tables/*.tex``; its images are the PDF files in ``figures/``."""
+    out = out / "latex"
+    out.mkdir(parents=True, exist_ok=True)
     for section in report.sections:
         for artefact in section.artefacts:
             if artefact.table is not None:

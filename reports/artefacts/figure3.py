@@ -33,7 +33,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name=f"figure3-{task}",
             title=f"Figure 3: {name} against iterations ({task})",
-            caption=f"{name.capitalize()} on {task}: mean over {seeds} and its 95% band (Student's t), all seeds faint "
+            caption=f"{_capital(name)} on {task}: mean over {seeds} and its 95% band (Student's t), all seeds faint "
             f"behind. A variant that ends below the panel is named with its last mean. {paper}",
             alt=_in_words(numbers, name),
             numbers=numbers,
@@ -45,7 +45,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if not timed.empty:
             yield Artefact(
                 name=f"convergence-{task}",
-                title=f"{name.capitalize()} against training time ({task})",
+                title=f"{_capital(name)} against training time ({task})",
                 caption=f"The same curves against the time that a seed took on the training clock (compiling, "
                 f"evaluation and logging excluded; seeds that train side by side share it), mean over {seeds}.",
                 alt=_in_words(numbers, name),
@@ -153,3 +153,7 @@ def _apart(cells: pd.DataFrame, name: str) -> np.ndarray:
     """A quantity of all seeds in a row, NaN between them, where a line ends."""
     table = cells.assign(at=cells["step"]).pivot(index="at", columns="seed", values=name)
     return np.vstack([table.to_numpy(dtype=float), np.full((1, table.shape[1]), np.nan)]).ravel("F")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

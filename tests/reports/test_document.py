@@ -141,11 +141,11 @@ def test_the_pdf_has_vector_figures_and_embedded_fonts(whole: Report, tmp_path: 
 
 def test_latex_escapes_what_is_text(whole: Report, tmp_path: Path) -> None:
     text = latex.write(whole, tmp_path).read_text()
-    table = (tmp_path / "tables" / "grbm-paper-ranking-board.tex").read_text()
+    table = (tmp_path / "latex" / "tables" / "grbm-paper-ranking-board.tex").read_text()
     assert r"DSM [a\_b=1 \& $<$c$>$, 5\%]" in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\fittedtable{tables/grbm-paper-ranking-board.tex}" in text
-    assert r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{figures/grbm-paper-" in text
+    assert r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{../figures/grbm-paper-" in text
 
 
 def test_long_tables_break_over_pages() -> None:
@@ -161,9 +161,9 @@ def test_latex_compiles(whole: Report, tmp_path: Path) -> None:
     document.write_files(whole, tmp_path, ["pdf"])
     latex.write(whole, tmp_path)
     options = [] if engine.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
-    said = subprocess.run([engine, *options, "report.tex"], cwd=tmp_path, capture_output=True, text=True)
+    said = subprocess.run([engine, *options, "report.tex"], cwd=tmp_path / "latex", capture_output=True, text=True)
     assert said.returncode == 0, said.stdout[-3000:]
-    assert (tmp_path / "report.pdf").stat().st_size > 20_000
+    assert (tmp_path / "latex" / "report.pdf").stat().st_size > 20_000
 
 
 def test_every_form_says_what_is_missing(tmp_path: Path) -> None:
