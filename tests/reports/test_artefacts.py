@@ -226,6 +226,14 @@ def test_table1_is_beside_the_papers() -> None:
     assert built(table1, frey({"Mine": [(1, 1)]}), suite="freyface") == {}
 
 
+@pytest.mark.parametrize(
+    ("half_width", "printed", "said"),
+    [(2.0, 11.9, "yes"), (2.0, 8.1, "yes"), (2.0, 12.1, "no"), (2.0, 7.9, "no"), (math.nan, 10.0, ""), (2.0, None, "")],
+)
+def test_within_is_inside_the_interval(half_width: float, printed: float | None, said: str) -> None:
+    assert table1.within(10.0, half_width, printed) == said
+
+
 def test_one_seed_has_no_interval_to_be_within() -> None:
     table = built(table1, frey({"DSM": [(129.23, -5885.09)]}), suite="freyface")["table1"].numbers
     assert table["within"].tolist() == ["", ""]
