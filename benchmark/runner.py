@@ -242,7 +242,9 @@ class Supervisor:
         planned = one.planned
         if one.saved is not None:
             planned.retries = _RETRIES
-        if planned.retries > 0:
+        if not one.worker.began:  # a cluster may take a while to notice that a node has gone, and send more jobs there
+            self._again(one, [planned.job], text, planned.alone)
+        elif planned.retries > 0:
             planned.retries -= 1
             alone = planned.retries == 0
             self._again(one, [planned.job], f"{text}; it goes on from its last checkpoint", planned.alone or alone)

@@ -1,14 +1,16 @@
 """Which jobs run beside each other, and where."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmark import executors, registry
 from benchmark.datasets import checkerboard
-from benchmark.executors import LocalExecutor, Place, places
+from benchmark.executors import Ending, LocalExecutor, Place, places
 from benchmark.plan import Choices, Job, jobs, plan
 from benchmark.rundir import RunDir
 from benchmark.runner import Supervisor
@@ -39,15 +41,18 @@ class Events:
         self.said.append(text)
 
 
-def run(folder: Path, *available: Place) -> list[str]:
+def supervised(folder: Path, executor: LocalExecutor) -> list[str]:
     """The events of the tiny suite's two jobs."""
     suite, methods, events = load_suite(str(write(folder)), registry.methods()), registry.methods(), Events()
     cells = plan(suite, Choices(), methods, {"board": DATA})
     with contextlib.closing(RunDir(folder / "runs")) as runs:
         runs.plan(cell.record for cell in cells)
-        executor = LocalExecutor(runs.path, Settings(), available)
         Supervisor({"board": DATA}, runs, executor, events).run(jobs(cells))
     return events.said
+
+
+def run(folder: Path, *available: Place) -> list[str]:
+    return supervised(folder, LocalExecutor(folder / "runs", Settings(), available))
 
 
 def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
@@ -92,3 +97,34 @@ def test_no_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="--devices cuda: there is no GPU here"):
         places("cuda")
+
+
+class Lost:
+    """A job that was sent to a node which is gone."""
+
+    began = False
+    ending = Ending("its node was lost", True)
+
+    def take(self) -> list[Any]:
+        return []
+
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Forgetful(LocalExecutor):
+    """Loses the first five jobs that it starts."""
+
+    lost = 0
+
+    def start(self, *arguments: Any) -> Any:
+        self.lost += 1
+        return Lost() if self.lost <= 5 else super().start(*arguments)
+
+    def wait(self, workers: Sequence[Any], seconds: float) -> None:
+        super().wait([worker for worker in workers if worker.began], seconds)
+
+
+def test_a_job_that_never_began_is_sent_again_however_often(tmp_path: Path) -> None:
+    events = supervised(tmp_path, Forgetful(tmp_path / "runs", Settings(), [Place("cpu", 1, 1e12)]))
+    assert events == ["started", "retry"] * 5 + ["started", "done"] * 2
