@@ -135,11 +135,9 @@ class RayWorker:
             return []
         try:
             answer = self._ray.get(self.answer)
-        except self._ray.exceptions.RayActorError:
-            self.ending = Ending("its node was lost, or the process beside it was killed", True)
-            return []
-        except self._ray.exceptions.RayTaskError as error:
-            self.ending = Ending(f"the node could not start it: {str(error.cause).splitlines()[-1]}", False)
+        except self._ray.exceptions.RayError as error:
+            self.ending = self._ending(error)
+            self._end_actor()
             return []
         if not self.began:
             self.began = True
@@ -152,6 +150,14 @@ class RayWorker:
         else:
             self._end_actor()
         return list(said)
+
+    def _ending(self, error: Any) -> Ending:
+        """What does not come from a node's death would only come again: a package that is not there, say."""
+        known = self._ray.exceptions
+        hopeless = (known.RayTaskError, known.RuntimeEnvSetupError, known.ActorUnschedulableError)
+        if isinstance(error, hopeless) or getattr(error, "actor_init_failed", False):
+            return Ending(f"the cluster could not start it: {str(error).strip().splitlines()[-1]}", False)
+        return Ending("its node was lost, or the process beside it was killed", True)
 
     def _ready(self) -> bool:
         ready, _ = self._ray.wait([self.answer], timeout=0)
@@ -177,7 +183,8 @@ class RayWorker:
             self._end_actor()
 
     def _end_actor(self) -> None:
-        self._ray.kill(self._actor)
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
 
 
 class RayExecutor:

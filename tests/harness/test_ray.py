@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from benchmark.ray_executor import Mirror
+from benchmark.ray_executor import Mirror, RayWorker
 from benchmark.rundir import Record
 from tests.harness.faults import SUITE, ended, finish, free_port, progress, same_end, started, until
 from tests.harness.tiny import cell, command, records, replaced, states, write
@@ -208,6 +210,33 @@ def test_what_cannot_be_used_is_said_before_anything_trains(
     assert said.err.startswith("error: ")
     assert text in said.err
     assert not records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "killed"),
+    [
+        (lambda known: known.ActorDiedError(), "its node was lost", True),
+        (lambda known: known.NodeDiedError("gone"), "its node was lost", True),
+        (lambda known: known.RayActorError(None, "failed\nNo module torch", True), "No module torch", False),
+        (lambda known: known.RuntimeEnvSetupError("no room for the code"), "no room for the code", False),
+    ],
+)
+def test_only_what_may_go_well_elsewhere_is_tried_again(tmp_path: Path, error: Any, text: str, killed: bool) -> None:
+    exceptions = pytest.importorskip("ray.exceptions")
+    raised = error(exceptions)
+
+    def get(answer: object) -> object:
+        raise raised
+
+    engine = types.SimpleNamespace(
+        exceptions=exceptions, get=get, wait=lambda refs, timeout: (refs, []), kill=lambda actor: None
+    )
+    actor = types.SimpleNamespace(begin=types.SimpleNamespace(remote=lambda files: "answer"))
+    worker = RayWorker(engine, actor, Mirror(tmp_path, []), {}, "a job", print)
+    assert worker.take() == []
+    assert worker.ending is not None
+    assert text in worker.ending.text
+    assert worker.ending.killed == killed
 
 
 def test_a_mirror_holds_what_the_other_place_has(tmp_path: Path) -> None:
