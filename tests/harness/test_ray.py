@@ -130,7 +130,7 @@ def test_a_lost_node_costs_what_came_after_the_last_checkpoint(cluster: Cluster,
         cluster.add()
         said = ended(process)
     assert (said.code, said.err) == (0, "")
-    assert "4 cells, 0 done already, 4 to train in 2 jobs, 1 at once" in said.out
+    assert "4 cells, 0 done already, 4 to train in 2 jobs" in said.out
     assert "its node was lost" in said.out  # again, where the engine sends the job there once more before it notices
     assert said.out.count("goes on from iteration") == 1
     same_end(tmp_path, whole)
@@ -150,14 +150,15 @@ def test_nodes_work_side_by_side(cluster: Cluster, tmp_path: Path, whole: Path) 
 
 @pytest.mark.long
 def test_what_is_stopped_in_a_cluster_goes_on_anywhere(cluster: Cluster, tmp_path: Path, whole: Path) -> None:
-    """One job runs, the other waits for room; both are to be ended."""
+    """One job runs, the other waits for room, here or in the cluster; both are to be ended."""
     write(tmp_path, SUITE)
     with started(tmp_path, *ray(cluster), "--checkpoint-every", "1000") as process:
         until(process, lambda: any(tmp_path.glob("runs/cells/*/metrics.jsonl")))
         os.kill(process.pid, signal.SIGINT)
         said = ended(process)
     assert (said.code, said.err) == (130, "interrupted\n")
-    assert sorted(states(tmp_path).values()) == ["planned", "planned", "stopped", "stopped"]
+    assert sorted(states(tmp_path).values())[2:] == ["stopped", "stopped"]
+    assert set(states(tmp_path).values()) <= {"planned", "stopped"}  # the other job may have been asked for already
     assert progress(tmp_path) > 0
     assert "goes on from iteration" in finish(tmp_path).out
     same_end(tmp_path, whole)
