@@ -21,7 +21,14 @@ from tests.harness.faults import SUITE, ended, finish, free_port, progress, same
 from tests.harness.tiny import cell, command, records, replaced, states, write
 
 RAY = str(Path(sys.executable).with_name("ray"))
-ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {
+    **os.environ,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_initial_delay_ms": "1000",  # a lost node is noticed in seconds, not in a minute
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
+}
 PLUGIN = """\
 import dataclasses
 import os
