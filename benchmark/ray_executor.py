@@ -22,7 +22,7 @@ from typing import Any
 from benchmark.datasets import DataSet
 from benchmark.executors import Ending, JobProcess, Place, prepare_environment
 from benchmark.plan import Job
-from benchmark.rundir import RunDir, cell_folder, write_atomically
+from benchmark.rundir import RunDir, RunDirError, cell_folder, write_atomically
 from benchmark.tracking_store import check_answer
 from benchmark.worker import Settings
 from bism.errors import InputError
@@ -144,7 +144,13 @@ class RayWorker:
             self.answer = self._actor.listen.remote()
             return []
         said, changes, self.ending = answer
-        self._mirror.apply(changes)
+        try:
+            self._mirror.apply(changes)
+        except OSError as error:  # a full disk, above all
+            raise RunDirError(
+                f"what a job wrote in the cluster cannot be written here: {error}. What is here stays; make room and "
+                f"run the same command again."
+            ) from error
         if self.ending is None:
             self.answer = self._actor.listen.remote()
         else:

@@ -79,8 +79,9 @@ def _build(options: argparse.Namespace) -> int:
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     _folder(options.out)
-    with tempfile.TemporaryDirectory() as folder:
-        report = document.collect(Store(uri), Path(folder), options.suite, options.preset, options.task)
+    store = Store(uri)
+    with tempfile.TemporaryDirectory() as folder, store.reading():
+        report = document.collect(store, Path(folder), options.suite, options.preset, options.task)
     images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]
     document.write_files(report, options.out, images)
     for name in options.format:

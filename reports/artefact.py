@@ -26,6 +26,10 @@ class Table:
             return ""
         return self.formats[column].format(value).replace("-", "−") if column in self.formats else str(value)
 
+    def is_number(self, column: str) -> bool:
+        """Whether a column stands to the right and is sorted by its values."""
+        return column in self.formats or self.frame[column].dtype.kind in "if"
+
     @property
     def written(self) -> pd.DataFrame:
         """All values as they are written."""
@@ -39,7 +43,7 @@ class Artefact:
 
     Attributes:
         name: of its files; unique in a report.
-        caption: Markdown.
+        caption: plain text, a paragraph.
         alt: the figure in words, for those who cannot see it.
         numbers: every number that is shown, and more: the CSV file.
         runs: the MLflow runs that it was made from.

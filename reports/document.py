@@ -6,16 +6,19 @@ import functools
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pandas as pd
 
 from bism.errors import InputError
 from reports import style
-from reports.artefact import Artefact, Table
+from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER
 from reports.store import Store
 from reports.sweep import Sweep
 
+TEMPLATES = Path(__file__).parent / "templates"
 _PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow",
                "device": "device", "host": "host", "select": "selection"}  # fmt: skip
 
@@ -39,6 +42,12 @@ class Section:
     def name(self) -> str:
         """For files and anchors."""
         return f"{self.suite}-{self.preset}"
+
+    @property
+    def missing_names(self) -> list[str]:
+        """For people: "checkerboard CD-5 seed 3 (failed)"."""
+        return [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
+                for cell in self.missing.to_dict("records")]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +116,15 @@ def _section(sweep: Sweep) -> list[Section]:
     return [Section(sweep.suite, sweep.preset, facts, artefacts, missing[columns].reset_index(drop=True))]
 
 
+def template(name: str, **syntax: Any) -> jinja2.Template:
+    """A template of the report; one that names what it is not given fails. syntax: as ``jinja2.Environment``."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, **syntax,
+    )  # fmt: skip
+    return environment.get_template(name)
+
+
 def write_files(report: Report, out: Path, images: Iterable[str]) -> None:
     """``data/*.csv`` with every number, and ``figures/`` in these image formats."""
     for section in report.sections:
@@ -149,8 +167,3 @@ def render(artefact: Artefact, image: str) -> bytes:
         else:
             artefact.figure.savefig(content, format=image, metadata=metadata)
     return content.getvalue()
-
-
-def facts_table(section: Section) -> Table:
-    """The provenance of a section as a table."""
-    return Table(pd.DataFrame(section.facts, columns=["what", "value"]))

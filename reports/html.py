@@ -5,13 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from reports import style
 from reports.artefact import Artefact, Table
-from reports.document import Report, Section, csv, file_name, render
-
-TEMPLATES = Path(__file__).parent / "templates"
+from reports.document import TEMPLATES, Report, Section, csv, file_name, render, template
 
 
 def write(report: Report, out: Path) -> Path:
@@ -23,19 +19,14 @@ def write(report: Report, out: Path) -> Path:
 
 def page(report: Report) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     vendored = {name: (TEMPLATES / "vendor" / f"{name}.min.js").read_text() for name in ("tablesort", "svg-pan-zoom")}
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2", autoescape=True).render(
         report=report,
         vendored=vendored,
         svg=_svg,
         downloads=_downloads,
         rows=_rows,
         anchor=file_name,
-        numeric=lambda table, name: name in table.formats or table.frame[name].dtype.kind in "if",
     )
 
 

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import jinja2
-
 from reports.artefact import Table
-from reports.document import Report, file_name
-from reports.html import TEMPLATES
+from reports.document import Report, file_name, template
 
+_SYNTAX = {"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<",
+           "variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
 _LONG = 40  # rows, beyond which a table breaks over pages
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -27,15 +26,10 @@ def write(report: Report, out: Path) -> Path:
                 (out / "tables").mkdir(parents=True, exist_ok=True)
                 file = out / "tables" / f"{file_name(section, artefact)}.tex"
                 file.write_text(tabular(artefact.table), encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=False, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined, block_start_string="<%", block_end_string="%>", variable_start_string="<<",
-        variable_end_string=">>", comment_start_string="<#", comment_end_string="#>",
-    )  # fmt: skip
-    template = environment.get_template("report.tex.j2")
+    page = template("report.tex.j2", **_SYNTAX)
     file = out / "report.tex"
     file.write_text(
-        template.render(report=report, anchor=file_name, escape=escape, long=lambda table: len(table.frame) > _LONG),
+        page.render(report=report, anchor=file_name, escape=escape, long=lambda table: len(table.frame) > _LONG),
         encoding="utf-8",
     )
     return file
@@ -50,7 +44,7 @@ def tabular(table: Table) -> str:
     """The table in booktabs' style, without float or caption; long ones break over pages."""
     written = table.written.map(escape)
     written.columns = [escape(name) for name in written.columns]
-    numbers = [name in table.formats or table.frame[name].dtype.kind in "if" for name in table.frame]
+    numbers = [table.is_number(str(name)) for name in table.frame]
     styled = written.style.hide(axis="index")
     text: str = styled.to_latex(
         column_format="".join("r" if number else "l" for number in numbers),

@@ -9,8 +9,7 @@ from typing import Any
 import typst
 
 from reports.artefact import Table
-from reports.document import Report, file_name, render
-from reports.html import TEMPLATES
+from reports.document import TEMPLATES, Report, file_name, render
 
 
 def write(report: Report, out: Path) -> Path:
@@ -36,13 +35,11 @@ def write(report: Report, out: Path) -> Path:
                         "table": _table(artefact.table),
                     }
                 )
-            missing = [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
-                       for cell in section.missing.to_dict("records")]  # fmt: skip
             sections.append(
                 {
                     "title": f"Suite {section.suite}, preset {section.preset}",
                     "facts": [fact for fact in section.facts if fact[1]],
-                    "missing": missing,
+                    "missing": section.missing_names,
                     "artefacts": artefacts,
                 }
             )
@@ -57,6 +54,6 @@ def write(report: Report, out: Path) -> Path:
 def _table(table: Table | None) -> dict[str, Any] | None:
     if table is None:
         return None
-    numbers = [name in table.formats or table.frame[name].dtype.kind in "if" for name in table.frame]
+    numbers = [table.is_number(str(name)) for name in table.frame]
     rows = table.written.to_numpy().tolist()
     return {"columns": [str(name) for name in table.frame], "numbers": numbers, "rows": rows}

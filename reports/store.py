@@ -10,8 +10,9 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.tracking_store import PLANS, check_answer, database_file, unsecret
 from bism.errors import InputError
@@ -42,21 +44,26 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
+        self.uri = unsecret(uri)
         file = database_file(uri)
         if file is not None and not file.exists():
             raise InputError(
                 f"{file}: no such store; `python -m benchmark run` makes one, --tracking-uri names another"
             )
-        try:
+        with self.reading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             check_answer(uri)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
-                self._client = MlflowClient(uri)
-                self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
-        except (MlflowException, OSError) as error:
-            raise InputError(f"tracking store {unsecret(uri)} cannot be read: {_brief(error)}") from error
+            self._client = MlflowClient(uri)
+            self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
         self._pages = uri.startswith(("http://", "https://"))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside, a store that fails is an InputError that names it."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise InputError(f"tracking store {self.uri} cannot be read: {_brief(error)}") from error
 
     @property
     def suites(self) -> list[str]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from benchmark.ray_executor import Mirror, RayWorker
-from benchmark.rundir import Record
+from benchmark.rundir import Record, RunDirError
 from tests.harness.faults import SUITE, ended, finish, free_port, progress, same_end, started, until
 from tests.harness.tiny import cell, command, records, replaced, states, write
 
@@ -245,6 +245,22 @@ def test_only_what_may_go_well_elsewhere_is_tried_again(tmp_path: Path, error: A
     assert worker.ending is not None
     assert text in worker.ending.text
     assert worker.ending.killed == killed
+
+
+def test_a_full_disk_here_is_said(tmp_path: Path) -> None:
+    """What came from the node cannot be written where the command runs."""
+    exceptions = pytest.importorskip("ray.exceptions")
+    answers = [None, ([], {"c1": {"metrics.jsonl": b""}}, None)]
+    engine = types.SimpleNamespace(
+        exceptions=exceptions, get=lambda answer: answers.pop(0), wait=lambda refs, timeout: (refs, [])
+    )
+    call = types.SimpleNamespace(remote=lambda *_: "answer")
+    (tmp_path / "cells").write_text("no folder can be here")
+    actor = types.SimpleNamespace(begin=call, listen=call)
+    worker = RayWorker(engine, actor, Mirror(tmp_path, ["c1"]), {}, "a job", print)
+    worker.take()
+    with pytest.raises(RunDirError, match="what a job wrote in the cluster cannot be written here"):
+        worker.take()
 
 
 def test_a_mirror_holds_what_the_other_place_has(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from bism.errors import InputError
-from reports import document, html, latex, markdown, pdf
+from reports import document, html, latex, markdown, pdf, store
 from reports.__main__ import main
 from reports.artefact import Table
 from reports.document import Report
@@ -211,6 +213,30 @@ def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Captur
     assert main(["build", "--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--out", out]) == 2
     assert "no such store; `python -m benchmark run` makes one" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
+
+
+class Failing:
+    """A client whose store fails after it was opened."""
+
+    def __init__(self, uri: str) -> None: ...
+
+    def search_experiments(self) -> list[object]:
+        return [SimpleNamespace(name="grbm", experiment_id="1")]
+
+    def search_runs(self, *_: object, **__: object) -> list[object]:
+        raise MlflowException("the server is gone")
+
+
+def test_a_store_that_fails_while_it_is_read_is_said_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "check_answer", lambda uri: None)
+    monkeypatch.setattr(store, "MlflowClient", Failing)
+    uri = "postgresql+psycopg2://me:secret@db/mlflow"
+    assert main(["build", "--tracking-uri", uri, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: tracking store postgresql+psycopg2://db/mlflow cannot be read: the server is gone\n"
+    assert store.Store(uri).uri == "postgresql+psycopg2://db/mlflow"  # what a report names
 
 
 def test_an_out_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
