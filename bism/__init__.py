@@ -1,13 +1,32 @@
-"""Bi-level score matching (Bao et al. 2020) and the mathematics it stands on. Needs torch alone."""
+"""Bi-level score matching (Bao et al. 2020) and the mathematics it stands on. Needs torch alone.
 
-from bism.errors import InputError
-from bism.estimator import Estimator
-from bism.fitted import Fitted
-from bism.likelihood import fisher_divergence, log_likelihood, log_partition
-from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
-from bism.models import GRBM, EnergyModel
-from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
-from bism.variables import Bernoulli, Gaussian
+Names are imported when they are first used, so that what needs no torch (``bism.errors``) does not wait for it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bism.errors import InputError
+    from bism.estimator import Estimator
+    from bism.fitted import Fitted
+    from bism.likelihood import fisher_divergence, log_likelihood, log_partition
+    from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
+    from bism.models import GRBM, EnergyModel
+    from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
+    from bism.variables import Bernoulli, Gaussian
+
+_MODULES = {
+    "errors": ("InputError",),
+    "estimator": ("Estimator",),
+    "fitted": ("Fitted",),
+    "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
+    "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
+    "models": ("GRBM", "EnergyModel"),
+    "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
+    "variables": ("Bernoulli", "Gaussian"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "GRBM",
@@ -27,3 +46,9 @@ __all__ = [
     "log_likelihood",
     "log_partition",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'bism' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"bism.{_HOME[name]}"), name)

@@ -10,6 +10,9 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from bism.errors import InputError
 from reports import style
@@ -21,6 +24,12 @@ from reports.sweep import Sweep
 TEMPLATES = Path(__file__).parent / "templates"
 _PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow",
                "device": "device", "host": "host", "select": "selection"}  # fmt: skip
+
+_CANVASES: dict[str, Any] = {  # by format, with what it must not write: the date, so that the same figure is the same
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "png": (FigureCanvasAgg, None),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,15 +164,17 @@ def render(artefact: Artefact, image: str) -> bytes:
 
     A PNG stands on white, others on what is behind them.
     """
-    assert artefact.figure is not None
+    figure = artefact.figure
+    assert figure is not None
     content = io.BytesIO()
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(image)
+    # The canvases are asked directly: `savefig` draws everything twice, and on a large figure legends take seconds.
     with style.look():
-        if artefact.figure.get_layout_engine() is not None:
-            artefact.figure.draw_without_rendering()  # the layout takes most of the time: once is enough
-            artefact.figure.set_layout_engine("none")
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()  # the layout takes most of the time: once is enough
+            figure.set_layout_engine("none")
         if image == "png":
-            artefact.figure.savefig(content, format=image, facecolor="white")
-        else:
-            artefact.figure.savefig(content, format=image, metadata=metadata)
+            figure.set_dpi(style.PNG_DPI)
+        figure.set_facecolor("white" if image == "png" else "none")
+        canvas, metadata = _CANVASES[image]
+        getattr(canvas(figure), f"print_{image}")(content, metadata=metadata)
     return content.getvalue()

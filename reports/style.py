@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter
 
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
+PNG_DPI = 200
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
 ALARM = "#dc143c"
 _FAMILIES = {  # method ids by family, in the order of panels and legends
@@ -33,7 +34,7 @@ _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 6.5, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-    "lines.linewidth": 1.1, "lines.markersize": 3.5, "pdf.fonttype": 42, "savefig.dpi": 200, "svg.fonttype": "path",
+    "lines.linewidth": 1.1, "lines.markersize": 3.5, "pdf.fonttype": 42, "savefig.dpi": PNG_DPI, "svg.fonttype": "path",
     "svg.hashsalt": "bism", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
     "axes.grid": True, "grid.color": "#80808040", "grid.linewidth": 0.4, "axes.axisbelow": True,

@@ -1,7 +1,7 @@
 """Figure 3: test log-likelihood against iterations, and against training time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,12 +126,13 @@ def _panel(axes: Any, curves: pd.DataFrame, title: str, time: bool) -> None:
     if len(curves) > _RASTER_POINTS:
         axes.set_rasterization_zorder(1.5)
     summaries = statistics.bands(curves).groupby(["variant"])
-    for variant in sorted(curves["variant"].unique(), key=natural):
-        cells = curves[curves["variant"] == variant]
+    by_variant = {str(variant): cells for variant, cells in curves.groupby("variant")}
+    for variant in sorted(by_variant, key=natural):
+        cells = by_variant[variant]
         method = str(cells["method"].iloc[0])
         colour, dash = style.colour(method), style.dashes(positions.setdefault(method, 0))
         positions[method] += 1
-        faint = np.vstack([_apart(cells, name) for name in ("seconds" if time else "step", "value")])
+        faint = _apart(cells, ["seconds" if time else "step", "value"])
         axes.plot(*faint, color=colour, alpha=0.14, linewidth=0.5, zorder=1)  # all seeds, apart at the NaNs
         summary = summaries.get_group((variant,))
         x = cells.groupby("step")["seconds"].mean().to_numpy() if time else summary["step"].to_numpy()
@@ -149,10 +150,11 @@ def _panel(axes: Any, curves: pd.DataFrame, title: str, time: bool) -> None:
     style.legend_below(axes)
 
 
-def _apart(cells: pd.DataFrame, name: str) -> np.ndarray:
-    """A quantity of all seeds in a row, NaN between them, where a line ends."""
-    table = cells.assign(at=cells["step"]).pivot(index="at", columns="seed", values=name)
-    return np.vstack([table.to_numpy(dtype=float), np.full((1, table.shape[1]), np.nan)]).ravel("F")
+def _apart(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Quantities of all seeds in a row each, NaN between two seeds, where a line ends."""
+    ordered = cells.sort_values(["seed", "step"])
+    ends = np.flatnonzero(np.diff(ordered["seed"])) + 1
+    return np.insert(ordered[names].to_numpy(dtype=float), ends, np.nan, axis=0).T
 
 
 def _capital(text: str) -> str:

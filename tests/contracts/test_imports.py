@@ -1,10 +1,13 @@
 """Imports go bism <- baselines <- benchmark <- reports and never back."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import bism
 
 ROOT = Path(__file__).parents[2]
 ORDER = ["bism", "baselines", "benchmark", "reports"]
@@ -63,6 +66,15 @@ def test_mlflow_is_imported_by_the_tracking_modules_alone(package: str) -> None:
 def test_reports_do_without_torch() -> None:
     for file, names in imports_of("reports").items():
         assert "torch" not in top(names), f"{file} imports torch"
+    code = "import reports.document, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in bism.__all__:
+        assert getattr(bism, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = bism.nonsense
 
 
 def test_imports_are_found_wherever_they_are() -> None:
