@@ -74,7 +74,7 @@ def _folder(out: Path) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from reports import document
+    from reports import document, words
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -87,7 +87,7 @@ def _build(options: argparse.Namespace) -> int:
     for name in options.format:
         print(_write(name, report, options.out))
     if report.missing:
-        print(f"INCOMPLETE: {report.missing} planned cells have no result; the report lists them", file=sys.stderr)
+        print(f"{words.lacking(report.missing)}; the report lists them", file=sys.stderr)
     return 1 if report.missing else 0
 
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+_DECIMALS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Artefact:
         caption: plain text, a paragraph.
         alt: the figure in words, for those who cannot see it.
         numbers: every number that is shown, and more: the CSV file.
+        arrays: what is shown as images, in a file beside the CSV file.
         runs: the MLflow runs that it was made from.
         missing: how many cells it lacks.
     """
@@ -59,3 +63,17 @@ class Artefact:
     figure: Figure | None = None
     alt: str = ""
     table: Table | None = None
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def width(self) -> float:
+        """Of the figure, in inches."""
+        return float(self.figure.get_figwidth()) if self.figure is not None else 0.0
+
+
+def fixed(values: Iterable[float], digits: int = 2, least: int = 0, sign: str = "") -> str:
+    """A format with as many decimals as the smallest of these needs to show so many digits: ``least`` to 4 of them."""
+    sizes = np.abs(np.fromiter(values, dtype=float))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    decimals = digits - 1 - math.floor(math.log10(sizes.min())) if len(sizes) else least
+    return f"{{:{sign},.{min(max(decimals, least), _DECIMALS)}f}}"

@@ -4,18 +4,19 @@ import dataclasses
 import datetime
 import functools
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from bism.errors import InputError
-from reports import style
+from reports import style, words
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER
 from reports.store import Store
@@ -24,6 +25,7 @@ from reports.sweep import Sweep
 TEMPLATES = Path(__file__).parent / "templates"
 _PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow",
                "device": "device", "host": "host", "select": "selection"}  # fmt: skip
+_WRITTEN: dict[str, Callable[[str], str]] = {"git_commit": lambda value: value[:12], "select": words.rule}
 
 _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the date, so that the same figure is the same
     "pdf": (FigureCanvasPdf, {"CreationDate": None}),
@@ -113,14 +115,14 @@ def _section(sweep: Sweep) -> list[Section]:
     seeds = cells.groupby(["task", "variant"])["seed"].nunique()
     facts = [
         ("tasks", ", ".join(sweep.tasks)),
-        ("cells", f"{len(cells)}, of which {len(missing)} are missing"),
+        ("cells", f"{len(cells):,}{f', {len(missing):,} missing' if len(missing) else ''}"),
         ("variants", str(cells["variant"].nunique())),
         ("seeds", f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
         ("iterations", ", ".join(f"{steps:,}" for steps in sorted(cells["steps"].unique()))),
     ]
     for column, name in _PROVENANCE.items():
-        values = sorted({str(value) for value in cells[column] if value})
-        facts.append((name, ", ".join(value[:12] if column == "git_commit" else value for value in values)))
+        write = _WRITTEN.get(column, str)
+        facts.append((name, ", ".join(sorted({write(str(value)) for value in cells[column] if value}))))
     columns = ["task", "variant", "seed", "state", "run"]
     return [Section(sweep.suite, sweep.preset, facts, artefacts, missing[columns].reset_index(drop=True))]
 
@@ -131,16 +133,19 @@ def template(name: str, **syntax: Any) -> jinja2.Template:
         loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, **syntax,
     )  # fmt: skip
+    environment.globals["words"] = words
     return environment.get_template(name)
 
 
 def write_files(report: Report, out: Path, images: Iterable[str]) -> None:
-    """``data/*.csv`` with every number, and ``figures/`` in these image formats."""
+    """``data/*.csv`` with every number, ``data/*.npz`` of images, and ``figures/`` in these image formats."""
     for section in report.sections:
         for artefact in section.artefacts:
             name = file_name(section, artefact)
             (out / "data").mkdir(parents=True, exist_ok=True)
             (out / "data" / f"{name}.csv").write_text(csv(artefact))
+            if artefact.arrays:
+                np.savez_compressed(out / "data" / f"{name}.npz", **artefact.arrays)  # type: ignore[arg-type]
             if artefact.figure is not None:
                 (out / "figures").mkdir(parents=True, exist_ok=True)
                 for image in images:

@@ -51,7 +51,12 @@ def _svg(section: Section, artefact: Artefact) -> str:
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()  # type: ignore[union-attr]
-    return text.replace(f'width="{width}pt" height="{height}pt"', f'style="max-width: {float(width) * 1.9:.0f}px"', 1)
+    return text.replace(f'width="{width}pt" height="{height}pt"', _sizes(float(width)), 1)
+
+
+def _sizes(points: float) -> str:
+    """Largest and, on a phone, smallest width on the page: letters of 6.5 points have at least 8.6 pixels."""
+    return f'style="max-width: {1.9 * points:.0f}px; --least: {1.32 * points:.0f}px"'
 
 
 def _downloads(section: Section, artefact: Artefact) -> list[tuple[str, str, str]]:

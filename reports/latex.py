@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
-from reports.artefact import Table
+from reports.artefact import Artefact, Table
 from reports.document import Report, file_name, template
 
 _SYNTAX = {"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<",
            "variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
+_TEXT_WIDTH = 6.5  # inches: A4 without its margins
 _LONG = 40  # rows, beyond which a table breaks over pages
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "<": "$<$",
     ">": "$>$", "|": r"\textbar{}", '"': "''", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "α": r"$\alpha$",
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
+    "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
 }  # fmt: skip
 
 
@@ -28,11 +30,14 @@ def write(report: Report, out: Path) -> Path:
                 file.write_text(tabular(artefact.table), encoding="utf-8")
     page = template("report.tex.j2", **_SYNTAX)
     file = out / "report.tex"
-    file.write_text(
-        page.render(report=report, anchor=file_name, escape=escape, long=lambda table: len(table.frame) > _LONG),
-        encoding="utf-8",
-    )
+    given = {"anchor": file_name, "escape": escape, "width": width, "long": lambda table: len(table.frame) > _LONG}
+    file.write_text(page.render(report=report, **given), encoding="utf-8")
     return file
+
+
+def width(artefact: Artefact) -> str:
+    """A figure's own width, or that of the text where it is wider."""
+    return f"{artefact.width:g}in" if artefact.width < _TEXT_WIDTH else r"\linewidth"
 
 
 def escape(text: str) -> str:

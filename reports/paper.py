@@ -1,5 +1,7 @@
 """What the paper prints (Bao et al., Bi-level Score Matching, NeurIPS 2020)."""
 
+from reports import words
+
 TABLE1 = {  # Frey face: variant -> test log-likelihood, test Fisher divergence without its constant
     "DSM": (129.23, -5885.09),
     "BiDSM-0": (107.59, -5474.52),
@@ -18,4 +20,21 @@ TABLE2 = {  # CIFAR-10: label -> FID, FID with early stopping, its standard devi
     "BiMDSM (50)": (38.82, 29.43, 2.76),
     "BiMDSM (100)": (36.13, 26.9, 2.14),
 }
-FIGURE1_DISTANCE = {0: 1.38, 20: 0.87}  # K -> ||phi^0 - phi*||; the paper does not say where it was measured
+FIGURE1_DISTANCE = {0: 1.38, 20: 0.87}  # K -> ‖φ⁰ − φ*‖; the paper does not say where it was measured
+_FIGURES = {
+    1: ("freyface",),
+    2: ("checkerboard",),
+    3: ("checkerboard",),
+    4: ("mnist", "cifar10"),
+    5: ("mnist", "cifar10"),
+}
+
+
+def has(figure: int, task: str) -> bool:
+    """Whether a figure of the paper is of this task."""
+    return task in _FIGURES[figure]
+
+
+def title(figure: int, task: str, text: str) -> str:
+    """The title of what the paper's figure shows; named after it on the paper's own data alone."""
+    return f"Figure {figure}: {text} ({task})" if has(figure, task) else f"{words.capital(text)} ({task})"

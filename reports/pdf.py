@@ -8,6 +8,7 @@ from typing import Any
 
 import typst
 
+from reports import words
 from reports.artefact import Table
 from reports.document import TEMPLATES, Report, file_name, render
 
@@ -29,9 +30,9 @@ def write(report: Report, out: Path) -> Path:
                         "title": artefact.title,
                         "caption": artefact.caption,
                         "alt": artefact.alt,
-                        "missing": artefact.missing,
+                        "missing": words.missing(artefact.missing) if image is None else "",
                         "image": image,
-                        "width": artefact.figure.get_figwidth() if artefact.figure is not None else 0,
+                        "width": artefact.width,
                         "table": _table(artefact.table),
                     }
                 )
@@ -39,11 +40,13 @@ def write(report: Report, out: Path) -> Path:
                 {
                     "title": f"Suite {section.suite}, preset {section.preset}",
                     "facts": [fact for fact in section.facts if fact[1]],
-                    "missing": section.missing_names,
+                    "missing": words.lacking(len(section.missing)),
+                    "missing_names": section.missing_names,
                     "artefacts": artefacts,
                 }
             )
-        content = {"uri": report.uri, "made": report.made, "missing": report.missing, "sections": sections}
+        missing = words.lacking(report.missing)
+        content = {"uri": report.uri, "made": report.made, "missing": missing, "sections": sections}
         (folder / "report.json").write_text(json.dumps(content))
         shutil.copy(TEMPLATES / "report.typ", folder)
         file = out / "report.pdf"

@@ -1,7 +1,8 @@
 """One look for all figures: a colour, a marker and a line style per method, sizes, fonts.
 
 The colours have a contrast of at least 3 : 1 on white and on the dark page. No eleven colours are told apart by
-everybody: a method's marker is its own too, and its variants differ in their dashes.
+everybody: a method's marker is its own too, and its variants differ in their dashes. Curves of one method that
+differ in K or N have colours of their own.
 """
 
 from collections.abc import Iterator
@@ -11,13 +12,16 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from reports import words
 
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
 PNG_DPI = 200
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
-ALARM = "#dc143c"
+ALARM, GRID = "#dc143c", "#80808040"
 _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Contrastive divergence": ("cd", "pcd"),
     "Noise contrast": ("nce", "vnce"),
@@ -30,14 +34,20 @@ _LOOKS = {
     "bissm": ("#a855b5", "P"), "bidsm": ("#d03a4b", "X"), "bimdsm": ("#8c6bd1", "*"),
 }  # fmt: skip
 _OTHER = ("#808080", "h")  # methods of the user's own
+_SERIES = (  # no method's: for what differs in K, N or its place alone
+    ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
+    ("#0e8690", "X"), ("#7a70c8", "*"),
+)  # fmt: skip
+_STEPS = (0, 5, 20, 10, 1, 2, 50, 40)  # K and N of the suites, each with a look of the same place above
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "legend.fontsize": 6.5, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.fontsize": 6.5, "legend.frameon": False, "legend.handlelength": 3.2,
+    "axes.spines.top": False, "axes.spines.right": False,
     "lines.linewidth": 1.1, "lines.markersize": 3.5, "pdf.fonttype": 42, "savefig.dpi": PNG_DPI, "svg.fonttype": "path",
     "svg.hashsalt": "bism", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
-    "axes.grid": True, "grid.color": "#80808040", "grid.linewidth": 0.4, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.4, "axes.axisbelow": True,
 }  # fmt: skip
 
 
@@ -51,11 +61,11 @@ def look() -> Iterator[None]:
 def mark(figure: Figure, missing: int) -> Figure:
     """Says on the figure's face that cells are missing from it, if they are."""
     if missing:
-        cells = "1 cell is" if missing == 1 else f"{missing} cells are"
-        figure.suptitle(f"INCOMPLETE: {cells} missing", color=ALARM, fontsize=8, fontweight="bold")
+        figure.suptitle(words.missing(missing), color=ALARM, fontsize=8, fontweight="bold")
     return figure
 
 
+_UNDER_LABEL = 24  # points from the axes to under their label
 MANY = 60  # variants that a figure names or maps; tables and CSV files have all of them
 
 
@@ -64,13 +74,23 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter(EngFormatter(sep=""))
 
 
+def plain(axis: Any) -> None:
+    """Writes 20 and 50 along a logarithmic axis that spans few decades."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def legend_below(axes: Axes, columns: int = 3) -> None:
-    """A legend under the axes, where no curve is."""
+    """A legend under the axes and their label, where no curve is."""
     shown = len(axes.get_legend_handles_labels()[1])
     if shown > MANY:
         axes.legend([], [], title=f"{shown} variants: see the CSV file", loc="upper center")
         return
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=columns, columnspacing=1.2)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    under = axes.transAxes + ScaledTranslation(0, -_UNDER_LABEL / 72, figure.dpi_scale_trans)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=under, ncols=columns, columnspacing=1.0)
 
 
 def family(method: str) -> str:
@@ -101,6 +121,16 @@ def marker(method: str) -> str:
 def dashes(position: int) -> Any:
     """The line style of a method's n-th variant."""
     return _DASHES[position % len(_DASHES)]
+
+
+def series(place: int) -> tuple[str, str]:
+    """Colour and marker of the n-th of curves that belong to one method."""
+    return _SERIES[place % len(_SERIES)]
+
+
+def steps(number: int) -> tuple[str, str]:
+    """Colour and marker of K or N, the same in every figure."""
+    return series(_STEPS.index(number) if number in _STEPS else number)
 
 
 def methods() -> list[str]:

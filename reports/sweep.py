@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -55,6 +56,20 @@ class Sweep:
         done = self.of(task)
         names = ("test/fid", "test/log_likelihood", "test/fisher_divergence")
         return next((name for name in names if name in done and done[name].notna().any()), None)
+
+
+def at_selected(sweep: Sweep, task: str, metrics: Iterable[str]) -> pd.DataFrame:
+    """One row per cell that is done and a column for each metric, where the task's selection rule stopped.
+
+    From the histories: not every metric is repeated under ``selected/``. NaN where a metric was not measured then.
+    """
+    cells = sweep.of(task)
+    found = cells[["run", "variant", "seed"]].assign(step=cells.get(f"{_SELECTED}step", cells["steps"]))
+    found["step"] = found["step"].fillna(cells["steps"]).astype(int)
+    for metric in metrics:
+        values = sweep.curves(task, metric)[["run", "step", "value"]].rename(columns={"value": metric})
+        found = found.merge(values, on=["run", "step"], how="left")
+    return found.reset_index(drop=True)
 
 
 def selected(cells: pd.DataFrame, metric: str) -> pd.Series:

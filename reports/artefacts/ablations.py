@@ -1,20 +1,17 @@
 """What K, N, the size of the minibatch and the inner minibatches do to quality and cost."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style
-from reports.artefact import Artefact, Table
+from reports import statistics, style, words
+from reports.artefact import Artefact, Table, fixed
 from reports.sweep import Sweep, selected
 
 _K, _N = "param.inner_steps", "param.unroll_steps"
-_FORMATS = {"quality": "{:.3f}", "± 95%": "{:.3f}", "ms per iteration and seed": "{:.4g}"}
+_MS = "ms per iteration and seed"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -23,6 +20,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         metric, done = sweep.measures(task), sweep.of(task)
         if metric is None or _K not in done or _N not in done:
             continue
+        name = words.capital(words.measure(metric))
         for method, cells in done[done[_N].notna() & done[_K].notna()].groupby("method"):
             grid = averages(cells, metric, {_K: "K", _N: "N"})
             if len(grid) < 3:
@@ -30,15 +28,17 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             missing = len(sweep.missing(task))
             yield Artefact(
                 name=f"ablation-kn-{method}-{task}",
-                title=f"{method}: inner steps K and unrolled steps N ({task})",
-                caption=f"{metric} and time per iteration of {method} against N, a curve for each K; mean over seeds.",
-                alt="Quality and cost: "
-                + "; ".join(f"K {row.K:g}, N {row.N:g}: {row.quality:.4g}" for row in grid.itertuples()) + ".",
+                title=f"{words.method(str(method))}: inner steps K and unrolled steps N ({task})",
+                caption=f"{name} and a seed's share of the time of an iteration of {words.method(str(method))} against "
+                f"N, a curve for each K; mean over {words.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
+                f"intervals (Student's t).",
+                alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {words.number(row['quality'])}"
+                                            for row in grid.to_dict("records")) + ".",
                 numbers=grid,
                 runs=list(cells["run"]),
                 missing=missing,
                 figure=style.mark(draw(grid, metric), missing),
-                table=Table(grid, {**_FORMATS, "K": "{:g}", "N": "{:g}"}),
+                table=Table(grid, {**_formats(grid), "K": "{:g}", "N": "{:g}"}),
             )  # fmt: skip
         column = "param.inner_batches"
         if column in done and done[column].nunique() > 1:
@@ -47,11 +47,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             yield Artefact(
                 name=f"ablation-inner-{task}",
                 title=f"Same or fresh minibatches for the inner steps ({task})",
-                caption=f"{metric} with the outer step's minibatch used in all inner steps, and with a fresh one each.",
+                caption=f"{name} with the outer step's minibatch used in all inner steps, and with a fresh one each.",
                 numbers=grid,
                 runs=list(cells["run"]),
                 missing=len(sweep.missing(task)),
-                table=Table(grid, {**_FORMATS, "N": "{:g}"}),
+                table=Table(grid, {**_formats(grid), "N": "{:g}"}),
             )
     sizes = sweep.cells[(sweep.cells["state"] == "done")]
     metric = next((found for found in map(sweep.measures, sweep.tasks) if found), None)
@@ -61,15 +61,21 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name="ablation-minibatch",
             title="Size of the minibatch",
-            caption=f"{metric} against the number of examples in a minibatch, at equal numbers of iterations.",
-            alt="Quality: " + "; ".join(f"{row.variant} at {row.minibatch:g}: {row.quality:.4g}"
-                                        for row in grid.itertuples()) + ".",
+            caption=f"{words.capital(words.measure(metric))} against the number of examples in a minibatch, at equal "
+            f"numbers of iterations; mean over seeds with 95% intervals (Student's t).",
+            alt="Quality: " + "; ".join(f"{row['variant']} at {row['minibatch']:g}: {words.number(row['quality'])}"
+                                        for row in grid.to_dict("records")) + ".",
             numbers=grid,
             runs=list(sizes["run"]),
             missing=missing,
             figure=style.mark(draw_sizes(grid, sizes, metric), missing),
-            table=Table(grid, {**_FORMATS, "minibatch": "{:g}"}),
+            table=Table(grid, {**_formats(grid), "minibatch": "{:g}"}),
         )  # fmt: skip
+
+
+def _formats(grid: pd.DataFrame) -> dict[str, str]:
+    quality = fixed(grid["± 95%"], 1, least=3)
+    return {"quality": quality, "± 95%": quality, _MS: fixed(grid[_MS], 3)}
 
 
 def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFrame:
@@ -85,7 +91,7 @@ def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFra
                 "quality": mean,
                 "± 95%": half_width,
                 "seeds": len(group),
-                "ms per iteration and seed": group["time/ms_per_step"].mean(),
+                _MS: group["time/ms_per_step"].mean(),
             }
         )
     return pd.DataFrame(rows).sort_values(list(named), ignore_index=True) if rows else pd.DataFrame()
@@ -102,15 +108,15 @@ def draw(grid: pd.DataFrame, metric: str) -> Figure:
     """Quality and cost against N, a curve for each K."""
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4), layout="constrained")
-        panels = figure.subplots(1, 2, sharex=True)
-        shades = mpl.colormaps["plasma"](np.linspace(0.15, 0.75, grid["K"].nunique()))
-        for axes, column, label in zip(panels, ("quality", "ms per iteration and seed"), (metric, "ms per iteration"),
-                                       strict=True):  # fmt: skip
-            for shade, (k, curve) in zip(shades, grid.groupby("K"), strict=True):
-                axes.plot(curve["N"], curve[column], marker="o", color=shade, label=f"K = {k:g}")
-            axes.set(ylabel=label, xlabel="unrolled steps N")
-        panels[1].set_ylim(bottom=0)
-        panels[0].legend()
+        quality, cost = figure.subplots(1, 2, sharex=True)
+        for k, curve in grid.groupby("K"):
+            colour, marker = style.steps(int(float(str(k))))
+            look = {"color": colour, "marker": marker, "label": f"K = {k:g}"}
+            _bars(quality, curve["N"], curve, look)
+            cost.plot(curve["N"], curve[_MS], **look)
+        quality.set(ylabel=words.measure(metric), xlabel="unrolled steps N")
+        cost.set(ylabel=_MS, xlabel="unrolled steps N", ylim=(0, None))
+        quality.legend()
     return figure
 
 
@@ -118,14 +124,19 @@ def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
     """Quality against the size of the minibatch, a curve for each variant."""
     method = dict(zip(cells["variant"], cells["method"], strict=True))
     with style.look():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 2.4), layout="constrained")
+        figure = Figure(figsize=(style.COLUMN_WIDTH, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        for variant, curve in grid.groupby("variant"):
+        for place, (variant, curve) in enumerate(grid.groupby("variant")):
             name = method[str(variant)]
-            width = curve["± 95%"].fillna(0.0) if not curve["± 95%"].isna().all() else math.nan
-            axes.errorbar(curve["minibatch"], curve["quality"], yerr=width, color=style.colour(name),
-                          marker=style.marker(name), label=variant)  # fmt: skip
+            _bars(axes, curve["minibatch"], curve, {"color": style.colour(name), "marker": style.marker(name),
+                                                    "label": variant, "linestyle": style.dashes(place)})  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.set(xlabel="minibatch", ylabel=metric)
+        axes.set(xlabel="examples in a minibatch", ylabel=words.measure(metric))
         axes.legend()
     return figure
+
+
+def _bars(axes: Any, x: pd.Series, curve: pd.DataFrame, look: dict[str, Any]) -> None:
+    """Quality with its intervals, where any are known."""
+    width = None if curve["± 95%"].isna().all() else curve["± 95%"].fillna(0.0)
+    axes.errorbar(x, curve["quality"], yerr=width, elinewidth=0.8, capsize=1.5, **look)

@@ -2,51 +2,73 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports import statistics, style
-from reports.artefact import Artefact, Table
+from reports import statistics, style, words
+from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
+from reports.labels import Point, label
 from reports.sweep import Sweep, better_is_high, selected, variants
 
 SHARE = 0.95
-_FORMATS = {"quality": "{:.3f}", "± 95%": "{:.3f}", "ms per iteration and seed": "{:.4g}", "s of training": "{:.3g}",
-            "s compiling": "{:.3g}", "s to 95%": "{:.3g}", "iterations to 95%": "{:,.0f}",
-            "peak memory (GB)": "{:.2f}"}  # fmt: skip
+_NEAR = 1.05  # times the cost of the marker before
+_MS = "ms per iteration and seed"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
-    """One for each task."""
+    """One for each task; a figure where there are variants to compare."""
     for task in sweep.tasks:
         metric, done = sweep.measures(task), sweep.of(task)
         if metric is None or "time/ms_per_step" not in done:
             continue
-        frame, missing = costs(sweep, task, metric), len(sweep.missing(task))
-        devices = ", ".join(sorted(set(done["device"])))
+        frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
+        devices, name = ", ".join(sorted(set(done["device"]))), words.measure(metric)
+        figure, off = draw(frame, done, metric) if len(frame) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
-            caption=f"{metric} against a seed's share of the time of an iteration (training clock, on {devices}; seeds "
-            f"of one job train side by side). 95%: when the mean curve has first made {SHARE:.0%} of its way from the "
-            f"first measurement to the last; no time where a curve ends below its start.",
-            alt="Quality against milliseconds per iteration: "
-            + ", ".join(f"{row.variant} {row.quality:.3g} at {row[4]:.3g} ms" for row in frame.itertuples()) + ".",
+            caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, on "
+            f"{devices}; seeds of one job train side by side)."
+            + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
+            + (_reaching(sweep, task, often) if often else ""),
+            alt=f"{words.capital(name)} against milliseconds per iteration: "
+            + ", ".join(f"{row['variant']} {words.number(row['quality'])} at {words.number(row[_MS])} ms"
+                        for row in frame.to_dict("records")) + ".",
             numbers=frame,
             runs=list(done["run"]),
             missing=missing,
-            figure=style.mark(draw(frame, done, metric), missing),
-            table=Table(frame, _FORMATS),
+            figure=figure and style.mark(figure, missing),
+            table=Table(frame, _formats(frame)),
         )  # fmt: skip
+
+
+def _reaching(sweep: Sweep, task: str, often: str) -> str:
+    steps = sorted(sweep.curves(task, often)["step"].unique())
+    return (f' "To {SHARE:.0%}": when the mean curve of {words.measure(often, unit=False)} has first made '
+            f"{SHARE:.0%} of its way from the initial model to the last iteration, looked at every "
+            f"{words.counted(int(np.median(np.diff(steps))), 'iteration')}; nothing where a curve ends no better than "
+            f"it begins.")  # fmt: skip
+
+
+def _formats(frame: pd.DataFrame) -> dict[str, str]:
+    quality = fixed(frame["± 95%"], 1, least=3)
+    named = {"quality": quality, "± 95%": quality, _MS: fixed(frame[_MS], 3), "peak memory (GB)": "{:.2f}"}
+    for name in map(str, frame):
+        if name.startswith("s "):
+            named[name] = fixed(frame[name])
+        elif name.startswith("iterations "):
+            named[name] = "{:,.0f}"
+    return named
 
 
 def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
     """One row per variant."""
     done, often = sweep.of(task), measured_often(sweep, task)
     timed = on_a_clock(sweep, task, sweep.curves(task, often)) if often else pd.DataFrame(columns=["variant"])
+    to = f"to {SHARE:.0%}" + (f" of {words.short(often)}" if often not in (None, metric) else "")
     rows = []
     for variant in variants(done):
         cells = done[done["variant"] == variant]
@@ -57,11 +79,11 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 "variant": variant,
                 "quality": mean,
                 "± 95%": half_width,
-                "ms per iteration and seed": cells["time/ms_per_step"].mean(),
+                _MS: cells["time/ms_per_step"].mean(),
                 "s of training": cells["time/train_seconds"].mean(),
                 "s compiling": cells["time/compile_seconds"].mean() if "time/compile_seconds" in cells else math.nan,
-                "iterations to 95%": step,
-                "s to 95%": seconds,
+                f"iterations {to}": step,
+                f"s {to}": seconds,
                 "peak memory (GB)": cells["memory/peak_bytes"].mean() / 1e9 if "memory/peak_bytes" in cells
                 else math.nan,
             }
@@ -87,50 +109,53 @@ def reached(timed: pd.DataFrame, high: bool) -> tuple[float, float]:
     return float(there.index[0]), float(there["seconds"].iloc[0])
 
 
-def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
-    """A point for each variant; what is far below the others stands on the lower edge, with its value."""
+def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
+    """A point with its interval for each variant; what is far from the best is a hollow triangle at the edge.
+
+    Returns:
+        The figure, and whether there are such triangles.
+    """
     method = dict(zip(cells["variant"], cells["method"], strict=True))
-    high = better_is_high(metric)
-    values = frame["quality"].dropna()
-    best, middle = (values.max(), values.median()) if high else (values.min(), values.median())
-    reach = 6 * abs(best - middle) + 1e-9 + 0.01 * abs(best)
-    edge = best - reach if high else best + reach
-    named = list[Any]()
+    shown = frame.dropna(subset=["quality", _MS])
+    sign = 1.0 if better_is_high(metric) else -1.0
+    values = sign * shown["quality"]
+    reach = 6 * (values.max() - values.median()) + 1e-9 + 0.01 * abs(values.max())
+    off = values < values.max() - reach
+    inside, width = shown["quality"][~off], shown["± 95%"][~off].fillna(0.0)
+    low, high = (inside - width).min(), (inside + width).max()
+    pad = 0.06 * (high - low) + 1e-9
+    rows = _rows(shown[_MS].where(off))
+    edge, away = (low, -pad) if sign > 0 else (high, pad)  # where the triangles are, outwards
+    beyond = edge + away * (rows.max() + 2 if off.any() else 1)
+    points = list[Point]()
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 3.2), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, 3.4), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        for row in frame.dropna(subset=["quality", "ms per iteration and seed"]).to_dict("records"):
-            off = row["quality"] < edge if high else row["quality"] > edge
-            x, y, colour = row["ms per iteration and seed"], edge if off else row["quality"], style.colour(
-                method[row["variant"]])  # fmt: skip
-            width = row["± 95%"]
-            if not off and not math.isnan(width):
-                axes.errorbar(x, y, yerr=width, color=colour, linewidth=0.8)
-            axes.plot(x, y, marker=style.marker(method[row["variant"]]), color=colour, markersize=5)
-            text = f"{row['variant']} ({row['quality']:.3g})" if off else row["variant"]
-            named.append(axes.annotate(text, (x, y), (5, 3), textcoords="offset points", fontsize=6.5, color=colour))
-        pad = 0.08 * abs(best - edge)
-        axes.set_ylim(*sorted((edge - pad if high else edge + pad, best + pad if high else best - pad)))
-        axes.set(xlabel="ms per iteration and seed", ylabel=metric)
+        for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):
+            name, x, y, colour = row["variant"], row[_MS], row["quality"], style.colour(method[row["variant"]])
+            if far:
+                axes.plot(x, at, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none")
+                points.append(Point(f"{name} ({words.number(y)})", x, at, 0.0, colour))
+                continue
+            half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
+            axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8, marker=style.marker(method[name]),
+                          markersize=5)  # fmt: skip
+            points.append(Point(name, x, y, half, colour))
+        axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
+        axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))
         axes.margins(x=0.12)
-        if len(named) <= style.MANY:
-            _apart(figure, named)
-        else:
-            for text in named:
-                text.remove()
-    return figure
+        if shown[_MS].max() < 1000 * shown[_MS].min():
+            style.plain(axes.xaxis)
+        if len(points) <= style.MANY:
+            label(figure, axes, points)
+    return figure, bool(off.any())
 
 
-def _apart(figure: Figure, texts: list[Any]) -> None:
-    """Moves each text to the first place around its point where it lies over none before it."""
-    FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
-    placed = list[Any]()
-    for text in sorted(texts, key=lambda text: text.xy):
-        for offset in ((5, 3), (5, -9), (5, 12), (5, -18), (5, 21), (5, -27), (5, 30)):
-            text.set_position(offset)
-            box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-            if not any(box.overlaps(other) for other in placed):
-                break
-        placed.append(box)
+def _rows(x: pd.Series) -> np.ndarray:
+    """For markers at an edge the row that each stands in, so that none covers its neighbour; NaN is at no edge."""
+    found, last, row = np.zeros(len(x), dtype=int), 0.0, 0
+    for place in np.argsort(x.to_numpy()):
+        row = row + 1 if x.iloc[place] < _NEAR * last else 0
+        found[place], last = row, x.iloc[place]
+    return found

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from reports import words
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep, variants
 
@@ -18,11 +19,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
     yield Artefact(
         name="states",
         title="How the cells ended",
-        caption=f"{len(cells)} cells were planned: " + (
-            "all are done." if bad.empty else f"{len(bad)} are not done. A seed that diverged is a result of its "
+        caption=f"Planned: {words.counted(len(cells), 'cell')}, " + (
+            "all done." if bad.empty else f"{len(bad)} not done. A seed that diverged is a result of its "
             "method; all others that are not done are missing from the figures."),
         numbers=frame,
-        runs=list(cells["run"]),
+        runs=_begun(cells),
         missing=len(sweep.missing()),
         table=Table(frame),
     )  # fmt: skip
@@ -33,10 +34,14 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             title="Cells that are not done",
             caption="The same command goes on with what was stopped or not begun; a failed cell is tried again by it.",
             numbers=listed,
-            runs=list(bad["run"]),
+            runs=_begun(bad),
             missing=len(sweep.missing()),
             table=Table(listed),
         )
+
+
+def _begun(cells: pd.DataFrame) -> list[str]:
+    return [run for run in cells["run"] if run]  # a cell that was only planned has none
 
 
 def counts(cells: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import paper, style
+from benchmark.decay import decay_rate
+from reports import paper, style, words
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep
 
@@ -18,7 +19,8 @@ _STUDIES = {
 }
 _POINT = re.compile(r"bias/(theorem2|practical)_(floor_)?K(\d+)_N(\d+)")
 _START = re.compile(r"bias/(theorem2|practical)_distance_K(\d+)")
-_RATE = re.compile(r"bias/theorem2_kappa_K(\d+)(_low|_high)?")
+_GRADIENT = re.compile(r"bias/(theorem2|practical)_gradient")
+_ALL, _TAIL = 1, 10  # first N that a rate is fitted to; the last is 40 (``decay_rate``)
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -29,48 +31,51 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         values = pd.concat([sweep.curves(task, name).assign(metric=name) for name in names])
         points, missing = bias_points(values), len(sweep.missing(task))
-        runs = list(values["run"].unique())
+        runs, rates = list(values["run"].unique()), rate_table(points)
         yield Artefact(
             name=f"figure1-{task}",
-            title=f"Figure 1: bias of the gradient against N and K ({task})",
-            caption="Norm of (gradient after N unrolled steps - true gradient) on models along a training, seed "
-            f"{values['seed'].min()}. Above: gradient descent on the KL divergence in closed form, which Theorem 2 is "
-            "about; below: as the methods train, where dotted lines are what the draws' noise alone would show. The "
-            "paper's Figure 1 shows a decay that is exponential in N and prints no numbers for it.",
+            title=paper.title(1, task, "bias of the gradient against N and K"),
+            caption="Norm of (gradient after N unrolled steps − true gradient) on models along a training, seed "
+            f"{values['seed'].min()}. Above: gradient descent on the KL divergence in closed form, which Theorem 2 "
+            "is about; below: as the methods train, where dotted lines are what the draws' noise alone would show. The "
+            "dash-dotted line is the norm of the true gradient itself. Curves that coincide lie over each other, thin "
+            f"on thick. {f'Dashed: the exponential fitted to N ≥ {_TAIL}, drawn from N = 0. ' if len(rates) else ''}"
+            "The paper's Figure 1 shows a decay that is exponential in N and prints no numbers for it.",
             alt="Bias of the gradient on a logarithmic axis, falling with N, a curve for each K.",
             numbers=points,
             runs=runs,
             missing=missing,
-            figure=style.mark(draw(points), missing),
+            figure=style.mark(draw(points, rates), missing),
         )
-        rates = rate_table(values)
         if len(rates):
             yield Artefact(
                 name=f"figure1-rates-{task}",
                 title=f"Factor per unrolled step ({task})",
-                caption="Fitted to N >= 1 under gradient descent: the bias shrinks by this factor with every unrolled "
-                "step; 95% interval.",
+                caption="Under gradient descent the bias shrinks by about this factor with every unrolled step. Each "
+                f"is the slope of log bias against N, by least squares over N from {_ALL} or from {_TAIL} to "
+                f"{points['N'].max()}; R² says how straight the points are. Where R² over N ≥ {_ALL} is far below 1 "
+                "the decay is no single exponential: steep at first, and slower in the tail.",
                 numbers=rates,
                 runs=runs,
                 missing=missing,
-                table=Table(rates, {"factor": "{:.4f}", "low": "{:.4f}", "high": "{:.4f}", "step": "{:,.0f}"}),
+                table=Table(rates[["iteration", "K", *_columns(_ALL), *_columns(_TAIL)]], _RATE_FORMATS),
             )
         distances = distance_table(values)
         if len(distances):
             yield Artefact(
                 name=f"figure1-distances-{task}",
                 title=f"Distance of the posterior to its optimum ({task})",
-                caption="||phi^0 - phi*|| after K inner steps. The paper prints two of these and does not say at which "
+                caption="‖φ⁰ − φ*‖ after K inner steps. The paper prints two of these and does not say at which "
                 "model they were measured: they are a comparison and no target.",
                 numbers=distances,
                 runs=runs,
                 missing=missing,
-                table=Table(distances, {"distance": "{:.3f}", "paper": "{:.2f}", "step": "{:,.0f}"}),
+                table=Table(distances, {"distance": "{:.3f}", "paper": "{:.2f}", "iteration": "{:,.0f}"}),
             )
 
 
 def bias_points(values: pd.DataFrame) -> pd.DataFrame:
-    """study, step, K, N, bias, noise_floor; mean over seeds."""
+    """study, step, K, N, bias, noise_floor, norm of the true gradient; mean over seeds."""
     rows = []
     for row in values.to_dict("records"):
         found = _POINT.fullmatch(row["metric"])
@@ -79,36 +84,53 @@ def bias_points(values: pd.DataFrame) -> pd.DataFrame:
             rows.append({"study": study, "step": row["step"], "K": int(k), "N": int(n),
                          "kind": "noise_floor" if floor else "bias", "value": row["value"]})  # fmt: skip
     table = pd.DataFrame(rows).pivot_table(index=["study", "step", "K", "N"], columns="kind", values="value")
-    return table.reset_index().rename_axis(columns=None)
+    table = table.reset_index().rename_axis(columns=None)
+    norms = values.assign(study=values["metric"].str.extract(f"^{_GRADIENT.pattern}$", expand=False))
+    return table.merge(norms.groupby(["study", "step"])["value"].mean().rename("true_gradient").reset_index(),
+                       on=["study", "step"], how="left")  # fmt: skip
 
 
-def rate_table(values: pd.DataFrame) -> pd.DataFrame:
-    """step, K, factor, low, high."""
+def _columns(first: int) -> tuple[str, str]:
+    return f"factor, N ≥ {first}", f"R², N ≥ {first}"
+
+
+_RATE_FORMATS = {"iteration": "{:,.0f}"} | {
+    name: text for first in (_ALL, _TAIL) for name, text in zip(_columns(first), ("{:.4f}", "{:.3f}"), strict=True)
+}
+
+
+def rate_table(points: pd.DataFrame) -> pd.DataFrame:
+    """iteration, K, and of the fit to all points and of that to the tail: factor, R², slope and where it starts."""
     rows = []
-    for row in values.to_dict("records"):
-        found = _RATE.fullmatch(row["metric"])
-        if found:
-            kind = {"_low": "low", "_high": "high"}.get(found[2] or "", "factor")
-            rows.append({"step": row["step"], "K": int(found[1]), "kind": kind, "value": row["value"]})
-    if not rows:
-        return pd.DataFrame()
-    table = pd.DataFrame(rows).pivot_table(index=["step", "K"], columns="kind", values="value").reset_index()
-    return table.rename_axis(columns=None)[["step", "K", "factor", "low", "high"]]
+    for (step, k), curve in points[points["study"] == "theorem2"].groupby(["step", "K"]):
+        if (curve["N"] >= _TAIL).sum() < 3 or not (curve["bias"] > 0).all():
+            continue
+        row = {"iteration": step, "K": k}
+        for first in (_ALL, _TAIL):
+            rate, fitted = decay_rate(list(curve["N"]), list(curve["bias"]), first=first), curve[curve["N"] >= first]
+            fitted = fitted[fitted["N"] <= rate.last]
+            factor, straight = _columns(first)
+            row |= {factor: rate.kappa, straight: np.corrcoef(fitted["N"], np.log(fitted["bias"]))[0, 1] ** 2}
+            row[f"bias at N = 0, N ≥ {first}"] = float(
+                np.exp(np.log(fitted["bias"]).mean() - rate.slope * fitted["N"].mean())
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def distance_table(values: pd.DataFrame) -> pd.DataFrame:
-    """study, step, K, distance, and what the paper prints."""
+    """study, iteration, K, distance, and what the paper prints."""
     rows = []
     for row in values.to_dict("records"):
         found = _START.fullmatch(row["metric"])
         if found:
-            rows.append({"study": found[1], "step": row["step"], "K": int(found[2]), "distance": row["value"],
+            rows.append({"study": found[1], "iteration": row["step"], "K": int(found[2]), "distance": row["value"],
                          "paper": paper.FIGURE1_DISTANCE.get(int(found[2]))})  # fmt: skip
     frame = pd.DataFrame(rows)
-    return frame.sort_values(["study", "step", "K"], ignore_index=True) if len(frame) else frame
+    return frame.sort_values(["study", "iteration", "K"], ignore_index=True) if len(frame) else frame
 
 
-def draw(points: pd.DataFrame) -> Figure:
+def draw(points: pd.DataFrame, rates: pd.DataFrame) -> Figure:
     """A row of panels for each study, a panel for each iteration, a curve for each K."""
     studies = [name for name in _STUDIES if (points["study"] == name).any()]
     steps = sorted(points["step"].unique())
@@ -117,25 +139,41 @@ def draw(points: pd.DataFrame) -> Figure:
         panels = figure.subplots(len(studies), len(steps), sharex=True, sharey="row", squeeze=False)
         for row, study in zip(panels, studies, strict=True):
             of_study = points[points["study"] == study]
-            all_k = sorted(of_study["K"].unique())
             for axes, step in zip(row, steps, strict=True):
-                _panel(axes, of_study[of_study["step"] == step], all_k)
-                axes.set_title(f"iteration {step:,}")
+                _panel(axes, of_study[of_study["step"] == step])
+                if study == "theorem2" and len(rates):
+                    _fits(axes, rates[rates["iteration"] == step], of_study["N"].max())
+                axes.set_title(f"iteration {words.number(step)}")
             row[0].set_ylabel(_STUDIES[study].replace(": ", ":\n"), fontsize=6.5)
-            row[-1].legend(title="K", ncols=2)
-        figure.supxlabel("unrolled steps N", fontsize=8)
+            if of_study["bias"].max() < 1000 * of_study["bias"].min():
+                style.plain(row[0].yaxis)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        for axes in panels[-1]:
+            axes.set_xlabel("unrolled steps N")
         figure.supylabel("norm of the gradient's bias", fontsize=8)
     return figure
 
 
-def _panel(axes: Any, points: pd.DataFrame, all_k: list[int]) -> None:
-    import matplotlib as mpl
-
-    shades = mpl.colormaps["plasma"](np.linspace(0.15, 0.75, len(all_k)))
-    for shade, k in zip(shades, all_k, strict=True):
+def _panel(axes: Any, points: pd.DataFrame) -> None:
+    axes.set_yscale("log")
+    all_k = sorted(points["K"].unique())
+    for place, k in enumerate(all_k):
         curve = points[points["K"] == k].sort_values("N")
-        if curve.empty:
-            continue
-        axes.semilogy(curve["N"], curve["bias"], color=shade, marker="o", markersize=2.5, label=f"{k}")
+        colour, marker = style.steps(int(k))
+        over = len(all_k) - place  # the first is the thickest and the lowest
+        axes.plot(curve["N"], curve["bias"], color=colour, marker=marker, markersize=2 + 0.8 * over,
+                  linewidth=0.4 + 0.4 * over, label=f"K = {k}")  # fmt: skip
         if "noise_floor" in curve and (curve["noise_floor"] > 0).any():
-            axes.semilogy(curve["N"], curve["noise_floor"], color=shade, linestyle=":")
+            axes.plot(curve["N"], curve["noise_floor"], color=colour, linestyle=":")
+    if points["true_gradient"].notna().any():
+        axes.axhline(points["true_gradient"].mean(), color=style.INK, linestyle="-.", linewidth=0.8,
+                     label="true gradient")  # fmt: skip
+
+
+def _fits(axes: Any, rates: pd.DataFrame, last: int) -> None:
+    factor, start = _columns(_TAIL)[0], f"bias at N = 0, N ≥ {_TAIL}"
+    n = np.array([0, last])
+    for place, row in enumerate(rates.to_dict("records")):
+        label = None if place else f"fitted to N ≥ {_TAIL}"
+        axes.plot(n, row[start] * row[factor] ** n, color=style.INK, linestyle="--", linewidth=0.6, label=label)

@@ -1,20 +1,22 @@
 """Figure 3: test log-likelihood against iterations, and against training time."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style
+from reports import paper, statistics, style, words
 from reports.artefact import Artefact
+from reports.labels import label_ends
 from reports.sweep import Sweep, better_is_high, natural
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
-_NAMES = {"test/log_likelihood": "test log-likelihood (nats)", "test/fisher_divergence": "test Fisher divergence",
-          "test/fid": "FID"}  # fmt: skip
+_MEASURES = ("test/log_likelihood", "test/fisher_divergence", "test/fid")
+_LEADING = 8  # variants at most, and half of all, that a panel of their own shows
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -23,44 +25,44 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         metric = measured_often(sweep, task)
         if metric is None:
             continue
-        curves = sweep.curves(task, metric)
-        numbers = statistics.bands(curves)
-        missing, name, runs = len(sweep.missing(task)), _NAMES[metric], list(curves["run"].unique())
-        paper = (
-            "Figure 3 of the paper has the same axes; it prints no numbers." if metric.endswith("likelihood") else ""
-        )
-        seeds = f"{curves['seed'].nunique()} seeds"
+        curves, high = sweep.curves(task, metric), better_is_high(metric)
+        numbers, missing = statistics.bands(curves), len(sweep.missing(task))
+        name, runs, seeds = words.measure(metric), list(curves["run"].unique()), curves["seed"].nunique()
+        behind = "; all seeds faint behind" if seeds > 1 else ""
+        beyond = (f" Curves that begin {'below' if high else 'above'} the panels enter them later; a variant that ends "
+                  f"{'below' if high else 'above'} them is named with its last mean.")  # fmt: skip
+        leading = _leading(curves, high)
         yield Artefact(
             name=f"figure3-{task}",
-            title=f"Figure 3: {name} against iterations ({task})",
-            caption=f"{_capital(name)} on {task}: mean over {seeds} and its 95% band (Student's t), all seeds faint "
-            f"behind. A variant that ends below the panel is named with its last mean. {paper}",
+            title=paper.title(3, task, f"{name} against iterations"),
+            caption=f"{words.capital(name)} on {task}: {words.mean_over(seeds)}{behind}.{beyond}"
+            + (f" Last panel: the {len(leading)} variants that end best, with their means alone." if leading else "")
+            + (" Figure 3 of the paper has the same axes; it prints no numbers." if paper.has(3, task) else ""),
             alt=_in_words(numbers, name),
-            numbers=numbers,
+            numbers=numbers.merge(_seeds(curves, ["value"]), on=["variant", "step"]),
             runs=runs,
             missing=missing,
-            figure=style.mark(draw(curves, name, "iteration", better_is_high(metric)), missing),
+            figure=style.mark(draw(curves, name, "iteration", high, leading=leading), missing),
         )
         timed = on_a_clock(sweep, task, curves)
         if not timed.empty:
             yield Artefact(
                 name=f"convergence-{task}",
-                title=f"{_capital(name)} against training time ({task})",
+                title=f"{words.capital(name)} against training time ({task})",
                 caption=f"The same curves against the time that a seed took on the training clock (compiling, "
-                f"evaluation and logging excluded; seeds that train side by side share it), mean over {seeds}.",
+                f"evaluation and logging excluded; seeds that train side by side share it): {words.mean_over(seeds)} "
+                f"at the mean time{behind}, at their own.{beyond}",
                 alt=_in_words(numbers, name),
                 numbers=_means(timed),
                 runs=runs,
                 missing=missing,
-                figure=style.mark(
-                    draw(timed, name, "seconds of training per seed", better_is_high(metric), time=True), missing
-                ),
+                figure=style.mark(draw(timed, name, "seconds of training per seed", high, time=True), missing),
             )
 
 
 def measured_often(sweep: Sweep, task: str) -> str | None:
     """The measure of a task that has a history: one that is taken of single checkpoints alone makes no curve."""
-    for metric in _NAMES:
+    for metric in _MEASURES:
         curves = sweep.curves(task, metric)
         if curves.groupby("run")["step"].nunique().max() > 2:
             return metric
@@ -74,80 +76,137 @@ def on_a_clock(sweep: Sweep, task: str, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(timed: pd.DataFrame) -> pd.DataFrame:
-    grouped = timed.groupby(["variant", "step"], sort=False)
-    return grouped.agg(seconds=("seconds", "mean"), mean=("value", "mean"), seeds=("seed", "nunique")).reset_index()
+    seconds = timed.groupby(["variant", "step"])["seconds"].mean().reset_index()
+    numbers = seconds.merge(statistics.bands(timed), on=["variant", "step"])
+    return numbers.merge(_seeds(timed, ["value", "seconds"]), on=["variant", "step"])
+
+
+def _seeds(curves: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """variant, step, and for every seed its value and what else is named."""
+    wide = curves.pivot(index=["variant", "step"], columns="seed", values=list(names))
+    found, seeds = wide.columns.get_level_values(0), wide.columns.get_level_values(1)
+    wide.columns = pd.Index(
+        [f"seed {seed}" + (f" {name}" if name != "value" else "") for name, seed in zip(found, seeds, strict=True)]
+    )
+    return wide.reset_index()
 
 
 def _in_words(numbers: pd.DataFrame, name: str) -> str:
     last = numbers.sort_values("step").groupby("variant").last()["mean"].sort_values(ascending=False)
-    return f"Curves of {name}; at the end: " + ", ".join(f"{key} {value:.3g}" for key, value in last.items()) + "."
+    return f"Curves of {name}; at the end: " + ", ".join(f"{key} {words.number(x)}" for key, x in last.items()) + "."
 
 
-def draw(curves: pd.DataFrame, name: str, along: str, high: bool, time: bool = False) -> Figure:
+def _leading(curves: pd.DataFrame, high: bool) -> list[str]:
+    """The variants that end best, where there are others."""
+    best = _ends(curves).sort_values(ascending=not high)
+    return list(best.index[: min(_LEADING, len(best) // 2)]) if len(best) > 3 else []
+
+
+def _ends(curves: pd.DataFrame) -> pd.Series:
+    return curves.sort_values("step").groupby(["variant", "seed"])["value"].last().groupby("variant").mean()
+
+
+def draw(
+    curves: pd.DataFrame, name: str, along: str, high: bool, *, time: bool = False, leading: Sequence[str] = ()
+) -> Figure:
     """Learning curves in one panel per family of methods: all seeds faint, mean and 95% band in front.
 
     Args:
         curves: tidy frame with method, variant, seed, step, value, and seconds if ``time``.
+        leading: variants that a panel of their own shows on their own range.
     """
     family_of = {method: style.family(method) for method in curves["method"].unique()}
     families = curves["method"].map(family_of)
     present = [family for family in style.families() if family in family_of.values()]
     rows, columns = math.ceil(len(present) / 2), min(2, len(present))
+    heights = [2.75 * rows + 0.2, *([1.9] if leading else [])]
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 2.65 * rows + 0.2), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).flat
+        figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        panels = np.atleast_1d(parts[0].subplots(rows, columns, sharex=True, sharey=True)).flat
         panels[0].set_ylim(*_limits(curves, high))
+        looks = _looks(curves)
+        if leading:
+            _front(parts[1].subplots(), curves[curves["variant"].isin(leading)], looks, name)
         if time:
             curves = curves[curves["seconds"] > 0]
             families = families[curves.index]
             panels[0].set_xscale("log")
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
         for axes, family in zip(panels, present, strict=False):
-            _panel(axes, curves[families == family], family, time)
-        for axes in figure.axes[len(present) :]:
+            _panel(axes, curves[families == family], looks, time)
+            axes.set(title=family, xlabel=along)
+            axes.tick_params(labelbottom=True)
+            style.legend_below(axes, 2 if columns > 1 else 4)
+        for axes in panels[len(present) :]:
             axes.set_visible(False)
-        figure.supxlabel(along, fontsize=8)
-        figure.supylabel(name, fontsize=8)
+        for axes in panels[::columns]:
+            axes.set_ylabel(_broken(name))
     return figure
 
 
 def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
     """From the best final mean to some way beyond the median one: a variant far off would flatten all others."""
-    ends = curves.sort_values("step").groupby(["variant", "seed"])["value"].last().groupby("variant").mean()
+    ends = _ends(curves)
     best, middle = (ends.max(), ends.median()) if high else (ends.min(), ends.median())
     start = curves.sort_values("step").groupby(["variant", "seed"])["value"].first().median()
     spread = max(abs(best - middle) * 3, abs(best - start) * 0.6, 1e-9 + abs(best) * 0.05)
     return (best - spread, best + 0.06 * spread) if high else (best - 0.06 * spread, best + spread)
 
 
-def _panel(axes: Any, curves: pd.DataFrame, title: str, time: bool) -> None:
-    positions: dict[str, int] = {}
+def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How the mean of each variant is drawn: its method's colour and marker, and dashes of its own."""
+    method = dict(zip(curves["variant"], curves["method"], strict=True))
+    found, used = dict[str, dict[str, Any]](), Counter[str]()
+    for variant in sorted(method, key=natural):
+        of = method[variant]
+        found[variant] = {"color": style.colour(of), "marker": style.marker(of), "linestyle": style.dashes(used[of])}
+        used[of] += 1
+    return found
+
+
+def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], time: bool) -> None:
     low, high = axes.get_ylim()
     if len(curves) > _RASTER_POINTS:
         axes.set_rasterization_zorder(1.5)
     summaries = statistics.bands(curves).groupby(["variant"])
     by_variant = {str(variant): cells for variant, cells in curves.groupby("variant")}
     for variant in sorted(by_variant, key=natural):
-        cells = by_variant[variant]
-        method = str(cells["method"].iloc[0])
-        colour, dash = style.colour(method), style.dashes(positions.setdefault(method, 0))
-        positions[method] += 1
+        cells, look = by_variant[variant], looks[variant]
         faint = _apart(cells, ["seconds" if time else "step", "value"])
-        axes.plot(*faint, color=colour, alpha=0.14, linewidth=0.5, zorder=1)  # all seeds, apart at the NaNs
+        axes.plot(*faint, color=look["color"], alpha=0.14, linewidth=0.5, zorder=1)  # all seeds, apart at the NaNs
         summary = summaries.get_group((variant,))
         x = cells.groupby("step")["seconds"].mean().to_numpy() if time else summary["step"].to_numpy()
         half_width = summary["half_width"].fillna(0.0)
-        axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=colour, alpha=0.2,
-                          linewidth=0)  # fmt: skip
+        axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look["color"],
+                          alpha=0.2, linewidth=0)  # fmt: skip
         end = float(summary["mean"].iloc[-1])
-        label = variant if low <= end <= high else f"{variant} (to {end:.3g})"
+        label = variant if low <= end <= high else f"{variant} (to {words.number(end)})"
         every = max(1, len(x) // 6)
-        axes.plot(x, summary["mean"], color=colour, linestyle=dash, label=label, marker=style.marker(method),
-                  markevery=(every // 2, every))  # fmt: skip
+        axes.plot(x, summary["mean"], **look, label=label, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
-    axes.set_title(title)
-    style.legend_below(axes)
+
+
+def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Mean curves of few variants on the range of their last quarter, each named at its end."""
+    means = curves.groupby(["variant", "step"])["value"].mean().reset_index()
+    late = means[means["step"] >= 0.75 * means["step"].max()]["value"]
+    pad = 0.08 * float(np.ptp(late)) + 1e-9
+    axes.set_ylim(late.min() - pad, late.max() + pad)
+    lines = []
+    for place, (variant, curve) in enumerate(means.groupby("variant")):
+        look, every = looks[str(variant)], max(1, len(curve) // 6)
+        axes.plot(curve["step"], curve["value"], **look, markevery=(place * every // _LEADING, every))
+        lines.append((str(variant), curve["step"].iloc[-1], curve["value"].iloc[-1], look["color"]))
+    axes.set(title="The variants that end best", xlabel="iteration", ylabel=_broken(name))
+    axes.margins(x=0.02)
+    style.thousands(axes.xaxis)
+    label_ends(axes, lines)
+
+
+def _broken(name: str) -> str:
+    return name.replace(" (", "\n(")
 
 
 def _apart(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
@@ -155,7 +214,3 @@ def _apart(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     ordered = cells.sort_values(["seed", "step"])
     ends = np.flatnonzero(np.diff(ordered["seed"])) + 1
     return np.insert(ordered[names].to_numpy(dtype=float), ends, np.nan, axis=0).T
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -7,24 +7,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import style
+from reports import paper, style, words
 from reports.artefact import Artefact
 from reports.sweep import Sweep, variants
 
 _KINDS = {  # artifact -> (arrays in it, title, caption)
-    "samples": (("samples",), "Figure 4: samples", "Samples of the model, started at training data and run for long."),
+    "samples": (("samples",), "samples", "Samples of the model, started at training data and run for long."),
     "reconstructions": (
         ("originals", "reconstructions"),
-        "Reconstructions",
+        "reconstructions",
         "Test images (odd rows) and E[v | E[h | v]].",
     ),
     "receptive_fields": (
         ("fields",),
-        "Receptive fields",
+        "receptive fields",
         "Columns of W of largest norm, each variant on its own scale.",
     ),
 }
 _ROWS = _SIDE = 6  # of a sheet
+_COLUMNS, _WIDEST = 5, 2.2  # sheets in a row, and inches of one
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -33,28 +34,28 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         done = sweep.of(task)
         first = done[done["seed"] == done["seed"].min()].set_index("variant")
         for kind, (names, title, caption) in _KINDS.items():
-            sheets, runs = dict[str, np.ndarray](), list[str]()
+            contents, runs = dict[str, Mapping[str, np.ndarray]](), list[str]()
             for variant in variants(done)[: style.MANY]:
                 run = first["run"].get(variant)
                 file = run and sweep.store.artifact(run, kind, sweep.folder / run)
                 if file:
-                    content = np.load(file)
-                    sheets[variant], runs = (
-                        sheet([content[name] for name in names], kind == "receptive_fields"),
-                        [*runs, run],
-                    )
-            if sheets:
-                missing = len(sweep.missing(task))
+                    contents[variant], runs = dict(np.load(file)), [*runs, run]
+            if contents:
+                signed, missing = kind == "receptive_fields", len(sweep.missing(task))
+                shown = {variant: {name: content[name] for name in names} for variant, content in contents.items()}
+                sheets = {variant: sheet(list(arrays.values()), signed) for variant, arrays in shown.items()}
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
-                    title=f"{title} ({task})",
-                    caption=f"{caption} Seed {done['seed'].min()} of each variant, at its last iteration.",
-                    alt=f"{title.rpartition(': ')[2].capitalize()} of {', '.join(sheets)}.",
-                    numbers=_numbers(sheets),
+                    title=paper.title(4, task, title) if kind == "samples" else f"{words.capital(title)} ({task})",
+                    caption=f"{caption} {words.capital(words.seed_at(done['seed'].min(), contents.values()))}.",
+                    alt=f"{words.capital(title)} of {', '.join(sheets)}.",
+                    numbers=_numbers(shown),
                     runs=runs,
                     missing=missing,
-                    figure=style.mark(draw(sheets, signed=kind == "receptive_fields"), missing),
-                )
+                    figure=style.mark(draw(sheets, signed), missing),
+                    arrays={f"{variant} {name}": array for variant, arrays in shown.items()
+                            for name, array in arrays.items()},
+                )  # fmt: skip
 
 
 def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:
@@ -76,21 +77,23 @@ def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:
     return page
 
 
-def _numbers(sheets: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def _numbers(shown: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Of the pixels of each array: mean, smallest, largest."""
     return pd.DataFrame(
-        [{"variant": name, "mean": np.nanmean(page), "smallest": np.nanmin(page), "largest": np.nanmax(page)}
-         for name, page in sheets.items()]
+        [{"variant": variant, "array": name, "mean": array.mean(), "smallest": array.min(), "largest": array.max()}
+         for variant, arrays in shown.items() for name, array in arrays.items()]
     )  # fmt: skip
 
 
 def draw(sheets: Mapping[str, np.ndarray], signed: bool = False) -> Figure:
-    """A sheet for each variant; signed ones on a scale around 0."""
-    columns = min(4, len(sheets))
-    rows = math.ceil(len(sheets) / columns)
+    """A sheet for each variant, in rows as even as can be; signed ones on a scale around 0."""
+    rows = math.ceil(len(sheets) / _COLUMNS)
+    columns = math.ceil(len(sheets) / rows)
     shape = next(iter(sheets.values())).shape
-    width = style.TEXT_WIDTH / columns
+    width = min(style.TEXT_WIDTH / columns, _WIDEST)
+    height = rows * (width * shape[0] / shape[1] + 0.25)
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, rows * (width * shape[0] / shape[1] + 0.25)), layout="constrained")
+        figure = Figure(figsize=(columns * width, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes in grid:
             axes.set_axis_off()

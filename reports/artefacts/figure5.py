@@ -6,15 +6,20 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style
+from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.sweep import Sweep, natural
 
-_LEVELS = {
-    "train/objective": "higher level: training objective",
-    "val/objective": "higher level: validation objective",
-    "train/lower_objective": "lower level: divergence of the posterior",
-    "test/posterior_fisher_divergence": "lower level: Fisher divergence of the posterior (test)",
+_HIGHER = {"train/objective": "training objective", "val/objective": "validation objective"}
+_LOWER = {
+    "train/lower_objective": "divergence of the posterior (training)",
+    "val/lower_objective": "divergence of the posterior (validation)",
+    "val/posterior_fisher_divergence": "Fisher divergence of the posterior (validation)",
+    "test/posterior_fisher_divergence": "Fisher divergence of the posterior (test)",
+}
+_TALLEST = 8.0  # inches of all rows
+_LABELS = {name: f"higher level:\n{text}" for name, text in _HIGHER.items()} | {
+    name: f"lower level:\n{text}" for name, text in _LOWER.items()
 }
 
 
@@ -22,7 +27,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
     """Of each task that a bi-level method was trained on."""
     for task in sweep.tasks:
         parts = []
-        for metric in _LEVELS:
+        for metric in _LABELS:
             curves = sweep.curves(task, metric)
             bilevel = curves[curves["method"].isin(style.members("Bi-level score matching"))]
             parts.append(bilevel[bilevel["step"] > 0].assign(metric=metric))
@@ -30,53 +35,71 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if values.empty:
             continue
         numbers = statistics.bands(values, ("metric", "variant"))
+        levels = [level for level, names in (("higher", _HIGHER), ("lower", _LOWER))
+                  if values["metric"].isin(list(names)).any()]  # fmt: skip
+        of = "both levels" if len(levels) == 2 else f"the {levels[0]} level"
+        figure, cut = draw(values)
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
-            title=f"Figure 5: learning curves of both levels ({task})",
-            caption="Objectives of the bi-level methods against iterations: mean over seeds and its 95% band. "
-            "Objectives of different methods are on different scales and are not to be compared. The paper's "
-            "Figure 5 shows the Fisher divergence of the posterior falling from 1e5..1e4 to 1e2..1e1 on MNIST and "
-            "CIFAR-10.",
-            alt="Learning curves of " + ", ".join(sorted(values["variant"].unique(), key=natural)) + ".",
+            title=paper.title(5, task, f"learning curves of {of}"),
+            caption=f"Objectives of {of} of the bi-level methods against iterations: "
+            f"{words.mean_over(values['seed'].nunique())}. "
+            + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
+               if cut else "")
+            + "Objectives of different methods are on different scales and are not to be compared."
+            + (" The paper's Figure 5 shows the Fisher divergence of the posterior falling from between 10⁴ and 10⁵ to "
+               "between 10 and 100 on MNIST and CIFAR-10." if "lower" in levels else
+               " The lower level was not recorded in these runs."),
+            alt=f"Learning curves of {of}: " + ", ".join(sorted(values["variant"].unique(), key=natural)) + ".",
             numbers=numbers,
             runs=list(values["run"].unique()),
             missing=missing,
-            figure=style.mark(draw(values), missing),
-        )
+            figure=style.mark(figure, missing),
+        )  # fmt: skip
 
 
-def draw(values: pd.DataFrame) -> Figure:
-    """A row for each quantity that was measured, a column for each method: their scales have nothing in common."""
-    present = [metric for metric in _LEVELS if (values["metric"] == metric).any()]
+def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
+    """A row for each quantity that was measured, a column for each method: their scales have nothing in common.
+
+    Returns:
+        The figure, and whether values lie outside its panels.
+    """
+    present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
     methods = [method for method in style.methods() if (values["method"] == method).any()]
+    cut = False
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 1.7 * len(present) + 0.5), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.7 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
         for row, metric in zip(panels, present, strict=True):
-            row[0].set_ylabel(_LEVELS[metric].replace(": ", ":\n"), fontsize=6.5)
+            row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
             for axes, method in zip(row, methods, strict=True):
                 cells = values[(values["metric"] == metric) & (values["method"] == method)]
-                _panel(axes, cells, style.colour(method))
+                cut |= _panel(axes, cells)
+        for axes, method in zip(panels[0], methods, strict=True):
+            axes.set_title(words.method(method))
         for axes in panels[-1]:
             style.thousands(axes.xaxis)
-            style.legend_below(axes, 1)
-        figure.supxlabel("iteration", fontsize=8)
-    return figure
+            axes.set_xlabel("iteration")
+            style.legend_below(axes, 1 if len(methods) > 1 else 3)
+    return figure, cut
 
 
-def _panel(axes: Any, cells: pd.DataFrame, colour: str) -> None:
-    for position, variant in enumerate(sorted(cells["variant"].unique(), key=natural)):
-        summary = statistics.bands(cells[cells["variant"] == variant])
+def _panel(axes: Any, cells: pd.DataFrame) -> bool:
+    """Draws a method's variants; whether values are left out."""
+    if cells.empty:
+        axes.set_axis_off()
+        return False
+    for place, variant in enumerate(sorted(cells["variant"].unique(), key=natural)):
+        summary, colour = statistics.bands(cells[cells["variant"] == variant]), style.series(place)[0]
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(summary["step"], summary["mean"] - half_width, summary["mean"] + half_width, color=colour,
                           alpha=0.2, linewidth=0)  # fmt: skip
-        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=style.dashes(position), label=variant)
-    if cells.empty:
-        axes.set_axis_off()
-        return
+        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=style.dashes(place), label=variant)
     low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
     if cells["value"].min() > 0 and high > 20 * low:
         axes.set_yscale("log")
-    else:  # the first iterations are far from all others
-        axes.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
+        return False
+    pad = 0.15 * (high - low) + 1e-9
+    axes.set_ylim(low - pad, high + pad)  # the first iterations are far from all others
+    return bool((cells["value"] < low - pad).any() or (cells["value"] > high + pad).any())

@@ -7,52 +7,57 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style
-from reports.artefact import Artefact, Table
+from reports import statistics, style, words
+from reports.artefact import Artefact, Table, fixed
 from reports.sweep import Sweep, better_is_high, selected, variants
 
-_FORMATS = {"mean": "{:.3f}", "± 95%": "{:.3f}", "median": "{:.3f}", "worst": "{:.3f}", "best": "{:.3f}",
-            "difference": "{:+.3f}", "low": "{:+.3f}", "high": "{:+.3f}", "P(best is better)": "{:.2f}",
-            "p": "{:.3f}", "p (Holm)": "{:.3f}"}  # fmt: skip
+_VALUES, _BOUNDS, _P = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high"), ("p", "p (Holm)")
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
-    """For each task the ranking, and every variant against the best where there are seeds to compare."""
+    """For each task with variants to compare the ranking, and every variant against the best over common seeds."""
     for task in sweep.tasks:
         metric, done = sweep.measures(task), sweep.of(task)
-        if metric is None:
+        if metric is None or sweep.of(task, None)["variant"].nunique() < 2:
             continue
         high, missing, runs = better_is_high(metric), len(sweep.missing(task)), list(done["run"])
-        rule = ", ".join(sorted(set(done["select"]))) or "last"
+        rules = ", ".join(sorted(set(map(words.rule, done["select"]))))
         frame = ranking(sweep, task, metric)
         yield Artefact(
             name=f"ranking-{task}",
             title=f"Ranking ({task})",
-            caption=f"{metric} of {task}, best first; mean over seeds, half-width of its 95% interval (Student's t), "
-            f"median, worst and best seed. Taken where the selection rule says ({rule}). Diverged seeds are counted "
+            caption=f"{words.capital(words.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
+            f"95% interval (Student's t), median, worst and best seed. Taken at {rules}. Diverged seeds are counted "
             f"and not averaged.",
             numbers=frame,
             runs=runs,
             missing=missing,
-            table=Table(frame, _FORMATS),
+            table=Table(frame, dict.fromkeys(_VALUES, fixed(frame["± 95%"], 1, least=3))),
         )
         compared = against_best(done[["seed", "variant"]].assign(value=selected(done, metric)), high)
         if len(compared):
             best = compared.attrs["best"]
+            figure, near = draw(compared, done, metric)
+            signed = fixed(compared[list(_BOUNDS)].to_numpy().ravel(), 1, least=3, sign="+")
+            formats = dict.fromkeys(_BOUNDS, signed) | dict.fromkeys(_P, fixed(compared["p"], 1, least=3))
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
-                caption=f"Difference to {best}, the best mean, over the seeds that both have: mean with its 95% "
-                f"bootstrap interval (BCa), the probability that a seed of {best} is better than one of the variant, "
-                f"and the p-value of a paired sign-flip test, alone and corrected for {len(compared)} comparisons "
-                f"(Holm). With n seeds no p-value is below 2^(1-n).",
+                caption=f"{words.capital(words.measure(metric))}: difference to {best}, the best mean, over the seeds "
+                f"that both have: mean with its 95% bootstrap interval (BCa"
+                + ("" if compared["low"].notna().all() else "; none is known of fewer than three seeds")
+                + f"), the probability that a seed of {best} is better than one of the variant, and the p-value of a "
+                f"paired sign-flip test, alone and corrected for {words.counted(len(compared), 'comparison')} (Holm). "
+                f"With n seeds no p-value is below 2¹⁻ⁿ."
+                + (f" The axis is linear up to ±{words.number(near)} and logarithmic beyond." if near else ""),
                 alt="Differences to the best variant with their intervals: "
-                + ", ".join(f"{row.variant} {row.difference:+.3g}" for row in compared.itertuples()) + ".",
+                + ", ".join(f"{row['variant']} {words.number(row['difference'])}"
+                            for row in compared.to_dict("records")) + ".",
                 numbers=compared,
                 runs=runs,
                 missing=missing,
-                figure=style.mark(draw(compared, done, metric), missing),
-                table=Table(compared, _FORMATS),
+                figure=style.mark(figure, missing),
+                table=Table(compared.dropna(axis="columns", how="all"), formats | {"P(best is better)": "{:.2f}"}),
             )  # fmt: skip
 
 
@@ -119,12 +124,18 @@ def against_best(cells: pd.DataFrame, high: bool) -> pd.DataFrame:
     return frame
 
 
-def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
-    """Differences to the best as points with their intervals, on an axis that is linear near zero."""
+def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, float]:
+    """Differences to the best as points with their intervals.
+
+    Returns:
+        The figure, and up to where its axis is linear where it is logarithmic beyond, else 0.
+    """
     method, best = dict(zip(cells["variant"], cells["method"], strict=True)), compared.attrs["best"]
     compared = compared[: style.MANY]
+    sizes = np.abs(compared["difference"])
+    near = float(sizes.median()) if sizes.max() > 30 * sizes.median() else 0.0
     with style.look():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 0.5 + 0.19 * len(compared)), layout="constrained")
+        figure = Figure(figsize=(style.COLUMN_WIDTH, 0.6 + 0.19 * len(compared)), layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(compared.to_dict("records")):
             colour = style.colour(method[row["variant"]])
@@ -133,9 +144,9 @@ def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
             axes.plot(row["difference"], place, marker=style.marker(method[row["variant"]]), color=colour)
         axes.axvline(0, color=style.INK, linewidth=0.6)
         axes.set_yticks(range(len(compared)), compared["variant"])
-        axes.invert_yaxis()
-        small = float(np.abs(compared["difference"]).median())
-        if small > 0 and np.abs(compared["difference"]).max() > 30 * small:
-            axes.set_xscale("symlog", linthresh=small)
-        axes.set_xlabel(f"{metric}: difference to {best}")
-    return figure
+        axes.set_ylim(len(compared) - 0.4, -0.6)
+        axes.margins(x=0.08)
+        if near:
+            axes.set_xscale("symlog", linthresh=near)
+        axes.set_xlabel(f"{words.measure(metric)}:\ndifference to {best}")
+    return figure, near

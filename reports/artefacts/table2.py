@@ -6,7 +6,7 @@ import pandas as pd
 
 from reports import paper, statistics
 from reports.artefact import Artefact, Table
-from reports.artefacts.table1 import within
+from reports.artefacts.table1 import SURE, within
 from reports.sweep import Sweep, selected, variants
 
 TASK = "cifar10"
@@ -27,7 +27,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         name="table2",
         title="Table 2: CIFAR-10 FID",
         caption="FID of 50,000 samples against the training set at the last checkpoint and at the one with the best "
-        "FID of 1,000 samples (early stopping), mean over seeds, beside what the paper prints.",
+        "FID of 1,000 samples (early stopping), mean over seeds with the half-width of its 95% interval (Student's t), "
+        f'beside what the paper prints. "Within" says whether that lies in our interval; * of fewer than {SURE} seeds.',
         numbers=frame,
         runs=list(done["run"]),
         missing=len(sweep.missing(TASK)),
@@ -44,6 +45,7 @@ def compare(done: pd.DataFrame) -> pd.DataFrame:
         printed = paper.TABLE2.get(label, (None, None, None))
         met.add(label)
         mean, half_width = statistics.interval(cells["test/fid"].dropna())
+        seeds = int(cells["test/fid"].count())
         early, early_width = statistics.interval(selected(cells, "test/fid").dropna())
         rows.append(
             {
@@ -53,12 +55,12 @@ def compare(done: pd.DataFrame) -> pd.DataFrame:
                 "± 95%": half_width,
                 "paper: FID": printed[0],
                 "difference": mean - printed[0] if printed[0] else None,
-                "within": within(mean, half_width, printed[0]),
+                "within": within(mean, half_width, printed[0], seeds),
                 "early stopping": early,
                 "± 95% early": early_width,
                 "paper: early stopping": printed[1],
                 "difference: early": early - printed[1] if printed[1] else None,
-                "within: early": within(early, early_width, printed[1]),
+                "within: early": within(early, early_width, printed[1], seeds),
             }
         )
     only = [{"variant": f"{label} (paper)", "paper: FID": fid, "paper: early stopping": early}

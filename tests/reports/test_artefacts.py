@@ -5,57 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
+from matplotlib.container import ErrorbarContainer
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
-from reports import paper, style
-from reports.artefact import Artefact, Table
+from reports import style
 from reports.artefacts import (
     ablations,
-    bounds,
     cost,
-    failures,
     figure1,
     figure2,
     figure3,
     figure4,
     figure5,
     ranking,
-    table1,
-    table2,
 )
-from tests.reports.held import Held, sweep
-
-LL, FD = "test/log_likelihood", "test/fisher_divergence"
-
-
-def built(module: Any, held: Held, folder: Path = Path("nowhere"), **where: str) -> dict[str, Artefact]:
-    return {artefact.name: artefact for artefact in module.build(sweep(held, folder, **where))}
-
-
-def learning(held: Held, variants: dict[str, tuple[str, float]], seeds: int = 3, **more: Any) -> Held:
-    """Log-likelihoods that rise from 0 to the variant's value + the seed / 100, most of it by step 100."""
-    for variant, (method, end) in variants.items():
-        for seed in range(seeds):
-            held.add(
-                variant,
-                method,
-                seed,
-                curves={
-                    LL: lambda seed, step, end=end: (
-                        {0: 0.0, 100: 0.96, 1000: 1.0}[step] * end + seed / 100 * (step > 0)
-                    ),
-                    "time/train_seconds": lambda seed, step: step / 50 + seed,
-                    "train/objective": lambda seed, step: step + seed,
-                },
-                **{"time/ms_per_step": 2.0 + seed, "time/compile_seconds": 3.0, "memory/peak_bytes": 5e8, **more},
-            )
-    return held
-
-
-BOTH = {"CD-10": ("cd", 0.5), "CD-5": ("cd", 0.4), "BiDSM-5": ("bidsm", 0.3), "Mine": ("mine", 0.2)}
-
+from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
 
 # --- Figure 3 ---------------------------------------------------------------------------------------------------------
 
@@ -89,12 +57,42 @@ def test_what_is_plotted_is_what_the_store_has() -> None:
     numbers = artefact.numbers[artefact.numbers["variant"] == "CD-5"]
     assert numbers["mean"].tolist() == pytest.approx([0, 0.394, 0.41])
     assert numbers["half_width"].tolist()[1:] == pytest.approx([4.302653 * 0.01 / math.sqrt(3)] * 2)
+    assert numbers[["seed 0", "seed 1", "seed 2"]].to_numpy().tolist() == pytest.approx(
+        np.array([[0, 0, 0], [0.384, 0.394, 0.404], [0.4, 0.41, 0.42]])
+    )
     assert set(artefact.runs) == {row["run"] for row in held.rows}
+
+
+def test_the_best_are_drawn_on_a_range_of_their_own() -> None:
+    figure = built(figure3, learning(Held(), BOTH))["figure3-board"].figure
+    assert figure is not None
+    front = figure.axes[-1]
+    assert {text.get_text() for text in front.texts} == {"CD-10", "CD-5"}
+    assert front.get_ylim() == pytest.approx((0.41 - 0.008, 0.51 + 0.008))
+    places = sorted(text.xyann[1] for text in front.texts)  # type: ignore[attr-defined]
+    assert places[1] - places[0] > 0.05
+
+
+@pytest.mark.parametrize(("metric", "side"), [(LL, "below"), (FD, "above")])
+def test_a_low_measure_leaves_the_panel_above(metric: str, side: str) -> None:
+    held = Held()
+    for variant in ("A", "B"):
+        held.add(variant, "dsm", 0, curves={metric: lambda seed, step: float(step)})
+    assert f"ends {side} them" in built(figure3, held)["figure3-board"].caption
+
+
+def test_only_the_papers_data_has_the_papers_figures() -> None:
+    titles = [built(figure3, learning(Held(), BOTH, task=task))[f"figure3-{task}"].title
+              for task in ("checkerboard", "board")]  # fmt: skip
+    assert titles[0] == "Figure 3: test log-likelihood (nats) against iterations (checkerboard)"
+    assert titles[1] == "Test log-likelihood (nats) against iterations (board)"
 
 
 def test_against_time_each_point_stands_at_its_mean_time() -> None:
     numbers = built(figure3, learning(Held(), {"CD-5": ("cd", 0.4)}))["convergence-board"].numbers
     assert numbers["seconds"].tolist() == [1.0, 3.0, 21.0]
+    assert numbers["half_width"].tolist()[1:] == pytest.approx([4.302653 * 0.01 / math.sqrt(3)] * 2)
+    assert numbers.iloc[1][["seed 2", "seed 2 seconds"]].tolist() == pytest.approx([0.404, 4.0])
 
 
 def test_one_measurement_makes_no_curve() -> None:
@@ -105,14 +103,6 @@ def test_one_measurement_makes_no_curve() -> None:
 
 
 # --- what is missing --------------------------------------------------------------------------------------------------
-
-
-def incomplete() -> Held:
-    held = learning(Held(), BOTH)
-    held.add("CD-5", "cd", 3, "failed", error="RuntimeError: no")
-    held.add("CD-5", "cd", 4, "planned")
-    held.add("BiDSM-5", "bidsm", 3, "diverged", **{LL: math.nan})
-    return held
 
 
 @pytest.mark.parametrize("module", [figure3, figure5, ranking, cost])
@@ -126,153 +116,7 @@ def test_an_incomplete_figure_says_so(module: Any) -> None:
         assert artefact.figure is None or artefact.figure.get_suptitle() == ""
 
 
-def test_states_are_counted_and_listed() -> None:
-    found = built(failures, incomplete())
-    table = found["states"].numbers.set_index("variant")
-    assert table.loc["CD-5", ["cells", "done", "failed", "planned", "diverged"]].tolist() == [5, 3, 1, 1, 0]
-    assert table.loc["BiDSM-5", ["done", "diverged"]].tolist() == [3, 1]
-    listed = found["not-done"].numbers
-    assert set(zip(listed["variant"], listed["seed"], listed["state"], strict=True)) == {
-        ("CD-5", 3, "failed"), ("CD-5", 4, "planned"), ("BiDSM-5", 3, "diverged"),
-    }  # fmt: skip
-    assert "not-done" not in built(failures, learning(Held(), BOTH))
-
-
-# --- ranking and comparisons ------------------------------------------------------------------------------------------
-
-
-def test_the_ranking_averages_what_is_done() -> None:
-    table = built(ranking, incomplete())["ranking-board"].numbers
-    assert table["variant"].tolist() == ["CD-10", "CD-5", "BiDSM-5", "Mine"]
-    row = table.set_index("variant").loc["CD-5"]
-    assert row["mean"] == pytest.approx(0.41)
-    assert row["± 95%"] == pytest.approx(4.302653 * 0.01 / math.sqrt(3))
-    assert (row["seeds"], row["diverged"], row["missing"]) == (3, 0, 2)
-    assert (row["worst"], row["best"]) == pytest.approx((0.4, 0.42))
-    assert table.set_index("variant").loc["BiDSM-5", "diverged"] == 1
-
-
-def test_the_lowest_divergence_is_the_best() -> None:
-    held = Held()
-    for variant, value in (("A", -5.0), ("B", -9.0)):
-        held.add(variant, "dsm", 0, **{FD: value})
-    assert built(ranking, held)["ranking-board"].numbers["variant"].tolist() == ["B", "A"]
-
-
-def test_the_value_of_a_cell_is_where_its_rule_stopped() -> None:
-    held = Held()
-    held.add("A", "dsm", 0, **{FD: -5.0, f"selected/{FD}": -7.0})
-    held.add("B", "dsm", 0, **{FD: -6.0})
-    assert built(ranking, held)["ranking-board"].numbers["mean"].tolist() == [-7.0, -6.0]
-
-
-def test_comparisons_are_paired_by_seed() -> None:
-    """B is 1 below A in every common seed, though its other seed is the best of all."""
-    cells = pd.DataFrame(
-        [{"seed": seed, "variant": "A", "value": 10.0 * seed} for seed in range(5)]
-        + [{"seed": seed, "variant": "B", "value": 10.0 * seed - 1} for seed in range(5)]
-        + [{"seed": 9, "variant": "C", "value": 0.0}]
-    )
-    found = ranking.against_best(cells, high=True)
-    assert found.attrs["best"] == "A"
-    assert found["variant"].tolist() == ["B"]
-    row = found.iloc[0]
-    assert (row["difference"], row["low"], row["high"]) == (-1.0, -1.0, -1.0)
-    assert row["P(best is better)"] == 15 / 25
-    assert row["p"] == row["p (Holm)"] == pytest.approx(2 / 2**5)
-    assert ranking.against_best(cells[:5], high=True).empty
-
-
-# --- cost -------------------------------------------------------------------------------------------------------------
-
-
-def test_cost_and_the_time_to_most_of_the_gain() -> None:
-    row = built(cost, learning(Held(), {"CD-5": ("cd", 0.4)}))["cost-board"].numbers.iloc[0]
-    assert row["ms per iteration and seed"] == 3.0
-    assert row["s of training"] == 21.0
-    assert (row["iterations to 95%"], row["s to 95%"]) == (100, 3.0)
-    assert row["peak memory (GB)"] == 0.5
-
-
-def test_a_curve_that_ends_below_its_start_has_no_such_time() -> None:
-    timed = pd.DataFrame({"step": [0, 1], "value": [1.0, 0.0], "seconds": [0.0, 1.0]})
-    assert all(map(math.isnan, cost.reached(timed, high=True)))
-    assert cost.reached(timed, high=False) == (1, 1.0)
-
-
-# --- the paper's tables -----------------------------------------------------------------------------------------------
-
-
-def frey(values: dict[str, list[tuple[float, float]]]) -> Held:
-    held = Held()
-    for variant, of_seeds in values.items():
-        for seed, (likelihood, divergence) in enumerate(of_seeds):
-            held.add(variant, "dsm", seed, suite="freyface", task="freyface",
-                     **{f"selected/{LL}": likelihood, LL: 0.0, FD: divergence, "ais/gap": 0.5})  # fmt: skip
-    return held
-
-
-def test_table1_is_beside_the_papers() -> None:
-    held = frey({"DSM": [(129.0, -5885.0), (131.0, -5885.2)], "BiDSM-0": [(90.0, -5400.0), (90.2, -5400.0)]})
-    table = built(table1, held, suite="freyface")["table1"].numbers.set_index(["measure", "variant"])
-    row = table.loc["log-likelihood", "DSM"]
-    assert row["ours"] == 130.0
-    assert row["± 95%"] == pytest.approx(12.706205)
-    assert row["paper"] == paper.TABLE1["DSM"][0]
-    assert row["difference"] == pytest.approx(130.0 - 129.23)
-    assert row["within"] == "yes"
-    assert table.loc[("log-likelihood", "BiDSM-0"), "within"] == "no"
-    assert table.loc[("Fisher divergence", "DSM"), "ours"] == pytest.approx(-5885.1)
-    assert built(table1, frey({"Mine": [(1, 1)]}), suite="freyface") == {}
-
-
-@pytest.mark.parametrize(
-    ("half_width", "printed", "said"),
-    [(2.0, 11.9, "yes"), (2.0, 8.1, "yes"), (2.0, 12.1, "no"), (2.0, 7.9, "no"), (math.nan, 10.0, ""), (2.0, None, "")],
-)
-def test_within_is_inside_the_interval(half_width: float, printed: float | None, said: str) -> None:
-    assert table1.within(10.0, half_width, printed) == said
-
-
-def test_one_seed_has_no_interval_to_be_within() -> None:
-    table = built(table1, frey({"DSM": [(129.23, -5885.09)]}), suite="freyface")["table1"].numbers
-    assert table["within"].tolist() == ["", ""]
-
-
-def test_table2_names_what_only_the_paper_has() -> None:
-    held = Held()
-    for seed in range(2):
-        held.add("BiMDSM-0", "bimdsm", seed, suite="cifar10", task="cifar10", paper_label="BiMDSM (20)",
-                 **{"test/fid": 35.0 + seed, "selected/test/fid": 27.0})  # fmt: skip
-    table = built(table2, held, suite="cifar10")["table2"].numbers.set_index("variant")
-    assert table.loc["BiMDSM-0", ["FID", "early stopping", "within"]].tolist() == [35.5, 27.0, "yes"]
-    assert table.loc["BiMDSM-0", "difference"] == pytest.approx(35.5 - 34.55)
-    assert "BiMDSM (20) (paper)" not in table.index
-    assert table.loc["VAE-EBLVM (paper)", "paper: FID"] == 30.1
-
-
-def test_bounds_stand_beside_the_likelihood() -> None:
-    table = built(bounds, frey({"DSM": [(129.0, -1.0), (131.0, -1.0)]}), suite="freyface")["bounds-freyface"].numbers
-    assert table[["AIS (optimistic)", "gap"]].iloc[0].tolist() == [130.0, 0.5]
-    assert built(bounds, learning(Held(), BOTH)) == {}
-
-
 # --- the other figures ------------------------------------------------------------------------------------------------
-
-
-def biased() -> Held:
-    held = Held()
-    held.add("BiDSM-5", "bidsm", 0, curves={
-        **{f"bias/theorem2_K{k}_N{n}": lambda seed, step, n=n, k=k: 2.0**-n / (1 + k)
-           for k in (0, 5) for n in (0, 1, 2)},
-        **{f"bias/practical_K0_N{n}": lambda seed, step, n=n: 1.0 + n for n in (0, 1)},
-        **{f"bias/practical_floor_K0_N{n}": lambda seed, step: 0.1 for n in (0, 1)},
-        "bias/theorem2_distance_K0": lambda seed, step: 1.5,
-        "bias/theorem2_kappa_K5": lambda seed, step: 0.5,
-        "bias/theorem2_kappa_K5_low": lambda seed, step: 0.4,
-        "bias/theorem2_kappa_K5_high": lambda seed, step: 0.6,
-    })  # fmt: skip
-    return held
 
 
 def test_figure1_has_a_curve_for_each_k_and_the_rate() -> None:
@@ -280,30 +124,52 @@ def test_figure1_has_a_curve_for_each_k_and_the_rate() -> None:
     figure = found["figure1-board"].figure
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes][:3] == ["iteration 0", "iteration 100", "iteration 1,000"]
-    assert [line.get_xydata().tolist() for line in figure.axes[0].lines] == [
-        [[0, 1.0], [1, 0.5], [2, 0.25]],
-        [[0, 1 / 6], [1, 1 / 12], [2, 1 / 24]],
-    ]  # fmt: skip
+    n, bias = [0, 1, 10, 20, 40], [4.0, 4 * 0.99, 0.99**10, 0.99**20, 0.99**40]
+    lines = [np.asarray(line.get_xydata()) for line in figure.axes[0].lines]
+    assert np.allclose(lines[0], np.transpose([n, bias]))
+    assert np.allclose(lines[1], np.transpose([n, np.divide(bias, 6)]))
+    assert np.allclose(lines[2][:, 1], 7.0)  # the true gradient
+    assert np.allclose(lines[3], [[0, 1.0], [40, 0.99**40]])  # what is fitted to N >= 10
     below = [line.get_ydata().tolist() for line in figure.axes[3].lines]  # type: ignore[union-attr]
     assert below == [[1.0, 2.0], [0.1, 0.1]]
-    rates = found["figure1-rates-board"].numbers
-    assert rates.iloc[0].tolist() == [0, 5, 0.5, 0.4, 0.6]
+    rate = found["figure1-rates-board"].numbers.iloc[0]
+    assert (rate["factor, N ≥ 10"], rate["R², N ≥ 10"]) == pytest.approx((0.99, 1.0))
+    points = np.log(bias[1:])
+    assert rate["R², N ≥ 1"] == pytest.approx(np.corrcoef(n[1:], points)[0, 1] ** 2)
+    assert rate["factor, N ≥ 1"] == pytest.approx(np.exp(np.polyfit(n[1:], points, 1)[0]))
     distances = found["figure1-distances-board"].numbers
     assert distances[["K", "distance", "paper"]].iloc[0].tolist() == [0, 1.5, 1.38]
     assert built(figure1, learning(Held(), BOTH)) == {}
 
 
+def test_the_same_k_looks_the_same_in_every_panel() -> None:
+    figure = built(figure1, biased())["figure1-board"].figure
+    assert figure is not None
+    looks = {(line.get_label(), line.get_color(), line.get_marker()) for axes in figure.axes for line in axes.lines
+             if str(line.get_label()).startswith("K")}  # fmt: skip
+    assert len(looks) == 2
+    above, below = (figure.axes[place].yaxis.get_major_formatter()(2.0) for place in (0, 3))
+    assert (above, below) == ("2", "2")
+
+
 def test_figure2_shows_the_data_beside_the_models(tmp_path: Path) -> None:
-    held, axis = learning(Held(), {"SM": ("sm", 0.3)}), np.linspace(-0.25, 1.25, 151)
-    held.arrays["grbm-paper-board-SM-0", "density"] = {"axis": axis, "density": np.full((151, 151), 0.25)}
+    held, axis = learning(Held(), {"SM": ("sm", 0.3), "MDSM": ("mdsm", 0.1)}), np.linspace(-0.25, 1.25, 151)
+    held.arrays["grbm-paper-board-SM-0", "density"] = {
+        "axis": axis, "density": np.full((151, 151), 0.25), "step": np.array(1000)}  # fmt: skip
+    held.arrays["grbm-paper-board-MDSM-0", "density"] = {
+        "axis": axis, "density": np.full((151, 151), 0.1), "step": np.array(1000)}  # fmt: skip
     artefact = built(figure2, held, tmp_path)["figure2-board"]
     assert artefact.figure is not None
     panels = {axes.get_title(): axes.images[0].get_array() for axes in artefact.figure.axes if axes.images}
-    assert set(panels) == {"data", "SM"}
+    assert set(panels) == {"data", "SM", "MDSM"}
+    said = {axes.get_title(): [text.get_text() for text in axes.texts] for axes in artefact.figure.axes if axes.images}
+    assert (said["SM"], said["MDSM"]) == ([], ["23% of the mass\non this map"])
+    assert "seed 0 of each variant, at iteration 1,000" in artefact.caption.replace("Seed", "seed")
+    assert np.array_equal(artefact.arrays["SM"], np.full((151, 151), 0.25))
     assert float(panels["data"].sum() * 0.01**2) == pytest.approx(1.0, abs=0.02)
     assert float(panels["SM"].max()) == 0.25
-    assert artefact.runs == ["grbm-paper-board-SM-0"]
-    row = artefact.numbers.iloc[0]
+    assert artefact.runs == ["grbm-paper-board-MDSM-0", "grbm-paper-board-SM-0"]
+    row = artefact.numbers.set_index("variant").loc["SM"]
     assert row["mass on the map"] == pytest.approx(0.25 * 1.51**2)
     assert row["mass on the data's squares"] == pytest.approx(0.25 / 2, abs=0.01)
 
@@ -316,12 +182,28 @@ def test_the_checkerboard_density_lies_on_the_rising_diagonal() -> None:
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
 def test_figure4_shows_samples_in_rows(tmp_path: Path, shape: tuple[int, ...]) -> None:
     held, samples = learning(Held(), {"DSM": ("dsm", 0.3)}), np.random.default_rng(0).random((40, *shape))
-    held.arrays["grbm-paper-board-DSM-0", "samples"] = {"samples": samples}
+    held.arrays["grbm-paper-board-DSM-0", "samples"] = {"samples": samples, "step": np.array(1000)}
     artefact = built(figure4, held, tmp_path)["figure4-samples-board"]
     assert artefact.figure is not None
     page = np.asarray(artefact.figure.axes[0].images[0].get_array())
     second = samples[7] if len(shape) == 2 else np.moveaxis(samples[7], 0, -1)
     assert np.allclose(page[5:9, 6:11, :3] if len(shape) == 3 else page[5:9, 6:11], second)
+
+
+def test_five_sheets_stand_in_a_row_and_one_is_not_wider() -> None:
+    page = np.ones((6, 6))
+    five = figure4.draw({str(number): page for number in range(5)})
+    assert len({round(axes.get_subplotspec().rowspan.start) for axes in five.axes}) == 1  # type: ignore[union-attr]
+    assert figure4.draw({"one": page}).get_figwidth() < style.TEXT_WIDTH / 2
+
+
+def test_the_numbers_of_originals_and_reconstructions_are_apart(tmp_path: Path) -> None:
+    held = learning(Held(), {"DSM": ("dsm", 0.3)})
+    held.arrays["grbm-paper-board-DSM-0", "reconstructions"] = {
+        "originals": np.zeros((8, 2, 2)), "reconstructions": np.ones((8, 2, 2)), "step": np.array(5)}  # fmt: skip
+    artefact = built(figure4, held, tmp_path)["figure4-reconstructions-board"]
+    assert artefact.numbers[["array", "mean"]].to_numpy().tolist() == [["originals", 0.0], ["reconstructions", 1.0]]
+    assert set(artefact.arrays) == {"DSM originals", "DSM reconstructions"}
 
 
 def test_reconstructions_stand_below_their_originals() -> None:
@@ -345,6 +227,33 @@ def test_figure5_is_of_bilevel_methods() -> None:
     assert built(figure5, learning(Held(), {"CD-5": ("cd", 0.4)})) == {}
 
 
+@pytest.mark.parametrize(
+    "metric", ["train/lower_objective", "val/lower_objective", "val/posterior_fisher_divergence",
+               "test/posterior_fisher_divergence"]
+)  # fmt: skip
+def test_figure5_says_which_levels_it_has(metric: str) -> None:
+    held = learning(Held(), BOTH)
+    assert built(figure5, held)["figure5-board"].title == "Learning curves of the higher level (board)"
+    held.values["grbm-paper-board-BiDSM-5-0", metric] = [(0, 9.0), (100, 5.0), (1000, 1.0)]
+    held.rows[6][metric] = 1.0
+    artefact = built(figure5, held)["figure5-board"]
+    assert artefact.title == "Learning curves of both levels (board)"
+    assert "was not recorded" not in artefact.caption
+    assert (artefact.numbers["metric"] == metric).sum() == 2
+
+
+def test_figure5_says_where_it_cuts_first_values() -> None:
+    def objective(first: float) -> str:
+        held = Held()
+        held.add("BiDSM-5", "bidsm", 0, **{"train/objective": 1.0})
+        later = [(step, 1.0 + step % 2) for step in range(2, 102)]
+        held.values["grbm-paper-board-BiDSM-5-0", "train/objective"] = [(1, first), *later]
+        return built(figure5, held)["figure5-board"].caption
+
+    assert "lie outside the panels" in objective(1e6)
+    assert "lie outside the panels" not in objective(2.0)
+
+
 def test_ablations_average_over_seeds() -> None:
     held = Held()
     for k in (0, 5):
@@ -359,6 +268,12 @@ def test_ablations_average_over_seeds() -> None:
     ]  # fmt: skip
     assert artefact.figure is not None
     assert artefact.figure.axes[1].lines[1].get_xydata().tolist() == [[0, 5], [10, 25]]
+    (bars, _) = [part for part in artefact.figure.axes[0].containers if isinstance(part, ErrorbarContainer)]
+    (low, high) = bars[2][0].get_segments()[0]
+    half = 12.706205 * 0.5  # Student's t with one degree of freedom, and a deviation of sqrt(1/2) over sqrt(2)
+    assert (low[1], high[1]) == pytest.approx((-0.5 - half, -0.5 + half))
+    assert artefact.title == "BiDSM: inner steps K and unrolled steps N (board)"
+    assert artefact.figure.axes[0].get_ylabel() == "test Fisher divergence (up to a constant)"
 
 
 def test_ablations_of_minibatches() -> None:
@@ -389,13 +304,22 @@ def test_every_method_has_a_colour_and_a_marker_that_are_seen_on_both_pages() ->
     methods = style.methods()
     assert len({style.colour(method) for method in methods}) == len(methods)
     assert len({style.marker(method) for method in methods}) == len(methods)
-    for method in [*methods, "mine"]:
-        assert contrast(style.colour(method), "#ffffff") >= 3
-        assert contrast(style.colour(method), "#14161a") >= 3
+    assert len({style.steps(number) for number in (0, 1, 2, 5, 10, 20, 40, 50)}) == 8
 
 
-def test_a_tables_text_has_its_formats() -> None:
-    table = Table(
-        pd.DataFrame({"name": ["a", None], "value": [-1.23456, math.nan], "count": [3, 4]}), {"value": "{:.2f}"}
-    )
-    assert table.written.to_numpy().tolist() == [["a", "−1.23", "3"], ["", "", "4"]]
+@pytest.mark.parametrize("module", [figure1, figure3, figure5, cost, ranking, ablations])
+def test_everything_that_is_drawn_is_seen_on_both_pages(module: Any) -> None:
+    held = learning(biased(), {"CD-1": ("cd", 0.5), "Mine": ("mine", 0.2)})
+    for n in (0, 1, 10, 20):
+        steps = {"param.inner_steps": "5", "param.unroll_steps": str(n)}
+        learning(held, {f"BiDSM-{n}": ("bidsm", n / 30)}, **steps)
+    drawn = 0
+    for artefact in built(module, held).values():
+        for part in artefact.figure.findobj() if artefact.figure is not None else []:
+            if isinstance(part, Line2D | Text | LineCollection) and part.get_alpha() is None:
+                for colour in np.atleast_2d(to_rgba_array(part.get_color())):
+                    if to_hex(colour) not in (style.INK, to_hex(style.GRID)):
+                        drawn += 1
+                        assert contrast(to_hex(colour), "#ffffff") >= 3, part
+                        assert contrast(to_hex(colour), "#14161a") >= 3, part
+    assert drawn

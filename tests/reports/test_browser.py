@@ -17,8 +17,7 @@ from reports import document, html
 from reports.store import Store
 from tests.harness.faults import ENVIRONMENT, free_port, until
 from tests.harness.tiny import command, replaced, write
-from tests.reports.held import Held
-from tests.reports.test_artefacts import BOTH, incomplete, learning
+from tests.reports.held import BOTH, Held, incomplete, learning
 from tests.reports.test_document import report
 
 pytestmark = pytest.mark.long
@@ -86,7 +85,18 @@ def test_tables_sort_by_their_numbers(browser: Any, file: Path) -> None:
     assert once == twice[::-1]
     assert sorted(once, key=float) in (once, twice)
     page.locator(f"{table} th", has_text="variant").first.click()
-    assert column(page, table, 1) in (sorted(BOTH), sorted(BOTH, reverse=True))
+    names = ["BiDSM-5", "CD-5", "CD-10", "Mine"]  # 5 before 10
+    assert column(page, table, 1) in (names, names[::-1])
+
+
+def test_what_is_not_known_is_last_in_either_order(browser: Any, tmp_path: Path) -> None:
+    held = learning(Held(), BOTH)
+    learning(held, {"One": ("sm", 0.1)}, seeds=1)  # without an interval
+    page, table = opened(browser, html.write(report(held, tmp_path), tmp_path)).page, "#grbm-paper-ranking-board table"
+    for _ in range(2):
+        page.locator(f"{table} th", has_text="95%").click()
+        assert column(page, table, 3)[-1] == ""
+        assert "" not in column(page, table, 3)[:-1]
 
 
 def test_a_figure_is_enlarged_and_zoomed(browser: Any, file: Path) -> None:
@@ -107,6 +117,29 @@ def test_a_figure_is_enlarged_and_zoomed(browser: Any, file: Path) -> None:
     assert visit.errors == []
 
 
+def test_two_fingers_zoom(browser: Any, file: Path) -> None:
+    page = opened(browser, file, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).page
+    page.locator("#grbm-paper-figure3-board .plot").tap()
+    drawn = page.locator("dialog[open] svg .svg-pan-zoom_viewport")
+    drawn.wait_for()
+
+    def scale() -> float:
+        return float(drawn.evaluate("group => group.transform.baseVal.consolidate().matrix.a"))
+
+    before, device = scale(), page.context.new_cdp_session(page)
+    for kind, reach in (("touchStart", 40), ("touchMove", 60), ("touchMove", 80)):
+        fingers = [{"x": 195 + side * reach, "y": 420, "id": side + 1} for side in (-1, 1)]
+        device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    device.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_timeout(200)
+    assert scale() / before == pytest.approx(2, rel=0.02)
+    page.get_by_role("button", name="Zoom in").tap()
+    page.wait_for_timeout(200)
+    assert scale() / before == pytest.approx(3, rel=0.02)
+    assert page.locator("dialog .touch").is_visible()
+    assert not page.locator("dialog .mouse").is_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_ink_and_page_follow_the_scheme_and_the_button(browser: Any, file: Path, scheme: str) -> None:
     page = opened(browser, file, color_scheme=scheme).page
@@ -121,6 +154,8 @@ def test_ink_and_page_follow_the_scheme_and_the_button(browser: Any, file: Path,
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, file: Path) -> None:
     page = opened(browser, file, viewport={"width": 390, "height": 844}).page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for drawn in page.locator(".plot svg").all():  # letters of 6.5 points have at least 8.5 pixels
+        assert drawn.evaluate("svg => 6.5 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width") >= 8.5
 
 
 def test_downloads_have_their_names(browser: Any, file: Path, tmp_path: Path) -> None:

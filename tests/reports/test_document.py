@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
@@ -18,8 +19,7 @@ from reports import document, html, latex, markdown, pdf, store
 from reports.__main__ import main
 from reports.artefact import Table
 from reports.document import Report
-from tests.reports.held import Held
-from tests.reports.test_artefacts import BOTH, biased, frey, incomplete, learning
+from tests.reports.held import BOTH, Held, biased, frey, incomplete, learning
 
 ODD = "DSM [a_b=1 & <c>, 5%]"  # letters that every form takes for markup
 
@@ -147,7 +147,8 @@ def test_latex_escapes_what_is_text(whole: Report, tmp_path: Path) -> None:
     assert r"DSM [a\_b=1 \& $<$c$>$, 5\%]" in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\fittedtable{tables/grbm-paper-ranking-board.tex}" in text
-    assert r"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{../figures/grbm-paper-" in text
+    assert re.search(r"width=3.25in[^{]*{../figures/grbm-paper-comparisons-board.pdf}", text)  # its own width
+    assert re.search(r"width=.linewidth[^{]*{../figures/grbm-paper-figure3-board.pdf}", text)
 
 
 def test_long_tables_break_over_pages() -> None:
@@ -172,7 +173,7 @@ def test_every_form_says_what_is_missing(tmp_path: Path) -> None:
     found = report(incomplete(), tmp_path)
     assert found.missing == 2
     page = Page(html.page(found))
-    assert "INCOMPLETE: 2 of the cells that were planned have no result" in page.text
+    assert "INCOMPLETE: 2 planned cells have no result" in page.text
     assert "board CD-5 seed 3 (failed)" in page.text
     for text in (markdown.write(found, tmp_path).read_text(), latex.write(found, tmp_path).read_text()):
         assert "INCOMPLETE: 2" in text
@@ -206,6 +207,15 @@ def test_figures_and_numbers_are_files(command: object, tmp_path: Path) -> None:
         assert (tmp_path / "out" / "figures" / f"grbm-paper-figure3-board.{image}").stat().st_size > 0
     assert b"/FontFile" in (tmp_path / "out" / "figures" / "grbm-paper-figure3-board.pdf").read_bytes()
     assert (tmp_path / "out" / "data" / "grbm-paper-ranking-board.csv").read_text().startswith("variant,mean,")
+
+
+def test_the_pixels_of_images_are_files(tmp_path: Path) -> None:
+    held = learning(Held(), {"DSM": ("dsm", 0.3)})
+    samples = np.random.default_rng(0).random((40, 4, 5))
+    held.arrays["grbm-paper-board-DSM-0", "samples"] = {"samples": samples, "step": np.array(7)}
+    document.write_files(report(held, tmp_path), tmp_path, [])
+    with np.load(tmp_path / "data" / "grbm-paper-figure4-samples-board.npz") as found:
+        assert np.array_equal(found["DSM samples"], samples)
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,89 @@
+"""How measures, methods, numbers and counts are written in titles, on axes and in captions."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_QUANTITIES = {  # the end of a metric's name -> name, unit
+    "posterior_fisher_divergence": ("Fisher divergence of the posterior", ""),
+    "fisher_divergence": ("Fisher divergence", "up to a constant"),
+    "log_likelihood": ("log-likelihood", "nats"),
+    "fid": ("FID", ""),
+}
+_SPLITS = {"train": "training ", "val": "validation ", "test": "test "}
+_METHODS = {
+    "cd": "CD", "pcd": "PCD", "nce": "NCE", "vnce": "VNCE", "sm": "SM", "ssm": "SSM", "dsm": "DSM", "mdsm": "MDSM",
+    "bissm": "BiSSM", "bidsm": "BiDSM", "bimdsm": "BiMDSM",
+}  # fmt: skip
+_DIGITS = 3
+
+
+def measure(metric: str, unit: bool = True) -> str:
+    """ "test/log_likelihood" is "test log-likelihood (nats)"; names that are not known stay."""
+    split, _, quantity = metric.partition("/")
+    if split not in _SPLITS or quantity not in _QUANTITIES:
+        return metric
+    name, of = _QUANTITIES[quantity]
+    return f"{'' if quantity == 'fid' else _SPLITS[split]}{name}{f' ({of})' if of and unit else ''}"
+
+
+def short(metric: str) -> str:
+    """For the head of a column: "test/log_likelihood" is "log-likelihood"."""
+    return _QUANTITIES.get(metric.partition("/")[2], (metric,))[0]
+
+
+def method(identity: str) -> str:
+    """ "bidsm" is "BiDSM"; a method of the user's own keeps its id."""
+    return _METHODS.get(identity, identity)
+
+
+def rule(select: str) -> str:
+    """Where a selection rule stops: "last val/log_likelihood" is "the last iteration"."""
+    name, _, metric = select.partition(" ")
+    if name in ("", "last"):
+        return "the last iteration"
+    if name == "best_validation":
+        return f"the iteration with the best {measure(metric, unit=False)}"
+    return select
+
+
+def number(value: float) -> str:
+    """Three digits or all before the point, and no exponent: "−64.8", "1,600", "0.00664"."""
+    if not math.isfinite(value):
+        return str(value)
+    decimals = 0 if value == 0 else max(0, _DIGITS - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def missing(count: int) -> str:
+    """What a figure or table says that lacks cells; nothing where it lacks none."""
+    return "" if not count else f"INCOMPLETE: {counted(count, 'cell')} {'is' if count == 1 else 'are'} missing"
+
+
+def lacking(count: int) -> str:
+    """What a report says that lacks results; nothing where it lacks none."""
+    return (
+        "" if not count else f"INCOMPLETE: {counted(count, 'planned cell')} {'has' if count == 1 else 'have'} no result"
+    )
+
+
+def mean_over(seeds: int) -> str:
+    """What a curve and the band around it are."""
+    return f"mean over {seeds} seeds and its 95% band (Student's t)" if seeds > 1 else "1 seed, and so no band"
+
+
+def seed_at(seed: int, contents: Iterable[Mapping[str, Any]]) -> str:
+    """Of which seed and iteration ("step") pictures are: "seed 0 of each variant, at iteration 20,000"."""
+    steps = sorted({int(content["step"]) for content in contents})
+    at = f"iteration {steps[0]:,}" if len(steps) == 1 else f"iterations {steps[0]:,} to {steps[-1]:,}"
+    return f"seed {seed} of each variant, at {at}"
+
+
+def capital(text: str) -> str:
+    """The text with its first letter large."""
+    return text[:1].upper() + text[1:]

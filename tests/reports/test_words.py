@@ -1,0 +1,44 @@
+"""Names, numbers and counts as people write them."""
+
+import math
+
+import pytest
+
+from reports import words
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("test/log_likelihood", "test log-likelihood (nats)"),
+        ("val/fisher_divergence", "validation Fisher divergence (up to a constant)"),
+        ("test/fid", "FID"),
+        ("mine/measure", "mine/measure"),
+    ],
+)
+def test_measures_have_names_and_units(metric: str, said: str) -> None:
+    assert words.measure(metric) == said
+
+
+def test_a_rule_says_where_it_stops() -> None:
+    assert words.rule("last val/log_likelihood") == "the last iteration"
+    assert words.rule("best_validation val/fisher_divergence") == (
+        "the iteration with the best validation Fisher divergence"
+    )
+    assert words.rule("mine val/x") == "mine val/x"
+
+
+def test_numbers_have_no_exponents_and_a_true_minus() -> None:
+    assert [words.number(value) for value in (-64.78, 1600.3, 0.006643, 0.0, 20000)] == [
+        "−64.8", "1,600", "0.00664", "0", "20,000",
+    ]  # fmt: skip
+    assert words.number(math.nan) == "nan"
+
+
+def test_one_is_not_plural() -> None:
+    assert [words.counted(count, "seed") for count in (1, 2)] == ["1 seed", "2 seeds"]
+    assert words.missing(1) == "INCOMPLETE: 1 cell is missing"
+    assert words.lacking(1) == "INCOMPLETE: 1 planned cell has no result"
+    assert words.lacking(2) == "INCOMPLETE: 2 planned cells have no result"
+    assert (words.missing(0), words.lacking(0)) == ("", "")
+    assert "1 seed" in words.mean_over(1)
