@@ -1,12 +1,10 @@
 """Tables and comparisons have the numbers of the cells they are given."""
 
-import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reports import paper
@@ -169,18 +167,6 @@ def test_what_is_far_off_is_a_hollow_triangle_at_the_edge() -> None:
     assert len(set(heights)) == 2  # of equal cost, and so above one another
     assert all(low < height < 0.5 for height in heights)
     assert {text.get_text() for text in axes.texts} >= {"DSM (−9.00)", "SSM (−8.00)"}
-
-
-def test_names_lie_over_neither_each_other_nor_points_and_bars() -> None:
-    frame = quality()
-    cells = pd.DataFrame({"variant": frame["variant"], "method": ["cd", "cd", "cd", "sm", "dsm", "ssm"]})
-    figure, _ = cost.draw(frame, cells, LL)
-    axes, renderer = figure.axes[0], FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent(renderer) for text in axes.texts]
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    points = [axes.transData.transform((row[4], row[2])) for row in frame.itertuples() if row[2] > 0]
-    assert not any(box.contains(*point) for box in boxes for point in points)
 
 
 def test_a_curve_that_ends_below_its_start_has_no_such_time() -> None:
