@@ -2,6 +2,7 @@
 
 from baselines.cd import CD
 from baselines.dsm import DSM
+from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.nce import NCE
 from baselines.pcd import PCD
@@ -9,4 +10,4 @@ from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.vnce import VNCE
 
-__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE"]
+__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE", "LangevinCD", "LangevinPCD"]

@@ -90,6 +90,30 @@ def mnist_parts(known: Mapping[str, tuple[str, str]], bases: tuple[str, ...]) ->
     )
 
 
+_FASHION_BASES = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+_FASHION = {  # md5 of the .gz as published
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+
+
+def _fashion_parts() -> tuple[Part, ...]:
+    return tuple(
+        Part(
+            name,
+            (f"fashion/{name}",),
+            functools.partial(files.check_digest, algorithm="md5", wanted=md5),
+            tuple(f"{base}{name}" for base in _FASHION_BASES),
+        )
+        for name, md5 in _FASHION.items()
+    )
+
+
 _CIFAR_FOLDER = "cifar-10-batches-bin"
 _CIFAR_SIZE = 10_000 * 3073  # bytes of a batch
 _CIFAR = {  # sha1, as Apache MXNet's reader of the binary version publishes them (gluon.data.vision.CIFAR10)
@@ -177,6 +201,18 @@ _ENTRIES = (
         licence="CC BY-SA 3.0, by the common reading; its page states none",
         citation="LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, 1998",
         parts=mnist_parts(_MNIST, _MNIST_BASES),
+    ),
+    Entry(
+        name="fashion",
+        title="Fashion-MNIST",
+        about="images of clothes, split as MNIST",
+        shape=(28, 28),
+        sizes=(55_000, 5_000, 10_000),
+        source="https://github.com/zalandoresearch/fashion-mnist",
+        licence="MIT",
+        citation="Xiao, Rasul, Vollgraf: Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning "
+        "Algorithms, 2017",
+        parts=_fashion_parts(),
     ),
     Entry(
         name="cifar10",

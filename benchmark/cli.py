@@ -99,6 +99,26 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs-per-device", type=int, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
     )
     run.add_argument(
+        "--data-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices (with cpu: processes) that train each job together, each a part of every minibatch (default: 1)",
+    )
+    run.add_argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights-inception-2015-12-05-6726825d.pth, for FID, KID and Inception Score (default: $BISM_INCEPTION, "
+        "or where torch-fidelity keeps it)",
+    )
+    run.add_argument(
+        "--resnet56-weights",
+        type=Path,
+        metavar="FILE",
+        help="resnet56-4bfd9763.th, for a Frechet distance that needs no Inception weights (default: $BISM_RESNET56)",
+    )
+    run.add_argument(
         "--checkpoint-every",
         type=float,
         default=5.0,
@@ -314,6 +334,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
     session.at_least_one("--threads", options.threads)
     session.at_least_one("--jobs-per-device", options.jobs_per_device)
+    session.at_least_one("--data-parallel", options.data_parallel)
     _positive("--checkpoint-every", options.checkpoint_every)
     _positive("--stall-limit", options.stall_limit)
     choices = session.choices(
@@ -337,6 +358,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             options.threads,
             checkpoint_seconds=60 * options.checkpoint_every,
             commit=git_commit(),
+            weights=_weights(options),
+            data_parallel=options.data_parallel,
         ),
         stall_seconds=60 * options.stall_limit,
         log_models=options.log_models,
@@ -350,6 +373,20 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         dry_run=options.dry_run,
         rerun=options.rerun,
     )
+
+
+def _weights(options: argparse.Namespace) -> Any:
+    """The checkpoints that are given, on the command line or in the environment."""
+    from benchmark.probes import Weights
+
+    found = {}
+    for name, given in (("inception", options.inception_weights), ("resnet56", options.resnet56_weights)):
+        variable = f"BISM_{name.upper()}"
+        path = given or (Path(os.environ[variable]) if os.environ.get(variable) else None)
+        if path is not None and not path.is_file():
+            raise InputError(f"{f'--{name}-weights' if given else f'${variable}'} {path}: no such file")
+        found[name] = path.resolve() if path else None
+    return Weights(**found)
 
 
 def _speed(options: argparse.Namespace, console: Console) -> int:

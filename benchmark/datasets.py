@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from benchmark.catalogue import CATALOGUE, entry, verified
 from benchmark.files import MissingData as MissingData  # those who load data find these here too
 from benchmark.files import data_folder as data_folder
 from benchmark.formats import read_cifar, read_freyface, read_idx
+from bism.errors import InputError
 
 _BOARD = CATALOGUE["checkerboard"].sizes
 
@@ -32,6 +34,35 @@ class DataSet:
     test: Tensor
     image: tuple[int, ...] | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def as_images(self) -> "DataSet":
+        """The same with every vector as an image [channels, height, width].
+
+        Raises:
+            InputError: the vectors are no images.
+        """
+        if self.image is None:
+            raise InputError(f"the data set {self.name} has no images, and the model takes them")
+        shape = self.image if len(self.image) == 3 else (1, *self.image)
+        train, val, test = (split.reshape(-1, *shape) for split in (self.train, self.val, self.test))
+        return dataclasses.replace(self, train=train, val=val, test=test, image=shape)
+
+    def padded(self, side: int) -> "DataSet":
+        """The same images with zeros around them, ``side`` pixels high and wide; flat as they were.
+
+        Raises:
+            InputError: they are no images, or do not fit.
+        """
+        if self.image is None or max(self.image[-2:]) > side:
+            raise InputError(f"data set {self.name} cannot be padded to {side} x {side}: {self.image or 'no images'}")
+        height, width = self.image[-2:]
+        top, left = (side - height) // 2, (side - width) // 2
+        margins = (left, side - width - left, top, side - height - top)
+        image = self.image
+        train, val, test = (
+            pad(split.reshape(-1, *image), margins).flatten(1) for split in (self.train, self.val, self.test)
+        )
+        return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
 
     @property
     def hash(self) -> str:
@@ -82,7 +113,9 @@ def digits(folder: Path) -> DataSet:
     images = load_digits().data
     values = (images + random.uniform(size=images.shape)) / 17
     known = CATALOGUE["digits"]
-    return _in_splits("digits", values[random.permutation(len(values))], known.sizes, known.shape)
+    order = random.permutation(len(values))
+    labels = _split(torch.tensor(load_digits().target[order]), known.sizes)
+    return dataclasses.replace(_in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
 
 
 def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
@@ -109,8 +142,17 @@ def freyface(folder: Path) -> DataSet:
 
 def mnist(folder: Path) -> DataSet:
     """MNIST, 28 x 28 pixels divided by 255, in file order: 55,000 and 5,000 of the training, 10,000 test images."""
-    images, labels, test_images, test_labels = (read_idx(file) for file in verified("mnist", folder))
-    return _pictures("mnist", [(images, labels), (test_images, test_labels)])
+    return _idx_pictures("mnist", folder)
+
+
+def fashion(folder: Path) -> DataSet:
+    """Fashion-MNIST, 28 x 28 pixels divided by 255, in file order and split as MNIST."""
+    return _idx_pictures("fashion", folder)
+
+
+def _idx_pictures(name: str, folder: Path) -> DataSet:
+    images, labels, test_images, test_labels = (read_idx(file) for file in verified(name, folder))
+    return _pictures(name, [(images, labels), (test_images, test_labels)])
 
 
 def cifar10(folder: Path) -> DataSet:
@@ -148,6 +190,7 @@ DATASETS: dict[str, Callable[..., DataSet]] = {
     "digits": digits,
     "freyface": freyface,
     "mnist": mnist,
+    "fashion": fashion,
     "cifar10": cifar10,
 }
 
@@ -159,7 +202,10 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         MissingData: not there, or not what it should be.
     """
     options = {key: value for key, value in config.items() if value is not None}
+    side = options.pop("pad", None)
     if "file" in options:
-        return from_file(folder, **options)
-    name = options.pop("name")
-    return DATASETS[entry(name).name](folder, **options)
+        found = from_file(folder, **options)
+    else:
+        name = options.pop("name")
+        found = DATASETS[entry(name).name](folder, **options)
+    return found.padded(side) if side else found

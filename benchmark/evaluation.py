@@ -4,13 +4,19 @@ import math
 from typing import Any
 
 from benchmark.datasets import DataSet
+from bism.bilevel import fisher_divergence as posterior_fisher_divergence
 from bism.fitted import Fitted
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition
+from bism.rng import Rng, generator
 
 
 def evaluate(fitted: Fitted, data: DataSet, metrics: list[str]) -> list[dict[str, float]]:
     """For each seed the task's metrics on the validation and the test data, means per example."""
-    return [_of_model(fitted.model(seed), data, metrics) for seed in fitted.seeds]
+    found = [_of_model(fitted.model(seed), data, metrics) for seed in fitted.seeds]
+    if "posterior_fisher_divergence" in metrics and fitted.has_posterior:
+        for seed, values in zip(fitted.seeds, found, strict=True):
+            values |= _of_posterior(fitted, seed, data)
+    return found
 
 
 def _of_model(model: Any, data: DataSet, metrics: list[str]) -> dict[str, float]:
@@ -23,6 +29,23 @@ def _of_model(model: Any, data: DataSet, metrics: list[str]) -> dict[str, float]
         values |= {f"{name}/log_likelihood": float(log_likelihood(model, v, log_z).mean()) for name, v in moved.items()}
     if "fisher_divergence" in metrics:
         values |= {f"{name}/fisher_divergence": float(fisher_divergence(model, v).mean()) for name, v in moved.items()}
+    return values
+
+
+_EXAMPLES, _PARTICLES = 1000, 5  # for the posterior's divergence
+
+
+def _of_posterior(fitted: Fitted, seed: int, data: DataSet) -> dict[str, float]:
+    """Eq. (11) on clean data, the mean over up to 1,000 examples and 5 samples of h for each."""
+    model, posterior = fitted.model(seed), fitted.posterior(seed)
+    parameter = next(model.parameters())
+    values = {}
+    for name, split in (("val", data.val), ("test", data.test)):
+        v = split[:_EXAMPLES].to(parameter)
+        rng = Rng(generator(seed, 0, "posterior divergence", parameter.device), parameter.dtype)
+        noise = model.latent.noise(rng, (_PARTICLES, len(v)))
+        found = posterior_fisher_divergence(model, posterior, v, noise, 1.0)
+        values[f"{name}/posterior_fisher_divergence"] = float(found.mean())
     return values
 
 

@@ -5,9 +5,11 @@ same everywhere. A further engine is one more class with these few methods.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -17,9 +19,10 @@ import platformdirs
 import psutil
 
 from benchmark.datasets import DataSet
+from benchmark.parallel import Group, follow
 from benchmark.plan import Job
 from benchmark.provenance import cores
-from benchmark.worker import Settings, run_job
+from benchmark.worker import Settings, make_trainer, run_job
 from bism.errors import InputError
 
 
@@ -93,9 +96,9 @@ class Executor(Protocol[OneWorker]):
     def close(self) -> None: ...
 
 
-def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]:
+def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int = 1) -> list[Place]:
     """``cpu``: as many jobs at once as there are groups of so many cores; ``cuda:0,1``: so many on each named GPU;
-    ``cuda``: on each GPU.
+    ``cuda``: on each GPU. With ``together``, a job takes so many GPUs, or so many times those cores.
 
     Raises:
         InputError: not of this form, or a GPU that is not there.
@@ -103,7 +106,7 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]
     import torch
 
     if text == "cpu":
-        return [Place("cpu", max(1, cores() // threads), psutil.virtual_memory().available)]
+        return [Place("cpu", max(1, cores() // (threads * together)), psutil.virtual_memory().available)]
     kind, colon, numbers = text.partition(":")
     found = torch.cuda.device_count()
     named = numbers.split(",") if colon else [str(number) for number in range(found)]
@@ -114,9 +117,17 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1) -> list[Place]
     for number in named:
         if int(number) >= found:
             raise InputError(f"--devices {text}: there is no GPU {number} here ({found} found)")
+    distinct = list(dict.fromkeys(named))
+    groups = [distinct[start : start + together] for start in range(0, len(distinct) - together + 1, together)]
+    if not groups:
+        raise InputError(f"--data-parallel {together} needs as many GPUs, and --devices {text} has {len(distinct)}")
     return [
-        Place(f"cuda:{number}", jobs_per_device, float(torch.cuda.mem_get_info(int(number))[0]))
-        for number in dict.fromkeys(named)
+        Place(
+            ",".join(f"cuda:{number}" for number in group),
+            jobs_per_device,
+            min(float(torch.cuda.mem_get_info(int(number))[0]) for number in group),
+        )
+        for group in groups
     ]
 
 
@@ -146,15 +157,36 @@ class JobProcess:
         settings: Settings,
         fresh: bool,
     ) -> None:
-        self.began = True
+        self.began, self._followers = True, list[Any]()
         self.ending: Ending | None = None
         self.messages: Connection
         self.messages, sender = context.Pipe(duplex=False)
+        group = self._start_followers(context, job, data, device, settings) if settings.data_parallel > 1 else None
+        first = device.split(",")[0]
         self._process = context.Process(
-            target=run_job, daemon=True, args=(job, data, device, run_dir, settings, fresh, sender)
+            target=run_job, daemon=True, args=(job, data, first, run_dir, settings, fresh, sender, group)
         )
         self._process.start()
         sender.close()
+        for line in group.lines if group else ():
+            line.close()
+
+    def _start_followers(self, context: Any, job: Job, data: DataSet, device: str, settings: Settings) -> Group:
+        """Starts the processes that follow the job's; returns its group as it sees it."""
+        size, lines, devices = settings.data_parallel, list[Connection](), device.split(",")
+        meeting = str(Path(tempfile.mkdtemp(prefix="bism-")) / "meeting")
+        for rank in range(1, size):
+            theirs, ours = context.Pipe(duplex=False)
+            lines.append(ours)
+            own = devices[rank % len(devices)]
+            make = functools.partial(make_trainer, job, data, own, settings)
+            process = context.Process(
+                target=follow, daemon=True, args=(Group(rank, size, meeting, (theirs,)), own, settings.threads, make)
+            )
+            process.start()
+            theirs.close()
+            self._followers.append(process)
+        return Group(0, size, meeting, tuple(lines))
 
     def take(self) -> list[tuple[Any, ...]]:
         """What it has said since; does not wait."""
@@ -178,8 +210,9 @@ class JobProcess:
 
     def kill(self) -> None:
         """Ends it at once."""
-        self._process.kill()
-        self._process.join()
+        for process in [self._process, *self._followers]:
+            process.kill()
+            process.join()
 
 
 class LocalExecutor:

@@ -15,7 +15,7 @@ from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate
 from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
-from benchmark.probes import PROBES, Subject
+from benchmark.probes import NO_WEIGHTS, PROBES, Subject, Weights
 from benchmark.rundir import CellFolder
 from benchmark.selection import better, selected
 from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
@@ -33,6 +33,7 @@ class Keeper:
 
     Args:
         small_trainer: makes the trainer of a job of one cell, to look at its checkpoints.
+        weights, alive: for probes, as in ``Subject``.
 
     Attributes:
         passed: how many of the training's actions (measuring, probing, picturing) are behind it.
@@ -45,10 +46,12 @@ class Keeper:
         data: DataSet,
         cells: list[CellFolder],
         small_trainer: Callable[[Job], Trainer],
+        weights: Weights = NO_WEIGHTS,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.trainer, self.job, self.config, self.data, self.cells = trainer, job, job.config, data, cells
         self.passed = 0
-        self._small_trainer = small_trainer
+        self._small_trainer, self._weights, self._alive = small_trainer, weights, alive
         self._best = [-math.inf] * len(cells)
         self._closed = [False] * len(cells)  # a seed that diverged writes one last line and no more
         self._lines = [0] * len(cells)  # of each journal, up to here
@@ -150,16 +153,19 @@ class Keeper:
         """Adds a line to every journal and saves the checkpoints that are the best so far."""
         trainer = self.trainer
         training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
+        lower = trainer.lower_objective_on(self.data.val)
         scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
         for i in range(len(self.cells)):
             if self._closed[i]:
                 continue
             objectives = {"train/objective": float(training[i])} if trainer.step else {}
             objectives["val/objective"] = float(validation[i])
+            if lower is not None:
+                objectives["val/lower_objective"] = float(lower[i])
             line = {**objectives, **scores[i], **self._cost()}
             self._line(i, lambda line=line: line)  # type: ignore[misc]
             self._closed[i] = trainer.diverged_at[i] is not None
-            self._keep_best(i, scores[i])
+            self._keep_best(i, line)
 
     def _cost(self) -> dict[str, float]:
         """A seed's share of what the training has cost up to here."""
@@ -175,7 +181,7 @@ class Keeper:
         return cost
 
     def _keep_best(self, index: int, scores: dict[str, float]) -> None:
-        value = better(self.config["select"], scores[self.config["select"]])
+        value = better(self.config["select"], scores.get(self.config["select"], math.nan))
         if value > self._best[index] and not self._closed[index]:
             self._best[index] = value
             self.trainer.save(self.cells[index].artifacts / "best.pt", seed=self.trainer.seeds[index])
@@ -205,18 +211,21 @@ class Keeper:
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
-                cell.append(fitted.step, settings.measure(Subject(fitted, seed, self.data, cell.artifacts)))
+                subject = Subject(fitted, seed, self.data, cell.artifacts, self._weights, self._alive)
+                cell.append(fitted.step, settings.measure(subject))
             self._lines[index] += 1
+            if fitted.step == self.trainer.step:  # it is the training that is probed, and not its best checkpoint
+                self._keep_best(index, cell.measurements()[self._lines[index] - 1].metrics)
 
     def _probe_checkpoints(self, index: int) -> None:
         """What is measured of the best and of the last checkpoint; once where these are the same."""
         steps = dict[str, int]()
         for name in ("best", "last"):
-            probes = self._probes_at(name)
-            if not probes:
+            probes, file = self._probes_at(name), self.cells[index].artifacts / f"{name}.pt"
+            if not probes or not file.exists():  # where the training ended before anything was there to select by
                 continue
             trainer = self._small_trainer(Job((self.job.cells[index],)))
-            trainer.load(self.cells[index].artifacts / f"{name}.pt")
+            trainer.load(file)
             self._take((p for p in probes if steps.get(p["name"]) != trainer.step), trainer.fitted(), index)
             steps |= {probe["name"]: trainer.step for probe in probes}
 

@@ -1,24 +1,42 @@
 """The models that suites name."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from bism import GRBM
 from bism.errors import InputError, nearest
+from bism.resnet import ResNetEBLVM, ResNetEBM
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"grbm": GRBM}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "grbm": GRBM,
+    "resnet_ebm": ResNetEBM,
+    "resnet_eblvm": ResNetEBLVM,
+}
 
 
-def build_model(config: dict[str, Any]) -> nn.Module:
-    """A model from its name and sizes: ``{"name": "grbm", "visible": 2, "hidden": 4}``.
+def takes_images(name: str) -> bool:
+    """Whether a model's visible vectors are images [channels, height, width]; they are flat otherwise."""
+    return "visible_shape" in inspect.signature(MODELS[name]).parameters
+
+
+def sizes(name: str) -> dict[str, bool]:
+    """What a suite may say of a model beside its name, and whether it must; the visible units follow from the data."""
+    _, *others = inspect.signature(MODELS[name]).parameters.values()
+    return {one.name: one.default is one.empty for one in others}
+
+
+def build_model(config: Mapping[str, Any]) -> nn.Module:
+    """A model from its name and sizes: ``{"name": "grbm", "visible": 2, "hidden": 4}``; images have a shape for
+    ``visible``.
 
     Raises:
         InputError: unknown name.
     """
-    sizes = dict(config)
-    name = sizes.pop("name")
+    given = dict(config)
+    name, visible = given.pop("name"), given.pop("visible")
     if name not in MODELS:
         raise InputError(f"no model '{name}': {nearest(name, MODELS)}")
-    return MODELS[name](**sizes)
+    return MODELS[name](tuple(visible) if isinstance(visible, list) else visible, **given)

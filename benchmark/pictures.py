@@ -23,8 +23,9 @@ _SWEEPS = 500
 
 
 def can_picture(data: DataSet, fitted: Fitted) -> bool:
-    """Whether there is something to show: a density in the plane, or vectors that are images."""
-    return data.train.shape[1:] == (2,) or data.image is not None
+    """Whether there is something to show: a density in the plane, or vectors that are images of a model with
+    conditionals; images of other models are sampled by a probe."""
+    return data.train.shape[1:] == (2,) or (data.image is not None and fitted.has_conditionals)
 
 
 def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:
@@ -33,12 +34,12 @@ def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) 
     model, step = fitted.model(seed), fitted.step
     if data.train.shape[1:] == (2,):
         axis, density = grid_density(model.cpu(), *_GRID)
-        file = _save(folder, "density", step, axis=axis, density=density.float())
+        file = save_arrays(folder, "density", step, axis=axis, density=density.float())
         draw_density(axis.numpy(), density.numpy(), file, title)
     elif data.image is not None:
         start = data.train[:_SHOWN].to(next(model.parameters()))
         samples = _images(fitted.sample_seed(seed, start, sweeps=_SWEEPS), data)
-        draw_sheet(samples, _save(folder, "samples", step, samples=samples), f"samples, {title}")
+        draw_sheet(samples, save_arrays(folder, "samples", step, samples=samples), f"samples, {title}")
         _picture_units(model, data, folder, step, title)
 
 
@@ -50,7 +51,7 @@ def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: st
     with torch.no_grad():
         reconstructed = model.sample_visible(model.hidden_logits(v).sigmoid(), torch.zeros_like(v))
     originals, reconstructions = _images(v, data), _images(reconstructed, data)
-    file = _save(folder, "reconstructions", step, originals=originals, reconstructions=reconstructions)
+    file = save_arrays(folder, "reconstructions", step, originals=originals, reconstructions=reconstructions)
     rows = [
         torch.cat([row, row.new_ones(_COLUMNS - len(row), *row.shape[1:])])  # a last row that is not full ends white
         for pair in zip(originals.tensor_split(_starts(v)), reconstructions.tensor_split(_starts(v)), strict=True)
@@ -59,7 +60,7 @@ def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: st
     draw_sheet(torch.cat(rows), file, f"reconstructions, {title}")
     fields = _images(model.W.T, data)
     strongest = fields.flatten(1).norm(dim=1).argsort(descending=True)[:_SHOWN]
-    file = _save(folder, "receptive_fields", step, fields=fields)
+    file = save_arrays(folder, "receptive_fields", step, fields=fields)
     draw_sheet(fields[strongest], file, f"receptive fields, {title}", signed=True)
 
 
@@ -73,7 +74,7 @@ def _images(v: Tensor, data: DataSet) -> Tensor:
     return v.detach().cpu().float().reshape(-1, *data.image)
 
 
-def _save(folder: Path, what: str, step: int, **arrays: Tensor) -> Path:
+def save_arrays(folder: Path, what: str, step: int, **arrays: Tensor) -> Path:
     """Writes the arrays; returns where their image belongs."""
     file = folder / f"{what}_step_{step:08d}"
     content: dict[str, Any] = {"step": step, **{name: x.numpy() for name, x in arrays.items()}}

@@ -4,16 +4,19 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from benchmark.datasets import DataSet, load
-from benchmark.models import build_model
+from benchmark.models import build_model, takes_images
 from benchmark.probes import PROBES
 from benchmark.registry import find
 from benchmark.rundir import Record
-from benchmark.suite import Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
+from benchmark.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model
 from bism.enumeration import not_enumerable
@@ -87,8 +90,10 @@ class Job:
         """
         model, unrolled = build_model(self.config["model"]), self.config["hyper"].get("unroll_steps", 0)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        units = self.config["model"]["visible"] + self.config["model"]["hidden"]
-        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * self.config["batch_size"] * units
+        visible: Any = model.visible_shape
+        units = math.prod(visible) * self.config["model"].get("width", 1) + self.config["model"].get("hidden", 0)
+        examples = self.config["batch_size"] // self.config["accumulate"]
+        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * units
         return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
 
 
@@ -110,7 +115,10 @@ def choose_tasks(preset: Preset, choices: Choices) -> list[str]:
 
 def load_data(suite: Suite, tasks: Iterable[str], folder: Path) -> dict[str, DataSet]:
     """The data of every task, before anything trains."""
-    return {task: load(suite.tasks[task].data.model_dump(), folder) for task in tasks}
+    found = {task: load(suite.tasks[task].data.model_dump(), folder) for task in tasks}
+    return {
+        task: data.as_images() if takes_images(suite.tasks[task].model.name) else data for task, data in found.items()
+    }
 
 
 def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], data: dict[str, DataSet]) -> list[Cell]:
@@ -126,9 +134,14 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
     cells: dict[str, Cell] = {}
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
+        _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
-            _check(estimator, shared, suite.tasks[task])
-            for cell in _seeds(estimator, variant, entry, shared, choices, preset):
+            config = _model(entry.model or suite.tasks[task].model, data[task])
+            model = build_model(config)
+            _check(estimator, model, task, suite.tasks[task])
+            suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
+            own = {**shared, "model": config, "probes": suitable}
+            for cell in _seeds(estimator, variant, entry, own, choices, preset):
                 cells.setdefault(cell.id, cell)
     if not cells:
         raise InputError(
@@ -151,7 +164,7 @@ def _shared_config(
     """What all cells of a task have in common."""
     task = suite.tasks[task_name]
     steps = choices.steps or preset.tasks[task_name].steps
-    model = {"name": task.model.name, "visible": data.train.shape[1], "hidden": task.model.hidden}
+    settings = preset.tasks[task_name]
     return {
         "suite": suite.suite,
         "preset": preset_name,
@@ -159,13 +172,20 @@ def _shared_config(
         "steps": steps,
         "batch_size": task.batch_size,
         "data": data.description,
-        "model": model,
+        "precision": settings.precision,
+        "accumulate": settings.accumulate,
         "metrics": list(task.metrics),
         "select": task.select,
         "rule": task.rule,
-        "probes": _probes(preset.tasks[task_name].probes, steps),
+        "probes": _probes(settings.probes, steps),
         "evaluations": preset.evaluations,
     }
+
+
+def _model(entry: ModelEntry, data: DataSet) -> dict[str, Any]:
+    """A model for these data, as ``build_model`` takes it."""
+    shape = list(data.train.shape[1:])
+    return {"name": entry.name, "visible": shape[0] if len(shape) == 1 else shape, **entry.sizes}
 
 
 def _probes(entries: Iterable[ProbeEntry], steps: int) -> list[dict[str, Any]]:
@@ -197,13 +217,18 @@ def _variants(
         for key in specs(ours):
             values.setdefault(key, set()).add(getattr(ours, key))
     return [
-        (entry, ours, _variant_name(ours, theirs, used[type(ours), ours.name], _noisy(entry) | extra))
+        (entry, ours, _variant_name(ours, theirs, used[type(ours), ours.name], _own(entry, settings) | extra))
         for entry, theirs, ours in found
     ]
 
 
-def _noisy(entry: Variant) -> dict[str, Any]:
-    return {"data_noise": entry.data_noise} if entry.data_noise else {}
+def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
+    """What an entry has of its own beside hyper-parameters: noise on its data, and another size of model than others
+    of its method."""
+    others = [one.model.sizes for one in settings.variants if one.model and one.method == entry.method]
+    sizes = entry.model.sizes if entry.model else {}
+    own = {key: value for key, value in sizes.items() if any(other.get(key) != value for other in others)}
+    return ({"data_noise": entry.data_noise} if entry.data_noise else {}) | own
 
 
 def _variant_name(ours: Estimator, theirs: Estimator, used: dict[str, set[Any]], extra: dict[str, Any]) -> str:
@@ -217,17 +242,24 @@ def _variant_name(ours: Estimator, theirs: Estimator, used: dict[str, set[Any]],
     return f"{ours.name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else ours.name
 
 
-def _check(estimator: Estimator, shared: dict[str, Any], task: Task) -> None:
-    model = build_model(shared["model"])
+def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -> None:
     check_model(estimator, model)
     if "log_likelihood" in task.metrics:
         reason = not_enumerable(model)
         if reason:
-            raise InputError(f"task {shared['task']}: the metric log_likelihood needs log Z by enumeration: {reason}")
-    for probe in shared["probes"]:
-        reason = PROBES[probe["name"]].unsuitable(estimator, model)
-        if reason:
-            raise InputError(f"task {shared['task']}: the probe {probe['name']} cannot be used: {reason}")
+            raise InputError(f"task {task_name}: the metric log_likelihood needs log Z by enumeration: {reason}")
+
+
+def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
+    """A probe must suit one of a preset's variants at least; the others do without."""
+    trained = [
+        (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
+        for entry, estimator, _ in _variants(preset.tasks[task], Choices(), methods)
+    ]
+    for probe in preset.tasks[task].probes:
+        reasons = [PROBES[probe.name].unsuitable(*one) for one in trained]
+        if all(reasons):
+            raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")
 
 
 def _seeds(

@@ -129,8 +129,10 @@ def _executor(place: Place, console: Console) -> Executor[Any]:
     if place.executor == "local":
         if place.address is not None:
             raise InputError("--address names a cluster and needs --executor ray")
-        available = places(place.devices, place.settings.threads, place.jobs_per_device)
+        available = places(place.devices, place.settings.threads, place.jobs_per_device, place.settings.data_parallel)
         return LocalExecutor(place.run_dir, place.settings, available)
+    if place.settings.data_parallel > 1:
+        raise InputError("--data-parallel needs --executor local: the processes of a job share a machine")
     from benchmark.ray_executor import RayExecutor
 
     def note(text: str) -> None:

@@ -210,7 +210,7 @@ def _run(
         "method": job.config["method"],
         "seeds": seeds,
         "steps": steps,
-        "hidden": job.config["model"]["hidden"],
+        "hidden": job.config["model"].get("hidden", 0),
         "hyper": job.config["hyper"],
         "ms_per_step": per_step * cost["time/wall_seconds"],
         "train_ms_per_step": per_step * cost["time/train_seconds"],

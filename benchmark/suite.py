@@ -10,16 +10,20 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.datasets import DATASETS
-from benchmark.models import MODELS
+from benchmark.models import MODELS, sizes
 from benchmark.probes import PROBES
 from benchmark.registry import find
 from benchmark.selection import RULES
 from bism import Estimator
+from bism.checks import PRECISIONS
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
 
 SHIPPED = Path(__file__).parent / "suites"
-METRICS = ["log_likelihood", "fisher_divergence"]
+METRICS = ["log_likelihood", "fisher_divergence", "posterior_fisher_divergence"]
+_DEFAULT_METRICS = ["log_likelihood", "fisher_divergence"]
+# What the best checkpoint can be chosen by: the method's own objective, or what a probe of samples measures, too.
+SELECT = [f"val/{metric}" for metric in (*METRICS, "objective", "fid", "frechet_resnet56")]
 Place = tuple[Any, ...]  # the keys that lead to an entry
 
 
@@ -65,7 +69,10 @@ class _Section(BaseModel):
 
 
 class DataEntry(_Section):
-    """Which data: a known data set by name, or an ``.npy`` file of the user's own."""
+    """Which data: a known data set by name, or an ``.npy`` file of the user's own.
+
+    ``pad`` is the side of the square to which images are filled up with zeros.
+    """
 
     name: Annotated[str, _known(DATASETS, "data set")] | None = None
     file: str | None = None
@@ -73,13 +80,22 @@ class DataEntry(_Section):
     val: int | None = Field(None, gt=0)
     test: int | None = Field(None, gt=0)
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    pad: int | None = Field(None, gt=0)
 
 
 class ModelEntry(_Section):
-    """Which model, and its number of hidden units; the visible ones follow from the data."""
+    """Which model, and its sizes; the visible units follow from the data."""
 
     name: Annotated[str, _known(MODELS, "model")]
-    hidden: int = Field(gt=0)
+    hidden: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0)
+    layers: int | None = Field(None, gt=0)
+    posterior_width: int | None = Field(None, gt=0)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the file says beside the name."""
+        return self.model_dump(exclude={"name"}, exclude_none=True)
 
 
 class ProbeEntry(_Section):
@@ -112,31 +128,35 @@ class Task(_Section):
     data: DataEntry
     model: ModelEntry
     batch_size: int = Field(100, gt=0)
-    metrics: list[Annotated[str, _known(METRICS, "metric")]] = Field(METRICS, min_length=1)
-    select: Annotated[str, _known([f"val/{metric}" for metric in METRICS], "metric")] = "val/log_likelihood"
+    metrics: list[Annotated[str, _known(METRICS, "metric")]] = _DEFAULT_METRICS
+    select: Annotated[str, _known(SELECT, "metric")] = "val/log_likelihood"
     rule: Annotated[str, _known(RULES, "rule")] = "last"
 
 
 class Variant(_Section):
     """A method with hyper-parameters; a list of values makes one variant of each.
 
-    ``data_noise`` is the standard deviation of noise added anew to every minibatch.
+    ``data_noise`` is the standard deviation of noise added anew to every minibatch; ``model`` stands in for the task's.
     """
 
     method: str
     set: dict[str, Any] = {}
     data_noise: float = Field(0.0, ge=0)
+    model: ModelEntry | None = None
     paper: str | None = None
 
 
 class PresetTask(_Section):
     """How a preset trains one task; ``all`` holds hyper-parameters for every method that has them.
 
-    ``minutes`` is about what all of it takes on two cores, for estimates.
+    ``minutes`` is about what all of it takes on two cores, for estimates. ``precision`` and ``accumulate`` are as for
+    ``Estimator.fit``.
     """
 
     steps: int = Field(gt=0)
     minutes: float | None = Field(None, gt=0)
+    precision: Annotated[str, _known(PRECISIONS, "precision")] = "float32"
+    accumulate: int = Field(1, gt=0)
     all: dict[str, Any] = {}
     probes: list[ProbeEntry] = []
     variants: list[Variant] = Field(min_length=1)
@@ -285,7 +305,7 @@ def _keys_at(where: Place) -> list[str]:
             section = Task
         case ("tasks", _, "data"):
             section = DataEntry
-        case ("tasks", _, "model"):
+        case ("tasks", _, "model") | ("presets", _, "tasks", _, "variants", _, "model"):
             section = ModelEntry
         case ("presets", _):
             section = Preset
@@ -305,17 +325,31 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Place, str]]:
     for name, task in suite.tasks.items():
         for key, what in _bad_data(task.data):
             yield ("tasks", name, "data", *key), what
-        if task.select.removeprefix("val/") not in task.metrics:
+        for size, what in _bad_sizes(task.model):
+            yield ("tasks", name, "model", size), what
+        if task.select.removeprefix("val/") in set(METRICS) - set(task.metrics):
             yield ("tasks", name, "select"), f"{task.select} is not among the metrics, {', '.join(task.metrics)}"
     for name, preset in suite.presets.items():
         for chosen in preset.tasks:
             if chosen not in suite.tasks:
                 yield ("presets", name, "tasks", chosen), f"no task '{chosen}': {nearest(chosen, suite.tasks)}"
+            for index, entry in enumerate(preset.tasks[chosen].variants):
+                for size, what in _bad_sizes(entry.model) if entry.model else ():
+                    yield ("presets", name, "tasks", chosen, "variants", index, "model", size), what
             for index, probe in enumerate(preset.tasks[chosen].probes):
                 for at in probe.at:
                     if isinstance(at, int) and at > preset.tasks[chosen].steps:
                         where = ("presets", name, "tasks", chosen, "probes", index, "at")
                         yield where, f"must be at most the preset's {preset.tasks[chosen].steps} steps, got {at}"
+
+
+def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:
+    known = sizes(model.name)
+    for key in model.sizes:
+        if key not in known:
+            yield key, f"the model {model.name} has no such size; it has {', '.join(known)}"
+    for key in (key for key, needed in known.items() if needed and key not in model.sizes):
+        yield key, "this key is missing"
 
 
 def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:

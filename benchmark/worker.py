@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import threading
@@ -20,7 +21,9 @@ from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluation_steps, picture_steps
 from benchmark.keeper import Keeper
 from benchmark.models import build_model
+from benchmark.parallel import Group, LeadingTrainer
 from benchmark.plan import Job
+from benchmark.probes import NO_WEIGHTS, Weights
 from benchmark.provenance import trained_with
 from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
@@ -39,6 +42,8 @@ class Settings:
     compile: True, False, or None for where the run is long enough to pay for it.
     checkpoint_seconds: between checkpoints; what a crash may cost.
     commit: of our code, for a process that has a copy of it without its history.
+    weights: of networks that judge images.
+    data_parallel: processes that train a job together.
     """
 
     plugins: tuple[Path, ...] = ()
@@ -46,6 +51,8 @@ class Settings:
     compile: bool | None = None
     checkpoint_seconds: float = 300.0
     commit: str | None = None
+    weights: Weights = NO_WEIGHTS
+    data_parallel: int = 1
 
 
 class Stopped(Exception):
@@ -68,7 +75,14 @@ class Report:
 
 
 def run_job(
-    job: Job, data: DataSet, device: str, run_dir: Path, settings: Settings, again: bool, connection: Connection
+    job: Job,
+    data: DataSet,
+    device: str,
+    run_dir: Path,
+    settings: Settings,
+    again: bool,
+    connection: Connection,
+    group: Group | None = None,
 ) -> None:
     """Trains a job from its checkpoints (``again``: from the start), writes its cells' files and says how it goes."""
     stop = threading.Event()
@@ -82,7 +96,11 @@ def run_job(
         with holding(run_dir, [cell.id for cell in job.cells], _PREDECESSOR_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *_, **__: report("note", f"{job.title}: {message}")
-            _train(job, data, cells, device, settings, again, report, stop)
+            if group:
+                group.join(device)
+            _train(job, data, cells, device, settings, again, report, stop, group)
+            if group:
+                group.leave()
     except Stopped as stopped:
         report("stopped", str(stopped))
     except Exception as error:  # whatever a method or a plug-in raises is recorded; the other jobs go on
@@ -109,12 +127,12 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Trainer:
+def make_trainer(job: Job, data: DataSet, device: str, settings: Settings, kind: type[Trainer] = Trainer) -> Trainer:
     """The trainer of a job, compiled where that is wanted."""
     config = job.config
     estimator = registry.methods(settings.plugins)[config["method"]](**config["hyper"])
     seeds = [cell.config["seed"] for cell in job.cells]
-    return Trainer(
+    return kind(
         estimator,
         build_model(config["model"]),
         data.train,
@@ -122,6 +140,8 @@ def make_trainer(job: Job, data: DataSet, device: str, settings: Settings) -> Tr
         batch_size=config["batch_size"],
         device=device,
         data_noise=config["data_noise"],
+        precision=config["precision"],
+        accumulate=config["accumulate"],
         compile=pays(config["steps"]) if settings.compile is None else settings.compile,
     )
 
@@ -135,6 +155,7 @@ def _train(
     again: bool,
     report: Report,
     stop: threading.Event,
+    group: Group | None,
 ) -> None:
     """Trains from one action to the next: where something is measured, probed or pictured."""
     steps = job.config["steps"]
@@ -143,8 +164,17 @@ def _train(
         cell.prepare({**planned.config, **where})
         if again:
             cell.clear()
-    trainer = make_trainer(job, data, device, settings)
-    keeper = Keeper(trainer, job, data, cells, lambda one: make_trainer(one, data, device, _uncompiled(settings)))
+    trainer = make_trainer(job, data, device, settings, LeadingTrainer if group else Trainer)
+    if isinstance(trainer, LeadingTrainer) and group:
+        trainer.group = group
+
+    def alive() -> None:
+        report("step", trainer.step)
+        if stop.is_set():
+            raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
+
+    small_trainer = functools.partial(make_trainer, data=data, device=device, settings=_uncompiled(settings))
+    keeper = Keeper(trainer, job, data, cells, small_trainer, settings.weights, alive)
     actions = _actions(job)
     for note in keeper.begin():
         report("note", f"{job.title}: {note}")
@@ -172,7 +202,7 @@ def _train(
         keeper.passed += 1
     if job.config["probes"]:
         save()
-    for ended in keeper.finish(lambda: report("step", trainer.step)):
+    for ended in keeper.finish(alive):
         report("cell", *ended)
     report("done", trainer.train_seconds)
 

@@ -57,15 +57,23 @@ def log_ratio(model: Model, posterior: Posterior, v: Tensor, h: Tensor) -> Tenso
 
 
 def descend(
-    lower: Callable[[Tree, Any], Tensor], phi: Tree, optimiser: Tree, noises: Iterable[Any], update: Update
+    lower: Callable[[Tree, Any], Tensor],
+    phi: Tree,
+    optimiser: Tree,
+    noises: Iterable[Any],
+    update: Update,
+    gradient: Callable[[Callable[[Tree, Any], Tensor]], Callable[[Tree, Any], Tree]] = grad,
 ) -> tuple[Tree, Tree]:
     """One step on ``lower(phi, noise)`` for each element of ``noises``, eq. (12).
 
     A pure function: called inside a function of theta it is the unrolled recursion (13), differentiable through the
     optimiser's running state.
+
+    Args:
+        gradient: how the gradient is taken; with ``gradients.mean_grad`` an element is a list, one for each shard.
     """
     for noise in noises:
-        phi, optimiser = update(grad(lower)(phi, noise), phi, optimiser)
+        phi, optimiser = update(gradient(lower)(phi, noise), phi, optimiser)
     return phi, optimiser
 
 

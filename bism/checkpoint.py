@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_map
 
 from bism.errors import InputError
 
-_KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "step", "train_seconds", "reported", "tensors"}
+_KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "step", "train_seconds",
+         "reported", "tensors"}  # fmt: skip
 
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:

@@ -51,6 +51,31 @@ def check_place(device: Any, dtype: torch.dtype) -> torch.device:
         raise InputError(f"device must be one that torch knows, such as 'cpu' or 'cuda:0', got {device!r}") from error
 
 
+PRECISIONS = ("float32", "bf16")
+
+
+def check_precision(precision: Any, dtype: torch.dtype) -> str:
+    """``float32`` for what the tensors' type says throughout, or ``bf16`` for products in bfloat16 (autocast)."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "bf16" and dtype is not torch.float32:
+        raise InputError(f"precision bf16 needs parameters in float32, got {dtype}")
+    return str(precision)
+
+
+def check_shards(estimator: "Estimator", batch_size: int, accumulate: Any, processes: int) -> int:
+    """Into how many equal shards a minibatch is cut: ``accumulate``, or as many for each process where they could not
+    share those."""
+    wanted = check_count("accumulate", accumulate, 1)
+    count = wanted if wanted % processes == 0 else wanted * processes
+    if batch_size % count:
+        raise InputError(f"batch_size must be a multiple of the {count} shards of a minibatch, got {batch_size}")
+    reason = estimator.unshardable()
+    if count > 1 and reason:
+        raise InputError(f"{estimator.id} cannot take a minibatch in {count} shards: {reason}")
+    return count
+
+
 def check_posterior(posterior: Any) -> None:
     """A module with what a posterior needs, or None for the default."""
     lacking = [name for name in ("sample", "log_prob") if not hasattr(posterior, name)]

@@ -72,7 +72,7 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"force_layout_optimization": True}  # convolutions with their channels innermost
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
         options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory

@@ -19,10 +19,21 @@ from torch.func import vmap
 from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.checkpoint import load_checkpoint, save_checkpoint
-from bism.checks import check_count, check_data, check_model, check_place, check_posterior, check_scale, check_seeds
+from bism.checks import (
+    check_count,
+    check_data,
+    check_model,
+    check_place,
+    check_posterior,
+    check_precision,
+    check_scale,
+    check_seeds,
+    check_shards,
+)
 from bism.compiler import CapturedStep, Program, Work, compile_program, count_work
 from bism.errors import InputError
 from bism.fitted import Fitted
+from bism.gradients import Shards, cut, process, processes, shards
 from bism.rng import CountingRng, Rng, TapeRng, generator
 from bism.state import State
 from bism.tapes import Tapes
@@ -81,6 +92,8 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         data_noise: float = 0.0,
+        precision: str = "float32",
+        accumulate: int = 1,
     ) -> None:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
@@ -88,6 +101,8 @@ class Trainer:
         check_posterior(posterior)
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
+        self.precision = check_precision(precision, dtype)
+        self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
         self.data = data.to(device=self.device, dtype=dtype)
         self.data_noise = check_scale("data_noise", data_noise)
         self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
@@ -102,7 +117,8 @@ class Trainer:
             for seed in self.seeds
         ]
         self._template = states[0]
-        self._tensors = tree_map(lambda *x: torch.stack(x), *[_initial_tensors(state) for state in states])
+        initial = [_initial_tensors(state, estimator.ema > 0) for state in states]
+        self._tensors = tree_map(lambda *x: torch.stack(x), *initial)
         self._hyper = {
             name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
             for name, value in estimator.hyper.items()
@@ -127,7 +143,13 @@ class Trainer:
         self._leaves, self._structure = tree_flatten(tree)
 
     def _noise(self, rng: Rng) -> Any:
-        return self.estimator.noise(self._template.bind().model, (self.batch_size, *self.data.shape[1:]), rng)
+        """The noise of a step: of all shards, where there are several, in their order."""
+        size = self.batch_size // self._shards
+        noises = [
+            self.estimator.noise(self._template.bind().model, (size, *self.data.shape[1:]), rng)
+            for _ in range(self._shards)
+        ]
+        return Shards(noises) if self._shards > 1 else noises[0]
 
     def _count_noise(self) -> None:
         """Sets the lengths of one step's tapes, and of a block of steps: a function of the configuration alone."""
@@ -143,16 +165,30 @@ class Trainer:
     ) -> tuple[Tree, Tensor]:
         """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
         state = self._template.replace(**tensors["state"])
-        after, info = self.estimator.step(state, batches, self._noise(TapeRng(uniforms, normals)), hyper)
+        noise = self._noise(TapeRng(uniforms, normals))
+        if isinstance(noise, Shards):
+            ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
+            batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
+        with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False):
+            after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         new, objective = _numbers(after), info["objective"]
         probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
         going = (tensors["diverged_at"] < 0) & probe.isfinite()
         # The old state comes first: the result keeps its order of keys, hence of leaves.
         frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
         diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-        total = tensors["objective_sum"] + torch.where(going, objective, 0.0)
-        step = tensors["step"] + 1
-        return {"state": frozen, "step": step, "diverged_at": diverged_at, "objective_sum": total}, objective
+        after_step = {
+            "state": frozen,
+            "step": tensors["step"] + 1,
+            "diverged_at": diverged_at,
+            "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
+        }
+        if "average" in tensors:
+            decay = hyper["ema"]
+            after_step["average"] = tree_map(
+                lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
+            )
+        return after_step, objective
 
     def _all_seeds(self, *tensors: Tensor) -> list[Tensor]:
         """One step of all seeds, as a function of flat tensors alone: the leaves of the state, what the step consumes
@@ -160,7 +196,11 @@ class Trainer:
         count = len(self._leaves)
         batches, uniforms, normals, *hyper = tensors[count:]
         state, named = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True))
-        after, objective = vmap(self._one_seed)(state, batches, uniforms, normals, named)
+        if len(self.seeds) == 1:  # convolutions are faster without an axis of length one
+            alone = tree_map(lambda x: x[0], (state, batches, uniforms, normals, named))
+            after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
+        else:
+            after, objective = vmap(self._one_seed)(state, batches, uniforms, normals, named)
         leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
         return [*leaves, objective]
 
@@ -256,6 +296,34 @@ class Trainer:
                 values.append(self._program(*self._leaves, *consumed, *self._hyper.values())[-1])
         return torch.stack(values).mean(0)
 
+    def lower_objective_on(self, data: Tensor, batches: int = 3) -> Tensor | None:
+        """The lower level's objective on minibatches of other data, [seeds]; None for methods of one level.
+
+        The same minibatches and noise at every call, those of ``objective_on``.
+        """
+        data, values = data.to(device=self.device, dtype=self.dtype), []
+        for index in range(batches):
+            batch, uniforms, normals = self._draw(data, index, "validation", 1).at(0)
+            value = self._lower_objective(batch, uniforms, normals)
+            if value is None:
+                return None
+            values.append(value)
+        return torch.stack(values).mean(0)
+
+    def _lower_objective(self, batches: Tensor, uniforms: Tensor, normals: Tensor) -> Tensor | None:
+        values = []
+        for i in range(len(self.seeds)):
+            state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
+            noise = self._noise(TapeRng(uniforms[i], normals[i]))
+            given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
+            first_batches, first_noise = shards(given, noise)[0]
+            hyper = {name: value[i] for name, value in self._hyper.items()}
+            value = self.estimator.lower_objective(state, first_batches, first_noise, hyper)
+            if value is None:
+                return None
+            values.append(value.detach())
+        return torch.stack(values)
+
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
         consumed = self._draw(self.data, 0, "work", 1).at(0)
@@ -274,11 +342,12 @@ class Trainer:
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
         saved = self.checkpoint()
+        tensors = saved["tensors"]["state"]
         return Fitted(
             self.estimator,
             self.model,
             self._template,
-            saved["tensors"]["state"],
+            {**tensors, "params": saved["tensors"].get("average", tensors["params"])},
             self.seeds,
             self.step,
             self.diverged_at,
@@ -296,6 +365,8 @@ class Trainer:
             "seeds": chosen,
             "batch_size": self.batch_size,
             "data_noise": self.data_noise,
+            "precision": self.precision,
+            "shards": self._shards,
             "step": self.step,
             "train_seconds": self.train_seconds,
             "reported": self._reported,
@@ -321,7 +392,7 @@ class Trainer:
             InputError: it is one of another configuration.
         """
         own = self.checkpoint()
-        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise"):
+        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards"):
             if saved[key] != own[key]:
                 raise InputError(f"{source}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
         ours, theirs = _described(own["tensors"]), _described(saved["tensors"])
@@ -342,7 +413,8 @@ def _numbers(state: State) -> Tree:
     return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
 
 
-def _initial_tensors(state: State) -> Tree:
+def _initial_tensors(state: State, averaged: bool) -> Tree:
     parameter = tree_leaves(state.params)[0]
     zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
-    return {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
+    first = {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
+    return {**first, "average": state.params} if averaged else first

@@ -1,6 +1,7 @@
 """What an estimator is: hyper-parameters and pure functions, written for one seed."""
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from bism.checks import check_count
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
-from bism.hyperparameters import Range, number, specs, validate
+from bism.gradients import average, shards
+from bism.hyperparameters import Range, count, number, specs, validate
 from bism.optimisers import Tree, adam_init, adam_update
 from bism.rng import Rng
 from bism.state import Info, State, initial_parameters
 
 Hyper = dict[str, Tensor]
+RATES = ("lr", "lr_posterior")  # the learning rates that a method may have
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,16 @@ class Estimator(ABC):
     lr: float = number(1e-3, "learning rate of the model, Adam", symbol="β", tune=Range(1e-4, 1e-1, log=True))
     beta1: float = number(0.9, "decay of Adam's first moment", minimum=0.0, below=1.0)
     beta2: float = number(0.95, "decay of Adam's second moment", minimum=0.0, below=1.0)
+    decay_steps: int = count(
+        0, "iterations over which the learning rates fall to lr_final along half a cosine; 0: they stay", minimum=0
+    )
+    lr_final: float = number(1e-6, "learning rates at the end of decay_steps", minimum=0.0)
+    ema: float = number(
+        0.0,
+        "decay of a running mean of all parameters, which is then what is evaluated; 0: none",
+        minimum=0.0,
+        below=1.0,
+    )
 
     def __post_init__(self) -> None:
         if "__dataclass_params__" not in vars(type(self)):  # its own hyper-parameters would silently be none
@@ -66,6 +79,25 @@ class Estimator(ABC):
     def search_space(cls) -> dict[str, Range | Sequence[Any]]:
         """Where tuning looks, by hyper-parameter."""
         return {name: spec.tune for name, spec in specs(cls).items() if spec.tune is not None}
+
+    def scheduled(self, hyper: Hyper, step: Tensor) -> Hyper:
+        """The hyper-parameters at an iteration: each learning rate l is lr_final + (l - lr_final) (1 + cos(pi t)) / 2
+        at t = min(step / decay_steps, 1)."""
+        if not self.decay_steps:
+            return hyper
+        left = (1 + (math.pi * (step / self.decay_steps).clamp(max=1.0)).cos()) / 2
+        final = hyper["lr_final"]
+        rates = {name: final + (hyper[name] - final) * left.to(final) for name in RATES if name in hyper}
+        return {**hyper, **rates}
+
+    def unshardable(self) -> str | None:
+        """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own must see to it."""
+        own_step, own_carry = type(self).step is not Estimator.step, type(self).init_carry is not Estimator.init_carry
+        return "its steps need the whole minibatch at once" if own_step or own_carry else None
+
+    def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor | None:
+        """What the lower level minimises, on a minibatch, for methods of two levels."""
+        return None
 
     def unsupported(self, model: Any) -> str | None:
         """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks."""
@@ -129,13 +161,18 @@ class Estimator(ABC):
         """
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported."""
+        """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported.
 
-        def objective(params: Tree) -> tuple[Tensor, Any]:
-            value, carry, info = self.loss(state.bind(params), batches[0], noise, state.carry, hyper)
+        Of a minibatch in shards the noise is a ``gradients.Shards``: see ``gradients.shards``.
+        """
+
+        def objective(params: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
+            value, carry, info = self.loss(state.bind(params), of[0], drawn, state.carry, hyper)
             return value, (carry, info)
 
-        gradient, (value, (carry, info)) = grad_and_value(objective, has_aux=True)(state.params)
+        found = [grad_and_value(objective, has_aux=True)(state.params, *part) for part in shards(batches, noise)]
+        gradient, value = average([(gradient, value) for gradient, (value, _) in found])
+        carry, info = found[-1][1][1]
         params, optimiser = self.update_adam(gradient, state.params, state.optimiser, hyper)
         return state.replace(params=params, optimiser=optimiser, carry=carry), {"objective": value, **info}
 
@@ -157,6 +194,8 @@ class Estimator(ABC):
         dtype: torch.dtype = torch.float32,
         compile: bool | None = None,
         data_noise: float = 0.0,
+        precision: str = "float32",
+        accumulate: int = 1,
         resume: Path | str | None = None,
     ) -> Fitted:
         """Trains ``model`` on ``data`` once for every seed, all seeds side by side.
@@ -169,6 +208,9 @@ class Estimator(ABC):
             compile: True, False, or None for when the run is long enough to pay for it.
             data_noise: standard deviation of Gaussian noise added anew to every minibatch: what is learnt is the
                 density of the smoothed data, as by denoising score matching.
+            precision: "float32", or "bf16" for matrix products and convolutions in bfloat16 (autocast); parameters,
+                energies and objectives stay in float32.
+            accumulate: shards of equal size that a minibatch is taken in, one after another, to save memory.
             resume: a checkpoint written by ``Fitted.save``.
 
         Raises:
@@ -186,6 +228,8 @@ class Estimator(ABC):
             dtype=dtype,
             compile=engine.pays(steps) if compile is None else compile,
             data_noise=data_noise,
+            precision=precision,
+            accumulate=accumulate,
         )
         if resume is not None:
             trainer.load(resume)

@@ -68,9 +68,19 @@ class Fitted:
         Raises:
             InputError: the estimator has none.
         """
-        if "posterior" not in self._tensors["params"]:
+        if not self.has_posterior:
             raise InputError(f"{self.estimator.id} trains no posterior")
         return self._part("posterior", self._template.modules["posterior"].module, seed)
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the estimator trains one."""
+        return "posterior" in self._tensors["params"]
+
+    @property
+    def has_conditionals(self) -> bool:
+        """Whether the model has p(h|v) and p(v|h) for Gibbs sampling."""
+        return hasattr(self._model, "sample_hidden") and hasattr(self._model, "sample_visible")
 
     def parameters(self, seed: int) -> dict[str, dict[str, Tensor]]:
         """One seed's parameters by part and name, those of no module (NCE's normaliser) included."""
@@ -119,7 +129,7 @@ class Fitted:
     def sample_seed(self, seed: int, start: Tensor, sweeps: int = 1000) -> Tensor:
         """Gibbs samples of one seed's model, [batch, *visible_shape]; see ``sample``."""
         model = self.model(seed)
-        if not (hasattr(model, "sample_hidden") and hasattr(model, "sample_visible")):
+        if not self.has_conditionals:
             raise InputError(f"{type(model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
         rng, v = Rng(generator(seed, 0, "samples", start.device), start.dtype), start
         for _ in range(sweeps):

@@ -31,6 +31,11 @@ class Bound:
         self._methods = methods
         self._tensors = {f"module.{name}": tensor for name, tensor in tensors.items()}
 
+    def frozen(self) -> "Bound":
+        """The same with parameters that no gradient reaches."""
+        tensors = {name.removeprefix("module."): tensor.detach() for name, tensor in self._tensors.items()}
+        return Bound(self._methods, tensors)
+
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return functional_call(self._methods, self._tensors, (method, *args), kwargs)
 

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from bism.annealing import ais, not_annealable
+from bism.bilevel import log_ratio
 from bism.enumeration import hidden_log_weights, in_double, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
+from bism.rng import Rng, generator
+from bism.variables import Bernoulli
 
 METHODS = ("auto", "enumerate", "ais")
 
@@ -53,6 +56,29 @@ def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
     constant = log_partition(model) if log_z is None else log_z
     with torch.no_grad():
         return -in_double(model).free_energy(v.double()) - constant
+
+
+def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 10, seed: int = 0) -> Tensor:
+    """A lower bound of log p~(v) = log integral exp(-E(v, h)) dh (a sum for binary h), up to its error by Monte Carlo.
+
+    The mean of log p~(v, h) - log q(h|v) over h ~ q(h|v) (Jensen's inequality), [batch]; it is below log p~(v) by
+    KL(q(h|v) || p(h|v)), and equals it for every h where q is the true posterior.
+
+    Args:
+        posterior: has sample(v, noise, temperature) and log_prob(h, v), and sample_hard(v, noise) for binary h.
+        particles: samples of h for each v.
+    """
+    rng = Rng(generator(seed, 0, "log density bound", v.device), v.dtype)
+    total = v.new_zeros(len(v))
+    with torch.no_grad():
+        for _ in range(particles):
+            noise = model.latent.noise(rng, (len(v),))
+            binary = isinstance(
+                model.latent, Bernoulli
+            )  # a relaxed h is no sample of the Bernoulli that log_prob is of
+            h = posterior.sample_hard(v, noise) if binary else posterior.sample(v, noise, 1.0)
+            total += log_ratio(model, posterior, v, h)
+    return total / particles
 
 
 def fisher_divergence(model: Any, v: Tensor) -> Tensor:

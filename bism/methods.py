@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bism.bilevel import DIVERGENCES, descend, hypergradient, log_ratio
 from bism.estimator import Estimator, Hyper
+from bism.gradients import average, mean_grad, shards
 from bism.hyperparameters import Range, choice, count, number
 from bism.optimisers import Tree, Update, adam_init, adam_update, sgd_init, sgd_update
 from bism.posteriors import default_posterior
@@ -15,6 +16,8 @@ from bism.rng import Rng
 from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
 from bism.state import Info, State
 from bism.variables import Bernoulli
+
+Shard = tuple[Tensor, Any]  # batches, noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,7 @@ class WithPosterior(Estimator):
         return super().unsupported(model)
 
     def modules(self, model: nn.Module, posterior: nn.Module | None) -> dict[str, nn.Module]:
-        shape: Any = model.visible_shape
-        latent: Any = model.latent
-        return {"model": model, "posterior": posterior or default_posterior(shape, latent)}
+        return {"model": model, "posterior": posterior or default_posterior(model)}
 
     def init_optimiser(self, params: Tree) -> Tree:
         upper = {part: tensors for part, tensors in params.items() if part != "posterior"}
@@ -118,8 +119,16 @@ class BiSM(Criterion, WithPosterior):
 
         return self.objective(log_density, batch, drawn["visible"], hyper).mean(), carry, {}
 
+    def unshardable(self) -> str | None:
+        return None
+
+    def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        """G of eq. (9) on a minibatch, at the noise of the upper level."""
+        drawn = {"visible": noise["upper"]["visible"], "hidden": noise["upper"]["hidden"][None]}
+        return self.lower_loss(state.bind(), batches[0], drawn, hyper)
+
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """Lines 3 to 11 of Algorithm 1."""
+        """Lines 3 to 11 of Algorithm 1. Of a minibatch in shards, each unrolls its own lower level in lines 7 to 9."""
         theta, phi = {"model": state.params["model"]}, state.params["posterior"]
         update = self.lower_update(hyper)
 
@@ -127,15 +136,21 @@ class BiSM(Criterion, WithPosterior):
             batch, drawn = given
             return self.lower_loss(state.bind({**at, "posterior": posterior}), batch, drawn, hyper)
 
-        def upper(at: Tree, posterior: Tree) -> Tensor:
+        def upper(at: Tree, posterior: Tree, of: Shard) -> Tensor:
             params = state.bind({**at, "posterior": posterior})
-            return self.loss(params, batches[0], noise, state.carry, hyper)[0]
+            return self.loss(params, of[0][0], of[1], state.carry, hyper)[0]
 
-        fresh = self.inner_batches == "fresh"
-        inner = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]
-        phi, optimiser = descend(partial(lower, theta), phi, state.optimiser["lower"], inner, update)
-        unroll = [(batches[0], drawn) for drawn in noise["unroll"]]
-        gradient, value = hypergradient(upper, lower, theta, phi, optimiser, unroll, update)
+        def unrolled(of: Shard) -> tuple[Tree, Tensor]:
+            steps = [(of[0][0], drawn) for drawn in of[1]["unroll"]]
+            return hypergradient(partial(upper, of=of), lower, theta, phi, optimiser, steps, update)
+
+        parts, fresh = shards(batches, noise), self.inner_batches == "fresh"
+        inner = [
+            [(of_batches[1 + i if fresh else 0], drawn["inner"][i]) for of_batches, drawn in parts]
+            for i in range(self.inner_steps)
+        ]
+        phi, optimiser = descend(partial(lower, theta), phi, state.optimiser["lower"], inner, update, mean_grad)
+        gradient, value = average([unrolled(part) for part in parts])
         theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
         return (
             state.replace(params={**theta, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),

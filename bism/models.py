@@ -24,6 +24,7 @@ class EnergyModel(Protocol):
         ``sample_hidden(v, noise)``: h [batch, m] from p(h|v), with the noise of ``latent.noise``.
         ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise.
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
+        ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
 
     Each seed starts from its own parameters: submodules and models with ``reset_parameters()`` are reset under the

@@ -5,11 +5,13 @@ and ``log_prob(h, v)`` [batch]. The noise is that of the latent's kind (``Latent
 """
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from bism.variables import Bernoulli, Latent, flat_size
+from bism.variables import Bernoulli, flat_size
 
 
 class RelaxedBernoulli(nn.Module):
@@ -35,6 +37,10 @@ class RelaxedBernoulli(nn.Module):
     def logits(self, v: Tensor) -> Tensor:
         """l(v), [batch, m]."""
         return self.network(v)
+
+    def mean(self, v: Tensor) -> Tensor:
+        """E[h|v] of the Bernoulli q, [batch, m]."""
+        return self.logits(v).sigmoid()
 
     def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
         """Relaxed h [batch, m] in (0, 1)."""
@@ -71,7 +77,13 @@ class DiagonalGaussian(nn.Module):
 
     def _parameters_at(self, v: Tensor) -> tuple[Tensor, Tensor]:
         features = self.network(v)
-        return self.mean_head(features), self.log_std_head(features)
+        mean, log_std = self.mean_head(features), self.log_std_head(features)
+        exact = torch.promote_types(mean.dtype, torch.float32)  # under autocast the layers give less
+        return mean.to(exact), log_std.to(exact)
+
+    def mean(self, v: Tensor) -> Tensor:
+        """E[h|v], [batch, m]."""
+        return self._parameters_at(v)[0]
 
     def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
         """h = mean(v) + std(v) * noise, [batch, m]; the temperature does not matter here."""
@@ -89,7 +101,21 @@ class DiagonalGaussian(nn.Module):
         return (-0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def default_posterior(visible_shape: tuple[int, ...], latent: Latent) -> nn.Module:
-    """The posterior that fits the latent's kind."""
-    family = RelaxedBernoulli if isinstance(latent, Bernoulli) else DiagonalGaussian
-    return family(visible_shape, latent.size)
+def convolutional(visible_shape: tuple[int, ...], size: int, width: int = 64) -> DiagonalGaussian:
+    """The Gaussian posterior for images [c, H, W] (Section 5.2): three 3 x 3 convolutions of stride 2 to ``width``,
+    twice and four times as many channels with LeakyReLU(0.2), then linear heads for mean and log_std."""
+    channels, height, long = visible_shape
+    layers: list[nn.Module] = []
+    for wide in (width, 2 * width, 4 * width):
+        layers += [nn.Conv2d(channels, wide, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        channels, height, long = wide, -(-height // 2), -(-long // 2)
+    return DiagonalGaussian(visible_shape, size, nn.Sequential(*layers, nn.Flatten(1)), channels * height * long)
+
+
+def default_posterior(model: Any) -> nn.Module:
+    """The posterior that a model brings along (``default_posterior()``), else the one that fits its latent's kind."""
+    if hasattr(model, "default_posterior"):
+        own: nn.Module = model.default_posterior()
+        return own
+    family = RelaxedBernoulli if isinstance(model.latent, Bernoulli) else DiagonalGaussian
+    return family(model.visible_shape, model.latent.size)

@@ -111,7 +111,15 @@ def test_the_paper_s_label_is_kept(tmp_path: Path) -> None:
 
 def test_a_cell_says_all_that_it_takes_to_train_it(suite: Suite) -> None:
     config = cells(suite)[0].config
-    assert config["hyper"] == {"lr": 0.01, "beta1": 0.9, "beta2": 0.95, "k": 1}
+    assert config["hyper"] == {
+        "lr": 0.01,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "decay_steps": 0,
+        "lr_final": 1e-6,
+        "ema": 0.0,
+        "k": 1,
+    }
     assert config["model"] == {"name": "grbm", "visible": 2, "hidden": 3}
     assert config["data"] == {"name": "checkerboard", "hash": DATA.hash, "train": 2, "val": 2, "test": 2, "shape": [2]}
     wanted = {"suite": "tiny", "preset": "test", "task": "board", "steps": 20, "batch_size": 100, "seed": 0}

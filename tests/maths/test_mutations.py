@@ -157,13 +157,13 @@ def no_log_q(model: Any, posterior: Any, v: Tensor, h: Tensor) -> Tensor:
     return -model.energy(v, h)
 
 
-def constant_descend(lower: Any, phi: Any, optimiser: Any, noises: Any, update: Any) -> Any:
+def constant_descend(lower: Any, phi: Any, optimiser: Any, noises: Any, *how: Any) -> Any:
     """The unrolled steps without their derivative: the second term of eq. (14) is lost."""
-    return tree_map(Tensor.detach, descend(lower, phi, optimiser, noises, update))
+    return tree_map(Tensor.detach, descend(lower, phi, optimiser, noises, *how))
 
 
-def one_step_short(lower: Any, phi: Any, optimiser: Any, noises: Any, update: Any) -> Any:
-    return descend(lower, phi, optimiser, list(noises)[:-1], update)
+def one_step_short(lower: Any, phi: Any, optimiser: Any, noises: Any, *how: Any) -> Any:
+    return descend(lower, phi, optimiser, list(noises)[:-1], *how)
 
 
 def adam_without_momentum_in_the_derivative(gradient: Any, params: Any, state: Any, lr: Any, **options: Any) -> Any:

@@ -1,0 +1,34 @@
+"""Measurements that are too expensive for every evaluation: taken at given iterations, or of the best and the last
+checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
+
+from benchmark.probes.annealing import Annealing
+from benchmark.probes.base import NO_WEIGHTS, Metrics, Probe, Subject, Weights
+from benchmark.probes.bias import PracticalBias, Theorem2
+from benchmark.probes.latents import Conditional, Features, OutOfDistribution
+from benchmark.probes.samples import Samples
+
+PROBES: dict[str, type[Probe]] = {
+    "annealing": Annealing,
+    "theorem2": Theorem2,
+    "practical_bias": PracticalBias,
+    "samples": Samples,
+    "conditional": Conditional,
+    "features": Features,
+    "out_of_distribution": OutOfDistribution,
+}
+
+__all__ = [
+    "NO_WEIGHTS",
+    "PROBES",
+    "Annealing",
+    "Conditional",
+    "Features",
+    "Metrics",
+    "OutOfDistribution",
+    "PracticalBias",
+    "Probe",
+    "Samples",
+    "Subject",
+    "Theorem2",
+    "Weights",
+]

@@ -1,0 +1,57 @@
+"""What a probe is."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.datasets import DataSet
+from bism import Estimator
+from bism.fitted import Fitted
+
+Metrics = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Checkpoints of networks that judge images, where the user has given them."""
+
+    inception: Path | None = None
+    resnet56: Path | None = None
+
+
+NO_WEIGHTS = Weights()
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is measured: one seed's model as it is, the task's data, and a folder for arrays and images.
+
+    alive: to be called now and then by a probe that takes long; raises where the job is asked to stop, and what the
+        probe has written to ``folder`` is there when it is called again.
+    """
+
+    fitted: Fitted
+    seed: int
+    data: DataSet
+    folder: Path
+    weights: Weights = NO_WEIGHTS
+    alive: Callable[[], None] = lambda: None
+
+
+class Probe(BaseModel, ABC):
+    """A measurement; its fields are its options."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @staticmethod
+    @abstractmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        """Why it cannot be taken of this model, trained by this estimator, or None."""
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> Metrics:
+        """Takes it."""

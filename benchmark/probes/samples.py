@@ -1,0 +1,205 @@
+"""Samples of models of images by annealed Langevin dynamics, and what networks that know images say of them."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from benchmark.pictures import draw_sheet, save_arrays
+from benchmark.probes.base import Metrics, Probe, Subject
+from bism import Estimator
+from bism.langevin import PAPER, Stretch, denoise, langevin, temperatures
+from bism.rng import Rng, generator
+
+_SHOWN = 64
+_SIGNS = 50  # steps between two signs of life
+
+
+class Part(BaseModel):
+    """A stretch of the schedule: ``steps`` at temperatures from ``first`` to ``last``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(gt=0)
+    first: float = Field(ge=0)
+    last: float = Field(ge=0)
+    spacing: Literal["geometric", "linear"] = "geometric"
+
+
+class Langevin(Probe):
+    """The options of what samples by annealed Langevin dynamics (Appendix B.2); the defaults are the paper's.
+
+    Options:
+        schedule: the temperatures, stretch by stretch.
+        step_size: of v.
+        start_mean, start_std: of the Gaussian that v starts from.
+        denoise: whether a last step v - sigma0^2 dE/dv follows, of methods that have a sigma0.
+        batch: chains at once.
+        precision: bf16 for products in bfloat16.
+    """
+
+    schedule: list[Part] = Field([Part.model_validate(dataclasses.asdict(stretch)) for stretch in PAPER], min_length=1)
+    step_size: float = Field(0.02, gt=0)
+    start_mean: float = 0.5
+    start_std: float = Field(1.0, ge=0)
+    denoise: bool = True
+    batch: int = Field(100, gt=0)
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        if len(model.visible_shape) != 3:
+            return "it is of models of images"
+        return None
+
+    @property
+    def heat(self) -> Tensor:
+        """All temperatures in order, [steps]."""
+        return temperatures([Stretch(**part.model_dump()) for part in self.schedule])
+
+    def run(
+        self,
+        energy: Callable[[Mapping[str, Tensor]], Tensor],
+        start: Mapping[str, Tensor],
+        subject: Subject,
+        *,
+        batch: int = 0,
+        file: Path | None = None,
+        step_size: float | Mapping[str, float] | None = None,
+    ) -> dict[str, Tensor]:
+        """The free variables at the end of the schedule; ``file`` is where an interrupted run is kept and goes on."""
+        x, first, heat = dict(start), 0, self.heat
+        if file is not None and file.exists():
+            kept = torch.load(file, weights_only=True)
+            if kept["batch"] == batch:
+                first, x = kept["step"], {name: value.to(x[name]) for name, value in kept["x"].items()}
+        steps = langevin(
+            energy, x, heat, step_size=step_size or self.step_size, seed=subject.seed, batch=batch, first=first,
+            precision=self.precision,
+        )  # fmt: skip
+        for number, now in enumerate(steps, start=first + 1):
+            x = now
+            if number % _SIGNS == 0:
+                if file is not None:
+                    torch.save({"batch": batch, "step": number, "x": {name: v.cpu() for name, v in x.items()}}, file)
+                subject.alive()
+        return x
+
+    def starting(self, subject: Subject, model: Any, count: int, batch: int) -> Tensor:
+        """Where v starts, [count, *visible_shape]."""
+        parameter = next(model.parameters())
+        rng = Rng(generator(subject.seed, batch, "langevin start", parameter.device), parameter.dtype)
+        return self.start_mean + self.start_std * rng.normal((count, *model.visible_shape))
+
+    def cleaned(self, energy: Callable[[Tensor], Tensor], v: Tensor, subject: Subject) -> Tensor:
+        """v after the last, denoising step, where there is one."""
+        sigma0 = subject.fitted.estimator.hyper.get("sigma0")
+        return denoise(energy, v, sigma0).detach() if self.denoise and sigma0 else v
+
+
+class Samples(Langevin):
+    """Samples, as a sheet of images and as ``samples_step_*.npy`` (uint8 [count, channels, height, width]) in the
+    cell's folder, and their distance from the training data: FID, KID, Inception Score, a Frechet distance over the
+    features of a ResNet-56; ``<split>/fid`` and so on.
+
+    Of a model with latent variables v is sampled given h, which is the posterior's mean at random training images
+    (``h: posterior``, as in the paper), or v and h together (``h: joint``).
+
+    Options, beside those of Langevin dynamics:
+        count: of samples.
+        metrics: what is measured.
+        split: what the metrics are named by: val for early stopping, test for results.
+        h: as above.
+        step_size_h: of h where it is sampled too.
+    """
+
+    count: int = Field(1000, gt=1)
+    metrics: list[Literal["fid", "kid", "inception_score", "frechet_resnet56"]] = Field([])
+    split: Literal["val", "test"] = "test"
+    h: Literal["posterior", "joint"] = "posterior"
+    step_size_h: float = Field(0.02, gt=0)
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        if model.latent is not None and not hasattr(estimator, "lower_loss"):
+            return "v is sampled given the posterior's h, and this method trains no posterior"
+        return Langevin.unsuitable(estimator, model)
+
+    def measure(self, subject: Subject) -> Metrics:
+        step = subject.fitted.step
+        images = self.draw(subject)
+        sheet = save_arrays(subject.folder, "samples", step, samples=images[:_SHOWN].float() / 255)
+        draw_sheet(_shown(images[:_SHOWN]), sheet, f"samples, step {step:,}")
+        if not self.metrics:
+            return {}
+        from benchmark.sample_quality import judge  # torch-fidelity takes seconds to import
+
+        device = next(subject.fitted.model(subject.seed).parameters()).device
+        judged = judge(
+            images,
+            (subject.data.train.clamp(0, 1) * 255).round().to(torch.uint8),
+            inception_weights=subject.weights.inception,
+            resnet56=subject.weights.resnet56,
+            cache=subject.folder.parents[2] / "statistics",
+            device=device,
+            names=self.metrics,
+        )
+        for name, reason in judged.missing.items():
+            warnings.warn(f"{name} was not computed: {reason}", stacklevel=2)
+        return {f"{self.split}/{name}": value for name, value in judged.metrics.items()}
+
+    def draw(self, subject: Subject) -> Tensor:
+        """``count`` samples, uint8 [count, c, H, W], batch by batch; goes on where an earlier process has stopped."""
+        folder = subject.folder.parent / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"samples_step_{subject.fitted.step:08d}_{self.count}.npy"
+        if file.exists():
+            return torch.from_numpy(np.load(file))
+        model, done = subject.fitted.model(subject.seed), list[Tensor]()
+        for number, start in enumerate(range(0, self.count, self.batch)):
+            part = file.with_suffix(f".part{number}.pt")
+            if not part.exists():
+                images = self._batch(subject, model, min(self.batch, self.count - start), number, file)
+                torch.save(images, part)
+            done.append(torch.load(part, weights_only=True))
+            subject.alive()
+        images = torch.cat(done)
+        np.save(file, images.numpy())
+        for leftover in [*folder.glob(f"{file.stem}.part*.pt"), file.with_suffix(".state.pt")]:
+            leftover.unlink(missing_ok=True)
+        return images
+
+    def _batch(self, subject: Subject, model: Any, count: int, number: int, file: Path) -> Tensor:
+        start = {"v": self.starting(subject, model, count, number)}
+        state, sizes = file.with_suffix(".state.pt"), {"v": self.step_size, "h": self.step_size_h}
+        if model.latent is None:
+            x = self.run(lambda at: model.energy(at["v"]), start, subject, batch=number, file=state)
+            v = self.cleaned(model.energy, x["v"], subject)
+        else:
+            rng = Rng(generator(subject.seed, number, "langevin h", start["v"].device), start["v"].dtype)
+            train = subject.data.train
+            with torch.no_grad():
+                h = subject.fitted.posterior(subject.seed).mean(
+                    train[rng.integers(len(train), (count,)).cpu()].to(start["v"])
+                )
+            if self.h == "joint":
+                begin = {**start, "h": h}
+                x = self.run(
+                    lambda at: model.energy(at["v"], at["h"]), begin, subject, batch=number, file=state, step_size=sizes
+                )
+                h = x["h"]
+            else:
+                x = self.run(lambda at: model.energy(at["v"], h), start, subject, batch=number, file=state)
+            v = self.cleaned(lambda at: model.energy(at, h), x["v"], subject)
+        return (v.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def _shown(images: Tensor) -> Tensor:
+    """uint8 images as ``draw_sheet`` takes them: from 0 to 1, grey ones without their axis of channels."""
+    return (images.squeeze(1) if images.shape[1] == 1 else images).float() / 255
