@@ -28,7 +28,9 @@ class LangevinCD(Estimator):
 
     k: int = count(20, "Langevin steps per iteration", symbol="k", tune=(5, 10, 20, 50))
     step_size: float = number(0.05, "step size a of the Langevin dynamics", symbol="a", tune=Range(0.01, 0.5, log=True))
-    temperature: float = number(1.0, "T of the Langevin dynamics; 1 samples the model", symbol="T", minimum=0.0)
+    langevin_temperature: float = number(
+        1.0, "T of the Langevin dynamics; 1 samples the model", symbol="T", minimum=0.0
+    )
     regulariser: float = number(0.0, "weight of the squared energies, which keeps them near 0", minimum=0.0)
     start: str = choice("data", ("data", "noise"), "where chains start: at the data, or uniform on [0, 1]")
 
@@ -40,7 +42,11 @@ class LangevinCD(Estimator):
         model = params.model.frozen()
         for eps in steps:
             slope = score(lambda x: -model.free_energy(x), v)
-            v = v + 0.5 * hyper["step_size"] ** 2 * slope + hyper["temperature"].sqrt() * hyper["step_size"] * eps
+            v = (
+                v
+                + 0.5 * hyper["step_size"] ** 2 * slope
+                + hyper["langevin_temperature"].sqrt() * hyper["step_size"] * eps
+            )
         return v.detach()
 
     def contrast(self, params: Any, batch: Tensor, fantasies: Tensor, hyper: Hyper) -> Tensor:

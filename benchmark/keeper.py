@@ -17,7 +17,7 @@ from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import NO_WEIGHTS, PROBES, Subject, Weights
 from benchmark.rundir import CellFolder
-from benchmark.selection import better, selected
+from benchmark.selection import SAMPLED, better, selected
 from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
 from bism.engine import Trainer
 from bism.errors import InputError
@@ -214,7 +214,7 @@ class Keeper:
                 subject = Subject(fitted, seed, self.data, cell.artifacts, self._weights, self._alive)
                 cell.append(fitted.step, settings.measure(subject))
             self._lines[index] += 1
-            if fitted.step == self.trainer.step:  # it is the training that is probed, and not its best checkpoint
+            if fitted.step in probe["at"] and self.config["select"].removeprefix("val/") in SAMPLED:
                 self._keep_best(index, cell.measurements()[self._lines[index] - 1].metrics)
 
     def _probe_checkpoints(self, index: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from benchmark.rundir import Measurement
 
+SAMPLED = ("fid", "frechet_resnet56")  # what is measured where a probe samples, and a training can be stopped early by
 Rule = Callable[[Sequence[Measurement], str], int | None]
 
 

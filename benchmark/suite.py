@@ -13,7 +13,7 @@ from benchmark.datasets import DATASETS
 from benchmark.models import MODELS, sizes
 from benchmark.probes import PROBES
 from benchmark.registry import find
-from benchmark.selection import RULES
+from benchmark.selection import RULES, SAMPLED
 from bism import Estimator
 from bism.checks import PRECISIONS
 from bism.errors import InputError, nearest
@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parent / "suites"
 METRICS = ["log_likelihood", "fisher_divergence", "posterior_fisher_divergence"]
 _DEFAULT_METRICS = ["log_likelihood", "fisher_divergence"]
 # What the best checkpoint can be chosen by: the method's own objective, or what a probe of samples measures, too.
-SELECT = [f"val/{metric}" for metric in (*METRICS, "objective", "fid", "frechet_resnet56")]
+SELECT = [f"val/{metric}" for metric in (*METRICS, "objective", *SAMPLED)]
 Place = tuple[Any, ...]  # the keys that lead to an entry
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
+from torch.utils.flop_counter import flop_registry
 
 Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat list of tensors
 
@@ -113,10 +114,13 @@ def count_work(function: Program, example: Sequence[Tensor]) -> Work:
     work = Work(bytes=sum(x.nbytes for x in example))
     for node in graph.nodes:
         value = node.meta.get("val")
-        if not (isinstance(node.target, torch._ops.OpOverload) and isinstance(value, Tensor)) or node.target in _FREE:
+        if not isinstance(node.target, torch._ops.OpOverload) or node.target in _FREE:
             continue
-        if node.target is _aten.bmm.default:
-            work += Work(products=2 * value.numel() * _shape(node.args[0])[2])
+        if node.target.overloadpacket in flop_registry:  # matrix products and convolutions
+            args, kwargs = fx.map_arg((node.args, node.kwargs), lambda x: x.meta["val"])
+            work += Work(products=flop_registry[node.target.overloadpacket](*args, **kwargs, out_val=value))
+        elif not isinstance(value, Tensor):
+            continue
         elif node.target.overloadpacket in _TRANSCENDENTAL:
             work += Work(transcendental=value.numel())
         else:  # sums are as long as what they add up

@@ -196,7 +196,7 @@ class Trainer:
         count = len(self._leaves)
         batches, uniforms, normals, *hyper = tensors[count:]
         state, named = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True))
-        if len(self.seeds) == 1:  # convolutions are faster without an axis of length one
+        if len(self.seeds) == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
             alone = tree_map(lambda x: x[0], (state, batches, uniforms, normals, named))
             after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
         else:

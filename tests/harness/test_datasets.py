@@ -57,7 +57,7 @@ def test_the_hash_notices_every_change() -> None:
 
 def test_an_unknown_data_set() -> None:
     assert refusal(NO_FOLDER, {"name": "digit"}) == (
-        "no data set 'digit': did you mean 'digits'? valid: checkerboard, cifar10, digits, freyface, mnist"
+        "no data set 'digit': did you mean 'digits'? valid: checkerboard, cifar10, digits, fashion, freyface, mnist"
     )
 
 

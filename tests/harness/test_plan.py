@@ -210,7 +210,7 @@ def test_choosing_tasks_and_methods() -> None:
         (
             {"methods": ["bidms"]},
             "no method 'bidms': did you mean 'bidsm'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, mdsm, nce, pcd, sm, ssm, vnce",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
         ),
         (
             {"methods": ["nce", "sm"]},
@@ -219,11 +219,12 @@ def test_choosing_tasks_and_methods() -> None:
         ),
         (
             {"overrides": [("cdd", "k", 1)]},
-            "no method 'cdd': did you mean 'cd'? valid: bidsm, bimdsm, bissm, cd, dsm, mdsm, nce, pcd, sm, ssm, vnce",
+            "no method 'cdd': did you mean 'cd'? "
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
         ),
         (
             {"overrides": [("cd", "kk", 1)]},
-            "cd has no hyper-parameter 'kk': did you mean 'k'? valid: beta1, beta2, k, lr",
+            "cd has no hyper-parameter 'kk': did you mean 'k'? valid: beta1, beta2, decay_steps, ema, k, lr, lr_final",
         ),
         ({"overrides": [("cd", "k", 0)]}, "cd: k must be at least 1, got 0"),
         ({"overrides": [("cd", "k", "x")]}, "cd: k must be an integer, got 'x'"),

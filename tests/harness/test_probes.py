@@ -152,8 +152,8 @@ def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
         assert matplotlib.image.imread(folder.artifacts / f"bias_{name}.png").std() > 0.05
 
 
-def test_the_bias_of_another_method_is_refused(tmp_path: Path) -> None:
-    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS)))
+def test_a_probe_that_suits_no_variant_is_refused(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS.replace("          - {method: bidsm}\n", ""))))
     assert said.code == 2
     assert "task board: the probe theorem2 cannot be used: the bias is known for bidsm on a GRBM" in said.err
 
@@ -162,3 +162,14 @@ def test_every_probe_has_a_description_and_options() -> None:
     for name, probe in PROBES.items():
         assert probe.__doc__, name
         assert probe.model_fields, name
+
+
+def test_a_probe_is_taken_of_the_variants_that_it_suits(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS)), "--seeds", "0")
+    assert said.code == 0, said.err
+    with contextlib.closing(RunDir(tmp_path / "runs")) as runs:
+        probed = {
+            record.method: any("bias/theorem2_K0_N0" in line.metrics for line in runs.folder(record.id).measurements())
+            for record in runs.records()
+        }
+    assert probed == {"cd": False, "bidsm": True}

@@ -1,28 +1,35 @@
 """Suite files: the shipped ones say what the paper does, and a wrong one says where and what is wrong."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmark import registry
+from benchmark.catalogue import CATALOGUE
 from benchmark.datasets import DataSet
+from benchmark.models import takes_images
 from benchmark.plan import Cell, Choices, plan
 from benchmark.suite import Suite, load_suite, parse_seeds, shipped
 from bism import InputError
 from tests.harness.tiny import TINY, command, replaced, write
 
 METHODS = registry.methods()
-SIZES = {"checkerboard": 2, "digits": 64, "freyface": 560}
+IMAGES = {name: entry.shape for name, entry in CATALOGUE.items() if name != "checkerboard"}
 PRESETS = [(name, preset) for name in shipped() for preset in load_suite(name, METHODS).presets]
-EVERY_KEY = "beta1, beta2, k, lr"  # of CD
+EVERY_KEY = "beta1, beta2, decay_steps, ema, k, lr, lr_final"  # of CD
 ONE_PER_METHOD = ["BiSSM-5", "BiDSM-5", "BiMDSM-5", "VNCE", "NCE", "SM", "SSM", "DSM", "MDSM", "CD-1"]
 
 
 def cells_of(suite: Suite, preset: str) -> list[Cell]:
     """A preset's cells, on stand-ins of the data."""
-    names = {task: suite.tasks[task].data.model_dump()["name"] for task in suite.presets[preset].tasks}
-    data = {task: DataSet(name, *[torch.zeros(1, SIZES[name])] * 3) for task, name in names.items()}
+    data = {}
+    for task in suite.presets[preset].tasks:
+        entry, image = suite.tasks[task].data, IMAGES.get(str(suite.tasks[task].data.name))
+        made = DataSet(str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image)
+        made = made.padded(entry.pad) if entry.pad else made
+        data[task] = made.as_images() if takes_images(suite.tasks[task].model.name) else made
     return plan(suite, Choices(preset=preset), METHODS, data)
 
 
@@ -32,7 +39,17 @@ def variants(cells: list[Cell], task: str) -> list[str]:
 
 
 def test_the_shipped_suites() -> None:
-    assert list(shipped()) == ["ablations", "bias", "freyface", "grbm", "scaling"]
+    assert list(shipped()) == [
+        "ablations",
+        "bias",
+        "cifar10",
+        "deep_digits",
+        "fashion",
+        "freyface",
+        "grbm",
+        "mnist",
+        "scaling",
+    ]
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
@@ -77,7 +94,7 @@ def test_the_paper_preset_s_digits() -> None:
 def test_the_quick_preset_has_one_variant_of_every_method(task: str) -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "quick") if cell.config["task"] == task]
     assert {cell.config["method"] for cell in cells} == set(METHODS)
-    assert len(variants(cells, task)) == len(METHODS) == 11
+    assert len(variants(cells, task)) == len(METHODS) == 13
     assert {cell.config["seed"] for cell in cells} == {0, 1, 2}
 
 
@@ -134,11 +151,17 @@ BAD = {
         "valid: batch_size, data, description, metrics, model, rule, select",
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
-        "7: tasks.board.data.trian: unknown key; did you mean 'train'? valid: file, name, split, test, train, val",
+        "7: tasks.board.data.trian: unknown key; did you mean 'train'? valid: file, name, pad, split, test, train, val",
+    ]),
+    "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
+        "8: tasks.board.model.hidden: this key is missing",
+    ]),
+    "a size of another model": (("hidden: 3", "hidden: 3, width: 8"), [
+        "8: tasks.board.model.width: the model grbm has no such size; it has hidden",
     ]),
     "key of the model": (("hidden: 3", "hiden: 3"), [
-        "8: tasks.board.model.hidden: this key is missing",
-        "8: tasks.board.model.hiden: unknown key; did you mean 'hidden'? valid: hidden, name",
+        "8: tasks.board.model.hiden: unknown key; did you mean 'hidden'? "
+        "valid: hidden, layers, name, posterior_width, width",
     ]),
     "key of a preset": (("    evaluations: 4", "    evaluation: 4"), [
         "13: presets.test.evaluation: unknown key; did you mean 'evaluations'? "
@@ -146,7 +169,7 @@ BAD = {
     ]),
     "key of a preset's task": (("        all:", "        step: 3\n        all:"), [
         "17: presets.test.tasks.board.step: unknown key; did you mean 'steps'? "
-        "valid: all, minutes, probes, steps, variants",
+        "valid: accumulate, all, minutes, precision, probes, steps, variants",
     ]),
     "a hyper-parameter twice": (("{method: bidsm}", "{method: bidsm, set: {K: 5, inner_steps: 3}}"), [
         "20: presets.test.tasks.board.variants.1.set.inner_steps: 'inner_steps' is given twice, by its name and by its "
@@ -154,7 +177,7 @@ BAD = {
     ]),
     "key of a variant": (("{method: bidsm}", "{method: bidsm, papr: x}"), [
         "20: presets.test.tasks.board.variants.1.papr: unknown key; did you mean 'paper'? "
-        "valid: data_noise, method, paper, set",
+        "valid: data_noise, method, model, paper, set",
     ]),
     "key of set": (("{method: cd}", "{method: cd, set: {lrr: 1}}"), [
         "19: presets.test.tasks.board.variants.0.set.lrr: cd has no hyper-parameter 'lrr': "
@@ -181,18 +204,18 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, mdsm, nce, pcd, sm, ssm, vnce",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: checkerboard, cifar10, digits, freyface, mnist",
+        "valid: checkerboard, cifar10, digits, fashion, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: gbrm"), [
-        "8: tasks.board.model.name: no model 'gbrm': did you mean 'grbm'? valid: grbm",
+        "8: tasks.board.model.name: no model 'gbrm': did you mean 'grbm'? valid: grbm, resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
-        "valid: fisher_divergence, log_likelihood",
+        "valid: fisher_divergence, log_likelihood, posterior_fisher_divergence",
     ]),
     "unknown preset": (("default_preset: test", "default_preset: tset"), [
         "3: default_preset: no preset 'tset': did you mean 'test'? valid: test",
@@ -282,7 +305,7 @@ def test_a_misspelt_hyper_parameter_for_all_is_refused(tmp_path: Path) -> None:
     key = "bad.yaml:17: presets.test.tasks.board.all.lrr"
     assert said.code == 2
     assert said.err.startswith(
-        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, N, beta1,"
+        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, N, T, a, beta1,"
     )
 
 
@@ -307,7 +330,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert command(tmp_path, "run", "--suite", "nowhere.yaml").code == 2
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
-        "error: no suite 'grmb': did you mean 'grbm'? valid: ablations, bias, freyface, grbm, scaling; "
+        "error: no suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits, fashion, freyface, "
+        "grbm, mnist, scaling; "
         "a file's name ends in .yaml\n"
     )
 

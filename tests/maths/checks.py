@@ -511,3 +511,36 @@ def cd_slope(estimator: Any) -> float:
     """Standard errors of the expected gradient of CD or PCD at the true parameters; small for every k."""
     truth = make_grbm()
     return standard_errors(cd_gradients(estimator, truth, parameters(truth)))
+
+
+def langevin_error(estimator: Any) -> float:
+    """Relative difference of Langevin CD's (or PCD's) gradient in theta from that of mean F(v) - mean F(v_k), with the
+    chains written out."""
+    model, data = make_grbm(), draws(3).normal((6, 2))
+    noise, carry = estimator.noise(model, (6, 2), draws(1)), estimator.init_carry(draws(2).normal((50, 2)), 6, draws(4))
+    start = data
+    if carry:
+        anew = (noise["restart"] < estimator.restart)[:, None]
+        start = torch.where(anew, data, carry["buffer"][int(noise["block"][0] * estimator.buffer)])
+    fantasies = langevin_chain(start, noise["steps"], estimator.step_size, estimator.langevin_temperature)
+    state = state_of({}, model=model)
+
+    def loss(theta: Tree) -> Tensor:
+        return estimator.loss(state.bind({"model": theta}), data, noise, carry, hyper(estimator))[0]
+
+    def expected(theta: Tree) -> Tensor:
+        energy = state.bind({"model": theta}).model.free_energy
+        squares = energy(data).square().mean() + energy(fantasies).square().mean()
+        return energy(data).mean() - energy(fantasies).mean() + estimator.regulariser * squares
+
+    theta = parameters(model)
+    return relative(grad(loss)(theta), grad(expected)(theta))
+
+
+def langevin_chain(v: Tensor, steps: Tensor, a: float, temperature: float) -> Tensor:
+    """Langevin dynamics on the free energy of ``make_grbm()``, from v, with the given noise."""
+    model = make_grbm()
+    for eps in steps:
+        slope = grad(lambda x: model.free_energy(x).sum())(v)
+        v = (v - 0.5 * a**2 * slope + temperature**0.5 * a * eps).detach()
+    return v

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 import baselines.cd
+import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
 import baselines.vnce
 import bism.bilevel
 import bism.methods
 import bism.score_matching
-from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE
+from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD
 from bism import GRBM, BiDSM, BiMDSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, fisher_divergence, kl_divergence, log_ratio
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
@@ -31,6 +32,7 @@ from tests.maths.checks import LinearGaussian, make_grbm, parameters
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
+LANGEVIN_CONTRAST = LangevinCD.contrast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +248,14 @@ MUTATIONS = [
         "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
     ),
     Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
+    *[
+        Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
+        for make in (LangevinCD, LangevinPCD)
+        for what, change in {
+            "uphill": replace(baselines.langevin_cd, "score", lambda f, v: -score(f, v)),
+            "sign": replace(LangevinCD, "contrast", lambda *given: -LANGEVIN_CONTRAST(*given)),
+        }.items()
+    ],
     Mutation("nce", "no log nu", nce_check, replace(baselines.nce, "math", LOG_OF_ONE)),
     Mutation("nce", "half the noise's density", nce_check, replace(baselines.nce, "noise_log_prob", SCALED["nce"])),
     Mutation("nce", "sign", nce_check, replace(baselines.nce, "softplus", lambda x: torch.nn.functional.softplus(-x))),
