@@ -334,7 +334,6 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
     session.at_least_one("--threads", options.threads)
     session.at_least_one("--jobs-per-device", options.jobs_per_device)
-    session.at_least_one("--data-parallel", options.data_parallel)
     _positive("--checkpoint-every", options.checkpoint_every)
     _positive("--stall-limit", options.stall_limit)
     choices = session.choices(
@@ -344,6 +343,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         options.seeds,
         options.steps,
         [_override(text) for text in options.overrides],
+        options.data_parallel,
     )
     place = session.Place(
         run_dir=options.run_dir,

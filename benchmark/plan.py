@@ -18,7 +18,7 @@ from benchmark.registry import find
 from benchmark.rundir import Record
 from benchmark.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
-from bism.checks import check_model
+from bism.checks import check_model, check_shards
 from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
@@ -37,6 +37,7 @@ class Choices:
     seeds: Sequence[int] | None = None
     steps: int | None = None
     overrides: Sequence[tuple[str, str, Any]] = ()  # (method, hyper-parameter, value)
+    data_parallel: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,7 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
             config = _model(entry.model or suite.tasks[task].model, data[task])
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
+            check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
             for cell in _seeds(estimator, variant, entry, own, choices, preset):

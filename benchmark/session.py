@@ -50,14 +50,16 @@ def choices(
     seeds: str | None,
     steps: int | None,
     overrides: Sequence[tuple[str, str, Any]],
+    data_parallel: int = 1,
 ) -> Choices:
     """The command line's selection, checked."""
     at_least_one("--steps", steps)
+    at_least_one("--data-parallel", data_parallel)
     try:
         chosen = None if seeds is None else parse_seeds(seeds)
     except ValueError as error:
         raise InputError(f"--seeds {error}") from None
-    return Choices(preset, tasks, methods, chosen, steps, overrides)
+    return Choices(preset, tasks, methods, chosen, steps, overrides, data_parallel)
 
 
 @dataclasses.dataclass(frozen=True)

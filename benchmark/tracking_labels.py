@@ -50,7 +50,7 @@ def provenance(command: str | None, config: dict[str, Any] | None = None) -> dic
 def params(config: dict[str, Any]) -> dict[str, str]:
     """Hyper-parameters and sizes, flat."""
     model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
-    names = ("batch_size", "data_noise", "steps", "seed")
+    names = ("batch_size", "data_noise", "precision", "accumulate", "steps", "seed")
     others = {"data": config["data"]["name"], **{name: config[name] for name in names}}
     return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 

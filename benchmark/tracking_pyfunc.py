@@ -17,7 +17,8 @@ from benchmark.models import build_model
 from bism.checkpoint import load_checkpoint
 from bism.enumeration import not_enumerable
 from bism.errors import InputError
-from bism.likelihood import log_likelihood, log_partition
+from bism.likelihood import log_density_bound, log_likelihood, log_partition
+from bism.posteriors import default_posterior
 
 
 class TrainedModel(PythonModel):
@@ -26,20 +27,25 @@ class TrainedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Rebuilds the model in float64, and its log Z where that can be enumerated."""
         config = json.loads(Path(context.artifacts["config"]).read_text())
-        saved = load_checkpoint(context.artifacts["checkpoint"])["tensors"]["state"]["params"]["model"]
-        self.model: Any = build_model(config["model"]).double()
-        self.model.load_state_dict({name: tensor[0] for name, tensor in saved.items()}, strict=False)
+        tensors = load_checkpoint(context.artifacts["checkpoint"])["tensors"]
+        saved = tensors.get("average", tensors["state"]["params"])
+        self.model: Any = _filled(build_model(config["model"]), saved["model"])
+        tractable = hasattr(self.model, "free_energy")
+        self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
         self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known.
+        """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known, or
+        ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the posterior.
 
         Raises:
             InputError: another number of columns than the model has visible units, or values that are not finite.
         """
         v = self._visible(model_input)
+        if self.posterior is not None:
+            return pd.DataFrame({"log_density_bound": log_density_bound(self.model, self.posterior, v).numpy()})
         column = "log_density_unnormalised" if self.log_z is None else "log_likelihood"
         return pd.DataFrame({column: log_likelihood(self.model, v, self.log_z or 0.0).numpy()})
 
@@ -56,6 +62,12 @@ class TrainedModel(PythonModel):
             row, unit = np.argwhere(~np.isfinite(values))[0]
             raise InputError(f"model input: row {row}, column {unit} is {values[row, unit]}; expected finite numbers")
         return torch.tensor(values).reshape(-1, *shape)
+
+
+def _filled(module: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """A module in float64 with the parameters of a checkpoint's one seed."""
+    module.double().load_state_dict({name: tensor[0] for name, tensor in tensors.items()}, strict=False)
+    return module
 
 
 mlflow.models.set_model(TrainedModel())

@@ -11,7 +11,6 @@ from bism.enumeration import hidden_log_weights, in_double, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
 from bism.rng import Rng, generator
-from bism.variables import Bernoulli
 
 METHODS = ("auto", "enumerate", "ais")
 
@@ -65,7 +64,7 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
     KL(q(h|v) || p(h|v)), and equals it for every h where q is the true posterior.
 
     Args:
-        posterior: has sample(v, noise, temperature) and log_prob(h, v), and sample_hard(v, noise) for binary h.
+        posterior: has sample_hard(v, noise) and log_prob(h, v).
         particles: samples of h for each v.
     """
     rng = Rng(generator(seed, 0, "log density bound", v.device), v.dtype)
@@ -73,10 +72,7 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
     with torch.no_grad():
         for _ in range(particles):
             noise = model.latent.noise(rng, (len(v),))
-            binary = isinstance(
-                model.latent, Bernoulli
-            )  # a relaxed h is no sample of the Bernoulli that log_prob is of
-            h = posterior.sample_hard(v, noise) if binary else posterior.sample(v, noise, 1.0)
+            h = posterior.sample_hard(v, noise)  # a relaxed h is no sample of the Bernoulli that log_prob is of
             total += log_ratio(model, posterior, v, h)
     return total / particles
 

@@ -119,7 +119,7 @@ class Samples(Langevin):
         step_size_h: of h where it is sampled too.
     """
 
-    count: int = Field(1000, gt=1)
+    count: int = Field(1000, ge=10)  # as few as an Inception Score can be computed of
     metrics: list[Literal["fid", "kid", "inception_score", "frechet_resnet56"]] = Field([])
     split: Literal["val", "test"] = "test"
     h: Literal["posterior", "joint"] = "posterior"
@@ -134,6 +134,7 @@ class Samples(Langevin):
     def measure(self, subject: Subject) -> Metrics:
         step = subject.fitted.step
         images = self.draw(subject)
+        subject.folder.mkdir(parents=True, exist_ok=True)
         sheet = save_arrays(subject.folder, "samples", step, samples=images[:_SHOWN].float() / 255)
         draw_sheet(_shown(images[:_SHOWN]), sheet, f"samples, step {step:,}")
         if not self.metrics:

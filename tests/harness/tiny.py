@@ -68,9 +68,8 @@ def write(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:
     return path
 
 
-def replaced(*changes: tuple[str, str]) -> str:
-    """The tiny suite with some texts replaced, each of which it has once."""
-    text = TINY
+def replaced(*changes: tuple[str, str], text: str = TINY) -> str:
+    """A suite with some texts replaced, each of which it has once."""
     for old, new in changes:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
