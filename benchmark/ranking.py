@@ -15,6 +15,14 @@ from scipy import stats
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.selection import selected
 
+# What a task's models are ranked by: the first of these that was measured.
+BY = (
+    "test/log_likelihood",
+    "test/fisher_divergence",
+    "test/fid",
+    "test/frechet_resnet56",
+    "test/posterior_fisher_divergence",
+)
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
 _OF_A_SEED = ("seed", "pictures", "device", "provenance")
 

@@ -290,7 +290,7 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
     frame = ranking.results(runs, records)
     for task in [] if frame.empty else frame["task"].unique():
         cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-        metric = next((name for name in ("test/log_likelihood", "test/fisher_divergence") if name in cells), None)
+        metric = next((name for name in ranking.BY if name in cells), None)
         title = f"{task}: {label}" if label else str(task)
         if metric is not None:  # every cell may have diverged
             console.print(ranking.table(ranking.ranking(cells, metric), title, metric))

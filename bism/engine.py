@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Tree = Any
 _BLOCK_BYTES = 1 << 20  # noise and minibatches are drawn for about this many bytes of steps at once, per seed
 _LONGEST_BLOCK = 256
-_COMPILE_PAYS = 5_000  # steps; compiling takes as long as one to three thousand uncompiled steps
+_COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 
 
 def pays(steps: int) -> bool:

@@ -23,13 +23,14 @@ PNG_DPI = 200
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
 ALARM, GRID = "#dc143c", "#80808040"
 _FAMILIES = {  # method ids by family, in the order of panels and legends
-    "Contrastive divergence": ("cd", "pcd"),
+    "Contrastive divergence": ("cd", "pcd", "langevin_cd", "langevin_pcd"),
     "Noise contrast": ("nce", "vnce"),
     "Score matching": ("sm", "ssm", "dsm", "mdsm"),
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _LOOKS = {
-    "cd": ("#2878c8", "o"), "pcd": ("#1b9bb5", "s"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
+    "cd": ("#2878c8", "o"), "pcd": ("#1b9bb5", "s"), "langevin_cd": ("#5f7fd4", "p"),
+    "langevin_pcd": ("#3f8fa8", "H"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
     "sm": ("#3a8f5c", "^"), "ssm": ("#6b8e23", "v"), "dsm": ("#0f8f86", "<"), "mdsm": ("#8a8a3a", ">"),
     "bissm": ("#a855b5", "P"), "bidsm": ("#d03a4b", "X"), "bimdsm": ("#8c6bd1", "*"),
 }  # fmt: skip

@@ -54,7 +54,7 @@ class Sweep:
     def measures(self, task: str) -> str | None:
         """What a task's models are compared by: the test log-likelihood where it is known, else the divergence."""
         done = self.of(task)
-        names = ("test/fid", "test/log_likelihood", "test/fisher_divergence")
+        names = ("test/fid", "test/frechet_resnet56", "test/log_likelihood", "test/fisher_divergence")
         return next((name for name in names if name in done and done[name].notna().any()), None)
 
 

@@ -9,11 +9,13 @@ _QUANTITIES = {  # the end of a metric's name -> name, unit
     "fisher_divergence": ("Fisher divergence", "up to a constant"),
     "log_likelihood": ("log-likelihood", "nats"),
     "fid": ("FID", ""),
+    "frechet_resnet56": ("Fréchet distance of ResNet-56 features", ""),
 }
 _SPLITS = {"train": "training ", "val": "validation ", "test": "test "}
 _METHODS = {
     "cd": "CD", "pcd": "PCD", "nce": "NCE", "vnce": "VNCE", "sm": "SM", "ssm": "SSM", "dsm": "DSM", "mdsm": "MDSM",
     "bissm": "BiSSM", "bidsm": "BiDSM", "bimdsm": "BiMDSM",
+    "langevin_cd": "Langevin CD", "langevin_pcd": "Langevin PCD",
 }  # fmt: skip
 _DIGITS = 3
 
@@ -24,7 +26,9 @@ def measure(metric: str, unit: bool = True) -> str:
     if split not in _SPLITS or quantity not in _QUANTITIES:
         return metric
     name, of = _QUANTITIES[quantity]
-    return f"{'' if quantity == 'fid' else _SPLITS[split]}{name}{f' ({of})' if of and unit else ''}"
+    return (
+        f"{'' if quantity in ('fid', 'frechet_resnet56') else _SPLITS[split]}{name}{f' ({of})' if of and unit else ''}"
+    )
 
 
 def short(metric: str) -> str:

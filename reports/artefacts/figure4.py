@@ -60,6 +60,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:
     """Images [n, (3,) height, width] in a square of rows and columns, NaN between them; of two arrays rows in turn."""
+    arrays = [array.squeeze(1) if array.ndim == 4 and array.shape[1] == 1 else array for array in arrays]  # grey
     if strongest:
         images = arrays[0]
         order = np.argsort(-np.linalg.norm(images.reshape(len(images), -1), axis=1))

@@ -1,5 +1,6 @@
 """Figure 5: learning curves of both levels."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,10 @@ _LOWER = {
     "test/posterior_fisher_divergence": "Fisher divergence of the posterior (test)",
 }
 _TALLEST = 8.0  # inches of all rows
-_LABELS = {name: f"higher level:\n{text}" for name, text in _HIGHER.items()} | {
-    name: f"lower level:\n{text}" for name, text in _LOWER.items()
+_LABELS = {
+    name: f"{level} level:\n{textwrap.fill(text, 24)}"
+    for level, texts in (("higher", _HIGHER), ("lower", _LOWER))
+    for name, text in texts.items()
 }
 
 
