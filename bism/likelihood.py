@@ -11,6 +11,7 @@ from bism.enumeration import hidden_log_weights, in_double, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
 from bism.rng import Rng, generator
+from bism.variables import Bernoulli
 
 METHODS = ("auto", "enumerate", "ais")
 
@@ -64,7 +65,7 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
     KL(q(h|v) || p(h|v)), and equals it for every h where q is the true posterior.
 
     Args:
-        posterior: has sample_hard(v, noise) and log_prob(h, v).
+        posterior: has sample(v, noise, temperature) and log_prob(h, v), and sample_hard(v, noise) for binary h.
         particles: samples of h for each v.
     """
     rng = Rng(generator(seed, 0, "log density bound", v.device), v.dtype)
@@ -72,7 +73,8 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
     with torch.no_grad():
         for _ in range(particles):
             noise = model.latent.noise(rng, (len(v),))
-            h = posterior.sample_hard(v, noise)  # a relaxed h is no sample of the Bernoulli that log_prob is of
+            binary = isinstance(model.latent, Bernoulli)  # a relaxed h is no sample of what log_prob is of
+            h = posterior.sample_hard(v, noise) if binary else posterior.sample(v, noise, 1.0)
             total += log_ratio(model, posterior, v, h)
     return total / particles
 

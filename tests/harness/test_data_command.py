@@ -117,9 +117,9 @@ def test_a_folder_in_place_of_a_file(mnist: Server, tmp_path: Path) -> None:
 def test_verify_without_names_is_about_every_data_set_with_files(tmp_path: Path) -> None:
     said = data(tmp_path, "verify")
     assert said.code == 1
-    assert said.out.count(": missing\n") == 1 + 4 + 6
+    assert said.out.count(": missing\n") == 1 + 4 + 4 + 6
     assert [line.split(":")[0] for line in said.out.splitlines() if line.startswith("to mend")] == [
-        f"to mend {name}" for name in ("freyface", "mnist", "cifar10")
+        f"to mend {name}" for name in ("freyface", "mnist", "fashion", "cifar10")
     ]
     made = data(tmp_path, "verify", "digits")
     assert (made.code, made.out) == (0, "digits: bundled with scikit-learn, no files\n")
@@ -142,6 +142,7 @@ def test_the_list_says_what_is_there(mnist: Server, cifar: Server, tmp_path: Pat
         "digits": "bundled with scikit-learn",
         "freyface": fetch_it.format("freyface"),
         "mnist": fetch_it.format("mnist"),
+        "fashion": fetch_it.format("fashion"),
         "cifar10": fetch_it.format("cifar10"),
     }
     variant = {CIFAR_TEST: TEST_VARIANT.tobytes()}
@@ -165,7 +166,7 @@ def test_the_list_has_the_facts(tmp_path: Path) -> None:
         f"file     {tmp_path}/data/freyface/frey_rawface.mat",
     ):
         assert wanted in lines
-    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 5
+    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 6
 
 
 def test_where_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,8 @@ class Cells:
                 "steps": 20,
                 "batch_size": 100,
                 "data_noise": 0.0,
+                "precision": "float32",
+                "accumulate": 1,
                 "hyper": {"lr": 0.001, "sigma": 0.05},
                 "data": {"name": "checkerboard", "hash": DATA_HASH, "train": 600},
                 "model": {"name": "grbm", "visible": 2, "hidden": 4},
@@ -201,6 +203,8 @@ def test_a_finished_cell_is_one_run_with_labels_parameters_metrics_data_and_file
         "data": "checkerboard",
         "batch_size": "100",
         "data_noise": "0.0",
+        "precision": "float32",
+        "accumulate": "1",
         "steps": "20",
         "seed": "3",
     }

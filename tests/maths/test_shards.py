@@ -101,10 +101,10 @@ def together(rank: str, size: str, meeting: str, file: str, compile: str) -> Non
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=int(size))
     for estimator in (MDSM(), BiDSM(unroll_steps=0, inner_steps=2)):
-        one = trainer(estimator, compile=compile == "compiled")
+        one = trainer(estimator, seeds=[0, 1], compile=compile == "compiled")
         assert one.compiled is (compile == "compiled")
         one.run(5)
-        torch.save(one.fitted().state(0), f"{file}-{estimator.id}-{rank}.pt")
+        torch.save(one.fitted().state(1), f"{file}-{estimator.id}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -117,9 +117,9 @@ def test_two_processes_train_as_one_in_two_shards(tmp_path: Path, compile: str) 
     ]
     alone = {}
     for estimator in (MDSM(), BiDSM(unroll_steps=0, inner_steps=2)):
-        one = trainer(estimator, accumulate=2)
+        one = trainer(estimator, seeds=[0, 1], accumulate=2)
         one.run(5)
-        alone[estimator.id] = one.fitted().state(0)
+        alone[estimator.id] = one.fitted().state(1)
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for name, expected in alone.items():
         first, second = (torch.load(f"{tmp_path}/state-{name}-{rank}.pt") for rank in (0, 1))
