@@ -49,21 +49,21 @@ class _Sum(torch.autograd.Function):
     """The sum over processes, element by element: seeds that are mapped over are so many more elements."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor) -> Tensor:
         return collectives.all_reduce(x.contiguous(), "sum", distributed.distributed_c10d._get_default_group())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, int]:  # type: ignore[override]
-        return _Sum.apply(x), in_dims[0]
+    def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, int]:
+        return _Sum.apply(x), in_dims[0]  # type: ignore[no-untyped-call]
 
 
 def _over_processes(tree: Tree) -> Tree:
     """The mean over processes, in one exchange."""
     leaves, structure = tree_flatten(tree)
-    flat = _Sum.apply(torch.cat([leaf.flatten() for leaf in leaves])) / processes()
+    flat = _Sum.apply(torch.cat([leaf.flatten() for leaf in leaves])) / processes()  # type: ignore[no-untyped-call]
     parts = flat.split([leaf.numel() for leaf in leaves])
     return tree_unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)], structure)
 
