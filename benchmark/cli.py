@@ -359,6 +359,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             checkpoint_seconds=60 * options.checkpoint_every,
             commit=git_commit(),
             weights=_weights(options),
+            data_dir=options.data_dir.resolve() if options.data_dir else None,
             data_parallel=options.data_parallel,
         ),
         stall_seconds=60 * options.stall_limit,

@@ -15,7 +15,7 @@ from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate
 from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
-from benchmark.probes import NO_WEIGHTS, PROBES, Subject, Weights
+from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder
 from benchmark.selection import SAMPLED, better, selected
 from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
@@ -33,7 +33,7 @@ class Keeper:
 
     Args:
         small_trainer: makes the trainer of a job of one cell, to look at its checkpoints.
-        weights, alive: for probes, as in ``Subject``.
+        make_subject: gives a probe its ``Subject`` from the first four of its fields.
 
     Attributes:
         passed: how many of the training's actions (measuring, probing, picturing) are behind it.
@@ -46,12 +46,11 @@ class Keeper:
         data: DataSet,
         cells: list[CellFolder],
         small_trainer: Callable[[Job], Trainer],
-        weights: Weights = NO_WEIGHTS,
-        alive: Callable[[], None] = lambda: None,
+        make_subject: Callable[..., Subject] = Subject,
     ) -> None:
         self.trainer, self.job, self.config, self.data, self.cells = trainer, job, job.config, data, cells
         self.passed = 0
-        self._small_trainer, self._weights, self._alive = small_trainer, weights, alive
+        self._small_trainer, self._make_subject = small_trainer, make_subject
         self._best = [-math.inf] * len(cells)
         self._closed = [False] * len(cells)  # a seed that diverged writes one last line and no more
         self._lines = [0] * len(cells)  # of each journal, up to here
@@ -211,8 +210,7 @@ class Keeper:
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
-                subject = Subject(fitted, seed, self.data, cell.artifacts, self._weights, self._alive)
-                cell.append(fitted.step, settings.measure(subject))
+                cell.append(fitted.step, settings.measure(self._make_subject(fitted, seed, self.data, cell.artifacts)))
             self._lines[index] += 1
             if fitted.step in probe["at"] and self.config["select"].removeprefix("val/") in SAMPLED:
                 self._keep_best(index, cell.measurements()[self._lines[index] - 1].metrics)

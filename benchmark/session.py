@@ -102,6 +102,7 @@ def run(
     preset_name, preset = choose_preset(suite, chosen)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
+    _check_weights(cells, place.settings)
     with (
         contextlib.closing(_executor(place, console)) as executor,
         contextlib.closing(RunDir(place.run_dir)) as runs,
@@ -125,6 +126,14 @@ def run(
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
             _train(work, data, runs, executor, place, console, writer, rerun)
         return _finish(console, runs, cells, preset, writer)
+
+
+def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
+    """Reads the networks that samples will be judged by: a damaged file is to be known before anything trains."""
+    if any(probe["options"].get("metrics") for cell in cells for probe in cell.config["probes"]):
+        from benchmark.sample_quality import check
+
+        check(settings.weights.inception, settings.weights.resnet56)
 
 
 def _executor(place: Place, console: Console) -> Executor[Any]:

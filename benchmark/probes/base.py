@@ -30,6 +30,7 @@ NO_WEIGHTS = Weights()
 class Subject:
     """What is measured: one seed's model as it is, the task's data, and a folder for arrays and images.
 
+    data_dir: folder of the data sets, where the user has named one.
     alive: to be called now and then by a probe that takes long; raises where the job is asked to stop, and what the
         probe has written to ``folder`` is there when it is called again.
     """
@@ -39,6 +40,7 @@ class Subject:
     data: DataSet
     folder: Path
     weights: Weights = NO_WEIGHTS
+    data_dir: Path | None = None
     alive: Callable[[], None] = lambda: None
 
 

@@ -303,7 +303,7 @@ class OutOfDistribution(Probe):
         v = subject.data.test[: self.examples]
         kinds = {"test": v, **_altered(v, _rng(subject, "other images", v))}
         for name in self.others:
-            found = _other_images(name, subject.data, self.examples)
+            found = _other_images(name, subject.data, self.examples, subject.data_dir)
             kinds |= {} if found is None else {name: found.reshape(-1, *v.shape[1:])}
         energy = self.energy(subject)
         energies = {name: _in_parts(energy, images, subject) for name, images in kinds.items()}
@@ -341,11 +341,11 @@ def _altered(v: Tensor, rng: Rng) -> dict[str, Tensor]:
     return {"noise": rng.uniform(v.shape), "shuffled": pixels.gather(-1, order).reshape(v.shape), "inverted": 1 - v}
 
 
-def _other_images(name: str, data: DataSet, count: int) -> Tensor | None:
+def _other_images(name: str, data: DataSet, count: int, folder: Path | None = None) -> Tensor | None:
     """Test images [n, c, H, W] of another data set in the shape of these, or None where they cannot be had."""
     try:
         channels, height, width = data.as_images().image or ()
-        other = load({"name": name}, data_folder()).as_images()
+        other = load({"name": name}, data_folder(folder)).as_images()
         if other.test.shape[-2:] != (height, width):
             other = other.padded(max(height, width)).as_images()
         if other.test.shape[-2:] != (height, width):

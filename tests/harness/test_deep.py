@@ -298,3 +298,12 @@ def test_a_logged_model_of_latents_gives_its_bound(tmp_path: Path, data: DataSet
         name, parameter = next(iter(model.model.named_parameters()))
         torch.testing.assert_close(parameter.detach().float(), saved["average"]["model"][name][0])
         assert not torch.equal(saved["average"]["model"][name], saved["state"]["params"]["model"][name])
+
+
+def test_a_damaged_network_is_found_before_anything_trains(tmp_path: Path) -> None:
+    (tmp_path / "resnet56-4bfd9763.th").write_bytes(b"nonsense")
+    found = run(tmp_path, SUITE, "--resnet56-weights", "resnet56-4bfd9763.th")
+    assert found.code == 2
+    assert "resnet56-4bfd9763.th" in found.err
+    assert "Traceback" not in found.err
+    assert not (tmp_path / "runs").exists()
