@@ -42,6 +42,11 @@ class Lines:
         if time.monotonic() > self.spoke + _SILENCE_SECONDS:
             self.note(f"{job.title}: {step:,} of {job.config['steps']:,} iterations")
 
+    def doing(self, job: Job, what: str, done: int, total: int) -> None:
+        """What a job does beside training, and how far it is with it."""
+        if time.monotonic() > self.spoke + _SILENCE_SECONDS:
+            self.note(f"{job.title}: {what}, {done:,} of {total:,} steps")
+
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         if state == "retry":
             self.note(f"{job.title}: {text}")
@@ -89,7 +94,12 @@ class Bars(Lines):
         self.rows[job.cells[0].id] = self.progress.add_task(job.title, total=job.config["steps"])
 
     def stepped(self, job: Job, step: int) -> None:
-        self.progress.update(self.rows[job.cells[0].id], completed=step)
+        row, steps = self.rows[job.cells[0].id], job.config["steps"]
+        self.progress.update(row, description=job.title, completed=step, total=steps)
+
+    def doing(self, job: Job, what: str, done: int, total: int) -> None:
+        row = self.rows[job.cells[0].id]
+        self.progress.update(row, description=f"{job.title}: {what}", completed=done, total=total)
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         self.progress.remove_task(self.rows.pop(job.cells[0].id))

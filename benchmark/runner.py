@@ -22,6 +22,7 @@ class Progress(Protocol):
 
     def started(self, job: Job) -> None: ...
     def stepped(self, job: Job, step: int) -> None: ...
+    def doing(self, job: Job, what: str, done: int, total: int) -> None: ...
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None: ...
     def note(self, text: str) -> None: ...
 
@@ -174,6 +175,8 @@ class Supervisor:
         match message:
             case ("step", step):
                 self.progress.stepped(one.job, step)
+            case ("doing", what, done, total):
+                self.progress.doing(one.job, what, done, total)
             case ("saved", step):
                 one.saved = step
                 self.run_dir.set_progress([cell.id for cell in one.job.cells], step)

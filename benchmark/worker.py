@@ -64,8 +64,9 @@ class Stopped(Exception):
 class Report:
     """What the process says to its supervisor: nothing, once that has gone.
 
-    Messages: ("step", step), ("saved", step), ("note", text), ("cell", id, state, text), at the end one of
-    ("done", train_seconds), ("stopped", step), ("memory", text), ("failed", last line of the traceback).
+    Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("cell", id, state, text),
+    at the end one of ("done", train_seconds), ("stopped", step), ("memory", text), ("failed", last line of the
+    traceback).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -170,8 +171,8 @@ def _train(
     if isinstance(trainer, LeadingTrainer) and group:
         trainer.group = group
 
-    def alive() -> None:
-        report("step", trainer.step)
+    def alive(*how_far: Any) -> None:
+        report(*(("doing", *how_far) if how_far else ("step", trainer.step)))
         if stop.is_set():
             raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
 

@@ -31,7 +31,8 @@ class Subject:
     """What is measured: one seed's model as it is, the task's data, and a folder for arrays and images.
 
     data_dir: folder of the data sets, where the user has named one.
-    alive: to be called now and then by a probe that takes long; raises where the job is asked to stop, and what the
+    alive: to be called now and then by a probe that takes long, with nothing or with how far it is, as in
+        ("sampling", 300, 2700); raises where the job is asked to stop, and what the
         probe has written to ``folder`` is there when it is called again.
     """
 
@@ -41,7 +42,7 @@ class Subject:
     folder: Path
     weights: Weights = NO_WEIGHTS
     data_dir: Path | None = None
-    alive: Callable[[], None] = lambda: None
+    alive: Callable[..., None] = lambda *how_far: None
 
 
 class Probe(BaseModel, ABC):

@@ -70,10 +70,14 @@ class Langevin(Probe):
         subject: Subject,
         *,
         batch: int = 0,
+        batches: int = 1,
         file: Path | None = None,
         step_size: float | Mapping[str, float] | None = None,
     ) -> dict[str, Tensor]:
-        """The free variables at the end of the schedule; ``file`` is where an interrupted run is kept and goes on."""
+        """The free variables at the end of the schedule; ``file`` is where an interrupted run is kept and goes on.
+
+        It is batch number ``batch`` of ``batches``.
+        """
         x, first, heat = dict(start), 0, self.heat
         if file is not None and file.exists():
             kept = torch.load(file, weights_only=True)
@@ -88,7 +92,7 @@ class Langevin(Probe):
             if number % _SIGNS == 0:
                 if file is not None:
                     torch.save({"batch": batch, "step": number, "x": {name: v.cpu() for name, v in x.items()}}, file)
-                subject.alive()
+                subject.alive("sampling", batch * len(heat) + number, batches * len(heat))
         return x
 
     def starting(self, subject: Subject, model: Any, count: int, batch: int) -> Tensor:
@@ -178,25 +182,27 @@ class Samples(Langevin):
 
     def _batch(self, subject: Subject, model: Any, count: int, number: int, file: Path) -> Tensor:
         start = {"v": self.starting(subject, model, count, number)}
-        state, sizes = file.with_suffix(".state.pt"), {"v": self.step_size, "h": self.step_size_h}
+        sizes = {"v": self.step_size, "h": self.step_size_h}
+        where: dict[str, Any] = {
+            "batch": number,
+            "batches": -(-self.count // self.batch),
+            "file": file.with_suffix(".state.pt"),
+        }
         if model.latent is None:
-            x = self.run(lambda at: model.energy(at["v"]), start, subject, batch=number, file=state)
+            x = self.run(lambda at: model.energy(at["v"]), start, subject, **where)
             v = self.cleaned(model.energy, x["v"], subject)
         else:
             rng = Rng(generator(subject.seed, number, "langevin h", start["v"].device), start["v"].dtype)
             train = subject.data.train
+            chosen = train[rng.integers(len(train), (count,)).cpu()].to(start["v"])
             with torch.no_grad():
-                h = subject.fitted.posterior(subject.seed).mean(
-                    train[rng.integers(len(train), (count,)).cpu()].to(start["v"])
-                )
+                h = subject.fitted.posterior(subject.seed).mean(chosen)
             if self.h == "joint":
                 begin = {**start, "h": h}
-                x = self.run(
-                    lambda at: model.energy(at["v"], at["h"]), begin, subject, batch=number, file=state, step_size=sizes
-                )
+                x = self.run(lambda at: model.energy(at["v"], at["h"]), begin, subject, step_size=sizes, **where)
                 h = x["h"]
             else:
-                x = self.run(lambda at: model.energy(at["v"], h), start, subject, batch=number, file=state)
+                x = self.run(lambda at: model.energy(at["v"], h), start, subject, **where)
             v = self.cleaned(lambda at: model.energy(at, h), x["v"], subject)
         return (v.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 

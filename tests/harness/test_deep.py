@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 import benchmark.sample_quality
 from baselines import MDSM
 from benchmark.datasets import DataSet, digits
+from benchmark.plan import Cell, Job
 from benchmark.probes import Samples, Subject
+from benchmark.progress import Bars, Lines
 from benchmark.rundir import CellFolder, RunDir
 from bism import BiMDSM, InputError
 from bism.langevin import denoise
@@ -168,8 +172,10 @@ class Interrupt:
     """Stops a probe after so many signs of life."""
 
     left: int
+    seen: list[Any] = dataclasses.field(default_factory=list)
 
-    def __call__(self) -> None:
+    def __call__(self, *how_far: Any) -> None:
+        self.seen.append(how_far)
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
@@ -180,7 +186,7 @@ def data() -> DataSet:
     return digits(Path()).as_images()
 
 
-def subject(folder: Path, data: DataSet, latent: bool, alive: Any = lambda: None) -> Subject:
+def subject(folder: Path, data: DataSet, latent: bool, alive: Any = lambda *how_far: None) -> Subject:
     torch.manual_seed(0)
     model = ResNetEBLVM((1, 8, 8), 2, 1, posterior_width=1) if latent else ResNetEBM((1, 8, 8), 1)
     estimator: Any = BiMDSM(lower="fisher", unroll_steps=0, inner_steps=1) if latent else MDSM()
@@ -198,6 +204,9 @@ def test_sampling_goes_on_where_it_was_interrupted(tmp_path: Path, data: DataSet
     assert list((tmp_path / "cut").rglob("*.state.pt"))
     assert torch.equal(probe.draw(subject(tmp_path / "cut", data, latent)), whole)
     assert torch.equal(probe.draw(subject(tmp_path / "cut", data, latent, Interrupt(0))), whole)  # and is kept
+    patient = Interrupt(99)
+    probe.draw(subject(tmp_path / "again", data, latent, patient))
+    assert [far for far in patient.seen if far] == [("sampling", n, 260) for n in (50, 100, 180, 230)]
 
 
 def test_h_is_sampled_too_where_that_is_asked_for(
@@ -307,3 +316,25 @@ def test_a_damaged_network_is_found_before_anything_trains(tmp_path: Path) -> No
     assert "resnet56-4bfd9763.th" in found.err
     assert "Traceback" not in found.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_terminal_shows_how_far_the_sampling_is() -> None:
+    """The job's bar turns to what it does, and back to its iterations when it trains on."""
+    job = Job((Cell({"task": "digits", "variant": "MDSM", "steps": 40, "hyper": {}, "seed": 0}),))
+    bars = Bars(Console(force_terminal=True, file=io.StringIO()), [job])
+    bars.started(job)
+    (row,) = [task for task in bars.progress.tasks if task.description != "jobs"]
+    bars.doing(job, "sampling", 300, 2700)
+    assert (row.description, row.completed, row.total) == ("digits MDSM: sampling", 300, 2700)
+    bars.stepped(job, 7)
+    assert (row.description, row.completed, row.total) == ("digits MDSM", 7, 40)
+
+
+def test_a_log_says_now_and_then_how_far_the_sampling_is() -> None:
+    out, job = io.StringIO(), Job((Cell({"task": "digits", "variant": "MDSM", "steps": 40, "hyper": {}, "seed": 0}),))
+    lines = Lines(Console(file=out, width=200), [job])
+    lines.doing(job, "sampling", 300, 2700)
+    assert out.getvalue() == ""
+    lines.spoke -= 61
+    lines.doing(job, "sampling", 1300, 2700)
+    assert out.getvalue() == "digits MDSM: sampling, 1,300 of 2,700 steps\n"

@@ -165,7 +165,7 @@ def test_the_share_of_h_in_the_variance() -> None:
 
 def test_long_work_shows_signs_of_life(model: Any, tmp_path: Path) -> None:
     signs: list[int] = []
-    about = subject(tmp_path, model, Known(model), data_of(images(9)), alive=lambda: signs.append(1))
+    about = subject(tmp_path, model, Known(model), data_of(images(9)), alive=lambda *_: signs.append(1))
     Conditional(schedule=[CONSTANT], images=3, side=2, joint=[{"steps": 100, "first": 1, "last": 1}]).measure(about)
     assert len(signs) == 2 + 2 + 2
 

@@ -9,11 +9,12 @@ from torch.func import grad
 from torch.nn.functional import avg_pool2d, elu
 from torch.utils._pytree import tree_map
 
-from baselines import MDSM, SSM
-from bism import BiMDSM, InputError
+from baselines import DSM, MDSM, SSM, LangevinCD, LangevinPCD
+from bism import BiDSM, BiMDSM, BiSSM, InputError
 from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
 from bism.resnet import Block, ResNet, ResNetEBLVM, ResNetEBM
+from tests.contracts.cases import discovered
 from tests.maths.checks import bilevel_batch, draws, flat, hyper, parameters, relative, start, state_of, step_gradient
 
 SHAPE = (1, 8, 8)
@@ -217,3 +218,34 @@ def test_a_wrong_precision_is_refused() -> None:
         MDSM().fit(ebm(), torch.rand(20, *SHAPE), steps=1, precision="half")
     with pytest.raises(InputError, match="precision bf16 needs parameters in float32"):
         MDSM().fit(ebm(), torch.rand(20, *SHAPE).double(), steps=1, precision="bf16", dtype=torch.float64)
+
+
+# --- every method that can --------------------------------------------------------------------------------------------
+
+FOR_EBM = [MDSM(**SMALL), DSM(), SSM(), LangevinCD(k=2), LangevinPCD(k=2, buffer=3, start="noise")]
+FOR_EBLVM = [kind(lower="fisher", unroll_steps=n, inner_steps=1) for kind in (BiMDSM, BiDSM, BiSSM) for n in (0, 1)]
+
+
+@pytest.mark.parametrize("estimator", [*FOR_EBM, *FOR_EBLVM], ids=lambda x: x.name)
+def test_every_method_trains_the_model_that_suits_it(estimator: Any) -> None:
+    model, other = (ebm(1), eblvm(2, 1)) if estimator in FOR_EBM else (eblvm(2, 1), ebm(1))
+    assert estimator.unsupported(model) is None
+    assert estimator.unsupported(other) is not None
+    data = draws(1).normal((30, *SHAPE))
+    trainer = Trainer(estimator, model, data, seeds=[0, 1], batch_size=10, dtype=torch.float64)
+    before = trainer.fitted().state(1)["params"]
+    trainer.run(2)
+    after = trainer.fitted().state(1)["params"]
+    alone = Trainer(estimator, model, data, seeds=[1], batch_size=10, dtype=torch.float64)
+    alone.run(2)
+    assert relative(after, alone.fitted().state(1)["params"]) < 1e-9  # with an axis of seeds and without
+    for part in before:
+        assert relative(after[part], before[part]) > 1e-4
+
+
+@pytest.mark.parametrize("method", ["sm", "cd", "nce"])
+def test_methods_that_need_more_say_what(method: str) -> None:
+    kind = {one.id: one for one in discovered()}[method]
+    reason = kind().unsupported(eblvm())
+    assert reason is not None
+    assert "ResNetEBLVM lacks" in reason or "free_energy" in reason
