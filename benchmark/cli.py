@@ -358,7 +358,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             options.threads,
             checkpoint_seconds=60 * options.checkpoint_every,
             commit=git_commit(),
-            weights=_weights(options),
+            judges=_judges(options),
             data_dir=options.data_dir.resolve() if options.data_dir else None,
             data_parallel=options.data_parallel,
         ),
@@ -376,18 +376,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     )
 
 
-def _weights(options: argparse.Namespace) -> Any:
-    """The checkpoints that are given, on the command line or in the environment."""
-    from benchmark.probes import Weights
+def _judges(options: argparse.Namespace) -> Any:
+    """The networks that judge images, where the user names their weights."""
+    from benchmark.probes import Judges
+    from benchmark.resnet56 import WEIGHTS
+    from benchmark.weights import INCEPTION
 
-    found = {}
-    for name, given in (("inception", options.inception_weights), ("resnet56", options.resnet56_weights)):
-        variable = f"BISM_{name.upper()}"
-        path = given or (Path(os.environ[variable]) if os.environ.get(variable) else None)
-        if path is not None and not path.is_file():
-            raise InputError(f"{f'--{name}-weights' if given else f'${variable}'} {path}: no such file")
-        found[name] = path.resolve() if path else None
-    return Weights(**found)
+    return Judges(INCEPTION.given(options.inception_weights), WEIGHTS.given(options.resnet56_weights))
 
 
 def _speed(options: argparse.Namespace, console: Console) -> int:

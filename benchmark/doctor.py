@@ -19,6 +19,8 @@ from benchmark.catalogue import CATALOGUE, state
 from benchmark.datasets import load
 from benchmark.files import DATA_VARIABLE, data_folder
 from benchmark.provenance import cores
+from benchmark.resnet56 import WEIGHTS as RESNET56
+from benchmark.weights import INCEPTION, Published
 from bism.errors import InputError
 
 PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
@@ -41,6 +43,8 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
     yield "data folder", True, f"{folder} (--data-dir, ${DATA_VARIABLE})"
     for name in CATALOGUE:
         yield _data_set(name, folder)
+    for network in (INCEPTION, RESNET56):
+        yield _network(network)
 
 
 def _package(name: str) -> Line:
@@ -93,6 +97,15 @@ def _data_set(name: str, folder: Path) -> Line:
         data = load({"name": name}, folder)
         found = f"{len(data.train)}/{len(data.val)}/{len(data.test)}, sha256 {data.hash[:12]}, {found}"
     return f"data set {name}", works, found
+
+
+def _network(published: Published) -> Line:
+    try:
+        path = published.given(None) or published.downloaded()
+    except InputError as error:
+        return published.network, False, str(error)
+    wanting = f"none, so what it judges is not computed: ${published.variable}, or {published.option} with run"
+    return published.network, path is not None, str(path or wanting)
 
 
 def table(lines: list[Line]) -> Table:

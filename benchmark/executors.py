@@ -174,7 +174,8 @@ class JobProcess:
     def _start_followers(self, context: Any, job: Job, data: DataSet, device: str, settings: Settings) -> Group:
         """Starts the processes that follow the job's; returns its group as it sees it."""
         size, lines, devices = settings.data_parallel, list[Connection](), device.split(",")
-        meeting = str(Path(tempfile.mkdtemp(prefix="bism-")) / "meeting")
+        self._folder = tempfile.TemporaryDirectory(prefix="bism-")  # gone when this object is
+        meeting = str(Path(self._folder.name) / "meeting")
         for rank in range(1, size):
             theirs, ours = context.Pipe(duplex=False)
             lines.append(ours)

@@ -13,6 +13,7 @@ WEIGHTS = Published(
     "resnet56-4bfd9763.th",
     "https://github.com/akamaster/pytorch_resnet_cifar10/tree/master/pretrained_models",
     "--resnet56-weights",
+    "BISM_RESNET56",
 )
 SIZE = 32  # pixels on each side, as in training
 FEATURES = 64

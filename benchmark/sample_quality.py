@@ -14,19 +14,13 @@ from torch.utils.data import Dataset
 from benchmark.resnet56 import SIZE, load
 from benchmark.resnet56 import WEIGHTS as RESNET56
 from benchmark.torchvision_guard import import_torchvision
-from benchmark.weights import Published, Weights
+from benchmark.weights import INCEPTION, Weights
 
 import_torchvision()  # before torch_fidelity, which imports it unguarded
 import torch_fidelity  # noqa: E402
 
 Metric = Literal["fid", "kid", "inception_score", "frechet_resnet56"]
 METRICS: tuple[Metric, ...] = ("fid", "kid", "inception_score", "frechet_resnet56")
-INCEPTION = Published(
-    "Inception v3 of 2015-12-05",
-    "weights-inception-2015-12-05-6726825d.pth",
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    "--inception-weights",
-)
 LEAST = 10  # images: the Inception Score is a mean over ten parts
 _KID_SUBSET = 1000  # images, as Binkowski et al. have it
 # Everything that torch-fidelity gives, by our names. The spreads are over KID's subsets and the score's ten parts.

@@ -133,7 +133,7 @@ def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
     if any(probe["options"].get("metrics") for cell in cells for probe in cell.config["probes"]):
         from benchmark.sample_quality import check
 
-        check(settings.weights.inception, settings.weights.resnet56)
+        check(settings.judges.inception, settings.judges.resnet56)
 
 
 def _executor(place: Place, console: Console) -> Executor[Any]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -27,17 +28,30 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The weights of a network as its authors give them away, in ``file`` at ``address``; ``option`` takes a path."""
+    """The weights of a network as its authors give them away, in ``file`` at ``address``; ``option`` takes a path, and
+    so does the environment's ``variable``."""
 
     network: str
     file: str
     address: str
     option: str
+    variable: str
 
     @property
     def hint(self) -> str:
         """How to get them and where to name them."""
         return f"give {self.option} PATH ({self.file}, {self.address})"
+
+    def given(self, path: Path | None) -> Path | None:
+        """The file that the user names: ``path``, by the option, or else the variable's.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        named = path or (Path(os.environ[self.variable]) if os.environ.get(self.variable) else None)
+        if named is not None and not named.is_file():
+            raise InputError(f"{self.option if path else f'${self.variable}'} {named}: no such file")
+        return named.resolve() if named else None
 
     def downloaded(self) -> Path | None:
         """Where torch.hub keeps such files, if this one is there."""
@@ -84,3 +98,12 @@ class Published:
     def refusal(self, path: Path, detail: str) -> InputError:
         """The error for a file that cannot be used."""
         return InputError(f"{path}: {detail}; {self.option} needs {self.file} ({self.network}) from {self.address}")
+
+
+INCEPTION = Published(
+    "Inception v3 of 2015-12-05",
+    "weights-inception-2015-12-05-6726825d.pth",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    "--inception-weights",
+    "BISM_INCEPTION",
+)

@@ -23,7 +23,7 @@ from benchmark.keeper import Keeper
 from benchmark.models import build_model
 from benchmark.parallel import Group, LeadingTrainer
 from benchmark.plan import Job
-from benchmark.probes import NO_WEIGHTS, Subject, Weights
+from benchmark.probes import NO_JUDGES, Judges, Subject
 from benchmark.provenance import trained_with
 from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
@@ -42,7 +42,7 @@ class Settings:
     compile: True, False, or None for where the run is long enough to pay for it.
     checkpoint_seconds: between checkpoints; what a crash may cost.
     commit: of our code, for a process that has a copy of it without its history.
-    weights: of networks that judge images.
+    judges: weights of networks that judge images.
     data_dir: folder of the data sets, for probes that compare with others.
     data_parallel: processes that train a job together.
     """
@@ -52,7 +52,7 @@ class Settings:
     compile: bool | None = None
     checkpoint_seconds: float = 300.0
     commit: str | None = None
-    weights: Weights = NO_WEIGHTS
+    judges: Judges = NO_JUDGES
     data_dir: Path | None = None
     data_parallel: int = 1
 
@@ -177,7 +177,7 @@ def _train(
             raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
 
     small_trainer = functools.partial(make_trainer, data=data, device=device, settings=_uncompiled(settings))
-    make_subject = functools.partial(Subject, weights=settings.weights, data_dir=settings.data_dir, alive=alive)
+    make_subject = functools.partial(Subject, judges=settings.judges, data_dir=settings.data_dir, alive=alive)
     keeper = Keeper(trainer, job, data, cells, small_trainer, make_subject)
     actions = _actions(job)
     for note in keeper.begin():

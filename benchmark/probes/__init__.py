@@ -2,7 +2,7 @@
 checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
 
 from benchmark.probes.annealing import Annealing
-from benchmark.probes.base import NO_WEIGHTS, Metrics, Probe, Subject, Weights
+from benchmark.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.probes.bias import PracticalBias, Theorem2
 from benchmark.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.probes.samples import Samples
@@ -18,11 +18,12 @@ PROBES: dict[str, type[Probe]] = {
 }
 
 __all__ = [
-    "NO_WEIGHTS",
+    "NO_JUDGES",
     "PROBES",
     "Annealing",
     "Conditional",
     "Features",
+    "Judges",
     "Metrics",
     "OutOfDistribution",
     "PracticalBias",
@@ -30,5 +31,4 @@ __all__ = [
     "Samples",
     "Subject",
     "Theorem2",
-    "Weights",
 ]

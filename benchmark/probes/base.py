@@ -16,14 +16,14 @@ Metrics = dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class Judges:
     """Checkpoints of networks that judge images, where the user has given them."""
 
     inception: Path | None = None
     resnet56: Path | None = None
 
 
-NO_WEIGHTS = Weights()
+NO_JUDGES = Judges()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Subject:
     seed: int
     data: DataSet
     folder: Path
-    weights: Weights = NO_WEIGHTS
+    judges: Judges = NO_JUDGES
     data_dir: Path | None = None
     alive: Callable[..., None] = lambda *how_far: None
 

@@ -149,8 +149,8 @@ class Samples(Langevin):
         judged = judge(
             images,
             (subject.data.train.clamp(0, 1) * 255).round().to(torch.uint8),
-            inception_weights=subject.weights.inception,
-            resnet56=subject.weights.resnet56,
+            inception_weights=subject.judges.inception,
+            resnet56=subject.judges.resnet56,
             cache=subject.folder.parents[2] / "statistics",
             device=device,
             names=self.metrics,
