@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -157,7 +158,7 @@ class JobProcess:
         settings: Settings,
         fresh: bool,
     ) -> None:
-        self.began, self._followers = True, list[Any]()
+        self.began, self._followers, self._meeting = True, list[Any](), Path()
         self.ending: Ending | None = None
         self.messages: Connection
         self.messages, sender = context.Pipe(duplex=False)
@@ -174,8 +175,8 @@ class JobProcess:
     def _start_followers(self, context: Any, job: Job, data: DataSet, device: str, settings: Settings) -> Group:
         """Starts the processes that follow the job's; returns its group as it sees it."""
         size, lines, devices = settings.data_parallel, list[Connection](), device.split(",")
-        self._folder = tempfile.TemporaryDirectory(prefix="bism-")  # gone when this object is
-        meeting = str(Path(self._folder.name) / "meeting")
+        self._meeting = Path(tempfile.mkdtemp(prefix="bism-"))
+        meeting = str(self._meeting / "file")
         for rank in range(1, size):
             theirs, ours = context.Pipe(duplex=False)
             lines.append(ours)
@@ -197,6 +198,7 @@ class JobProcess:
                 said.append(self.messages.recv())
         except (EOFError, OSError):  # the process has ended, however it did, and everything it said is taken
             self._process.join()
+            self._clear()
             code = self._process.exitcode
             self.ending = (
                 Ending(f"the process ended with signal {signal.Signals(-code).name}", True)
@@ -214,6 +216,12 @@ class JobProcess:
         for process in [self._process, *self._followers]:
             process.kill()
             process.join()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Removes the file by which the processes of the job have met."""
+        if self._followers:
+            shutil.rmtree(self._meeting, ignore_errors=True)
 
 
 class LocalExecutor:
