@@ -34,9 +34,11 @@ RULES: dict[str, Rule] = {"last": last, "best_validation": best_validation}
 def selected(journal: Sequence[Measurement], rule: str, metric: str) -> tuple[int, dict[str, float]] | None:
     """The iteration that the rule picks and everything measured there, with the cost of the whole training.
 
-    None where there is nothing to pick from.
+    The last one where the metric was never measured (FID without its network's weights); None where there is nothing
+    to pick from.
     """
-    step = RULES[rule](journal, metric)
+    measured = any(metric in line.metrics for line in journal)
+    step = RULES[rule](journal, metric) if measured else last(journal, metric)
     if step is None:
         return None
     there = [line.metrics for line in journal if line.step == step]

@@ -61,3 +61,11 @@ def test_nan_is_never_the_best_and_the_earliest_of_equals_is() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_measured(rule: str) -> None:
     assert selected([], rule, DIVERGENCE) is None
+
+
+def test_without_what_it_selects_by_the_last_stands_for_a_cell() -> None:
+    """FID without its network's weights: the run still has a result."""
+    found = selected(CURVE, "best_validation", "val/fid")
+    assert found is not None
+    assert found[0] == 20
+    assert found[1]["test/log_likelihood"] == 90.0
