@@ -66,8 +66,8 @@ class LangevinCD(Estimator):
 class LangevinPCD(LangevinCD):
     """As Langevin CD, with chains from a replay buffer that go on from visit to visit.
 
-    The buffer holds ``minibatches`` of chains, of which each iteration moves one, chosen at random; a chain starts
-    anew, where ``start`` says, with probability ``restart``.
+    The buffer holds ``buffer`` minibatches of chains, of which each iteration moves one, chosen at random; a chain
+    starts anew, where ``start`` says, with probability ``restart``.
     """
 
     id: ClassVar[str] = "langevin_pcd"

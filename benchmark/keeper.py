@@ -162,7 +162,7 @@ class Keeper:
             if lower is not None:
                 objectives["val/lower_objective"] = float(lower[i])
             line = {**objectives, **scores[i], **self._cost()}
-            self._line(i, lambda line=line: line)  # type: ignore[misc]
+            self._line(i, line.copy)
             self._closed[i] = trainer.diverged_at[i] is not None
             self._keep_best(i, line)
 
@@ -200,20 +200,23 @@ class Keeper:
         fitted = self.trainer.fitted()
         for i, closed in enumerate(self._closed):
             if not closed:
-                self._take(self._probes_at(fitted.step), fitted, i)
+                for measured in self._take(self._probes_at(fitted.step), fitted, i):
+                    if self.config["select"].removeprefix("val/") in SAMPLED:
+                        self._keep_best(i, measured)
 
     def _probes_at(self, at: int | str) -> list[dict[str, Any]]:
         return [probe for probe in self.config["probes"] if at in probe["at"]]
 
-    def _take(self, probes: Iterable[dict[str, Any]], fitted: Fitted, index: int) -> None:
-        cell, seed = self.cells[index], self.trainer.seeds[index]
+    def _take(self, probes: Iterable[dict[str, Any]], fitted: Fitted, index: int) -> list[dict[str, float]]:
+        """Takes probes, or finds in the journal what an earlier process has taken; returns what was measured."""
+        found, cell, seed = list[dict[str, float]](), self.cells[index], self.trainer.seeds[index]
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
                 cell.append(fitted.step, settings.measure(self._make_subject(fitted, seed, self.data, cell.artifacts)))
             self._lines[index] += 1
-            if fitted.step in probe["at"] and self.config["select"].removeprefix("val/") in SAMPLED:
-                self._keep_best(index, cell.measurements()[self._lines[index] - 1].metrics)
+            found.append(cell.measurements()[self._lines[index] - 1].metrics)
+        return found
 
     def _probe_checkpoints(self, index: int) -> None:
         """What is measured of the best and of the last checkpoint; once where these are the same."""

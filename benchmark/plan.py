@@ -22,6 +22,7 @@ from bism.checks import check_model, check_shards
 from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
+from bism.variables import Bernoulli
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 _LABELS = ("variant", "paper", "reference", "description", "pictures", "rule")  # in config.json, but not what a cell is
@@ -250,6 +251,14 @@ def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -
         reason = not_enumerable(model)
         if reason:
             raise InputError(f"task {task_name}: the metric log_likelihood needs log Z by enumeration: {reason}")
+    if "fisher_divergence" in task.metrics and not hasattr(model, "free_energy"):
+        raise InputError(
+            f"task {task_name}: the metric fisher_divergence needs free_energy(v), which {type(model).__name__} lacks"
+        )
+    if "posterior_fisher_divergence" in task.metrics and isinstance(model.latent, Bernoulli):
+        raise InputError(
+            f"task {task_name}: the metric posterior_fisher_divergence differentiates in h, which is binary"
+        )
 
 
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:

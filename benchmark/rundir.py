@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import time
@@ -117,9 +118,16 @@ class CellFolder:
             os.truncate(journal, content.rfind(b"\n") + 1)
 
     def clear(self) -> None:
-        """Removes what an earlier training has measured, and its checkpoints: the next one is from the start."""
-        for file in (self.path / "metrics.jsonl", *self.checkpoints):
+        """Removes what an earlier training has measured, its samples and its checkpoints: the next one is from the
+        start."""
+        for file in (self.path / "metrics.jsonl", self.artifacts / "best.pt", *self.checkpoints):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.samples, ignore_errors=True)
+
+    @property
+    def samples(self) -> Path:
+        """Where all samples lie; a sheet of them is among the artifacts."""
+        return self.path / "samples"
 
     def append(self, step: int, metrics: dict[str, float]) -> None:
         """Adds a line to the journal. NaN and infinity are kept (JSON's extension that Python reads back)."""

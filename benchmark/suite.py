@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.datasets import DATASETS
-from benchmark.models import MODELS, sizes
+from benchmark.models import MODELS, sizes, takes_images
 from benchmark.probes import PROBES
 from benchmark.registry import find
 from benchmark.selection import RULES, SAMPLED
@@ -279,7 +279,8 @@ _EXPECTED = {
 
 def _expected(problem: Any) -> str:
     """What one of pydantic's errors expected, and what it got."""
-    expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+    message = problem["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(problem["type"], message).format(**problem.get("ctx", {}))
     return f"{expected}, got {problem['input']!r}"
 
 
@@ -334,13 +335,22 @@ def _contradictions(suite: Suite) -> Iterator[tuple[Place, str]]:
             if chosen not in suite.tasks:
                 yield ("presets", name, "tasks", chosen), f"no task '{chosen}': {nearest(chosen, suite.tasks)}"
             for index, entry in enumerate(preset.tasks[chosen].variants):
+                where = ("presets", name, "tasks", chosen, "variants", index, "model")
                 for size, what in _bad_sizes(entry.model) if entry.model else ():
-                    yield ("presets", name, "tasks", chosen, "variants", index, "model", size), what
+                    yield (*where, size), what
+                if entry.model and chosen in suite.tasks:
+                    kinds = [_visible(one.name) for one in (entry.model, suite.tasks[chosen].model)]
+                    if kinds[0] != kinds[1]:
+                        yield (*where, "name"), f"takes {kinds[0]}, and the task's model takes {kinds[1]}"
             for index, probe in enumerate(preset.tasks[chosen].probes):
                 for at in probe.at:
                     if isinstance(at, int) and at > preset.tasks[chosen].steps:
                         where = ("presets", name, "tasks", chosen, "probes", index, "at")
                         yield where, f"must be at most the preset's {preset.tasks[chosen].steps} steps, got {at}"
+
+
+def _visible(model: str) -> str:
+    return "images" if takes_images(model) else "flat vectors"
 
 
 def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:

@@ -73,7 +73,7 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
-    options: dict[str, Any] = {"force_layout_optimization": True}  # convolutions with their channels innermost
+    options: dict[str, Any] = {}
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
         options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory
@@ -81,6 +81,8 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
         warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
         graph = simplify(trace(function, example))
         graph = trace(graph, example, {_aten.bmm.default: _small_product})
+        if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
+            options["force_layout_optimization"] = True  # channels innermost: a quarter faster on a CPU
         program = torch._inductor.compile(graph, list(example), options=options)
         program(*example)  # whatever is wrong with it shows here
     return program
@@ -166,7 +168,7 @@ class CapturedStep:
 
 def capture_on_cuda(step: Callable[[], None]) -> Callable[[], None]:
     """Captures the kernels that ``step`` launches, in a CUDA graph."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # allocations and lazy initialisation of a first run must not be captured
         step()
@@ -248,7 +250,7 @@ class _Product:
         node, reshapes = term, list[fx.Node]()
         while node.target in _RESHAPES and len(node.users) == 1:
             reshapes.insert(0, node)
-            node = node.args[0]  # type: ignore[assignment]
+            node = node.args[0]  # type: ignore[assignment]  # a reshape's first argument is a node
         return cls(node, tuple(reshapes)) if node.target is _aten.bmm.default and len(node.users) == 1 else None
 
     def shares(self, other: "_Product", side: int) -> bool:

@@ -95,12 +95,25 @@ class Fitted:
     def _stacked(self, function: Any) -> Tensor:
         return torch.stack([function(self.model(seed)) for seed in self.seeds])
 
+    def _need_free_energy(self) -> None:
+        if not hasattr(self._model, "free_energy"):
+            raise InputError(
+                f"{type(self._model).__name__} has no free_energy(v): p(v) is not tractable; "
+                f"likelihood.log_density_bound bounds it by the posterior"
+            )
+
     def energy(self, v: Tensor) -> Tensor:
-        """Free energy F(v), -log of the unnormalised density, [seeds, batch]."""
+        """Free energy F(v), -log of the unnormalised density, [seeds, batch].
+
+        Raises:
+            InputError: it is not tractable.
+        """
+        self._need_free_energy()
         return self._stacked(lambda model: model.free_energy(v))
 
     def score(self, v: Tensor) -> Tensor:
-        """Gradient of log p(v), [seeds, batch, *visible_shape]."""
+        """Gradient of log p(v), [seeds, batch, *visible_shape]; raises as ``energy``."""
+        self._need_free_energy()
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
     def log_partition(self, data: Tensor | None = None) -> Tensor:

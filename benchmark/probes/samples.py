@@ -1,6 +1,7 @@
 """Samples of models of images by annealed Langevin dynamics, and what networks that know images say of them."""
 
 import dataclasses
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from benchmark.pictures import draw_sheet, save_arrays
 from benchmark.probes.base import Metrics, Probe, Subject
 from bism import Estimator
+from bism.checkpoint import save_checkpoint
+from bism.errors import InputError
 from bism.langevin import PAPER, Stretch, denoise, langevin, temperatures
 from bism.rng import Rng, generator
 
@@ -22,7 +25,7 @@ _SIGNS = 50  # steps between two signs of life
 
 
 class Part(BaseModel):
-    """A stretch of the schedule: ``steps`` at temperatures from ``first`` to ``last``."""
+    """A stretch of the schedule, as ``langevin.Stretch``: ``steps`` at temperatures from ``first`` to ``last``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +33,14 @@ class Part(BaseModel):
     first: float = Field(ge=0)
     last: float = Field(ge=0)
     spacing: Literal["geometric", "linear"] = "geometric"
+
+    @model_validator(mode="after")
+    def _is_a_stretch(self) -> "Part":
+        try:
+            Stretch(**self.model_dump())
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Langevin(Probe):
@@ -91,7 +102,7 @@ class Langevin(Probe):
             x = now
             if number % _SIGNS == 0:
                 if file is not None:
-                    torch.save({"batch": batch, "step": number, "x": {name: v.cpu() for name, v in x.items()}}, file)
+                    save_checkpoint({"batch": batch, "step": number, "x": {n: v.cpu() for n, v in x.items()}}, file)
                 subject.alive("sampling", batch * len(heat) + number, batches * len(heat))
         return x
 
@@ -109,8 +120,8 @@ class Langevin(Probe):
 
 class Samples(Langevin):
     """Samples, as a sheet of images and as ``samples_step_*.npy`` (uint8 [count, channels, height, width]) in the
-    cell's folder, and their distance from the training data: FID, KID, Inception Score, a Frechet distance over the
-    features of a ResNet-56; ``<split>/fid`` and so on.
+    cell's folder ``samples``; and their distance from the official training set (of which a part is validation data
+    here): FID, KID, Inception Score, a Fréchet distance over the features of a ResNet-56; ``<split>/fid`` and so on.
 
     Of a model with latent variables v is sampled given h, which is the posterior's mean at random training images
     (``h: posterior``, as in the paper), or v and h together (``h: joint``).
@@ -148,7 +159,7 @@ class Samples(Langevin):
         device = next(subject.fitted.model(subject.seed).parameters()).device
         judged = judge(
             images,
-            (subject.data.train.clamp(0, 1) * 255).round().to(torch.uint8),
+            _in_bytes(torch.cat([subject.data.train, subject.data.val])),
             inception_weights=subject.judges.inception,
             resnet56=subject.judges.resnet56,
             cache=subject.folder.parents[2] / "statistics",
@@ -163,7 +174,7 @@ class Samples(Langevin):
         """``count`` samples, uint8 [count, c, H, W], batch by batch; goes on where an earlier process has stopped."""
         folder = subject.folder.parent / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"samples_step_{subject.fitted.step:08d}_{self.count}.npy"
+        file = folder / f"samples_step_{subject.fitted.step:08d}_{self.count}_{self._key}.npy"
         if file.exists():
             return torch.from_numpy(np.load(file))
         model, done = subject.fitted.model(subject.seed), list[Tensor]()
@@ -171,14 +182,22 @@ class Samples(Langevin):
             part = file.with_suffix(f".part{number}.pt")
             if not part.exists():
                 images = self._batch(subject, model, min(self.batch, self.count - start), number, file)
-                torch.save(images, part)
-            done.append(torch.load(part, weights_only=True))
+                save_checkpoint({"images": images}, part)
+            done.append(torch.load(part, weights_only=True)["images"])
             subject.alive()
         images = torch.cat(done)
-        np.save(file, images.numpy())
+        whole = file.with_suffix(".whole.npy")
+        np.save(whole, images.numpy())
+        whole.replace(file)
         for leftover in [*folder.glob(f"{file.stem}.part*.pt"), file.with_suffix(".state.pt")]:
             leftover.unlink(missing_ok=True)
         return images
+
+    @property
+    def _key(self) -> str:
+        """Of all that the samples depend on: another probe of the same step has samples of its own."""
+        options = self.model_dump_json(exclude={"metrics", "split"})
+        return hashlib.sha256(options.encode()).hexdigest()[:8]
 
     def _batch(self, subject: Subject, model: Any, count: int, number: int, file: Path) -> Tensor:
         start = {"v": self.starting(subject, model, count, number)}
@@ -204,7 +223,12 @@ class Samples(Langevin):
             else:
                 x = self.run(lambda at: model.energy(at["v"], h), start, subject, **where)
             v = self.cleaned(lambda at: model.energy(at, h), x["v"], subject)
-        return (v.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        return _in_bytes(v).cpu()
+
+
+def _in_bytes(v: Tensor) -> Tensor:
+    """Pixels from 0 to 1 as uint8; what lies beyond is cut off."""
+    return (v.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _shown(images: Tensor) -> Tensor:

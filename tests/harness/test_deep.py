@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,10 +98,11 @@ def test_both_models_are_trained_measured_and_sampled(tmp_path: Path) -> None:
         bilevel = [0, 2, 4] if method == "bimdsm" else []
         for name in ("val/lower_objective", "val/posterior_fisher_divergence", "test/posterior_fisher_divergence"):
             assert list(series(cell, name)) == bilevel
-        images = np.load(cell.path / "samples" / "samples_step_00000004_12.npy")
+        (file,) = cell.samples.glob("samples_step_00000004_12_*.npy")
+        images = np.load(file)
         assert (images.dtype, images.shape) == (np.uint8, (12, 1, 8, 8))
         assert len(np.unique(images.reshape(12, -1), axis=0)) == 12
-        assert not list((cell.path / "samples").glob("*.pt"))  # nothing is left of the way there
+        assert list(cell.samples.iterdir()) == [file]  # nothing is left of the way there
         shown = np.load(cell.artifacts / "samples_step_00000004.npz")["samples"]
         np.testing.assert_allclose(shown, images / 255, atol=1e-6)
         assert (cell.artifacts / "samples_step_00000004.png").stat().st_size > 1000
@@ -137,6 +139,41 @@ def test_what_cannot_be_is_refused_before_anything_trains(
     assert said in found.err
     assert "Traceback" not in found.err
     assert not (tmp_path / "runs" / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "first: 1, last: 0, spacing: linear",
+            "first: 1, last: 0",
+            "22: .* option schedule .*probe samples: temperatures must be pos",
+        ),
+        (
+            "{name: resnet_ebm, width: 1, layers: 12}",
+            "{name: grbm, hidden: 3}",
+            "30: .*model.name: takes flat vectors, and the task's model takes images",
+        ),
+        ("layers: 12, posterior", "layers: 13, posterior", "layers must be one of 12, 18, got 13"),
+        ("[posterior_fisher_divergence]", "[fisher_divergence]", "needs free_energy.v., which ResNetEBLVM lacks"),
+        ("count: 12", "count: 5", "option count of the probe samples: must be at least 10, got 5"),
+    ],
+)
+def test_a_bad_entry_is_refused_before_anything_trains(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert SUITE.count(old) == 1
+    found = run(tmp_path, SUITE.replace(old, new))
+    assert found.code == 2
+    assert re.search(said, found.err), found.err
+    assert "Traceback" not in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_divergence_in_a_binary_h_is_refused(tmp_path: Path) -> None:
+    text = replaced(("    model: {name: grbm, hidden: 3}", "    model: {name: grbm, hidden: 3}\n"
+                     "    metrics: [log_likelihood, posterior_fisher_divergence]"))  # fmt: skip
+    found = run(tmp_path, text)
+    assert found.code == 2
+    assert "posterior_fisher_divergence differentiates in h, which is binary" in found.err
 
 
 def test_an_image_model_refuses_points(tmp_path: Path) -> None:
@@ -209,6 +246,29 @@ def test_sampling_goes_on_where_it_was_interrupted(tmp_path: Path, data: DataSet
     assert [far for far in patient.seen if far] == [("sampling", n, 260) for n in (50, 100, 180, 230)]
 
 
+def test_another_probe_of_the_same_step_has_samples_of_its_own(tmp_path: Path, data: DataSet) -> None:
+    one = subject(tmp_path, data, False)
+    first = Samples(count=10, schedule=SCHEDULE).draw(one)
+    other = Samples(count=10, schedule=SCHEDULE, step_size=0.1).draw(one)
+    assert not torch.equal(first, other)
+    same = Samples(count=10, schedule=SCHEDULE, split="val", metrics=["fid"]).draw(one)
+    assert torch.equal(first, same)
+    assert len(list((tmp_path / "cell" / "samples").iterdir())) == 2
+
+
+def test_what_is_trained_again_is_sampled_again(tmp_path: Path) -> None:
+    """The samples of an earlier training are not those of this one."""
+    plain = SUITE.replace("          - {method: bimdsm}\n", "")
+    assert run(tmp_path, plain).code == 0
+    (file,) = cells(tmp_path)["mdsm"].samples.iterdir()
+    before, wrong = np.load(file), np.zeros((12, 1, 8, 8), np.uint8)
+    np.save(file, wrong)
+    assert run(tmp_path, plain).code == 0  # nothing is left to do
+    assert (np.load(file) == 0).all()
+    assert run(tmp_path, plain, "--rerun").code == 0
+    assert np.array_equal(np.load(file), before)
+
+
 def test_h_is_sampled_too_where_that_is_asked_for(
     tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +320,8 @@ def test_the_distances_are_of_the_samples_to_the_training_images(
     with pytest.warns(UserWarning, match="kid was not computed: it is missing"):
         assert probe.measure(subject(tmp_path, data, False)) == {"val/fid": 3.0}
     assert given["samples"].shape == (12, 1, 8, 8)
-    assert torch.equal(given["reference"], (data.train.clamp(0, 1) * 255).round().to(torch.uint8))
+    official = torch.cat([data.train, data.val])  # the official training set: a part of it is validation data here
+    assert torch.equal(given["reference"], (official.clamp(0, 1) * 255).round().to(torch.uint8))
     assert given["names"] == ["fid", "kid"]
 
 

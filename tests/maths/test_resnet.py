@@ -249,3 +249,10 @@ def test_methods_that_need_more_say_what(method: str) -> None:
     reason = kind().unsupported(eblvm())
     assert reason is not None
     assert "ResNetEBLVM lacks" in reason or "free_energy" in reason
+
+
+def test_what_is_not_tractable_is_said() -> None:
+    fitted = BiMDSM(lower="fisher").fit(ResNetEBLVM(SHAPE, 2, 1), torch.rand(20, *SHAPE), steps=0, batch_size=10)
+    for asked in (fitted.energy, fitted.score):
+        with pytest.raises(InputError, match=r"has no free_energy.*log_density_bound"):
+            asked(torch.rand(2, *SHAPE))
