@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|data|doctor``.
+"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|data|doctor``; ``commands`` carries them out.
 
 Exit codes: 0 all done; 1 some cells failed, diverged or are missing, or ``data verify`` found a bad file; 2 bad input
 or missing data; 130 interrupted.
@@ -6,7 +6,6 @@ or missing data; 130 interrupted.
 
 import argparse
 import contextlib
-import math
 import os
 import sys
 import warnings
@@ -14,14 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
-from rich.table import Table
 
+from benchmark import commands
 from benchmark.rundir import RunDirError
+from benchmark.tracking_store import DEFAULT_STORE
 from bism.errors import InputError
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
 _LOG_WIDTH = 120  # columns, where the output is no terminal
 
 
@@ -64,14 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Benchmark of estimators for energy-based "
         "latent variable models: bi-level score matching and its rivals.",
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    subparsers = parser.add_subparsers(required=True, metavar="command")
 
-    listing = commands.add_parser("list", help="suites, tasks, presets and methods")
+    listing = subparsers.add_parser("list", help="suites, tasks, presets and methods")
     listing.add_argument("--spaces", action="store_true", help="show where tuning looks for each hyper-parameter")
     _add_plugins(listing)
-    listing.set_defaults(command=_list)
+    listing.set_defaults(command=commands.listing)
 
-    run = commands.add_parser("run", help="train and measure a suite; what is done already is skipped")
+    run = subparsers.add_parser("run", help="train and measure a suite; what is done already is skipped")
     _add_selection(run)
     _add_place(run)
     run.add_argument(
@@ -133,9 +131,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a job that gives no sign of life for so long is ended and recorded as failed (default: 30)",
     )
     _add_stores(run)
-    run.set_defaults(command=_run)
+    run.set_defaults(command=commands.run)
 
-    speed = commands.add_parser(
+    speed = subparsers.add_parser(
         "speed", help="time training: milliseconds per iteration, compile time, share of the machine's ceiling"
     )
     _add_selection(speed, seeds=False)
@@ -145,36 +143,36 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--seconds", type=float, default=5.0, help="train each variant for about so long (default: 5)")
     speed.add_argument("--json", type=Path, metavar="FILE", help="also write the records to a file")
     _add_place(speed)
-    speed.set_defaults(command=_speed)
+    speed.set_defaults(command=commands.speed, seeds=None, steps=None, data_parallel=1)  # run alone asks for these
 
-    status = commands.add_parser("status", help="where the cells of a run directory stand, and the ranking so far")
+    status = subparsers.add_parser("status", help="where the cells of a run directory stand, and the ranking so far")
     _add_stores(status)
-    status.set_defaults(command=_status)
+    status.set_defaults(command=commands.status)
 
-    sync = commands.add_parser("sync", help="bring the tracking store up to the run directory")
+    sync = subparsers.add_parser("sync", help="bring the tracking store up to the run directory")
     _add_stores(sync)
     sync.add_argument("--log-models", choices=("best", "all", "none"), default="best", help="as for run")
-    sync.set_defaults(command=_sync)
+    sync.set_defaults(command=commands.sync)
 
-    ui = commands.add_parser("ui", help="start the MLflow UI on the store in use")
+    ui = subparsers.add_parser("ui", help="start the MLflow UI on the store in use")
     _add_stores(ui)
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     ui.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
-    ui.set_defaults(command=_ui)
+    ui.set_defaults(command=commands.ui)
 
-    data = commands.add_parser("data", help="the data sets: list, download, verify, where")
+    data = subparsers.add_parser("data", help="the data sets: list, download, verify, where")
     _add_data_actions(data.add_subparsers(required=True, metavar="list|download|verify|where"))
 
-    doctor = commands.add_parser("doctor", help="what works on this machine and what does not")
+    doctor = subparsers.add_parser("doctor", help="what works on this machine and what does not")
     _add_stores(doctor)
     _add_data(doctor)
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=commands.doctor)
     return parser
 
 
 def _add_data_actions(actions: Any) -> None:
     listing = actions.add_parser("list", help="every data set: what it is, its licence, its files, its state here")
-    listing.set_defaults(command=_data_list)
+    listing.set_defaults(command=commands.data_list)
 
     download = actions.add_parser("download", help="fetch missing or damaged files, verified, from where they stopped")
     download.add_argument("names", nargs="+", metavar="NAME|all", help="data sets")
@@ -186,15 +184,15 @@ def _add_data_actions(actions: Any) -> None:
         help="an address to try first (http://, https://, file:///), with the files or like a data folder",
     )
     download.add_argument("--force", action="store_true", help="fetch also what is there, such as a known variant")
-    download.set_defaults(command=_data_download)
+    download.set_defaults(command=commands.data_download)
 
     verify = actions.add_parser("verify", help="read the files: ok, missing, truncated, corrupted or wrong (exit 1)")
     verify.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: all that have files)")
-    verify.set_defaults(command=_data_verify)
+    verify.set_defaults(command=commands.data_verify)
 
     where = actions.add_parser("where", help="print the data folder, or the files of one data set, for scripts")
     where.add_argument("name", nargs="?", metavar="NAME", help="a data set")
-    where.set_defaults(command=_data_where)
+    where.set_defaults(command=commands.data_where)
 
     for action in (listing, download, verify, where):
         _add_data(action)
@@ -256,210 +254,3 @@ def _add_selection(parser: argparse.ArgumentParser, seeds: bool = True) -> None:
     )
     _add_data(parser)
     _add_plugins(parser)
-
-
-def _override(text: str) -> tuple[str, str, Any]:
-    from benchmark.suite import Loader
-
-    target, equals, value = text.partition("=")
-    method, dot, key = target.partition(".")
-    if not (equals and dot and method and key and value):
-        raise InputError(f"--set {text}: must look like bidsm.K=10")
-    try:
-        return method, key, yaml.load(value, Loader=Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: {value} is not a value of YAML") from error
-
-
-def _positive(option: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{option} must be a positive number, got {value:g}")
-
-
-def _store(options: argparse.Namespace) -> str | None:
-    """The tracking store in use, or None where tracking is off."""
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    return None if uri == "none" else uri
-
-
-def _list(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import registry
-    from benchmark.suite import load_suite, shipped
-    from bism.hyperparameters import Range
-
-    methods = registry.methods(options.plugin)
-    for name in shipped():
-        suite = load_suite(name, methods)
-        console.print(f"suite [bold]{name}[/]: {suite.description}")
-        for task, content in suite.tasks.items():
-            console.print(f"  task {task}: {content.description}")
-        for preset, settings in suite.presets.items():
-            default = " (default)" if preset == suite.default_preset else ""
-            console.print(f"  preset {preset}{default}: {settings.description}")
-    table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
-    for method in methods.values():
-        table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
-    console.print(table)
-    if options.spaces:
-        spaces = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
-        for method in methods.values():
-            for key, where in method.search_space().items():
-                text = (
-                    f"{where.low:g} to {where.high:g}{', logarithmic' if where.log else ''}"
-                    if isinstance(where, Range)
-                    else ", ".join(map(str, where))
-                )
-                spaces.add_row(method.id, key, text)
-        console.print(spaces)
-    return 0
-
-
-def _describe(method: Any) -> list[str]:
-    """Each hyper-parameter with its symbol, default and meaning."""
-    import dataclasses
-
-    from bism.hyperparameters import specs
-
-    defaults = {field.name: field.default for field in dataclasses.fields(method)}
-    return [
-        f"{name}{f' ({spec.symbol})' if spec.symbol else ''} = {defaults[name]}: {spec.help}"
-        for name, spec in specs(method).items()
-    ]
-
-
-def _run(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import session
-    from benchmark.provenance import git_commit
-    from benchmark.worker import Settings
-
-    session.at_least_one("--threads", options.threads)
-    session.at_least_one("--jobs-per-device", options.jobs_per_device)
-    _positive("--checkpoint-every", options.checkpoint_every)
-    _positive("--stall-limit", options.stall_limit)
-    choices = session.choices(
-        options.preset,
-        options.tasks,
-        options.methods,
-        options.seeds,
-        options.steps,
-        [_override(text) for text in options.overrides],
-        options.data_parallel,
-    )
-    place = session.Place(
-        run_dir=options.run_dir,
-        data_dir=options.data_dir,
-        store=_store(options),
-        executor=options.executor,
-        address=options.address,
-        devices=options.devices,
-        jobs_per_device=options.jobs_per_device,
-        settings=Settings(
-            tuple(options.plugin),
-            options.threads,
-            checkpoint_seconds=60 * options.checkpoint_every,
-            commit=git_commit(),
-            judges=_judges(options),
-            data_dir=options.data_dir.resolve() if options.data_dir else None,
-            data_parallel=options.data_parallel,
-        ),
-        stall_seconds=60 * options.stall_limit,
-        log_models=options.log_models,
-    )
-    return session.run(
-        options.suite,
-        choices,
-        console,
-        place,
-        part=session.parse_shard(options.shard),
-        dry_run=options.dry_run,
-        rerun=options.rerun,
-    )
-
-
-def _judges(options: argparse.Namespace) -> Any:
-    """The networks that judge images, where the user names their weights."""
-    from benchmark.probes import Judges
-    from benchmark.resnet56 import WEIGHTS
-    from benchmark.weights import INCEPTION
-
-    return Judges(INCEPTION.given(options.inception_weights), WEIGHTS.given(options.resnet56_weights))
-
-
-def _speed(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import session, speed
-    from benchmark.worker import Settings
-
-    for count in options.num_seeds:
-        session.at_least_one("--num-seeds", count)
-    session.at_least_one("--threads", options.threads)
-    _positive("--seconds", options.seconds)
-    overrides = [_override(text) for text in options.overrides]
-    choices = session.choices(options.preset, options.tasks, options.methods, None, None, overrides)
-    return speed.speed(
-        options.suite,
-        choices,
-        console,
-        counts=options.num_seeds,
-        seconds=options.seconds,
-        file=options.json,
-        data_dir=options.data_dir,
-        device=options.devices,
-        settings=Settings(tuple(options.plugin), options.threads, compile=True),
-    )
-
-
-def _status(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import session
-
-    return session.status(console, options.run_dir)
-
-
-def _sync(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import session
-
-    store = _store(options)
-    if store is None:
-        raise InputError("sync needs a tracking store, and --tracking-uri is none")
-    return session.sync(console, options.run_dir, store, options.log_models)
-
-
-def _ui(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import tracking_store
-
-    store = _store(options)
-    if store is None:
-        raise InputError("ui needs a tracking store, and --tracking-uri is none")
-    return tracking_store.start_ui(store, options.host, options.port)
-
-
-def _data_list(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import data_command, files
-
-    return data_command.show(files.data_folder(options.data_dir), console)
-
-
-def _data_download(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import data_command, files
-
-    folder = files.data_folder(options.data_dir)
-    return data_command.download(options.names, folder, console, options.mirror, options.force)
-
-
-def _data_verify(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import data_command, files
-
-    return data_command.verify(options.names, files.data_folder(options.data_dir), console)
-
-
-def _data_where(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import data_command, files
-
-    return data_command.where(options.name, files.data_folder(options.data_dir))
-
-
-def _doctor(options: argparse.Namespace, console: Console) -> int:
-    from benchmark import doctor
-
-    lines = list(doctor.examine(options.data_dir, options.run_dir, _store(options) or "none"))
-    console.print(doctor.table(lines))
-    return 0

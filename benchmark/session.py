@@ -23,7 +23,8 @@ from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
-from benchmark.suite import Preset, Suite, load_suite, parse_seeds
+from benchmark.suite import Preset, Suite, parse_seeds
+from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
 from benchmark.worker import Settings
 from bism.errors import InputError

@@ -19,7 +19,7 @@ from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs
 from benchmark.progress import Lines
 from benchmark.provenance import machine
 from benchmark.rundir import RunDir
-from benchmark.suite import load_suite
+from benchmark.suite_file import load_suite
 from benchmark.worker import Settings, make_trainer
 from bism.compiler import Work, compile_program
 from bism.errors import InputError

@@ -27,7 +27,7 @@ from benchmark.plan import Cell, Choices, Job, jobs, plan
 from benchmark.provenance import machine
 from benchmark.rundir import RunDir
 from benchmark.runner import Supervisor
-from benchmark.suite import load_suite
+from benchmark.suite_file import load_suite
 from tests.harness.tiny import replaced, write
 
 SEEDS, RATES = 10, 10

@@ -10,7 +10,8 @@ import torch
 from benchmark import registry, session
 from benchmark.datasets import DataSet
 from benchmark.plan import Cell, Choices, jobs, plan, shard
-from benchmark.suite import Suite, load_suite
+from benchmark.suite import Suite
+from benchmark.suite_file import load_suite
 from bism import InputError
 from bism.hyperparameters import specs
 from tests.harness.tiny import TINY, command, replaced, states, write

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmark import registry
 from benchmark.datasets import DataSet
 from benchmark.probes import PROBES, Annealing, Subject
-from benchmark.suite import load_suite
+from benchmark.suite_file import load_suite
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
 from bism.objectives import sm

@@ -11,7 +11,8 @@ from benchmark.catalogue import CATALOGUE
 from benchmark.datasets import DataSet
 from benchmark.models import takes_images
 from benchmark.plan import Cell, Choices, plan
-from benchmark.suite import Suite, load_suite, parse_seeds, shipped
+from benchmark.suite import Suite, parse_seeds
+from benchmark.suite_file import load_suite, shipped
 from bism import InputError
 from tests.harness.tiny import TINY, command, replaced, write
 

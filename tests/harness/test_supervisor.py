@@ -14,7 +14,7 @@ from benchmark.executors import Ending, LocalExecutor, Place, places
 from benchmark.plan import Choices, Job, jobs, plan
 from benchmark.rundir import RunDir
 from benchmark.runner import Supervisor
-from benchmark.suite import load_suite
+from benchmark.suite_file import load_suite
 from benchmark.worker import Settings
 from bism import InputError
 from tests.harness.tiny import write

@@ -1,0 +1,241 @@
+"""What each command of the command line does, given its parsed options; returns the exit code.
+
+What a command needs is imported when it runs, so that the others, and ``--help``, do without PyTorch and MLflow.
+"""
+
+import argparse
+import dataclasses
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.tracking_store import DEFAULT_STORE, start_ui
+from bism.errors import InputError
+
+if TYPE_CHECKING:
+    from benchmark.plan import Choices
+    from benchmark.probes import Judges
+
+
+def listing(options: argparse.Namespace, console: Console) -> int:
+    """Suites, tasks, presets and methods; on request, where tuning looks."""
+    from benchmark import registry
+    from benchmark.suite_file import load_suite, shipped
+    from bism.hyperparameters import Range
+
+    methods = registry.methods(options.plugin)
+    for name in shipped():
+        suite = load_suite(name, methods)
+        console.print(f"suite [bold]{name}[/]: {suite.description}")
+        for task, content in suite.tasks.items():
+            console.print(f"  task {task}: {content.description}")
+        for preset, settings in suite.presets.items():
+            default = " (default)" if preset == suite.default_preset else ""
+            console.print(f"  preset {preset}{default}: {settings.description}")
+    table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
+    for method in methods.values():
+        table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
+    console.print(table)
+    if options.spaces:
+        spaces = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
+        for method in methods.values():
+            for key, where in method.search_space().items():
+                text = (
+                    f"{where.low:g} to {where.high:g}{', logarithmic' if where.log else ''}"
+                    if isinstance(where, Range)
+                    else ", ".join(map(str, where))
+                )
+                spaces.add_row(method.id, key, text)
+        console.print(spaces)
+    return 0
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Trains and measures what the user chose of a suite."""
+    from benchmark import session
+    from benchmark.provenance import git_commit
+    from benchmark.worker import Settings
+
+    session.at_least_one("--threads", options.threads)
+    session.at_least_one("--jobs-per-device", options.jobs_per_device)
+    _positive("--checkpoint-every", options.checkpoint_every)
+    _positive("--stall-limit", options.stall_limit)
+    choices = _choices(options)
+    place = session.Place(
+        run_dir=options.run_dir,
+        data_dir=options.data_dir,
+        store=_store(options),
+        executor=options.executor,
+        address=options.address,
+        devices=options.devices,
+        jobs_per_device=options.jobs_per_device,
+        settings=Settings(
+            tuple(options.plugin),
+            options.threads,
+            checkpoint_seconds=60 * options.checkpoint_every,
+            commit=git_commit(),
+            judges=_judges(options),
+            data_dir=options.data_dir.resolve() if options.data_dir else None,
+            data_parallel=options.data_parallel,
+        ),
+        stall_seconds=60 * options.stall_limit,
+        log_models=options.log_models,
+    )
+    return session.run(
+        options.suite,
+        choices,
+        console,
+        place,
+        part=session.parse_shard(options.shard),
+        dry_run=options.dry_run,
+        rerun=options.rerun,
+    )
+
+
+def speed(options: argparse.Namespace, console: Console) -> int:
+    """Times the training of what the user chose of a suite."""
+    from benchmark import session
+    from benchmark import speed as timing
+    from benchmark.worker import Settings
+
+    for count in options.num_seeds:
+        session.at_least_one("--num-seeds", count)
+    session.at_least_one("--threads", options.threads)
+    _positive("--seconds", options.seconds)
+    choices = _choices(options)
+    return timing.speed(
+        options.suite,
+        choices,
+        console,
+        counts=options.num_seeds,
+        seconds=options.seconds,
+        file=options.json,
+        data_dir=options.data_dir,
+        device=options.devices,
+        settings=Settings(tuple(options.plugin), options.threads, compile=True),
+    )
+
+
+def status(options: argparse.Namespace, console: Console) -> int:
+    """Where the cells of a run directory stand, and the ranking so far."""
+    from benchmark import session
+
+    return session.status(console, options.run_dir)
+
+
+def sync(options: argparse.Namespace, console: Console) -> int:
+    """Brings the tracking store up to the run directory."""
+    from benchmark import session
+
+    store = _store(options)
+    if store is None:
+        raise InputError("sync needs a tracking store, and --tracking-uri is none")
+    return session.sync(console, options.run_dir, store, options.log_models)
+
+
+def ui(options: argparse.Namespace, console: Console) -> int:
+    """Starts the web interface of the tracking store."""
+    store = _store(options)
+    if store is None:
+        raise InputError("ui needs a tracking store, and --tracking-uri is none")
+    return start_ui(store, options.host, options.port)
+
+
+def data_list(options: argparse.Namespace, console: Console) -> int:
+    """Every data set and its state here."""
+    from benchmark import data_command, files
+
+    return data_command.show(files.data_folder(options.data_dir), console)
+
+
+def data_download(options: argparse.Namespace, console: Console) -> int:
+    """Fetches files that are missing or damaged."""
+    from benchmark import data_command, files
+
+    folder = files.data_folder(options.data_dir)
+    return data_command.download(options.names, folder, console, options.mirror, options.force)
+
+
+def data_verify(options: argparse.Namespace, console: Console) -> int:
+    """Reads the files of data sets and says which are sound."""
+    from benchmark import data_command, files
+
+    return data_command.verify(options.names, files.data_folder(options.data_dir), console)
+
+
+def data_where(options: argparse.Namespace, console: Console) -> int:
+    """Prints the data folder, or the files of one data set."""
+    from benchmark import data_command, files
+
+    return data_command.where(options.name, files.data_folder(options.data_dir))
+
+
+def doctor(options: argparse.Namespace, console: Console) -> int:
+    """What works on this machine and what does not."""
+    from benchmark.doctor import examine, table
+
+    console.print(table(list(examine(options.data_dir, options.run_dir, _store(options) or "none"))))
+    return 0
+
+
+def _describe(method: Any) -> list[str]:
+    """Each hyper-parameter with its symbol, default and meaning."""
+    from bism.hyperparameters import specs
+
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    return [
+        f"{name}{f' ({spec.symbol})' if spec.symbol else ''} = {defaults[name]}: {spec.help}"
+        for name, spec in specs(method).items()
+    ]
+
+
+def _override(text: str) -> tuple[str, str, Any]:
+    from benchmark.suite_file import Loader
+
+    target, equals, value = text.partition("=")
+    method, dot, key = target.partition(".")
+    if not (equals and dot and method and key and value):
+        raise InputError(f"--set {text}: must look like bidsm.K=10")
+    try:
+        return method, key, yaml.load(value, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: {value} is not a value of YAML") from error
+
+
+def _choices(options: argparse.Namespace) -> "Choices":
+    """What the user selected of a suite, checked."""
+    from benchmark import session
+
+    return session.choices(
+        options.preset,
+        options.tasks,
+        options.methods,
+        options.seeds,
+        options.steps,
+        [_override(text) for text in options.overrides],
+        options.data_parallel,
+    )
+
+
+def _positive(option: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} must be a positive number, got {value:g}")
+
+
+def _store(options: argparse.Namespace) -> str | None:
+    """The tracking store in use, or None where tracking is off."""
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    return None if uri == "none" else uri
+
+
+def _judges(options: argparse.Namespace) -> "Judges":
+    """The networks that judge images, where the user names their weights."""
+    from benchmark.probes import Judges
+    from benchmark.resnet56 import WEIGHTS
+    from benchmark.weights import INCEPTION
+
+    return Judges(INCEPTION.given(options.inception_weights), WEIGHTS.given(options.resnet56_weights))
