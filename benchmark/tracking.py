@@ -41,7 +41,7 @@ from sqlalchemy.exc import OperationalError  # noqa: E402
 
 from benchmark import tracking_labels, tracking_models  # noqa: E402
 
-__all__ = ["Tracker", "resolve", "start_ui"]
+__all__ = ["StoreWriter", "Tracker", "Unreachable", "resolve", "start_ui"]
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
 _BATCH = 800  # metrics per call; with the parameters and tags below MLflow's limit of 1,000 entities
 
@@ -50,33 +50,31 @@ class Unreachable(InputError):
     """A tracking store that may be there later."""
 
 
-class Tracker:
-    """Writes cells to an MLflow store. To be used in the thread that opened the run directory.
+class StoreWriter:
+    """What every writer of an MLflow store needs: a connection, experiments by suite, and patience with failures.
 
     Args:
         uri: the store; None for MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
 
     Attributes:
         uri: the store, resolved.
-        store: the same without a password; its name in the run directory's index.
-        behind: whether the store failed lately and lacks something that the journals have.
+        store: the same without a password.
+        behind: whether the store failed lately and lacks something.
 
     Raises:
         Unreachable: a server or a server's database does not answer.
         InputError: a plain folder, or a store that cannot be used.
     """
 
-    def __init__(self, uri: str | None, run_dir: RunDir) -> None:
+    _MEANWHILE = ""  # what people are told when the store fails
+    _INSTEAD = ""  # what they may do about a store that cannot be used
+
+    def __init__(self, uri: str | None) -> None:
         self.uri = resolve(uri)
         self.store = unsecret(self.uri)
         self.behind = False
-        self._run_dir, self._retry_at = run_dir, 0.0
+        self._retry_at = 0.0
         self._experiments: dict[str, str] = {}  # ids by suite
-        self._held: dict[str, dict[str, tuple[str, int | None]]] = {}  # what the store has: see _cell_runs
-        self._plans: dict[tuple[str, str], str] = {}  # ids of the plans' runs
-        self._plan_status: dict[str, str] = {}  # by id
-        self._planned: set[tuple[str, str]] = set()  # plans whose cells are written
-        self._written: dict[str, tuple[int, str, float]] = {}  # by cell: length of the journal, state, when it changed
         self._file = database_file(self.uri)
         # Creating a store, an experiment or a run is a search and then a write, which two processes could race; and
         # of two that write to one file at a time, SQLite refuses one.
@@ -88,8 +86,7 @@ class Tracker:
             if absent:
                 raise Unreachable(f"tracking store {self.store} cannot be reached: {_brief(error)}") from error
             raise InputError(
-                f"tracking store {self.store} cannot be used: {_brief(error)} Give another --tracking-uri, or "
-                f"--tracking-uri none and 'sync' later."
+                f"tracking store {self.store} cannot be used: {_brief(error)} {self._INSTEAD}".strip()
             ) from error
 
     def _connect(self) -> MlflowClient:
@@ -101,6 +98,89 @@ class Tracker:
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client
+
+    def ui_hint(self) -> str:
+        """How to look at what was written: a command, or a server's address."""
+        if not self.uri.startswith(("http://", "https://")):
+            return "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
+        return self.store + (f"/#/experiments/{min(self._experiments.values())}" if len(self._experiments) == 1 else "")
+
+    @contextmanager
+    def _tolerating_failures(self) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            with patience(seconds=30, retries=2):
+                yield
+        except (MlflowException, OSError) as error:
+            self._retry_at = time.monotonic() + 10 * (time.monotonic() - started)
+            if not self.behind:
+                self.behind = True
+                warnings.warn(f"tracking store {self.store} fails: {_brief(error)} {self._MEANWHILE}", stacklevel=4)
+        else:
+            self.behind = False
+
+    def _experiment(self, suite: str) -> str:
+        """The id of a suite's experiment, made where there is none and restored where it was deleted."""
+        if suite not in self._experiments:
+            with self._lock:
+                found = self._client.get_experiment_by_name(suite)
+                if found is not None and found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
+                self._experiments[suite] = found.experiment_id if found else self._create_experiment(suite)
+        return self._experiments[suite]
+
+    def _create_experiment(self, suite: str) -> str:
+        location = (artifacts_folder(self._file) / quote(suite, safe="")).as_uri() if self._file else None
+        try:
+            return str(self._client.create_experiment(suite, location))
+        except MlflowException:
+            found = self._client.get_experiment_by_name(suite)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # another machine was faster
+
+    def _search(self, suite: str, condition: str) -> list[Run]:
+        """All runs of an experiment under a condition, whatever MLflow's page size."""
+        page = self._client.search_runs([self._experiment(suite)], condition)
+        runs = list(page)
+        while page.token:
+            page = self._client.search_runs([self._experiment(suite)], condition, page_token=page.token)
+            runs += page
+        return runs
+
+    def _set_status(self, run: str, status: str, ended: int | None = None) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run, status)
+        else:
+            self._client.set_terminated(run, status, ended)
+
+    def _log(self, run: str, metrics: list[Metric], params: dict[str, str], tags: dict[str, str]) -> None:
+        """Sends these to a run; what it has already stays as it is."""
+        self._client.log_batch(
+            run, metrics[:_BATCH], [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
+        )
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics[start : start + _BATCH])
+
+
+class Tracker(StoreWriter):
+    """Writes cells to an MLflow store. To be used in the thread that opened the run directory.
+
+    Its ``store`` is the store's name in the run directory's index; it is ``behind`` where the store lacks something
+    that the journals have.
+    """
+
+    _MEANWHILE = "Training goes on and the run directory keeps everything; 'python -m benchmark sync' catches up."
+    _INSTEAD = "Give another --tracking-uri, or --tracking-uri none and 'sync' later."
+
+    def __init__(self, uri: str | None, run_dir: RunDir) -> None:
+        super().__init__(uri)
+        self._run_dir = run_dir
+        self._held: dict[str, dict[str, tuple[str, int | None]]] = {}  # what the store has: see _cell_runs
+        self._plans: dict[tuple[str, str], str] = {}  # ids of the plans' runs
+        self._plan_status: dict[str, str] = {}  # by id
+        self._planned: set[tuple[str, str]] = set()  # plans whose cells are written
+        self._written: dict[str, tuple[int, str, float]] = {}  # by cell: length of the journal, state, when it changed
 
     def sync(self, records: Iterable[Record], *, command: str | None = None, last: bool = False) -> bool:
         """Brings the runs of these cells up to date; repeating it changes nothing.
@@ -145,53 +225,6 @@ class Tracker:
                 run, _, _ = self._run_dir.synced(record.id, self.store)
                 if run is not None and run in self._cell_runs(record.suite):
                     tracking_models.log_model(self._client, run, self._run_dir.folder(record.id))
-
-    def ui_hint(self) -> str:
-        """How to look at what was written: a command, or a server's address."""
-        if not self.uri.startswith(("http://", "https://")):
-            return "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
-        return self.store + (f"/#/experiments/{min(self._experiments.values())}" if len(self._experiments) == 1 else "")
-
-    @contextmanager
-    def _tolerating_failures(self) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            with patience(seconds=30, retries=2):
-                yield
-        except (MlflowException, OSError) as error:
-            self._retry_at = time.monotonic() + 10 * (time.monotonic() - started)
-            if not self.behind:
-                self.behind = True
-                warnings.warn(
-                    f"tracking store {self.store} fails: {_brief(error)} Training goes on and the run "
-                    f"directory keeps everything; 'python -m benchmark sync' catches up.",
-                    stacklevel=4,
-                )
-        else:
-            self.behind = False
-
-    def _experiment(self, suite: str) -> str:
-        """The id of a suite's experiment, made where there is none and restored where it was deleted."""
-        if suite not in self._experiments:
-            with self._lock:
-                found = self._client.get_experiment_by_name(suite)
-                if found is not None and found.lifecycle_stage == "deleted":
-                    self._client.restore_experiment(found.experiment_id)
-                self._experiments[suite] = found.experiment_id if found else self._create_experiment(suite)
-        return self._experiments[suite]
-
-    def _create_experiment(self, suite: str) -> str:
-        location = (artifacts_folder(self._file) / quote(suite, safe="")).as_uri() if self._file else None
-        return str(self._client.create_experiment(suite, location))
-
-    def _search(self, suite: str, condition: str) -> list[Run]:
-        """All runs of an experiment under a condition, whatever MLflow's page size."""
-        page = self._client.search_runs([self._experiment(suite)], condition)
-        runs = list(page)
-        while page.token:
-            page = self._client.search_runs([self._experiment(suite)], condition, page_token=page.token)
-            runs += page
-        return runs
 
     def _cell_runs(self, suite: str) -> dict[str, tuple[str, int | None]]:
         """The runs of cells that the store has: by id, the journal they were written from and when they ended.
@@ -244,12 +277,6 @@ class Tracker:
         if self._plan_status[run] != status:
             self._set_status(run, status)
             self._plan_status[run] = status
-
-    def _set_status(self, run: str, status: str, ended: int | None = None) -> None:
-        if status == "RUNNING":
-            self._client.update_run(run, status)
-        else:
-            self._client.set_terminated(run, status, ended)
 
     def _sync_cell(self, record: Record, command: str | None) -> None:
         folder = self._run_dir.folder(record.id)
@@ -315,11 +342,7 @@ class Tracker:
             for line in journal
             for name, value in line.metrics.items()
         ]
-        self._client.log_batch(
-            run, metrics[:_BATCH], [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
-        )
-        for start in range(_BATCH, len(metrics), _BATCH):
-            self._client.log_batch(run, metrics[start : start + _BATCH])
+        self._log(run, metrics, params, tags)
 
     def _upload(self, run: str, folder: CellFolder) -> None:
         if folder.artifacts.is_dir():
