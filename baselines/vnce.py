@@ -46,14 +46,21 @@ class VNCE(WithPosterior):
     def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return fit_noise(self.noise_distribution, data)
 
+    @property
+    def repeats(self) -> int:
+        return self.inner_steps
+
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size, latent = batch_shape[0], model.latent
         return {
             "visible": rng.normal((self.nu * size, *batch_shape[1:])),
-            "inner": latent.noise(rng, (self.inner_steps, size)),
             "data": latent.noise(rng, (size,)),
             "particles": latent.noise(rng, (self.noise_particles, self.nu * size)),
+            "inner": [self.inner_noise(model, batch_shape, rng) for _ in range(self.inner_steps)],
         }
+
+    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Tensor:
+        return model.latent.noise(rng, (batch_shape[0],))
 
     def log_weight(self, params: Any, v: Tensor, h: Tensor, carry: dict[str, Tensor]) -> Tensor:
         """log w(v, h), [batch]."""
@@ -87,18 +94,24 @@ class VNCE(WithPosterior):
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """K steps on the posterior, then one on the model and c."""
-        batch, model = batches[0], {part: state.params[part] for part in ("model", "normaliser")}
-
-        def lower(posterior: Tree, h_noise: Tensor) -> Tensor:
-            return self.lower_loss(state.bind({**model, "posterior": posterior}), batch, h_noise, state.carry, hyper)
+        for drawn in noise["inner"]:
+            state = self.inner_step(state, batches, drawn, hyper)
+        phi, model = state.params["posterior"], {part: state.params[part] for part in ("model", "normaliser")}
 
         def upper(at: Tree) -> Tensor:
-            return self.loss(state.bind({**at, "posterior": phi}), batch, noise, state.carry, hyper)[0]
+            return self.loss(state.bind({**at, "posterior": phi}), batches[0], noise, state.carry, hyper)[0]
 
-        phi, optimiser = descend(
-            lower, state.params["posterior"], state.optimiser["lower"], noise["inner"], self.lower_update(hyper)
-        )
         gradient, value = grad_and_value(upper)(model)
         model, moments = self.update_adam(gradient, model, state.optimiser["upper"], hyper)
-        optimisers = {"upper": moments, "lower": optimiser}
-        return state.replace(params={**model, "posterior": phi}, optimiser=optimisers), {"objective": value}
+        optimiser = {**state.optimiser, "upper": moments}
+        return state.replace(params={**model, "posterior": phi}, optimiser=optimiser), {"objective": value}
+
+    def inner_step(self, state: State, batches: Tensor, noise: Tensor, hyper: Hyper) -> State:
+        def lower(posterior: Tree, h_noise: Tensor) -> Tensor:
+            params = state.bind({**state.params, "posterior": posterior})
+            return self.lower_loss(params, batches[0], h_noise, state.carry, hyper)
+
+        phi, moments = descend(
+            lower, state.params["posterior"], state.optimiser["lower"], [noise], self.lower_update(hyper)
+        )
+        return state.replace(params={**state.params, "posterior": phi}, optimiser={**state.optimiser, "lower": moments})

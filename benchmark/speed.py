@@ -119,7 +119,7 @@ def speed(
     for number, job in enumerate(timed, start=1):
         trainer = make_trainer(job, data[job.config["task"]], place.device, _UNCOMPILED)
         with tempfile.TemporaryDirectory() as folder:
-            record = _time(job, trainer.block_steps, data, Path(folder), place, settings, seconds, console)
+            record = _time(job, trainer.stream.block_steps, data, Path(folder), place, settings, seconds, console)
         if record is None:
             bad += 1
             continue

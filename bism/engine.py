@@ -5,7 +5,6 @@ others, or after a resume, gets the same numbers. A seed whose state becomes non
 with its step; the others do not notice.
 """
 
-import dataclasses
 import math
 import time
 import warnings
@@ -34,35 +33,20 @@ from bism.compiler import CapturedStep, Program, Work, compile_program, count_wo
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes, shards
-from bism.rng import CountingRng, Rng, TapeRng, generator
+from bism.rng import Rng, TapeRng, generator
 from bism.state import State
-from bism.tapes import Tapes
+from bism.stream import Stream
 
 if TYPE_CHECKING:
     from bism.estimator import Estimator
 
 Tree = Any
-_BLOCK_BYTES = 1 << 20  # noise and minibatches are drawn for about this many bytes of steps at once, per seed
-_LONGEST_BLOCK = 256
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 
 
 def pays(steps: int) -> bool:
     """Whether a run of this many steps is worth compiling."""
     return steps >= _COMPILE_PAYS
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """What consecutive steps consume, [seeds, steps, ...]: minibatches and the tapes of their noise."""
-
-    batches: Tensor
-    uniforms: Tensor
-    normals: Tensor
-
-    def at(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The part of one step; always laid out alike, so that one compiled program serves all steps."""
-        return self.batches[:, index], self.uniforms[:, index], self.normals[:, index]
 
 
 class Trainer:
@@ -76,7 +60,7 @@ class Trainer:
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
         compile_seconds: time spent compiling.
         compiled: whether the step runs compiled.
-        block_steps: how many steps' noise and minibatches are drawn at once.
+        stream: where minibatches and noise come from.
     """
 
     def __init__(
@@ -117,17 +101,17 @@ class Trainer:
             for seed in self.seeds
         ]
         self._template = states[0]
-        initial = [_initial_tensors(state, estimator.ema > 0) for state in states]
+        initial = [initial_tensors(state, estimator.ema > 0) for state in states]
         self._tensors = tree_map(lambda *x: torch.stack(x), *initial)
         self._hyper = {
             name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
             for name, value in estimator.hyper.items()
         }
         self._reported = 0
-        self._count_noise()
-        self._tapes = Tapes(self.seeds, dtype, self.device, max(self._tape_lengths))
-        self._block = self._empty_block()
-        self._drawn: int | None = None  # which block of the training's is in it
+        bound = self._template.bind().model
+        self.stream = Stream(
+            estimator, bound, self.data, self.seeds, batch_size, shards=self._shards, data_noise=self.data_noise
+        )
         self._program: Program = self._all_seeds
         self._advance: Program = self._all_seeds
         if compile:
@@ -142,53 +126,18 @@ class Trainer:
     def _tensors(self, tree: Tree) -> None:
         self._leaves, self._structure = tree_flatten(tree)
 
-    def _noise(self, rng: Rng) -> Any:
-        """The noise of a step: of all shards, where there are several, in their order."""
-        size = self.batch_size // self._shards
-        noises = [
-            self.estimator.noise(self._template.bind().model, (size, *self.data.shape[1:]), rng)
-            for _ in range(self._shards)
-        ]
-        return Shards(noises) if self._shards > 1 else noises[0]
-
-    def _count_noise(self) -> None:
-        """Sets the lengths of one step's tapes, and of a block of steps: a function of the configuration alone."""
-        counting = CountingRng(self.dtype, self.device)
-        self._noise(counting)
-        self._tape_lengths = counting.uniform_count, counting.normal_count
-        batch = self.estimator.minibatches * self.batch_size * math.prod(self.data.shape[1:])
-        size = self.data.element_size() * (batch + sum(self._tape_lengths))
-        self.block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
-
     def _one_seed(
         self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor, hyper: dict[str, Tensor]
     ) -> tuple[Tree, Tensor]:
         """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
         state = self._template.replace(**tensors["state"])
-        noise = self._noise(TapeRng(uniforms, normals))
+        noise = self.stream.noise(TapeRng(uniforms, normals))
         if isinstance(noise, Shards):
             ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
             batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
         with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False):
             after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
-        new, objective = _numbers(after), info["objective"]
-        probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
-        going = (tensors["diverged_at"] < 0) & probe.isfinite()
-        # The old state comes first: the result keeps its order of keys, hence of leaves.
-        frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
-        diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-        after_step = {
-            "state": frozen,
-            "step": tensors["step"] + 1,
-            "diverged_at": diverged_at,
-            "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
-        }
-        if "average" in tensors:
-            decay = hyper["ema"]
-            after_step["average"] = tree_map(
-                lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
-            )
-        return after_step, objective
+        return advanced(tensors, after, info["objective"], hyper), info["objective"]
 
     def _all_seeds(self, *tensors: Tensor) -> list[Tensor]:
         """One step of all seeds, as a function of flat tensors alone: the leaves of the state, what the step consumes
@@ -207,11 +156,11 @@ class Trainer:
     def _compile(self) -> None:
         """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
         started = time.perf_counter()
-        consumed = self._draw(self.data, 0, "compilation", 1).at(0)
+        consumed = self.stream.draw(self.data, 0, "compilation", 1).at(0)
         example = [*self._leaves, *consumed, *self._hyper.values()]
         try:
             program = compile_program(self._all_seeds, example)
-            self._tapes.compile()
+            self.stream.compile()
         except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)
@@ -221,57 +170,15 @@ class Trainer:
             self._advance = CapturedStep(program, example, len(self._leaves)) if captures else program
         self.compile_seconds = time.perf_counter() - started
 
-    def _draw(self, data: Tensor, index: int, purpose: str, steps: int) -> Block:
-        """The first steps of block number ``index``: noise, and minibatches of ``data`` drawn with replacement.
-
-        It lies in memory of its own that the next call overwrites.
-        """
-        block, seeds, (uniform, normal) = self._block, len(self.seeds), self._tape_lengths
-        self._tapes.fill("uniforms", purpose, index, block.uniforms.flatten(1)[:, : steps * uniform])
-        self._tapes.fill("normals", purpose, index, block.normals.flatten(1)[:, : steps * normal])
-        shape = (steps, self.estimator.minibatches, self.batch_size)
-        words = torch.empty((seeds, math.prod(shape)), dtype=torch.int32, device=self.device)
-        self._tapes.fill("words", purpose, index, words)
-        for rows in self._tapes.groups:
-            indices = ((words[rows].long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
-            block.batches[rows, :steps] = data[indices.reshape(-1, *shape)]
-        if self.data_noise:
-            batches = block.batches[:, :steps]
-            noise = torch.empty((seeds, batches[0].numel()), dtype=self.dtype, device=self.device)
-            self._tapes.fill("normals", f"{purpose}/data", index, noise)
-            batches += self.data_noise * noise.reshape(batches.shape)
-        self._drawn = None
-        return block
-
-    def _empty_block(self) -> Block:
-        """Memory for a block. The examples of a minibatch lie innermost where they outnumber the visible units, which
-        is the rule of ``rng.laid_out``, for the same reason."""
-        kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        lead, visible = (len(self.seeds), self.block_steps), self.data.shape[1:]
-        minibatches, size = self.estimator.minibatches, self.batch_size
-        if size > visible.numel():
-            flat = torch.empty((*lead, minibatches, visible.numel(), size), **kind).transpose(-1, -2)
-            batches = flat.unflatten(-1, visible)  # type: ignore[no-untyped-call]
-        else:
-            batches = torch.empty((*lead, minibatches, size, *visible), **kind)
-        uniforms, normals = (torch.empty((*lead, length), **kind) for length in self._tape_lengths)
-        return Block(batches, uniforms, normals)
-
     def run(self, steps: int) -> None:
         """Trains for ``steps`` more iterations."""
         started = time.perf_counter()
         end, count, hyper = self.step + steps, len(self._leaves), list(self._hyper.values())
         with torch.no_grad():
-            while self.step < end:
-                index, offset = divmod(self.step, self.block_steps)
-                if self._drawn != index:
-                    self._draw(self.data, index, "training", self.block_steps)
-                    self._drawn = index
-                stop = min(self.block_steps, offset + end - self.step)
-                leaves: Sequence[Tensor] = self._leaves
-                for position in range(offset, stop):
-                    leaves = self._advance(*leaves, *self._block.at(position), *hyper)[:count]
-                self._leaves, self.step = list(leaves), self.step + stop - offset
+            leaves: Sequence[Tensor] = self._leaves
+            for step in range(self.step, end):
+                leaves = self._advance(*leaves, *self.stream.at(step), *hyper)[:count]
+            self._leaves, self.step = list(leaves), end
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.train_seconds += time.perf_counter() - started
@@ -292,7 +199,7 @@ class Trainer:
         data, values = data.to(device=self.device, dtype=self.dtype), []
         with torch.no_grad():
             for index in range(batches):
-                consumed = self._draw(data, index, "validation", 1).at(0)
+                consumed = self.stream.draw(data, index, "validation", 1).at(0)
                 values.append(self._program(*self._leaves, *consumed, *self._hyper.values())[-1])
         return torch.stack(values).mean(0)
 
@@ -303,7 +210,7 @@ class Trainer:
         """
         data, values = data.to(device=self.device, dtype=self.dtype), []
         for index in range(batches):
-            batch, uniforms, normals = self._draw(data, index, "validation", 1).at(0)
+            batch, uniforms, normals = self.stream.draw(data, index, "validation", 1).at(0)
             value = self._lower_objective(batch, uniforms, normals)
             if value is None:
                 return None
@@ -314,7 +221,7 @@ class Trainer:
         values = []
         for i in range(len(self.seeds)):
             state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
-            noise = self._noise(TapeRng(uniforms[i], normals[i]))
+            noise = self.stream.noise(TapeRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
             hyper = {name: value[i] for name, value in self._hyper.items()}
@@ -326,13 +233,8 @@ class Trainer:
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
-        consumed = self._draw(self.data, 0, "work", 1).at(0)
-        step = count_work(self._all_seeds, [*self._leaves, *consumed, *self._hyper.values()])
-        uniform, normal = self._tape_lengths
-        indices = self.estimator.minibatches * self.batch_size
-        normal += indices * self.data[0].numel() if self.data_noise else 0
-        lengths = (("uniforms", uniform), ("normals", normal), ("words", indices))
-        return sum((self._tapes.work(kind, length) for kind, length in lengths), start=step)
+        consumed = self.stream.draw(self.data, 0, "work", 1).at(0)
+        return count_work(self._all_seeds, [*self._leaves, *consumed, *self._hyper.values()]) + self.stream.work()
 
     @property
     def diverged_at(self) -> list[int | None]:
@@ -404,6 +306,29 @@ class Trainer:
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
 
 
+def advanced(tensors: Tree, after: State, objective: Tensor, hyper: dict[str, Tensor]) -> Tree:
+    """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
+    the first step on that gave something non-finite."""
+    new = _numbers(after)
+    probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
+    going = (tensors["diverged_at"] < 0) & probe.isfinite()
+    # The old state comes first: the result keeps its order of keys, hence of leaves.
+    frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
+    diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
+    after_step = {
+        "state": frozen,
+        "step": tensors["step"] + 1,
+        "diverged_at": diverged_at,
+        "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
+    }
+    if "average" in tensors:
+        decay = hyper["ema"]
+        after_step["average"] = tree_map(
+            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
+        )
+    return after_step
+
+
 def _described(tensors: Tree) -> dict[str, str]:
     """Shape and type of every tensor, by its place."""
     return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
@@ -413,7 +338,7 @@ def _numbers(state: State) -> Tree:
     return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
 
 
-def _initial_tensors(state: State, averaged: bool) -> Tree:
+def initial_tensors(state: State, averaged: bool) -> Tree:
     parameter = tree_leaves(state.params)[0]
     zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
     first = {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}

@@ -149,6 +149,24 @@ class Estimator(ABC):
         """Everything random in one step; ``batch_shape`` is (batch, *visible_shape)."""
         return {}
 
+    @property
+    def repeats(self) -> int:
+        """How many like inner steps a step begins with, for methods of which that is all that their hyper-parameter
+        ``inner_steps`` decides: configurations that differ in it can then be trained side by side (``bism.cohort``).
+
+        ``step`` is as many times ``inner_step``, and then the step of the same configuration with no inner steps;
+        ``noise`` draws what that one's draws, and then as many times ``inner_noise``.
+        """
+        return 0
+
+    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        """Everything random in one inner step."""
+        raise NotImplementedError
+
+    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
+        """One inner step; changes the posterior and the state of its optimiser alone."""
+        raise NotImplementedError
+
     @abstractmethod
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper

@@ -90,14 +90,19 @@ class BiSM(Criterion, WithPosterior):
     def minibatches(self) -> int:
         return 1 + self.inner_steps if self.inner_batches == "fresh" else 1
 
+    @property
+    def repeats(self) -> int:
+        return 0 if self.inner_batches == "fresh" else self.inner_steps
+
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         upper = {"visible": self.draw(batch_shape, rng), "hidden": model.latent.noise(rng, (batch_shape[0],))}
+        unroll = [self.inner_noise(model, batch_shape, rng) for _ in range(self.unroll_steps)]
+        inner = [self.inner_noise(model, batch_shape, rng) for _ in range(self.inner_steps)]
+        return {"upper": upper, "unroll": unroll, "inner": inner}
+
+    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         particles = (self.particles, batch_shape[0])
-        lower = [
-            {"visible": self.draw_points(batch_shape, rng), "hidden": model.latent.noise(rng, particles)}
-            for _ in range(self.inner_steps + self.unroll_steps)
-        ]
-        return {"upper": upper, "inner": lower[: self.inner_steps], "unroll": lower[self.inner_steps :]}
+        return {"visible": self.draw_points(batch_shape, rng), "hidden": model.latent.noise(rng, particles)}
 
     def lower_loss(self, params: Any, batch: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """G of eq. (9) on a minibatch: the mean divergence at the points that q(v) makes of it."""
@@ -129,12 +134,29 @@ class BiSM(Criterion, WithPosterior):
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """Lines 3 to 11 of Algorithm 1. Of a minibatch in shards, each unrolls its own lower level in lines 7 to 9."""
-        theta, phi = {"model": state.params["model"]}, state.params["posterior"]
-        update = self.lower_update(hyper)
+        parts, fresh = shards(batches, noise), self.inner_batches == "fresh"
+        for i in range(self.inner_steps):
+            given = [(of_batches[1 + i if fresh else 0], drawn["inner"][i]) for of_batches, drawn in parts]
+            state = self._descended(state, given, hyper)
+        return self._ascended(state, parts, hyper)
 
-        def lower(at: Tree, posterior: Tree, given: Any) -> Tensor:
-            batch, drawn = given
-            return self.lower_loss(state.bind({**at, "posterior": posterior}), batch, drawn, hyper)
+    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
+        return self._descended(state, [(of_batches[0], drawn) for of_batches, drawn in shards(batches, noise)], hyper)
+
+    def _descended(self, state: State, given: list[tuple[Tensor, Any]], hyper: Hyper) -> State:
+        """One step on the posterior, eq. (12), on minibatches with their noise, one for each shard."""
+        lower = partial(self._lower, state, hyper, {"model": state.params["model"]})
+        update, phi, moments = self.lower_update(hyper), state.params["posterior"], state.optimiser["lower"]
+        phi, moments = descend(lower, phi, moments, [given], update, mean_grad)
+        return state.replace(params={**state.params, "posterior": phi}, optimiser={**state.optimiser, "lower": moments})
+
+    def _lower(self, state: State, hyper: Hyper, theta: Tree, phi: Tree, given: tuple[Tensor, Any]) -> Tensor:
+        """G of eq. (9) at (theta, phi) on a minibatch with its noise."""
+        return self.lower_loss(state.bind({**theta, "posterior": phi}), *given, hyper)
+
+    def _ascended(self, state: State, parts: list[Shard], hyper: Hyper) -> tuple[State, Info]:
+        """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15)."""
+        theta, phi = {"model": state.params["model"]}, state.params["posterior"]
 
         def upper(at: Tree, posterior: Tree, of: Shard) -> Tensor:
             params = state.bind({**at, "posterior": posterior})
@@ -142,18 +164,13 @@ class BiSM(Criterion, WithPosterior):
 
         def unrolled(of: Shard) -> tuple[Tree, Tensor]:
             steps = [(of[0][0], drawn) for drawn in of[1]["unroll"]]
-            return hypergradient(partial(upper, of=of), lower, theta, phi, optimiser, steps, update)
+            lower, update = partial(self._lower, state, hyper), self.lower_update(hyper)
+            return hypergradient(partial(upper, of=of), lower, theta, phi, state.optimiser["lower"], steps, update)
 
-        parts, fresh = shards(batches, noise), self.inner_batches == "fresh"
-        inner = [
-            [(of_batches[1 + i if fresh else 0], drawn["inner"][i]) for of_batches, drawn in parts]
-            for i in range(self.inner_steps)
-        ]
-        phi, optimiser = descend(partial(lower, theta), phi, state.optimiser["lower"], inner, update, mean_grad)
         gradient, value = average([unrolled(part) for part in parts])
         theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
         return (
-            state.replace(params={**theta, "posterior": phi}, optimiser={"upper": moments, "lower": optimiser}),
+            state.replace(params={**theta, "posterior": phi}, optimiser={**state.optimiser, "upper": moments}),
             {"objective": value},
         )
 

@@ -18,7 +18,7 @@ POINT = torch.full((10, 2), 3.0, dtype=torch.float64)  # data without any spread
 def minibatches(seeds: tuple[int, ...] = (0, 1), index: int = 0, data_noise: float = 0.5) -> Tensor:
     """One block's minibatches, [seeds, steps, 1, batch, 2]."""
     mine = Trainer(SSM(), GRBM(2, 3), POINT, seeds=seeds, batch_size=40, dtype=torch.float64, data_noise=data_noise)
-    return mine._draw(mine.data, index, "training", 20).batches[:, :20].clone()
+    return mine.stream.draw(mine.data, index, "training", 20).batches[:, :20].clone()
 
 
 def test_minibatches_are_the_data_plus_noise_of_that_size() -> None:
@@ -37,7 +37,7 @@ def test_every_number_has_noise_of_its_own() -> None:
 
 def test_it_is_not_the_noise_that_the_method_draws() -> None:
     mine = trainer(small(SSM, directions="gaussian"), data_noise=1.0)
-    block = mine._draw(mine.data, 0, "training", 1)
+    block = mine.stream.draw(mine.data, 0, "training", 1)
     noise = block.batches[0, 0].flatten()
     assert not any(abs(float(x - y)) < 1e-9 for x in block.normals[0, 0] for y in noise)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines import CD, SM
-from bism import GRBM, BiDSM, Estimator, InputError, engine
+from bism import GRBM, BiDSM, Estimator, InputError, stream
 from bism.checkpoint import load_checkpoint
 from bism.compiler import CapturedStep
 from bism.engine import Trainer
@@ -281,7 +281,7 @@ def test_60_steps_are_23_steps_a_new_process_and_37_steps(tmp_path: Path) -> Non
 
 @every_small
 def test_stopping_between_and_inside_blocks_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_LONGEST_BLOCK", 4)
+    monkeypatch.setattr(stream, "_LONGEST_BLOCK", 4)
     whole, parts = trainer(case), trainer(case)
     whole.run(12)
     for steps in (1, 3, 4, 0, 3, 1):
@@ -326,7 +326,7 @@ def test_results_of_a_seed_are_those_of_its_model() -> None:
 def test_a_captured_step_is_the_step(case: Case, tmp_path: Path) -> None:
     # the buffers of a CUDA graph's replay, without the graph: what is handed out and taken in must not be mixed up
     plain, captured = trainer(case), trainer(case)
-    example = [*captured._leaves, *captured._draw(data(), 0, "x", 1).at(0), *captured._hyper.values()]
+    example = [*captured._leaves, *captured.stream.draw(data(), 0, "x", 1).at(0), *captured._hyper.values()]
     captured._advance = CapturedStep(captured._program, example, len(captured._leaves), capture=lambda step: step)
     plain.run(7)
     captured.run(7)

@@ -75,7 +75,7 @@ def test_training_in_shards_uses_the_same_minibatches() -> None:
     found = {count: trainer(DSM(sigma=1e-9), accumulate=count) for count in (1, 4)}
     for one in found.values():
         one.run(1)
-    first, second = (one._block.batches for one in found.values())
+    first, second = (one.stream.block.batches for one in found.values())
     assert torch.equal(first[:, 0], second[:, 0])
 
 
