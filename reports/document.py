@@ -18,8 +18,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from bism.errors import InputError
 from reports import style, words
 from reports.artefact import Artefact
-from reports.artefacts import IN_ORDER
+from reports.artefacts import IN_ORDER, OF_STUDIES
 from reports.store import Store
+from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,23 +37,36 @@ _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the dat
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What one preset of one suite shows.
+    """What one preset of one suite shows, or how a suite was tuned.
 
     Attributes:
+        preset: None for tuning.
         facts: provenance, as (name, value).
         missing: the cells that were planned and have no result.
+        note: what must be known of all that is shown.
     """
 
     suite: str
-    preset: str
+    preset: str | None
     facts: Sequence[tuple[str, str]]
     artefacts: Sequence[Artefact]
     missing: pd.DataFrame
+    note: str = ""
 
     @property
     def name(self) -> str:
         """For files and anchors."""
-        return f"{self.suite}-{self.preset}"
+        return f"tuning-{self.suite}" if self.preset is None else f"{self.suite}-{self.preset}"
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return f"Suite {self.suite}, " + ("Tuning" if self.preset is None else f"preset {self.preset}")
+
+    @property
+    def short(self) -> str:
+        """For a list of contents."""
+        return f"{self.suite}: {'Tuning' if self.preset is None else self.preset}"
 
     @property
     def missing_names(self) -> list[str]:
@@ -82,7 +96,9 @@ def collect(
     presets: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Report:
-    """Everything that the store has, or has of these suites, presets and tasks; each preset is a section of its own.
+    """Everything that the store has, or has of these suites, presets and tasks.
+
+    Each preset is a section of its own, and so is the tuning of a suite.
 
     Args:
         folder: for files that are fetched from the store.
@@ -95,12 +111,16 @@ def collect(
         for preset in store.presets(suite):
             if presets is None or preset in presets:
                 sections += _section(Sweep(store, suite, preset, folder, list(tasks) if tasks else None))
+        sections += _tuning(Studies(store, suite, presets, tasks))
     if not sections:
         asked = [f"{name} {', '.join(values)}" for name, values in
                  (("suite", suites), ("preset", presets), ("task", tasks)) if values]  # fmt: skip
         raise InputError(
             f"the tracking store has no finished cells{' of ' + '; '.join(asked) if asked else ''}: it has "
-            + (", ".join(f"{suite} ({', '.join(store.presets(suite))})" for suite in store.suites) or "no suite")
+            + (
+                ", ".join(f"{suite} ({', '.join(store.presets(suite)) or 'studies'})" for suite in store.suites)
+                or "no suite"
+            )
         )
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return Report(sections, store.uri, made)
@@ -125,6 +145,29 @@ def _section(sweep: Sweep) -> list[Section]:
         facts.append((name, ", ".join(sorted({write(str(value)) for value in cells[column] if value}))))
     columns = ["task", "variant", "seed", "state", "run"]
     return [Section(sweep.suite, sweep.preset, facts, artefacts, missing[columns].reset_index(drop=True))]
+
+
+_NOTE = (
+    "How hyper-parameters were searched. All values are on validation data, of seeds that are for tuning alone, and "
+    'the best is chosen by these very values: they are no results. Those are the preset "tuned" of the suite.'
+)
+
+
+def _tuning(studies: Studies) -> list[Section]:
+    """How a suite was tuned; nothing where it has no studies."""
+    if not studies.all:
+        return []
+    artefacts = [artefact for module in OF_STUDIES for artefact in module.build(studies)]
+    states = pd.concat([study.trials["state"] for study in studies.all])
+    counts = ", ".join(f"{(states == state).sum():,} {state}" for state in ENDED if (states == state).any())
+    facts = [("tasks", ", ".join(studies.tasks)), ("studies", f"{len(studies.all):,}"),
+             ("trials", f"{len(states):,}{f': {counts}' if counts else ''}")]  # fmt: skip
+    for name, attribute in (("preset", "preset"), ("tuning seeds", "seeds"), ("iterations", "steps"),
+                            ("sampler", "sampler"), ("pruner", "pruner")):  # fmt: skip
+        values = dict.fromkeys(str(getattr(study, attribute)) for study in studies.all)
+        facts.append((name, "; ".join(f"{int(text):,}" if text.isdigit() else text for text in values if text)))
+    none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
+    return [Section(studies.suite, None, facts, artefacts, none, _NOTE)]
 
 
 def template(name: str, **syntax: Any) -> jinja2.Template:

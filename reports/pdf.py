@@ -38,7 +38,8 @@ def write(report: Report, out: Path) -> Path:
                 )
             sections.append(
                 {
-                    "title": f"Suite {section.suite}, preset {section.preset}",
+                    "title": section.title,
+                    "note": section.note,
                     "facts": [fact for fact in section.facts if fact[1]],
                     "missing": words.lacking(len(section.missing)),
                     "missing_names": section.missing_names,

@@ -32,6 +32,20 @@ _PAGE = 1000  # runs
 _BULK = 100  # runs that a server takes at once, and that a query names
 _BULK_RESULTS = 25_000  # values that it answers with at most
 _CALLS = 8  # side by side
+STUDY = (
+    "study",
+    "preset",
+    "task",
+    "method",
+    "steps",
+    "seeds",
+    "objectives",
+    "directions",
+    "space",
+    "sampler",
+    "pruner",
+)
+TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
           "git_commit", "torch_version", "python_version", "mlflow_version", "error")  # fmt: skip
 
@@ -67,8 +81,8 @@ class Store:
 
     @property
     def suites(self) -> list[str]:
-        """The suites that have plans."""
-        return [name for name in self._experiments if self.presets(name)]
+        """The suites that have plans or studies."""
+        return [name for name in self._experiments if self.presets(name) or len(self.studies(name))]
 
     @functools.cache  # noqa: B019  a store lives as long as its report
     def presets(self, suite: str) -> list[str]:
@@ -99,6 +113,33 @@ class Store:
             raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
         return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
+
+    @functools.cache  # noqa: B019
+    def studies(self, suite: str) -> pd.DataFrame:
+        """One row per study of ``python -m benchmark tune``: its run, and its labels (``STUDY``) as texts.
+
+        Where two machines made a run at the same moment, the first of the two is what ``tune`` keeps.
+        """
+        rows = [
+            {"run": run.info.run_id, "started": run.info.start_time,
+             **{name: run.data.tags.get(name, "") for name in STUDY}}
+            for run in self._search(suite, "tags.kind = 'study'")
+        ]  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["run", "started", *STUDY])
+        return frame.sort_values(["started", "run"]).drop_duplicates("study").reset_index(drop=True)
+
+    def trials(self, suite: str) -> pd.DataFrame:
+        """One row per trial: its run, labels (``TRIAL``), ``param.*`` as texts, and the last value of every metric.
+
+        A trial whose run has no end yet is not written whole, and has no state.
+        """
+        return pd.DataFrame(
+            [{"run": run.info.run_id, "started": run.info.start_time,
+              **{name: run.data.tags.get(name, "") for name in TRIAL},
+              **({"state": ""} if run.info.status == "RUNNING" else {}),
+              **{f"param.{name}": value for name, value in run.data.params.items()}, **run.data.metrics}
+             for run in self._search(suite, "tags.kind = 'trial'")]
+        )  # fmt: skip
 
     def _planned(self, suite: str, preset: str) -> list[dict[str, Any]]:
         """The cells that were planned, begun or not, as every machine that shares the plan has written them."""

@@ -82,6 +82,14 @@ def plain(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def leave(figure: Figure, panels: int, columns: int) -> None:
+    """Hides what a grid of panels has too many; those above them get the numbers of their axis back."""
+    for axes in figure.axes[panels:]:
+        axes.set_axis_off()
+    for axes in figure.axes[max(0, panels - columns) : panels]:
+        axes.tick_params(labelbottom=True)
+
+
 def legend_below(axes: Axes, columns: int = 3) -> None:
     """A legend under the axes and their label, where no curve is."""
     shown = len(axes.get_legend_handles_labels()[1])

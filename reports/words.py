@@ -11,6 +11,21 @@ _QUANTITIES = {  # the end of a metric's name -> name, unit
     "fid": ("FID", ""),
     "frechet_resnet56": ("Fréchet distance of ResNet-56 features", ""),
 }
+_TIMES = {"time/train_seconds": ("training time", "s")}
+_HYPERPARAMETERS = {  # name -> what it is, symbol
+    "lr": ("learning rate of the model", "β"),
+    "lr_posterior": ("learning rate of the posterior", "α"),
+    "inner_steps": ("inner steps", "K"),
+    "unroll_steps": ("unrolled steps", "N"),
+    "sigma": ("noise level", "σ"),
+    "sigma_min": ("lowest noise level", ""),
+    "sigma_max": ("highest noise level", ""),
+    "sigma0": ("fixed noise level", "σ0"),
+    "k": ("steps of the chain", "k"),
+    "step_size": ("step size", "a"),
+    "nu": ("noise vectors per example", "ν"),
+    "noise_particles": ("samples of h per noise vector", ""),
+}
 _SPLITS = {"train": "training ", "val": "validation ", "test": "test "}
 _METHODS = {
     "cd": "CD", "pcd": "PCD", "nce": "NCE", "vnce": "VNCE", "sm": "SM", "ssm": "SSM", "dsm": "DSM", "mdsm": "MDSM",
@@ -22,6 +37,9 @@ _DIGITS = 3
 
 def measure(metric: str, unit: bool = True) -> str:
     """ "test/log_likelihood" is "test log-likelihood (nats)"; names that are not known stay."""
+    if metric in _TIMES:
+        name, of = _TIMES[metric]
+        return f"{name} ({of})" if unit else name
     split, _, quantity = metric.partition("/")
     if split not in _SPLITS or quantity not in _QUANTITIES:
         return metric
@@ -41,6 +59,18 @@ def method(identity: str) -> str:
     return _METHODS.get(identity, identity)
 
 
+def hyperparameter(name: str) -> str:
+    """ "lr" is "learning rate of the model β"; names that are not known are written with spaces."""
+    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), ""))
+    return f"{said} {letter}".rstrip()
+
+
+def symbol(name: str) -> str:
+    """ "lr" is "β"; what has no symbol is named."""
+    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), ""))
+    return letter or said
+
+
 def rule(select: str) -> str:
     """Where a selection rule stops: "last val/log_likelihood" is "the last iteration"."""
     name, _, metric = select.partition(" ")
@@ -57,6 +87,13 @@ def number(value: float) -> str:
         return str(value)
     decimals = 0 if value == 0 else max(0, _DIGITS - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def setting(value: Any) -> str:
+    """The value of a hyper-parameter: "0.00215", "5", "same"; nothing where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,4 +1,7 @@
-"""The figures and tables, one module each. ``build(sweep)`` gives those of a preset that it has the cells for."""
+"""The figures and tables, one module each. ``build(sweep)`` gives those of a preset that it has the cells for.
+
+Those of tuning have ``build(studies)``.
+"""
 
 from reports.artefacts import (
     ablations,
@@ -13,8 +16,14 @@ from reports.artefacts import (
     ranking,
     table1,
     table2,
+    tuning_best,
+    tuning_failures,
+    tuning_front,
+    tuning_importances,
+    tuning_slices,
 )
 
 IN_ORDER = (
     figure1, table1, table2, figure2, figure3, figure4, figure5, ranking, cost, bounds, ablations, failures,
 )  # fmt: skip
+OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -53,6 +53,9 @@ class Held:
     def presets(self, suite: str) -> list[str]:
         return list(dict.fromkeys(row["preset"] for row in self.rows if row["suite"] == suite))
 
+    def studies(self, suite: str) -> pd.DataFrame:
+        return pd.DataFrame()  # those are written through MLflow: tests/reports/tuned.py
+
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         frame = pd.DataFrame([row for row in self.rows if (row["suite"], row["preset"]) == (suite, preset)])
         return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
