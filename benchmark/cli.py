@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmark list|run|speed|status|sync|ui|data|doctor``; ``commands`` carries them out.
+"""The command line, ``python -m benchmark``; ``commands`` carries its commands out.
 
 Exit codes: 0 all done; 1 some cells failed, diverged or are missing, or ``data verify`` found a bad file; 2 bad input
 or missing data; 130 interrupted.
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmark import commands
 from benchmark.rundir import RunDirError
-from benchmark.tracking_store import DEFAULT_STORE
+from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
 from bism.errors import InputError
 
 _LOG_WIDTH = 120  # columns, where the output is no terminal
@@ -117,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         help="resnet56-4bfd9763.th, for a Frechet distance that needs no Inception weights (default: $BISM_RESNET56)",
     )
     run.add_argument(
+        "--tuned",
+        nargs="+",
+        metavar="STUDY",
+        help="train the best trials of these studies of 'tune' beside the preset's values, as the preset 'tuned'",
+    )
+    _add_storage(run)
+    run.add_argument(
         "--checkpoint-every",
         type=float,
         default=5.0,
@@ -132,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_stores(run)
     run.set_defaults(command=commands.run)
+
+    _add_tuning(subparsers)
 
     speed = subparsers.add_parser(
         "speed", help="time training: milliseconds per iteration, compile time, share of the machine's ceiling"
@@ -168,6 +177,84 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(doctor)
     doctor.set_defaults(command=commands.doctor)
     return parser
+
+
+def _add_tuning(subparsers: Any) -> None:
+    tune = subparsers.add_parser(
+        "tune",
+        help="search the hyper-parameters of methods on equal terms, by validation data",
+        description="Searches the hyper-parameters of methods, a study for each task and method. The same command goes "
+        "on where a study stands; more processes and machines join by the same command, or by --study and --storage "
+        "alone.",
+    )
+    actions = tune.add_subparsers(metavar="[list|export]")
+    _add_selection(tune, needs_suite=False)
+    _add_place(tune)
+    tune.add_argument("--trials", type=int, help="of each study, in all (default: 100, or what the budget allows)")
+    tune.add_argument("--budget", metavar="10m", help="training time of each study, in all, over all processes")
+    tune.add_argument("--timeout", metavar="1h", help="of this command; trials under way are given back")
+    tune.add_argument(
+        "--study", metavar="NAME", help="studies are called NAME.TASK.METHOD (default: the name of the suite)"
+    )
+    tune.add_argument(
+        "--objectives",
+        nargs="+",
+        metavar="METRIC",
+        help="val/log_likelihood, val/fisher_divergence; with time/train_seconds as a second one: the Pareto front "
+        "(default: the likelihood where it is exact, else the divergence)",
+    )
+    tune.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        dest="spaces",
+        metavar="METHOD.KEY=SPACE",
+        help="where to search, as in bidsm.K=[0,1,5], 'bidsm.lr=1e-4..1e-2 log' or bidsm.sigma=0.1 (not searched)",
+    )
+    tune.add_argument("--sampler", choices=("tpe", "random", "qmc", "nsga2"), default="tpe", help="default: tpe")
+    tune.add_argument(
+        "--pruner",
+        choices=("halving", "hyperband", "median", "none"),
+        help="what ends trials early (default: halving; none with two objectives)",
+    )
+    tune.add_argument(
+        "--no-enqueue",
+        action="store_false",
+        dest="enqueue",
+        help="do not begin with the preset's own values (with them, tuning never ends below them)",
+    )
+    tune.add_argument(
+        "--lease",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="after which a worker of another machine that gives no sign of life is taken for dead (default: 60)",
+    )
+    _add_storage(tune)
+    _add_tracking(tune)
+    tune.set_defaults(command=commands.tune, data_parallel=1)
+
+    listing = actions.add_parser("list", help="the studies in a storage and their best trials")
+    listing.add_argument("--study", metavar="NAME", help="only these")
+    _add_storage(listing)
+    listing.set_defaults(command=commands.tune_list)
+
+    export = actions.add_parser("export", help="write the best trials as a suite file")
+    export.add_argument("--study", nargs="+", required=True, metavar="NAME", help="studies, or what several begin with")
+    export.add_argument("--to", type=Path, default=Path("tuned.yaml"), metavar="FILE.yaml", help="default: tuned.yaml")
+    _add_storage(export)
+    _add_plugins(export)
+    export.set_defaults(command=commands.tune_export)
+
+
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage",
+        default=DEFAULT_STUDIES,
+        metavar="FILE|URL",
+        help=f"of studies: a journal file, or a database for several machines such as postgresql://user@host/name "
+        f"(default: {DEFAULT_STUDIES})",
+    )
 
 
 def _add_data_actions(actions: Any) -> None:
@@ -227,6 +314,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_stores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs"), help="where results are kept (default: runs)")
+    _add_tracking(parser)
+
+
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking-uri",
         help="MLflow store; 'none' keeps the run directory alone (default: "
@@ -234,9 +325,9 @@ def _add_stores(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_selection(parser: argparse.ArgumentParser, seeds: bool = True) -> None:
+def _add_selection(parser: argparse.ArgumentParser, seeds: bool = True, needs_suite: bool = True) -> None:
     parser.add_argument(
-        "--suite", required=True, metavar="NAME|FILE.yaml", help="a shipped suite or a file of your own"
+        "--suite", required=needs_suite, metavar="NAME|FILE.yaml", help="a shipped suite or a file of your own"
     )
     parser.add_argument("--preset", help="a preset of the suite (default: the suite says)")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")

@@ -25,7 +25,8 @@ def listing(options: argparse.Namespace, console: Console) -> int:
     """Suites, tasks, presets and methods; on request, where tuning looks."""
     from benchmark import registry
     from benchmark.suite_file import load_suite, shipped
-    from bism.hyperparameters import Range
+    from benchmark.tuning import spaces
+    from bism.hyperparameters import specs
 
     methods = registry.methods(options.plugin)
     for name in shipped():
@@ -41,16 +42,12 @@ def listing(options: argparse.Namespace, console: Console) -> int:
         table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
     console.print(table)
     if options.spaces:
-        spaces = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
+        searched = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
         for method in methods.values():
-            for key, where in method.search_space().items():
-                text = (
-                    f"{where.low:g} to {where.high:g}{', logarithmic' if where.log else ''}"
-                    if isinstance(where, Range)
-                    else ", ".join(map(str, where))
-                )
-                spaces.add_row(method.id, key, text)
-        console.print(spaces)
+            for key, where in spaces.declared(method).items():
+                symbol = specs(method)[key].symbol
+                searched.add_row(method.id, f"{key} ({symbol})" if symbol else key, spaces.described(where))
+        console.print(searched)
     return 0
 
 
@@ -93,7 +90,61 @@ def run(options: argparse.Namespace, console: Console) -> int:
         part=session.parse_shard(options.shard),
         dry_run=options.dry_run,
         rerun=options.rerun,
+        tuned=(options.storage, options.tuned) if options.tuned else None,
     )
+
+
+def tune(options: argparse.Namespace, console: Console) -> int:
+    """Tunes methods of a suite, or joins studies that are there."""
+    from benchmark import session
+    from benchmark.tuning import command
+
+    session.at_least_one("--trials", options.trials)
+    session.at_least_one("--threads", options.threads)
+    _positive("--lease", options.lease)
+    changes: dict[str, dict[str, Any]] = {}
+    for text in options.spaces:
+        method, key, value = _override(text, "--space", "bidsm.K=[0, 1, 5] or bidsm.lr=1e-4..1e-2 log")
+        changes.setdefault(method, {})[key] = value
+    request = command.Request(
+        suite=options.suite,
+        choices=_choices(options),
+        study=options.study,
+        storage=options.storage,
+        trials=options.trials,
+        budget=None if options.budget is None else command.seconds_of("--budget", options.budget),
+        timeout=None if options.timeout is None else command.seconds_of("--timeout", options.timeout),
+        sampler=options.sampler,
+        pruner=options.pruner,
+        objectives=options.objectives,
+        changes=changes,
+        enqueue=options.enqueue,
+        devices=options.devices,
+        threads=options.threads,
+        plugins=tuple(options.plugin),
+        data_dir=options.data_dir,
+        store=_store(options),
+        lease=options.lease,
+    )
+    return command.tune(request, console)
+
+
+def tune_list(options: argparse.Namespace, console: Console) -> int:
+    """The studies of a storage and their best trials."""
+    from benchmark.tuning import command
+
+    return command.listing(options.storage, console, options.study)
+
+
+def tune_export(options: argparse.Namespace, console: Console) -> int:
+    """Writes the best trials of studies as a suite file."""
+    from benchmark import registry
+    from benchmark.tuning import export
+
+    export.export(options.storage, options.study, options.to, registry.methods(options.plugin))
+    text = f"{options.to} is written; train it: python -m benchmark run --suite {options.to}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def speed(options: argparse.Namespace, console: Console) -> int:
@@ -193,17 +244,17 @@ def _describe(method: Any) -> list[str]:
     ]
 
 
-def _override(text: str) -> tuple[str, str, Any]:
+def _override(text: str, option: str = "--set", like: str = "bidsm.K=10") -> tuple[str, str, Any]:
     from benchmark.suite_file import Loader
 
     target, equals, value = text.partition("=")
     method, dot, key = target.partition(".")
     if not (equals and dot and method and key and value):
-        raise InputError(f"--set {text}: must look like bidsm.K=10")
+        raise InputError(f"{option} {text}: must look like {like}")
     try:
         return method, key, yaml.load(value, Loader=Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: {value} is not a value of YAML") from error
+        raise InputError(f"{option} {text}: {value} is not a value of YAML") from error
 
 
 def _choices(options: argparse.Namespace) -> "Choices":

@@ -1,7 +1,10 @@
 """What a task measures on the models as they are, and when."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from benchmark.datasets import DataSet
 from bism.bilevel import fisher_divergence as posterior_fisher_divergence
@@ -10,17 +13,19 @@ from bism.likelihood import fisher_divergence, log_likelihood, log_partition
 from bism.rng import Rng, generator
 
 
-def evaluate(fitted: Fitted, data: DataSet, metrics: list[str]) -> list[dict[str, float]]:
+def evaluate(
+    fitted: Fitted, data: DataSet, metrics: Sequence[str], splits: Sequence[str] = ("val", "test")
+) -> list[dict[str, float]]:
     """For each seed the task's metrics on the validation and the test data, means per example."""
-    found = [_of_model(fitted.model(seed), data, metrics) for seed in fitted.seeds]
+    chosen = {name: getattr(data, name) for name in splits}
+    found = [_of_model(fitted.model(seed), chosen, metrics) for seed in fitted.seeds]
     if "posterior_fisher_divergence" in metrics and fitted.has_posterior:
         for seed, values in zip(fitted.seeds, found, strict=True):
-            values |= _of_posterior(fitted, seed, data)
+            values |= _of_posterior(fitted, seed, chosen)
     return found
 
 
-def _of_model(model: Any, data: DataSet, metrics: list[str]) -> dict[str, float]:
-    splits = {"val": data.val, "test": data.test}
+def _of_model(model: Any, splits: Mapping[str, Tensor], metrics: Sequence[str]) -> dict[str, float]:
     parameter = next(model.parameters())
     moved = {name: split.to(parameter) for name, split in splits.items()}
     values: dict[str, float] = {}
@@ -35,12 +40,12 @@ def _of_model(model: Any, data: DataSet, metrics: list[str]) -> dict[str, float]
 _EXAMPLES, _PARTICLES = 1000, 5  # for the posterior's divergence
 
 
-def _of_posterior(fitted: Fitted, seed: int, data: DataSet) -> dict[str, float]:
+def _of_posterior(fitted: Fitted, seed: int, splits: Mapping[str, Tensor]) -> dict[str, float]:
     """Eq. (11) on clean data, the mean over up to 1,000 examples and 5 samples of h for each."""
     model, posterior = fitted.model(seed), fitted.posterior(seed)
     parameter = next(model.parameters())
     values = {}
-    for name, split in (("val", data.val), ("test", data.test)):
+    for name, split in splits.items():
         v = split[:_EXAMPLES].to(parameter)
         rng = Rng(generator(seed, 0, "posterior divergence", parameter.device), parameter.dtype)
         noise = model.latent.noise(rng, (_PARTICLES, len(v)))

@@ -215,12 +215,12 @@ def _variants(
             found.append((entry, method(**values), method(**{**values, **changes})))
     extra = {"steps": choices.steps} if choices.steps and choices.steps != settings.steps else {}
     used: dict[tuple[type, str], dict[str, set[Any]]] = {}
-    for _, _, ours in found:
-        values = used.setdefault((type(ours), ours.name), {})
+    for entry, _, ours in found:
+        values = used.setdefault((type(ours), entry.name or ours.name), {})
         for key in specs(ours):
             values.setdefault(key, set()).add(getattr(ours, key))
     return [
-        (entry, ours, _variant_name(ours, theirs, used[type(ours), ours.name], _own(entry, settings) | extra))
+        (entry, ours, _variant_name(entry.name or ours.name, ours, theirs, used, _own(entry, settings) | extra))
         for entry, theirs, ours in found
     ]
 
@@ -234,15 +234,21 @@ def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
     return ({"data_noise": entry.data_noise} if entry.data_noise else {}) | own
 
 
-def _variant_name(ours: Estimator, theirs: Estimator, used: dict[str, set[Any]], extra: dict[str, Any]) -> str:
-    """The method's own name, then what differs from the preset (``theirs``) or among those of that name, and extra."""
+def _variant_name(
+    name: str,
+    ours: Estimator,
+    theirs: Estimator,
+    used: Mapping[tuple[type, str], dict[str, set[Any]]],
+    extra: dict[str, Any],
+) -> str:
+    """``name``, then what differs from the preset (``theirs``) or among those of that name, and extra."""
     shown = {
         spec.symbol or key: getattr(ours, key)
         for key, spec in specs(ours).items()
-        if f"{{{key}}}" not in ours.label and len(used[key] | {getattr(theirs, key)}) > 1
+        if f"{{{key}}}" not in ours.label and len(used[type(ours), name][key] | {getattr(theirs, key)}) > 1
     }
     shown |= extra
-    return f"{ours.name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else ours.name
+    return f"{name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else name
 
 
 def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -> None:

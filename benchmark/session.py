@@ -93,13 +93,23 @@ def run(
     part: tuple[int, int] = (1, 1),
     dry_run: bool = False,
     rerun: bool = False,
+    tuned: tuple[str, Sequence[str]] | None = None,
 ) -> int:
     """Plans, trains what is not done, tracks, and prints the ranking.
 
     part: which of how many shards of the plan is ours.
+    tuned: a storage and the names of studies, whose best trials are what is trained.
     """
     methods = registry.methods(place.settings.plugins)
     suite = load_suite(suite_name, methods)
+    if tuned:
+        from benchmark.tuning.export import check_seeds, tuned_suite  # Optuna, which nothing else here needs
+
+        found = tuned_suite(*tuned, methods)
+        if found.suite != suite.suite:
+            raise InputError(f"--tuned {' '.join(tuned[1])}: tuned on the suite {found.suite}, not {suite.suite}")
+        suite = found
+        check_seeds(*tuned, choose_preset(suite, chosen)[1].seeds if chosen.seeds is None else chosen.seeds)
     preset_name, preset = choose_preset(suite, chosen)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
@@ -107,7 +117,7 @@ def run(
     with (
         contextlib.closing(_executor(place, console)) as executor,
         contextlib.closing(RunDir(place.run_dir)) as runs,
-        _sigterm_as_ctrl_c(),
+        sigterm_as_ctrl_c(),
     ):
         orphans = runs.repair()
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
@@ -159,7 +169,7 @@ def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def sigterm_as_ctrl_c() -> Iterator[None]:
     """A batch system or a container that ends this process first asks by SIGTERM: it is stopped as by Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -182,7 +192,7 @@ def _writer(place: Place, ids: Iterable[str], console: Console) -> Iterator[Writ
         if text:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    with Writer(place.store, place.run_dir, list(ids), _command(), place.log_models, note) as writer:
+    with Writer(place.store, place.run_dir, list(ids), command_line(), place.log_models, note) as writer:
         yield writer
 
 
@@ -204,11 +214,12 @@ def _train(
             supervisor.run(work)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here:")
-        console.print(f"  {_command()}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
         raise
 
 
-def _command() -> str:
+def command_line() -> str:
+    """What the user called."""
     return shlex.join(["python", "-m", "benchmark", *sys.argv[1:]])
 
 
@@ -342,6 +353,6 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
     with contextlib.closing(RunDir(run_dir)) as runs:
         runs.repair()
         records, started = runs.records(), time.monotonic()
-        complete = project(Tracker(store, runs), records, _command(), log_models)
+        complete = project(Tracker(store, runs), records, command_line(), log_models)
         console.print(f"{len(records)} cells brought to {store} in {time.monotonic() - started:.0f} s")
         return 0 if complete else 1

@@ -107,7 +107,8 @@ class Task(_Section):
     """Data, model, and what is measured.
 
     ``select`` is the metric by which the best checkpoint is kept; ``rule`` says whose numbers stand for a cell in
-    rankings: those of the last iteration, or of the best by ``select``.
+    rankings: those of the last iteration, or of the best by ``select``. ``spaces`` says where tuning looks, by method
+    and hyper-parameter, where it is not where the method says.
     """
 
     description: str
@@ -117,15 +118,18 @@ class Task(_Section):
     metrics: list[Annotated[str, _known(METRICS, "metric")]] = _DEFAULT_METRICS
     select: Annotated[str, _known(SELECT, "metric")] = "val/log_likelihood"
     rule: Annotated[str, _known(RULES, "rule")] = "last"
+    spaces: dict[str, dict[str, Any]] = {}
 
 
 class Variant(_Section):
     """A method with hyper-parameters; a list of values makes one variant of each.
 
-    ``data_noise`` is the standard deviation of noise added anew to every minibatch; ``model`` stands in for the task's.
+    ``data_noise`` is the standard deviation of noise added anew to every minibatch; ``model`` stands in for the task's;
+    ``name`` for the name that the method gives itself.
     """
 
     method: str
+    name: str | None = Field(None, min_length=1)
     set: dict[str, Any] = {}
     data_noise: float = Field(0.0, ge=0)
     model: ModelEntry | None = None

@@ -91,7 +91,7 @@ def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
     except ValidationError as error:
         raise InputError("\n".join(_message(path, lines, problem) for problem in error.errors())) from None
     problems: dict[Place, str] = {}  # one for each place
-    for where, what in [*_contradictions(suite), *_bad_variants(suite, methods)]:
+    for where, what in [*_contradictions(suite), *_bad_variants(suite, methods), *_bad_spaces(suite, methods)]:
         problems.setdefault(where, what)
     if problems:
         raise InputError("\n".join(_located(path, lines, where, what) for where, what in problems.items()))
@@ -208,6 +208,25 @@ def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:
         yield ("split",), "is for a file; a known data set has its own"
     elif data.split and (min(data.split) <= 0 or abs(sum(data.split) - 1) > 1e-9):
         yield ("split",), f"must be three positive fractions that add up to 1, got {data.split}"
+
+
+def _bad_spaces(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[tuple[Place, str]]:
+    """Yields (where, what) for spaces that cannot be searched."""
+    for task_name, task in suite.tasks.items():
+        for method, said in task.spaces.items():
+            from benchmark.tuning import spaces  # Optuna, which only tuning needs
+
+            place = ("tasks", task_name, "spaces", method)
+            try:
+                estimator = find(method, methods)
+            except InputError as error:
+                yield place, str(error)
+                continue
+            for key, value in said.items():
+                try:
+                    spaces.changed(estimator, spaces.declared(estimator), {key: value})
+                except InputError as error:
+                    yield (*place, key), str(error)
 
 
 def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[tuple[Place, str]]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
+DEFAULT_STUDIES = "studies.journal"  # of tuning; here, as this module is light
 PLANS = "plans"  # the folder in a plan's run with its cells, a file for each run directory
 PLANNED = ("id", "task", "method", "variant", "seed", "steps")  # of each
 QUIET = {

@@ -1,0 +1,397 @@
+"""``python -m benchmark tune``: makes the studies, starts the processes that work on them, and says how it went."""
+
+import dataclasses
+import multiprocessing
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmark import registry
+from benchmark.datasets import DataSet, data_folder, load
+from benchmark.executors import places, prepare_environment
+from benchmark.models import takes_images
+from benchmark.plan import Choices, choose_preset, choose_tasks, load_data, plan
+from benchmark.progress import duration
+from benchmark.selection import better
+from benchmark.session import command_line, sigterm_as_ctrl_c
+from benchmark.suite_file import load_suite
+from benchmark.tracking_store import DEFAULT_STUDIES, unsecret
+from benchmark.tuning import leases, spaces
+from benchmark.tuning.storage import open_storage
+from benchmark.tuning.study import Settings, find_studies, full_name, open_study, read, settings_of
+from benchmark.tuning.worker import Limits, Work, work_on
+from bism import Estimator
+from bism.errors import InputError
+
+TRIALS = 100
+SEEDS = (1000, 1001, 1002)  # nobody reports on these
+_LOOK_SECONDS, _SYNC_SECONDS, _SILENCE_SECONDS = 1.0, 10.0, 60.0
+_GRACE_SECONDS = 30  # for processes to give their trials back
+_DEATHS = 3  # of a command's processes, after which it gives up
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    suite: None to join studies that are there.
+    changes: of spaces, by method.
+    store: the tracking store, or None.
+    """
+
+    suite: str | None
+    choices: Choices
+    study: str | None
+    storage: str
+    trials: int | None
+    budget: float | None
+    timeout: float | None
+    sampler: str
+    pruner: str | None
+    objectives: Sequence[str] | None
+    changes: Mapping[str, Mapping[str, Any]]
+    enqueue: bool
+    devices: str
+    threads: int
+    plugins: tuple[Path, ...]
+    data_dir: Path | None
+    store: str | None
+    lease: float = leases.LEASE_SECONDS
+
+
+def seconds_of(option: str, text: str) -> float:
+    """ "10m", "600", "1.5h" in seconds."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not parts or not float(parts[1]):
+        raise InputError(f"{option} must look like 90s, 10m or 1.5h, got {text!r}")
+    return float(parts[1]) * _UNITS[parts[2]]
+
+
+def tune(request: Request, console: Console) -> int:
+    """Brings studies to their totals; the exit code: 1 where one has no complete trial, or a process failed."""
+    methods = registry.methods(request.plugins)
+    storage = open_storage(request.storage)
+    asked, data = _join(request, storage) if request.suite is None else _make(request, methods)
+    studies = {name: open_study(storage, name, settings) for name, settings in asked.items()}
+    _announce(console, request, studies)
+    available = places(request.devices, request.threads)
+    devices = [place.device for place in available for _ in range(place.slots)]
+    trials = request.trials or (None if request.budget else TRIALS)
+    deadline = time.time() + request.timeout if request.timeout else None
+    work = Work(
+        storage=request.storage,
+        names=tuple(studies),
+        limits=Limits(trials, request.budget, deadline),
+        plugins=request.plugins,
+        threads=request.threads,
+        together=max(1, -(-len(devices) // len(studies))),
+        lease=request.lease,
+    )
+    prepare_environment()
+    with sigterm_as_ctrl_c(), _Tracking(request.store, console) as tracking:
+        crew = _Crew(work, data, devices, console)
+        try:
+            failed = crew.watch(studies, tracking)
+        except KeyboardInterrupt:
+            console.print("stopped: trials under way are given back; the same command goes on from here:")
+            console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
+            crew.stop()
+            tracking.sync(studies.values(), last=True)
+            raise
+        tracking.sync(studies.values(), last=True)
+    for study in studies.values():
+        console.print(summary(study))
+    _hints(console, request, studies, tracking)
+    return 1 if failed or not all(_of_state(study, TrialState.COMPLETE) for study in studies.values()) else 0
+
+
+def _make(
+    request: Request, methods: dict[str, type[Estimator]]
+) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
+    """The studies that the command asks for, by name, and the data of their tasks."""
+    assert request.suite is not None
+    suite = load_suite(request.suite, methods)
+    choices = request.choices
+    if choices.methods and "all" in choices.methods:
+        choices = dataclasses.replace(choices, methods=None)
+    choices = dataclasses.replace(choices, seeds=choices.seeds or SEEDS)
+    preset_name, preset = choose_preset(suite, choices)
+    tasks = choose_tasks(preset, choices)
+    data = load_data(suite, tasks, data_folder(request.data_dir))
+    cells = plan(suite, choices, methods, data)
+    unknown = set(request.changes) - {cell.config["method"] for cell in cells}
+    if unknown:
+        raise InputError(f"--space {min(unknown)}: this method is not among what this tunes")
+    found = dict[str, Settings | None]()
+    for task, method in dict.fromkeys((cell.config["task"], cell.config["method"]) for cell in cells):
+        settings = settings_of(
+            suite,
+            preset_name,
+            [cell for cell in cells if (cell.config["task"], cell.config["method"]) == (task, method)],
+            methods[method],
+            objectives=request.objectives,
+            sampler=request.sampler,
+            pruner=request.pruner,
+            changes=request.changes.get(method, {}),
+            enqueue=request.enqueue,
+        )
+        found[full_name(request.study or suite.suite, settings)] = settings
+    return found, data
+
+
+def _join(request: Request, storage: Any) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
+    """Studies that are there, by name, and the data of their tasks."""
+    if request.study is None:
+        raise InputError("tune needs --suite, or --study to join one that is there")
+    names, data = find_studies(storage, request.study, unsecret(request.storage)), dict[str, DataSet]()
+    for name in names:
+        settings = read(optuna.load_study(storage=storage, study_name=name))
+        if settings.task not in data:
+            found = load(settings.section["data"], data_folder(request.data_dir))
+            data[settings.task] = found.as_images() if takes_images(settings.config["model"]["name"]) else found
+    return dict.fromkeys(names), data
+
+
+class _Crew:
+    """The processes of this command; those that die are replaced, a few times."""
+
+    def __init__(self, work: Work, data: dict[str, DataSet], devices: Sequence[str], console: Console) -> None:
+        self._work, self._data, self._console = work, data, console
+        self._context = multiprocessing.get_context("spawn")
+        self._all: list[tuple[Any, Connection, str, int]] = []
+        self._deaths = 0
+        for number, device in enumerate(devices):
+            self._start(device, number)
+
+    def _start(self, device: str, number: int) -> None:
+        ours, theirs = self._context.Pipe(duplex=False)
+        first = number % len(self._work.names)
+        process = self._context.Process(target=work_on, args=(self._work, self._data, device, first, theirs))
+        process.start()
+        theirs.close()
+        self._all.append((process, ours, device, number))
+
+    def watch(self, studies: Mapping[str, optuna.Study], tracking: "_Tracking") -> bool:
+        """Until all have ended; whether something failed."""
+        failed, standing = False, _Standing(self._console, studies, self._work)
+        while self._all:
+            for connection in wait([one[1] for one in self._all], _LOOK_SECONDS):
+                member = next(one for one in self._all if one[1] is connection)
+                try:
+                    kind, text = member[1].recv()
+                except (EOFError, OSError):
+                    self._all.remove(member)
+                    failed |= self._ended(member)
+                    continue
+                if kind in ("note", "failed"):
+                    failed |= kind == "failed"
+                    self._console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
+            standing.say()
+            tracking.sync_now_and_then(studies.values())
+        return failed
+
+    def _ended(self, member: tuple[Any, Connection, str, int]) -> bool:
+        """One has ended; if it was killed, another takes its place. Whether it failed for good."""
+        process, _, device, number = member
+        process.join()
+        if process.exitcode is not None and process.exitcode < 0:
+            self._deaths += 1
+            again = self._deaths < _DEATHS
+            what = "another takes its place" if again else "it is not replaced"
+            self._console.print(f"a process was ended by signal {-process.exitcode}; {what}")
+            if again:
+                self._start(device, number)
+            return not again
+        return False
+
+    def stop(self) -> None:
+        """Asks all to give back what they have, and ends them."""
+        for process, *_ in self._all:
+            process.terminate()
+        until = time.monotonic() + _GRACE_SECONDS
+        for process, *_ in self._all:
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+class _Standing:
+    """Says now and then how far the studies are, and at once when one has a better trial."""
+
+    def __init__(self, console: Console, studies: Mapping[str, optuna.Study], work: Work) -> None:
+        self._console, self._studies, self._work = console, studies, work
+        self._best: dict[str, float] = {}
+        self._begun, self._spoke, self._looked = time.monotonic(), time.monotonic(), 0.0
+
+    def say(self) -> None:
+        if time.monotonic() < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for name, study in self._studies.items():
+            settings, trials = read(study), study.get_trials(deepcopy=False)
+            found = best(study)
+            value = better(settings.objectives[0], found.values[0]) if found else None
+            news = value is not None and value > self._best.get(name, float("-inf"))
+            if news or self._looked > self._spoke + _SILENCE_SECONDS:
+                self._spoke = self._looked
+                self._best |= {name: value} if value is not None else {}
+                self._console.print(self._line(name, settings, trials, found), markup=False, soft_wrap=True)
+
+    def _line(self, name: str, settings: Settings, trials: list[FrozenTrial], found: FrozenTrial | None) -> str:
+        ended = sum(trial.state.is_finished() for trial in leases.counted(trials))
+        of = f" of {self._work.limits.trials}" if self._work.limits.trials else ""
+        text = f"best {settings.objectives[0]} {found.values[0]:.4g} (trial {found.number})" if found else "none yet"
+        return f"{name}: {ended}{of} trials after {duration(time.monotonic() - self._begun)}, {text}"
+
+
+class _Tracking:
+    """The MLflow projection, where tracking is on."""
+
+    def __init__(self, store: str | None, console: Console) -> None:
+        self._store, self._console, self._next = store, console, 0.0
+        self._tracker: Any = None
+
+    def __enter__(self) -> "_Tracking":
+        if self._store is not None:
+            from benchmark.tuning.tracking import StudyTracker, Unreachable
+
+            try:
+                self._tracker = StudyTracker(self._store)
+            except Unreachable as error:
+                self._console.print(f"warning: {error} Tuning goes on without it.", markup=False, soft_wrap=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def sync_now_and_then(self, studies: Any) -> None:
+        """At most a tenth of the time."""
+        if time.monotonic() > self._next:
+            started = time.monotonic()
+            self.sync(studies)
+            self._next = time.monotonic() + max(_SYNC_SECONDS, 9 * (time.monotonic() - started))
+
+    def sync(self, studies: Any, last: bool = False) -> None:
+        """Writes what has finished."""
+        for study in studies if self._tracker else ():
+            self._tracker.sync(study, command_line(), last=last)
+
+    @property
+    def hint(self) -> str | None:
+        """How to look at it."""
+        return self._tracker.ui_hint() if self._tracker else None
+
+
+def best(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the best first objective."""
+    settings = read(study)
+    return max(
+        _of_state(study, TrialState.COMPLETE),
+        key=lambda trial: better(settings.objectives[0], trial.values[0]),
+        default=None,
+    )
+
+
+def _of_state(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(state,))
+
+
+def _announce(console: Console, request: Request, studies: Mapping[str, optuna.Study]) -> None:
+    for name, study in studies.items():
+        settings, trials = read(study), leases.counted(study.get_trials(deepcopy=False))
+        ended = sum(trial.state.is_finished() for trial in trials)
+        searched = ", ".join(settings.space)
+        console.print(
+            f"study {name}: {ended} trials done; {settings.steps:,} iterations, seeds "
+            f"{', '.join(map(str, settings.seeds))}, by {' and '.join(settings.objectives)}; searches {searched}",
+            markup=False,
+        )
+
+
+def summary(study: optuna.Study) -> Table:
+    """The best trials of a study, beside the paper's, and how many there are of each kind."""
+    settings, trials = read(study), study.get_trials(deepcopy=False)
+    counts = [
+        f"{sum(trial.state == state for trial in leases.counted(trials))} {text}"
+        for state, text in (
+            (TrialState.COMPLETE, "complete"),
+            (TrialState.PRUNED, "pruned"),
+            (TrialState.FAIL, "failed"),
+        )
+    ]
+    seconds = duration(leases.train_seconds(trials))
+    title = Text(f"{study.study_name}: {', '.join(counts)}, {seconds} of training")
+    table = Table("", "trial", *settings.objectives, *settings.space, title=title, title_justify="left")
+    shown = dict[int, str]()
+    if len(settings.objectives) > 1:
+        shown = {trial.number: "front" for trial in study.best_trials}
+    elif (first := best(study)) is not None:
+        shown[first.number] = "best"
+    for trial in _of_state(study, TrialState.COMPLETE):
+        if trial.user_attrs.get("origin") == "paper":
+            name = trial.user_attrs["variant"]
+            shown[trial.number] = f"{shown[trial.number]}, {name}" if trial.number in shown else name
+    by_number = {trial.number: trial for trial in trials}
+    order = sorted(shown, key=lambda n: -better(settings.objectives[0], by_number[n].values[0]))
+    for number in order:
+        trial = by_number[number]
+        values = [f"{value:.5g}" for value in trial.values]
+        found = [_short(trial.params[name]) for name in settings.space]
+        table.add_row(shown[number], str(number), *values, *found)
+    reasons = dict[str, int]()
+    for trial in leases.counted(trials):
+        if trial.state == TrialState.FAIL:
+            kind = trial.user_attrs.get("reason", "unknown").split(":")[0]
+            reasons[kind] = reasons.get(kind, 0) + 1
+    table.caption = "failed: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()) if reasons else None
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _hints(console: Console, request: Request, studies: Mapping[str, optuna.Study], tracking: _Tracking) -> None:
+    prefix = request.study or read(next(iter(studies.values()))).suite
+    suite = read(next(iter(studies.values()))).suite
+    storage = "" if request.storage == DEFAULT_STUDIES else f" --storage {unsecret(request.storage)}"
+    lines = [
+        f"train the best on the report's seeds: python -m benchmark run --suite {request.suite or suite} "
+        f"--tuned {prefix}{storage}",
+        f"look at the studies: optuna-dashboard {unsecret(request.storage)}",
+    ]
+    lines += [f"compare the trials in the MLflow UI: {tracking.hint}"] if tracking.hint else []
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def listing(storage_name: str, console: Console, name: str | None = None) -> int:
+    """The studies in a storage, and their best trials."""
+    storage = open_storage(storage_name)
+    names = (
+        find_studies(storage, name, unsecret(storage_name))
+        if name
+        else sorted(study.study_name for study in storage.get_all_studies())
+    )
+    for one in names:
+        console.print(summary(optuna.load_study(storage=storage, study_name=one)))
+    if not names:
+        console.print(f"{unsecret(storage_name)} has no studies")
+    return 0
+
+
+def describe_space(method: type[Estimator]) -> Iterator[tuple[str, str]]:
+    """What is searched of a method, for people."""
+    for name, where in spaces.declared(method).items():
+        yield name, spaces.described(where)

@@ -1,0 +1,167 @@
+"""Who works on a study: each worker holds a lease, and trials of workers without one are given to others.
+
+Optuna's own heartbeats are for databases and for its own loop; these work on every storage. A worker of this machine
+is known to be dead when its process is gone, one of another when it has not renewed its lease. The clocks of machines
+that share a study must agree to within a lease.
+"""
+
+import contextlib
+import datetime
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+LEASE_SECONDS = 60.0
+_RENEWALS = 4  # in the length of a lease
+_TRIES = 3  # a trial whose workers have died so often is at fault
+_KEY = "bism:worker:"
+
+
+class Lease:
+    """A worker's lease on the study that it works on; as a context manager it is renewed by a thread of its own."""
+
+    def __init__(self, storage: BaseStorage, seconds: float = LEASE_SECONDS) -> None:
+        self.worker = uuid.uuid4().hex[:12]
+        self.storage, self._seconds = storage, seconds
+        self._study: int | None = None
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):  # the storage may be away; then the lease runs out by itself
+            self.give_up()
+
+    def take(self, study: optuna.Study) -> None:
+        """Holds a lease on this study, and on no other."""
+        number = self.storage.get_study_id_from_name(study.study_name)
+        if number != self._study:
+            self.give_up()
+            with self._lock:
+                self._study = number
+            self._write(number, time.time() + self._seconds)
+
+    def give_up(self) -> None:
+        """Holds none."""
+        with self._lock:
+            number, self._study = self._study, None
+        if number is not None:
+            self._write(number, 0.0)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._seconds / _RENEWALS):
+            with self._lock, contextlib.suppress(Exception):  # a storage that is away is tried at the next renewal
+                if self._study is not None:
+                    self._write(self._study, time.time() + self._seconds)
+
+    def _write(self, study: int, until: float) -> None:
+        me = psutil.Process()
+        content: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "process": me.pid,
+            "began": me.create_time(),
+            "until": until,
+        }
+        self.storage.set_study_system_attr(study, _KEY + self.worker, content)
+
+
+def is_live(lease: dict[str, Any] | None) -> bool:
+    """Whether a worker is still there."""
+    if lease is None or lease["until"] < time.time():
+        return False
+    if lease["host"] != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(lease["process"]).create_time() - lease["began"]) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def workers(storage: BaseStorage, study: optuna.Study) -> dict[str, dict[str, Any]]:
+    """The leases on a study, by worker, live or not."""
+    attrs: Any = storage.get_study_system_attrs(storage.get_study_id_from_name(study.study_name))
+    ours = [key for key in attrs if key.startswith(_KEY)]
+    return {key.removeprefix(_KEY): attrs[key] for key in ours}
+
+
+def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS) -> list[int]:
+    """Fails the running trials of workers that are gone and enqueues their parameters again; returns their numbers.
+
+    Of several processes that do it at once, the one that fails a trial enqueues it; and a trial that failed so a lease
+    ago, with nobody having enqueued it (that process was killed in between), is enqueued as well.
+    """
+    leases, found = workers(storage, study), list[int]()
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.state != TrialState.RUNNING:
+            continue
+        worker = trial.user_attrs.get("worker")
+        if is_live(leases.get(worker or "")) or (worker is None and _age(trial.datetime_start) < seconds):
+            continue
+        if give_back(storage, study, trial, "its worker died", died=True):
+            found.append(trial.number)
+    again = {trial.user_attrs.get("retry_of") for trial in trials}
+    for trial in trials:
+        lost = trial.user_attrs.get("died") and _age(trial.datetime_complete) > seconds
+        if lost and trial.number not in again and trial.user_attrs.get("tries", 1) < _TRIES:
+            _enqueue(study, trial)
+    return found
+
+
+def give_back(storage: BaseStorage, study: optuna.Study, trial: FrozenTrial, reason: str, died: bool = False) -> bool:
+    """Fails a running trial and enqueues its parameters again, unless its workers ``died`` too often.
+
+    Returns:
+        Whether it was this call that failed it.
+    """
+    tries = trial.user_attrs.get("tries", 1)
+    last = died and tries >= _TRIES
+    text = f"{reason}, {tries} times" if last else reason
+    try:
+        storage.set_trial_user_attr(trial._trial_id, "reason", text)
+        if not last:
+            storage.set_trial_user_attr(trial._trial_id, "died", True)
+        ours = storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
+    if ours and not last:
+        _enqueue(study, trial, tries + died)
+    return bool(ours)
+
+
+def _enqueue(study: optuna.Study, trial: FrozenTrial, tries: int | None = None) -> None:
+    kept = {key: trial.user_attrs[key] for key in ("origin", "variant") if key in trial.user_attrs}
+    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    attrs = {**kept, "retry_of": trial.number, "tries": tries or trial.user_attrs.get("tries", 1) + 1}
+    study.enqueue_trial(parameters, user_attrs=attrs)
+
+
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that count towards a study's total: not those that were given back and enqueued again, nor those that two
+    processes asked for at once when one was wanted."""
+    return [trial for trial in trials if not (trial.user_attrs.get("died") or trial.user_attrs.get("surplus"))]
+
+
+def train_seconds(trials: Iterable[FrozenTrial]) -> float:
+    """What training them has taken, those included that were given back."""
+    return sum(float(trial.user_attrs.get("train_seconds", 0.0)) for trial in trials)
+
+
+def _age(moment: datetime.datetime | None) -> float:
+    return (datetime.datetime.now() - moment).total_seconds() if moment else 0.0

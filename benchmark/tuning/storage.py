@@ -1,0 +1,100 @@
+"""Where studies are kept: a journal file, or a database that several machines share."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from benchmark.tracking_store import DEFAULT_STUDIES, check_answer, unsecret
+from bism.errors import InputError
+
+_FAILURES = (StorageInternalError, SQLAlchemyError, OSError)
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 60.0, 2.0
+Result = TypeVar("Result")
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class StorageAway(Exception):
+    """A storage that worked has not answered for a while."""
+
+
+def open_storage(where: str) -> BaseStorage:
+    """The storage at a path (a journal file, made where there is none) or at a database's URL.
+
+    Raises:
+        InputError: it cannot be reached or used.
+    """
+    name = unsecret(where)
+    try:
+        with _quietly():
+            if "://" not in where:
+                return JournalStorage(JournalFileBackend(str(_journal(Path(where)))))
+            check_answer(where)
+            storage = RDBStorage(where)
+            storage.get_all_studies()
+            return storage
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"studies at {name}: the driver {error.name} is not installed: pip install '.[server]'"
+        ) from error
+    except (*_FAILURES, ValueError, RuntimeError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"studies at {name} cannot be reached: {first}. Give another --storage: a file such as {DEFAULT_STUDIES}, "
+            f"or a database such as postgresql://user@host/name"
+        ) from error
+
+
+def _journal(path: Path) -> Path:
+    """The file, without what a writer that was killed has left of a last line: nobody could read past it."""
+    if path.is_dir():
+        raise InputError(f"studies at {path}: this is a folder; a file is wanted, such as {path / DEFAULT_STUDIES}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size:
+        content = path.read_bytes()
+        if not content.startswith(b'{"'):
+            raise InputError(f"studies at {path}: this file is no journal of studies; name another --storage")
+        if not content.endswith(b"\n"):
+            lock = JournalFileSymlinkLock(str(path))
+            lock.acquire()
+            try:
+                content = path.read_bytes()  # the writer may have been alive, and is done now
+                os.truncate(path, content.rfind(b"\n") + 1)
+            finally:
+                lock.release()
+    return path
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # Optuna's use of SQLAlchemy
+        yield
+
+
+def patiently(action: Callable[[], Result], stop: Event, patience: float = _PATIENCE_SECONDS) -> Result:
+    """What ``action`` gives; a storage that is away for a moment is asked again.
+
+    Raises:
+        StorageAway: it does not come back, or ``stop`` is set meanwhile.
+    """
+    tries = max(1, round(patience / _PAUSE_SECONDS))
+    for attempt in range(1, tries + 1):
+        try:
+            with _quietly():
+                return action()
+        except _FAILURES as error:
+            if attempt == tries or stop.wait(_PAUSE_SECONDS):
+                raise StorageAway((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+    raise AssertionError

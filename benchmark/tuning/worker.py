@@ -1,0 +1,365 @@
+"""A process that works on studies: asks for trials in groups, trains those of one structure side by side, tells.
+
+Any number of them work on a study at a time, on any number of machines; the storage is all that they share.
+"""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+import traceback
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from benchmark import registry
+from benchmark.datasets import DataSet
+from benchmark.evaluation import evaluate, evaluation_steps
+from benchmark.models import build_model
+from benchmark.selection import better
+from benchmark.tuning import leases
+from benchmark.tuning.storage import StorageAway, open_storage, patiently
+from benchmark.tuning.study import REPORTS, TIME, Settings, open_study, read
+from bism.cohort import Cohort, Member, structure
+from bism.engine import pays
+from bism.errors import InputError
+
+GROUP = 16  # trials of a process under way
+_PLACES = {"cpu": 8, "cuda": 32}  # of a cohort, at most
+_SMALL = 60_000  # numbers in the activations of one seed's minibatch: more of them fill a core alone
+_PIECE_SECONDS = 1.0  # between looks at whether to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much is to be done.
+
+    trials: of each study, in all; None for as many as the budget allows.
+    budget: training seconds of each study, in all.
+    deadline: on the clock of ``time.time``.
+    """
+
+    trials: int | None
+    budget: float | None = None
+    deadline: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What all of a command's processes are given.
+
+    names: the studies, in this order.
+    together: how many processes share a study's trials.
+    """
+
+    storage: str
+    names: tuple[str, ...]
+    limits: Limits
+    plugins: tuple[Path, ...]
+    threads: int
+    together: int
+    lease: float = leases.LEASE_SECONDS
+    compile: bool | None = None
+
+
+@dataclasses.dataclass
+class Lane:
+    """A trial under way: what Optuna knows of it, and its training.
+
+    best: the validation value of each seed by the task's rule, signed so that higher is better.
+    value: the first objective at the last intermediate step.
+    spent: training seconds, its share of what its cohorts took.
+    """
+
+    trial: optuna.Trial
+    member: Member
+    best: list[float]
+    value: float = math.nan
+    spent: float = 0.0
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether these are the paper's values, which are trained to the end: tuning is never to end below them."""
+        return self.trial.user_attrs.get("origin") == "paper"
+
+
+class Tuner:
+    """Works on one study.
+
+    Args:
+        stop: set when everything is to be given back.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        data: DataSet,
+        lease: leases.Lease,
+        work: Work,
+        device: str,
+        stop: threading.Event,
+        note: Any,
+    ) -> None:
+        self.study, self.data, self.lease, self.work, self.device = study, data, lease, work, device
+        self.settings: Settings = read(study)
+        self.lanes: list[Lane] = []
+        self._stop, self._note = stop, note
+        self._method = registry.methods(work.plugins)[self.settings.method]
+        self._model = build_model(self.settings.config["model"])
+        self._cohorts: dict[Any, Cohort] = {}
+        self._reports = evaluation_steps(self.settings.steps, REPORTS)[1:]
+        self._reclaimed = -math.inf
+
+    def run(self) -> None:
+        """Until the study has what it is to have and nothing of ours is under way; or until it is to stop."""
+        patiently(lambda: self.lease.take(self.study), self._stop)
+        try:
+            while not self._stop.is_set():
+                self._fill()
+                if not self.lanes:
+                    return
+                self._advance(self._next())
+        finally:
+            for lane in list(self.lanes):
+                with contextlib.suppress(Exception):  # the storage may be away; then the lease runs out
+                    leases.give_back(self.lease.storage, self.study, self._frozen(lane), "interrupted")
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Asks for trials where enough places are free, and for those of workers that have died."""
+        if time.monotonic() > self._reclaimed + self.work.lease / 4:
+            for number in self._safely(lambda: leases.reclaim(self.lease.storage, self.study, self.work.lease)) or ():
+                self._note(f"{self.study.study_name}: trial {number} is tried again: its worker died")
+            self._reclaimed = time.monotonic()
+        if len(self.lanes) > GROUP // 2:
+            return
+        for _ in range(self._wanted()):
+            lane = self._safely(self._ask)
+            if lane is None or self._stop.is_set():
+                return
+            if lane != "refused":
+                self.lanes.append(lane)
+
+    def _wanted(self) -> int:
+        """How many more trials to ask for now: a fair share of what is left of the study."""
+        free = GROUP - len(self.lanes)
+        if self._budget_spent():
+            return 0
+        if self.work.limits.trials is None:
+            return free
+        trials = leases.counted(self.study.get_trials(deepcopy=False))
+        begun = sum(trial.state != TrialState.WAITING for trial in trials)
+        left = self.work.limits.trials - begun
+        return max(0, min(free, math.ceil(left / self.work.together)))
+
+    def _budget_spent(self) -> bool:
+        """Whether all trials of the study, whoever trained them, have taken the training seconds that it has."""
+        budget = self.work.limits.budget
+        return budget is not None and leases.train_seconds(self.study.get_trials(deepcopy=False)) >= budget
+
+    def _ask(self) -> Any:
+        """A trial under way; "refused" where its values do not go together; None where there are enough."""
+        trial = self.study.ask(self.settings.distributions)
+        trial.set_user_attr("worker", self.lease.worker)
+        limit = self.work.limits.trials
+        before = [one for one in self.study.get_trials(deepcopy=False) if one.number < trial.number]
+        if limit is not None and len(leases.counted(before)) >= limit:  # another process was faster
+            trial.set_user_attr("surplus", True)
+            self._fail(trial, "not needed: the study has its trials")
+            return None
+        try:
+            estimator = self._method(**self.settings.hyper(trial.params))
+        except InputError as error:
+            self._fail(trial, str(error))
+            return "refused"
+        cohort = self._cohort(estimator)
+        return Lane(trial, cohort.begin(estimator), [-math.inf] * len(self.settings.seeds))
+
+    def _fail(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def _cohort(self, estimator: Any) -> Cohort:
+        key = structure(estimator)
+        if key not in self._cohorts:
+            config = self.settings.config
+            visible: Any = self._model.visible_shape
+            activations = config["batch_size"] * (math.prod(visible) + config["model"].get("hidden", 0))
+            most = _PLACES[torch.device(self.device).type]
+            self._cohorts[key] = Cohort(
+                estimator,
+                self._model,
+                self.data.train,
+                places=min(most, max(1, _SMALL * most // 8 // activations)),
+                seeds=self.settings.seeds,
+                batch_size=config["batch_size"],
+                device=self.device,
+                compile=pays(self.settings.steps) if self.work.compile is None else self.work.compile,
+                data_noise=config["data_noise"],
+                precision=config["precision"],
+            )
+        return self._cohorts[key]
+
+    def _next(self) -> list[Lane]:
+        """Who is trained next: of those that have come least far, those of the structure that most of them have.
+
+        So the survivors of several groups gather at a rung, and go on side by side.
+        """
+        least = min(lane.member.step for lane in self.lanes)
+        groups: dict[Any, list[Lane]] = {}
+        for lane in self.lanes:
+            if lane.member.step == least:
+                groups.setdefault(structure(lane.member.estimator), []).append(lane)
+        chosen = max(groups.values(), key=len)
+        chosen.sort(key=lambda lane: lane.member.estimator.repeats)  # those of like K wait least for each other
+        return chosen[: self._cohort(chosen[0].member.estimator).places]
+
+    def _advance(self, lanes: list[Lane]) -> None:
+        """Trains to the next intermediate value, measures, and tells."""
+        cohort, start = self._cohort(lanes[0].member.estimator), lanes[0].member.step
+        goal = next(step for step in self._reports if step > start)
+        try:
+            self._train(cohort, lanes, goal)
+            if self._stop.is_set():
+                return
+            for lane in lanes:
+                lane.value = self._measure(cohort, lane)
+        except Exception as error:  # of the method, a plug-in, or a lack of memory
+            text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            for lane in lanes:
+                self._safely(lambda lane=lane: self._fail(lane.trial, text))
+                self._leave(lane)
+            self._note(f"{self.study.study_name}: {len(lanes)} trials failed: {text}")
+            return
+        for lane in lanes:
+            self._safely(lambda lane=lane: self._report(lane, goal))
+        spent = self._safely(self._budget_spent)
+        for lane in [lane for lane in lanes if any(lane is one for one in self.lanes)]:
+            self._safely(lambda lane=lane: self._judge(lane, goal, bool(spent)))
+
+    def _train(self, cohort: Cohort, lanes: list[Lane], goal: int) -> None:
+        """To an iteration, or until it is to stop."""
+        members, piece = [lane.member for lane in lanes], 50
+        while members[0].step < goal:
+            before = time.perf_counter()
+            steps = min(piece, goal - members[0].step)
+            cohort.advance(members, steps)
+            seconds = time.perf_counter() - before
+            for lane in lanes:
+                lane.spent += seconds / len(lanes)
+            piece = max(1, int(_PIECE_SECONDS * steps / max(seconds, 1e-6)))
+            if self._stop.is_set():
+                return
+
+    def _measure(self, cohort: Cohort, lane: Lane) -> float:
+        """The first objective, the mean over seeds: of the last iteration, or of each seed's best so far, as the task's
+        rule has it."""
+        objective, rule = self.settings.objectives[0], self.settings.config["rule"]
+        found = evaluate(cohort.fitted(lane.member), self.data, [objective.removeprefix("val/")], ["val"])
+        now = [better(objective, values.get(objective, math.nan)) for values in found]
+        lane.best = [max(pair) for pair in zip(lane.best, now, strict=True)] if rule == "best_validation" else now
+        sign = better(objective, 1.0)
+        return sign * sum(lane.best) / len(lane.best)
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _report(self, lane: Lane, step: int) -> None:
+        """An intermediate value; a trial of which a seed diverged has failed."""
+        lane.trial.set_user_attr("train_seconds", lane.spent)
+        diverged = [
+            f"seed {seed} was not finite at iteration {at:,}"
+            for seed, at in zip(self.settings.seeds, lane.member.diverged_at, strict=True)
+            if at is not None
+        ]
+        if diverged or not math.isfinite(lane.value):
+            self._fail(lane.trial, "diverged: " + ("; ".join(diverged) or "the validation value is not finite"))
+            self._leave(lane)
+        elif len(self.settings.objectives) == 1:
+            lane.trial.report(lane.value, step)
+
+    def _judge(self, lane: Lane, step: int, spent: bool) -> None:
+        """Whether a trial goes on, is complete, or is pruned."""
+        single = len(self.settings.objectives) == 1
+        if step == self.settings.steps:
+            seconds = lane.member.train_seconds / len(self.settings.seeds)
+            values = {TIME: seconds, self.settings.objectives[0]: lane.value}
+            self.study.tell(lane.trial, [values[name] for name in self.settings.objectives], skip_if_finished=True)
+            self._leave(lane)
+        elif single and lane.trial.should_prune() and not lane.is_paper:
+            self._prune(lane, f"pruned at iteration {step:,}")
+        elif spent:
+            self._prune(lane, f"the budget was spent at iteration {step:,}")
+
+    def _prune(self, lane: Lane, reason: str) -> None:
+        lane.trial.set_user_attr("reason", reason)
+        if len(self.settings.objectives) == 1:
+            self.study.tell(lane.trial, state=TrialState.PRUNED, skip_if_finished=True)
+        else:
+            self.study.tell(lane.trial, state=TrialState.FAIL, skip_if_finished=True)
+        self._leave(lane)
+
+    def _leave(self, lane: Lane) -> None:
+        self.lanes = [one for one in self.lanes if one is not lane]
+
+    def _frozen(self, lane: Lane) -> optuna.trial.FrozenTrial:
+        return self.lease.storage.get_trial(lane.trial._trial_id)
+
+    def _safely(self, action: Any) -> Any:
+        """What the storage gives, asked with patience; None where the trial has been taken from us meanwhile."""
+        try:
+            return patiently(action, self._stop)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self.lanes = [lane for lane in self.lanes if not self._frozen(lane).state.is_finished()]
+            return None
+
+
+def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, connection: Connection) -> None:
+    """The process: works on each study in turn, beginning with the ``first``; says ("note", text) and, at the end,
+    ("done", ""), ("stopped", "") or ("failed", why).
+
+    data: by task.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_end_with_the_parent, args=(stop,), daemon=True).start()
+    if work.limits.deadline is not None:
+        timer = threading.Timer(max(0.0, work.limits.deadline - time.time()), stop.set)
+        timer.daemon = True
+        timer.start()
+    if device == "cpu":
+        torch.set_num_threads(work.threads)
+
+    def say(kind: str, text: str) -> None:
+        with contextlib.suppress(OSError):
+            connection.send((kind, text))
+
+    try:
+        storage = open_storage(work.storage)
+        with leases.Lease(storage, work.lease) as lease:
+            for index in range(len(work.names)):
+                name = work.names[(first + index) % len(work.names)]
+                study = patiently(lambda name=name: open_study(storage, name), stop)  # type: ignore[misc]  # name is bound
+                Tuner(study, data[read(study).task], lease, work, device, stop, lambda text: say("note", text)).run()
+        say("stopped" if stop.is_set() else "done", "")
+    except StorageAway as away:
+        say("failed", f"studies at {work.storage} do not answer: {away}")
+    except Exception:  # whatever a method or a plug-in raises
+        say("failed", traceback.format_exc())
+
+
+def _end_with_the_parent(stop: threading.Event) -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        stop.set()
