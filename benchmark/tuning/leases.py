@@ -96,8 +96,7 @@ def is_live(lease: dict[str, Any] | None) -> bool:
 def workers(storage: BaseStorage, study: optuna.Study) -> dict[str, dict[str, Any]]:
     """The leases on a study, by worker, live or not."""
     attrs: Any = storage.get_study_system_attrs(storage.get_study_id_from_name(study.study_name))
-    ours = [key for key in attrs if key.startswith(_KEY)]
-    return {key.removeprefix(_KEY): attrs[key] for key in ours}
+    return {key.removeprefix(_KEY): value for key, value in attrs.items() if key.startswith(_KEY)}
 
 
 def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS) -> list[int]:
@@ -146,9 +145,11 @@ def give_back(storage: BaseStorage, study: optuna.Study, trial: FrozenTrial, rea
 
 
 def _enqueue(study: optuna.Study, trial: FrozenTrial, tries: int | None = None) -> None:
-    kept = {key: trial.user_attrs[key] for key in ("origin", "variant") if key in trial.user_attrs}
-    parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    attrs = {**kept, "retry_of": trial.number, "tries": tries or trial.user_attrs.get("tries", 1) + 1}
+    parameters = dict[str, Any](trial.system_attrs.get("fixed_params", {}))
+    parameters.update(trial.params)
+    kept = [key for key in ("origin", "variant") if key in trial.user_attrs]
+    attrs = dict[str, Any]((key, trial.user_attrs[key]) for key in kept)
+    attrs |= {"retry_of": trial.number, "tries": tries or trial.user_attrs.get("tries", 1) + 1}
     study.enqueue_trial(parameters, user_attrs=attrs)
 
 

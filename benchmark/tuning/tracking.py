@@ -16,10 +16,10 @@ from optuna import Study
 from optuna.distributions import CategoricalDistribution, IntDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark import tracking_labels
 from benchmark.tracking import StoreWriter, Unreachable
 
 # After benchmark.tracking, which keeps MLflow quiet while it is imported.
+from benchmark import tracking_labels  # isort: skip
 from mlflow.entities import Metric, Run  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 

@@ -1,0 +1,607 @@
+"""Tuning: a known optimum, budgets, interruptions, and what is refused."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from benchmark import registry
+from benchmark.datasets import DataSet, load
+from benchmark.plan import Choices, plan
+from benchmark.suite_file import load_suite
+from benchmark.tuning import leases, spaces
+from benchmark.tuning import study as studies
+from benchmark.tuning.export import tuned_suite
+from benchmark.tuning.storage import StorageAway, open_storage, patiently
+from benchmark.tuning.worker import Limits, Tuner, Work
+from bism import GRBM, BiDSM, InputError
+from bism.engine import Trainer
+from tests.harness.tiny import ROOT, Said, command, write
+
+PEAK = ROOT / "tests" / "harness" / "peak.py"
+SUITE = """\
+suite: hill
+description: a hill
+default_preset: test
+tasks:
+  board:
+    description: points of the checkerboard
+    data: {name: checkerboard, train: 500, val: 200, test: 200}
+    model: {name: grbm, hidden: 3}
+presets:
+  test:
+    description: a hill and a method
+    seeds: 0-1
+    evaluations: 4
+    tasks:
+      board:
+        steps: 18
+        all: {lr: 0.01}
+        variants:
+          - {method: peak, set: {x: 2.0}}
+          - {method: bidsm, set: {N: [0, 1], K: 2}}
+"""
+TUNE = ("tune", "--suite", "hill.yaml", "--plugin", str(PEAK))
+
+
+def tune(folder: Path, *more: str, suite: str = SUITE, methods: tuple[str, ...] = ("peak",)) -> Said:
+    write(folder, suite, "hill.yaml")
+    return command(folder, *TUNE, "--methods", *methods, *more)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return load({"name": "checkerboard", "train": 500, "val": 200, "test": 200}, Path("none"))
+
+
+@dataclasses.dataclass
+class Bench:
+    """A study and what works on it, in this process."""
+
+    storage: optuna.storages.BaseStorage
+    name: str
+    data: DataSet
+    where: str
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def study(self) -> optuna.Study:
+        return studies.open_study(self.storage, self.name)
+
+    def tuner(self, stop: threading.Event, lease: leases.Lease, limits: Limits) -> Tuner:
+        work = Work(self.where, (self.name,), limits, (PEAK,), 1, 1, compile=False)
+        return Tuner(self.study, self.data, lease, work, "cpu", stop, self.notes.append)
+
+    def work(self, trials: int | None, budget: float | None = None) -> None:
+        with leases.Lease(self.storage) as lease:
+            self.tuner(threading.Event(), lease, Limits(trials, budget)).run()
+
+    def trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
+        return self.study.get_trials(states=states or None)
+
+
+def bench(folder: Path, data: DataSet, method: str = "peak", storage: Any = None, **more: Any) -> Bench:
+    methods = registry.methods([PEAK])
+    suite = load_suite(str(write(folder, more.pop("text", SUITE), "hill.yaml")), methods)
+    cells = plan(suite, Choices(methods=[method], seeds=[1000, 1001]), methods, {"board": data})
+    given = {"objectives": None, "sampler": "random", "pruner": "none", "changes": {}, "enqueue": True, **more}
+    settings = studies.settings_of(suite, "test", cells, methods[method], **given)
+    where = str(folder / "studies.journal")
+    opened = storage or open_storage(where)
+    studies.open_study(opened, "hill.board." + method, settings)
+    return Bench(opened, "hill.board." + method, data, where)
+
+
+def closed_form(data: DataSet, trial: optuna.trial.FrozenTrial) -> float:
+    v, s = data.val.double(), math.exp(trial.params["width"])
+    z = (v - trial.params["shift"]) / s
+    return float((-0.5 * z.square() - math.log(s) - 0.5 * math.log(2 * math.pi)).sum(1).mean())
+
+
+# --- the objective --------------------------------------------------------------------------------------------------
+
+
+def test_a_known_optimum_is_found_by_validation_data_alone(tmp_path: Path, data: DataSet) -> None:
+    """The values are those of the closed form on the validation data; the best is near its maximum."""
+    one = bench(tmp_path, data, sampler="tpe")
+    one.work(60)
+    trials = one.trials(TrialState.COMPLETE)
+    assert len(trials) == 60
+    for trial in trials:
+        assert trial.value == pytest.approx(closed_form(data, trial), rel=1e-5, abs=1e-5)
+        assert trial.last_step == 18
+        assert len(trial.intermediate_values) == 9
+    best = one.study.best_trial
+    v = data.val.double()
+    assert best.params["shift"] == pytest.approx(float(v.mean()), abs=0.2)
+    optimum = -math.log(2 * math.pi * float((v - v.mean()).square().mean())) - 1
+    assert optimum - 0.3 < best.value <= optimum + 1e-3
+
+
+def test_the_value_is_what_a_training_gives_averaged_over_the_tuning_seeds(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, "bidsm")
+    one.work(5)
+    for trial in one.trials(TrialState.COMPLETE):
+        estimator = BiDSM(lr=trial.params["lr"], **{k: v for k, v in trial.params.items() if k != "lr"})
+        trainer = Trainer(estimator, GRBM(2, 3), data.train, seeds=[1000, 1001])
+        trainer.run(18)
+        expected = float(trainer.fitted().log_likelihood(data.val).mean())
+        assert trial.value == pytest.approx(expected, rel=1e-3)
+    paper = one.trials()[:2]
+    assert [trial.user_attrs["variant"] for trial in paper] == ["BiDSM-0", "BiDSM-1"]
+    assert [(trial.params["unroll_steps"], trial.params["inner_steps"]) for trial in paper] == [(0, 2), (1, 2)]
+    assert {trial.params["lr"] for trial in paper} == {0.01}
+
+
+def test_trials_of_one_structure_train_side_by_side(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bism.cohort import Cohort
+
+    sizes, advance = list[int](), Cohort.advance
+    monkeypatch.setattr(
+        Cohort, "advance", lambda self, members, steps: (sizes.append(len(members)), advance(self, members, steps))
+    )
+    bench(tmp_path, data, enqueue=False, changes={"kind": 1}).work(16)
+    assert set(sizes) == {8}
+
+
+def test_a_best_validation_rule_takes_each_seed_s_best(tmp_path: Path, data: DataSet) -> None:
+    text = SUITE.replace("    model: {name", "    rule: best_validation\n    model: {name")
+    one = bench(tmp_path, data, "bidsm", text=text, changes={"lr": 0.1})
+    one.work(3)
+    for trial in one.trials(TrialState.COMPLETE):
+        values = list(trial.intermediate_values.values())
+        assert values == sorted(values)
+
+
+def test_what_diverges_has_failed_and_says_so(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"bad": 1}, enqueue=False)
+    one.work(12)
+    failed = one.trials(TrialState.FAIL)
+    assert {trial.params["shift"] > 0.5 for trial in failed} == {True}
+    assert {trial.params["shift"] > 0.5 for trial in one.trials(TrialState.COMPLETE)} == {False}
+    assert failed[0].user_attrs["reason"] == (
+        "diverged: seed 1000 was not finite at iteration 0; seed 1001 was not finite at iteration 0"
+    )
+    assert len(one.trials()) == 12
+
+
+def test_what_raises_fails_its_trials_and_no_others(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"bad": [0, 2]}, enqueue=False)
+    one.work(12)
+    reasons = {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)}
+    assert reasons == {"RuntimeError: the method is broken"}
+    assert {trial.params["bad"] for trial in one.trials(TrialState.COMPLETE)} == {0}
+    assert any("trials failed: RuntimeError: the method is broken" in note for note in one.notes)
+
+
+def test_values_that_do_not_go_together_fail_and_the_rest_goes_on(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"x": "2.8..3.0", "kind": [2]}, enqueue=False)
+    one.work(12)
+    failed = one.trials(TrialState.FAIL)
+    assert failed
+    assert {trial.user_attrs["reason"] for trial in failed} == {"peak: shift must be at most 2.9 where kind is 2"}
+    assert len(one.trials(TrialState.COMPLETE)) == 12 - len(failed)
+
+
+# --- pruning and budgets --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", ["halving", "hyperband"])
+def test_the_bad_are_pruned_and_the_paper_s_values_never(tmp_path: Path, data: DataSet, pruner: str) -> None:
+    one = bench(tmp_path, data, pruner=pruner, text=SUITE.replace("x: 2.0", "x: 2.5, width: -3.0"))
+    one.work(40)
+    pruned, complete = one.trials(TrialState.PRUNED), one.trials(TrialState.COMPLETE)
+    assert len(pruned) >= 20
+    assert all(re.fullmatch(r"pruned at iteration \d+", trial.user_attrs["reason"]) for trial in pruned)
+    assert all(trial.last_step < 18 for trial in pruned)
+    (paper,) = [trial for trial in complete if trial.user_attrs.get("origin") == "paper"]
+    assert paper.value < max(trial.intermediate_values[trial.last_step] for trial in pruned)
+    assert one.study.best_value >= paper.value
+
+
+def test_two_objectives_give_a_front_and_cannot_be_pruned(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, "bidsm", objectives=["val/log_likelihood", "time/train_seconds"], pruner=None)
+    one.work(6)
+    assert [direction.name for direction in one.study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert all(len(trial.values) == 2 and trial.values[1] > 0 for trial in one.trials(TrialState.COMPLETE))
+    assert one.study.best_trials
+    said = tune(tmp_path, "--objectives", "val/log_likelihood", "time/train_seconds", "--pruner", "halving")
+    assert said.code == 2
+    assert "a study with two objectives cannot be pruned" in said.err
+
+
+def test_a_budget_of_training_time_ends_the_study(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    one.work(None, budget=1e-9)
+    trials = one.trials()
+    assert len(trials) == 16  # one group: nothing had been spent before
+    assert {trial.user_attrs.get("reason") for trial in trials} == {"the budget was spent at iteration 2"}
+    assert {trial.state for trial in trials} == {TrialState.PRUNED}
+    one.work(None, budget=1e-9)
+    assert len(one.trials()) == 16
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_the_total_is_the_study_s_and_the_same_call_goes_on(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    one.work(5)
+    one.work(5)
+    assert len(one.trials()) == 5
+    one.work(8)
+    assert [trial.number for trial in one.trials(TrialState.COMPLETE)] == list(range(8))
+
+
+def test_who_is_stopped_gives_back_what_is_under_way(tmp_path: Path, data: DataSet) -> None:
+    one, stop = bench(tmp_path, data), threading.Event()
+    with leases.Lease(one.storage) as lease:
+        tuner = one.tuner(stop, lease, Limits(6))
+        tuner._fill()
+        begun = [lane.trial.params for lane in tuner.lanes]
+        stop.set()
+        tuner.run()
+    assert len(begun) == 6
+    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"interrupted"}
+    one.work(6)
+    again = one.trials(TrialState.COMPLETE)
+    assert [trial.params for trial in again] == begun
+    assert [trial.user_attrs["retry_of"] for trial in again] == list(range(6))
+    assert again[0].user_attrs["origin"] == "paper"  # and is one still
+
+
+def storages(tmp_path: Path) -> dict[str, str]:
+    return {"journal": str(tmp_path / "studies.journal"), "database": f"sqlite:///{tmp_path / 'studies.db'}"}
+
+
+@pytest.mark.parametrize("kind", ["journal", "database"])
+def test_trials_of_a_dead_worker_are_enqueued_again_on_every_storage(
+    tmp_path: Path, data: DataSet, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(storages(tmp_path)[kind])
+    one = bench(tmp_path, data, storage=storage)
+    lease = leases.Lease(storage)
+    tuner = one.tuner(threading.Event(), lease, Limits(4))
+    lease.take(one.study)
+    tuner._fill()  # and dies here: its lease is live
+    assert leases.reclaim(storage, one.study) == []
+    monkeypatch.setattr(leases.socket, "gethostname", lambda: "elsewhere")  # where its process cannot be looked for
+    assert leases.reclaim(storage, one.study) == []
+    now = leases.time.time()
+    monkeypatch.setattr(leases.time, "time", lambda: now + 1000)
+    assert leases.reclaim(storage, one.study) == [0, 1, 2, 3]
+    assert leases.reclaim(storage, one.study) == []
+    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"its worker died"}
+    one.work(4)
+    assert [trial.user_attrs["retry_of"] for trial in one.trials(TrialState.COMPLETE)] == [0, 1, 2, 3]
+    assert len(one.trials()) == 8
+
+
+def test_a_process_that_is_gone_is_dead_at_once(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    lease = leases.Lease(one.storage)
+    lease.take(one.study)
+    (held,) = leases.workers(one.storage, one.study).values()
+    assert leases.is_live(held)
+    assert not leases.is_live({**held, "process": 2**22 + 1})
+    assert not leases.is_live({**held, "began": held["began"] - 100})  # another process has its number now
+    lease.give_up()
+    (held,) = leases.workers(one.storage, one.study).values()
+    assert not leases.is_live(held)
+
+
+def test_a_trial_whose_workers_die_again_and_again_is_given_up(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    for attempt in range(3):
+        trial = one.study.ask(studies.read(one.study).distributions)
+        trial.set_user_attr("worker", "nobody")
+        assert leases.reclaim(one.storage, one.study) == [trial.number], attempt
+    assert not one.trials(TrialState.WAITING)
+    assert one.trials()[-1].user_attrs["reason"] == "its worker died, 3 times"
+    assert len(leases.counted(one.trials())) == 1  # it counts: it will not be tried again
+
+
+def test_what_nobody_enqueued_again_is_found_later(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who failed a dead worker's trial was killed before it enqueued it."""
+    one = bench(tmp_path, data)
+    trial = one.study.ask(studies.read(one.study).distributions)
+    trial.set_user_attr("worker", "nobody")
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "_enqueue", lambda *_: None)
+        leases.reclaim(one.storage, one.study)
+    leases.reclaim(one.storage, one.study)
+    assert not one.trials(TrialState.WAITING)  # its worker may be about to
+    for _ in range(2):
+        leases.reclaim(one.storage, one.study, seconds=-1)
+    (waiting,) = one.trials(TrialState.WAITING)
+    assert waiting.user_attrs["retry_of"] == 0
+
+
+def test_a_trial_that_was_taken_away_is_dropped(tmp_path: Path, data: DataSet) -> None:
+    """A worker that had stopped for so long that its trials were given to others goes on with the rest."""
+    one = bench(tmp_path, data)
+    with leases.Lease(one.storage) as lease:
+        tuner = one.tuner(threading.Event(), lease, Limits(3))
+        tuner._fill()
+        leases.give_back(one.storage, one.study, one.trials()[1], "its worker died", died=True)
+        tuner.run()
+    states = [trial.state.name for trial in one.trials()]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_processes_that_ask_at_once_do_not_exceed_the_total(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    with leases.Lease(one.storage) as first, leases.Lease(one.storage) as second:
+        for lease in (first, second):
+            lease.take(one.study)
+        tuners = [one.tuner(threading.Event(), lease, Limits(3)) for lease in (first, second)]
+        wanted = [tuner._wanted() for tuner in tuners]
+        assert wanted == [3, 3]
+        for tuner in tuners:
+            tuner._wanted = lambda: 3  # type: ignore[method-assign]  # as if both had looked before either asked
+            tuner._fill()
+    assert [len(tuner.lanes) for tuner in tuners] == [3, 0]
+    assert len(leases.counted(one.trials())) == 3
+
+
+def test_what_a_killed_writer_left_of_a_line_is_no_obstacle(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    one.work(2)
+    with open(one.where, "ab") as file:
+        file.write(b'{"op_code": 4, "work')
+    again = dataclasses.replace(one, storage=open_storage(one.where))
+    assert len(again.trials()) == 2
+    again.work(3)
+    assert len(dataclasses.replace(one, storage=open_storage(one.where)).trials(TrialState.COMPLETE)) == 3
+
+
+def test_a_storage_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, asked = threading.Event(), list[int]()
+    monkeypatch.setattr(stop, "wait", lambda seconds: False)
+
+    def away(times: int) -> int:
+        asked.append(1)
+        if len(asked) <= times:
+            raise optuna.exceptions.StorageInternalError("gone")
+        return 7
+
+    assert patiently(lambda: away(3), stop) == 7
+    asked.clear()
+    with pytest.raises(StorageAway, match="gone"):
+        patiently(lambda: away(1000), stop)
+    assert len(asked) == 30
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    folder = tmp_path_factory.mktemp("tuned")
+    return folder, tune(folder, "--trials", "9", "--lease", "20", methods=("peak", "bidsm"))
+
+
+def test_two_methods_are_tuned_by_the_processes_of_one_command(tuned: tuple[Path, Said]) -> None:
+    folder, said = tuned
+    assert (said.code, said.err) == (0, "")
+    storage = open_storage(str(folder / "studies.journal"))
+    for method in ("peak", "bidsm"):
+        study = optuna.load_study(storage=storage, study_name=f"hill.board.{method}")
+        assert len(leases.counted(study.get_trials())) == 9
+        assert f"hill.board.{method}: " in said.out
+    assert "python -m benchmark run --suite hill.yaml --tuned hill" in said.out
+    assert "optuna-dashboard studies.journal" in said.out
+    listed = command(folder, "tune", "list", "--study", "hill.board.peak")
+    assert listed.code == 0
+    assert "hill.board.bidsm" not in listed.out
+
+
+def test_the_same_command_does_nothing_more_and_a_study_is_joined_by_its_name(tuned: tuple[Path, Said]) -> None:
+    folder, _ = tuned
+    joined = command(folder, "tune", "--study", "hill.board.peak", "--trials", "10", "--plugin", str(PEAK))
+    assert joined.code == 0
+    study = optuna.load_study(storage=open_storage(str(folder / "studies.journal")), study_name="hill.board.peak")
+    assert len(leases.counted(study.get_trials())) == 10
+
+
+def test_the_best_are_exported_and_run_on_the_report_s_seeds(tuned: tuple[Path, Said]) -> None:
+    folder, _ = tuned
+    plugin = ("--plugin", str(PEAK))
+    exported = command(folder, "tune", "export", "--study", "hill", "--to", "best.yaml", *plugin)
+    assert (exported.code, exported.err) == (0, "")
+    content = yaml.safe_load((folder / "best.yaml").read_text())
+    (preset,) = content["presets"].values()
+    assert (content["suite"], content["default_preset"], preset["seeds"]) == ("hill", "tuned", [0, 1])
+    variants = preset["tasks"]["board"]["variants"]
+    study = optuna.load_study(storage=open_storage(str(folder / "studies.journal")), study_name="hill.board.peak")
+    best = next(one for one in variants if one["method"] == "peak" and one["name"].endswith("tuned"))
+    for name, value in study.best_params.items():
+        assert best["set"].get(name, {"kind": 1}.get(name)) == value
+    first = command(folder, "run", "--suite", "best.yaml", *plugin, "--run-dir", "a", "--dry-run")
+    second = command(folder, "run", "--suite", "hill.yaml", "--tuned", "hill", *plugin, "--run-dir", "a", "--dry-run")
+    assert first.code == second.code == 0
+    rows = [[line for line in said.out.splitlines() if "│" in line] for said in (first, second)]
+    assert rows[0] == rows[1]
+    assert any("Peak-" in row and "tuned" in row for row in rows[0])
+    ran = command(folder, "run", "--suite", "hill.yaml", "--tuned", "hill.board.peak", *plugin)
+    assert (ran.code, ran.err) == (0, "")
+    overlap = command(folder, "run", "--suite", "hill.yaml", "--tuned", "hill", *plugin, "--seeds", "1001")
+    assert overlap.code == 2
+    assert "1001 are among the seeds that hill.board" in overlap.err
+
+
+def test_an_exported_suite_is_what_the_plan_of_a_tuned_run_is_made_of(tuned: tuple[Path, Said]) -> None:
+    folder, _ = tuned
+    methods = registry.methods([PEAK])
+    suite = tuned_suite(str(folder / "studies.journal"), ["hill"], methods)
+    names = [variant.name for variant in suite.presets["tuned"].tasks["board"].variants]
+    assert names[1:3] == ["BiDSM-0", "BiDSM-1"]
+    assert names[-1] == "Peak-1"
+    assert [bool(re.fullmatch(r"\S+ tuned", name or "")) for name in names] == [True, False, False, True, False]
+    assert suite.presets["tuned"].tasks["board"].steps == 18
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--space", "peak.x=3..2"), "a range goes from a lower number to a higher one"),
+        (("--space", "peak.x=-20..2"), "shift must be at least -10.0, got -20"),
+        (("--space", "peak.kind=1.5..3"), "kind must be an integer, got 1.5"),
+        (("--space", "peak.x=-1..1 log"), "a logarithmic range begins above 0"),
+        (("--space", "peak.x=a..b"), "a is not a number"),
+        (("--space", "peak.x=[]"), "needs one or more different values"),
+        (("--space", "peak.x={low: 1}"), "has low, high and log, not high"),
+        (("--space", "peak.kind=1"), None),
+        (("--space", "peak.y=1..2"), "peak has no hyper-parameter 'y'"),
+        (("--space", "nobody.x=1..2"), "nobody: this method is not among what this tunes"),
+        (("--space", "x=1..2"), "--space x=1..2: must look like bidsm.K=[0, 1, 5]"),
+        (("--space", "peak.x=0..1"), "the preset's shift = 2.0 is not in the space, 0 to 1"),
+        (("--seeds", "1,1000"), "--seeds: 1 are among the seeds that preset test reports"),
+        (("--objectives", "test/log_likelihood"), "tuning looks at validation data alone: val/log_likelihood"),
+        (("--objectives", "val/fid"), "--objectives val/fid: task board has"),
+        (("--objectives", "time/train_seconds"), "must be a metric, or a metric and another objective"),
+        (("--methods", "nobody"), "no method 'nobody'"),
+        (("--budget", "soon"), "--budget must look like 90s, 10m or 1.5h, got 'soon'"),
+        (("--timeout", "0"), "--timeout must look like 90s, 10m or 1.5h"),
+        (("--trials", "0"), "--trials must be at least 1, got 0"),
+        (("--study", "a b"), "--study a b: must consist of letters"),
+        (("--storage", "postgresql://nobody@127.0.0.1:1/none"), "studies at postgresql://127.0.0.1:1/none cannot be"),
+        (("--storage", "odd://x"), "studies at odd://x cannot be reached"),
+        (("--storage", "."), "this is a folder; a file is wanted"),
+        (("--storage", "hill.yaml"), "this file is no journal of studies"),
+    ],
+)
+def test_bad_input_is_one_message(tmp_path: Path, more: tuple[str, ...], said: str | None) -> None:
+    if said is None:
+        more = (*more, "--storage", "hill.yaml")  # which is looked at after the space: it was in order
+        said = "this file is no journal"
+    found = tune(tmp_path, *more)
+    assert found.code == 2
+    assert said in found.err, found.err
+    assert "Traceback" not in found.err
+    assert (
+        not (tmp_path / "studies.journal").exists()
+        or not open_storage(str(tmp_path / "studies.journal")).get_all_studies()
+    )
+
+
+def test_a_bad_space_in_a_suite_file_is_found_at_its_line(tmp_path: Path) -> None:
+    text = SUITE.replace(
+        "    model: {name", "    spaces:\n      peak: {x: 3..2}\n      bidsm: {L: 1}\n    model: {name"
+    )
+    found = tune(tmp_path, suite=text)
+    assert found.code == 2
+    assert "hill.yaml:9: tasks.board.spaces.peak.x: search space of peak: shift: 3..2: a range goes" in found.err
+    assert "hill.yaml:10: tasks.board.spaces.bidsm.L: bidsm has no hyper-parameter 'L'" in found.err
+
+
+def test_spaces_come_from_the_method_the_suite_and_the_command_line(tmp_path: Path, data: DataSet) -> None:
+    text = SUITE.replace("    model: {name", "    spaces: {peak: {x: 0..2.5, width: -2}}\n    model: {name")
+    one = bench(tmp_path, data, text=text, changes={"kind": [1, 2, 3]})
+    found = studies.read(one.study).distributions
+    assert {name: spaces.described(where) for name, where in found.items()} == {
+        "lr": "0.0001 to 0.1, logarithmic", "shift": "0 to 2.5", "kind": "1, 2, 3"
+    }  # fmt: skip
+    assert studies.read(one.study).config["hyper"]["width"] == -2.0
+
+
+def test_a_study_goes_on_as_it_was_made(tmp_path: Path, data: DataSet) -> None:
+    bench(tmp_path, data)
+    with pytest.raises(InputError, match=r"study hill.board.peak was made with sampler = random, not tpe"):
+        bench(tmp_path, data, sampler="tpe")
+    other = optuna.create_study(storage=open_storage(str(tmp_path / "studies.journal")), study_name="hill.board.other")
+    with pytest.raises(InputError, match=r"hill.board.other was not made by 'tune'"):
+        studies.read(other)
+    found = command(tmp_path, "tune", "--study", "hills")
+    assert found.code == 2
+    assert "no study 'hills' in studies.journal: it has hill.board.other, hill.board.peak" in found.err
+    found = command(tmp_path, "tune")
+    assert found.code == 2
+    assert "tune needs --suite, or --study" in found.err
+
+
+@contextlib.contextmanager
+def started(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}
+    arguments = [sys.executable, "-m", "benchmark", *TUNE, "--methods", "bidsm", *more]
+    process = subprocess.Popen(
+        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def running(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """Waits for trials that have an intermediate value."""
+    storage = open_storage(str(folder / "studies.journal"))
+    ticking = threading.Event()
+    for _ in range(600):
+        names = [study.study_name for study in storage.get_all_studies()]
+        if names:
+            trials = optuna.load_study(storage=storage, study_name=names[0]).get_trials()
+            if any(trial.intermediate_values for trial in trials):
+                return trials
+        ticking.wait(0.1)
+    raise AssertionError("nothing was trained within a minute")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending: signal.Signals) -> None:
+    """Whatever ends it: what it had under way is trained by the other, and nothing else is lost."""
+    write(tmp_path, SUITE, "hill.yaml")
+    more = ("--trials", "40", "--steps", "2000", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
+    with started(tmp_path, *more) as first:
+        running(tmp_path)
+        with started(tmp_path, *more) as second:
+            first.send_signal(ending)
+            _, err = second.communicate(timeout=300)
+            assert second.returncode == 0, err
+        assert first.wait(timeout=60) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+    study = optuna.load_study(storage=open_storage(str(tmp_path / "studies.journal")), study_name="hill.board.bidsm")
+    trials = study.get_trials()
+    assert len(leases.counted(trials)) == 40
+    assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    lost = [trial for trial in trials if trial.user_attrs.get("died")]
+    assert {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs} == {
+        trial.number for trial in lost
+    }
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path, SUITE, "hill.yaml")
+    more = ("--trials", "30", "--steps", "2000", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
+    with started(tmp_path, *more) as first:
+        trials = running(tmp_path)
+        storage = open_storage(str(tmp_path / "studies.journal"))
+        study = optuna.load_study(storage=storage, study_name="hill.board.bidsm")
+        victim = leases.workers(storage, study)[
+            next(t.user_attrs["worker"] for t in trials if "worker" in t.user_attrs)
+        ]
+        os.kill(victim["process"], signal.SIGKILL)
+        out, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    assert "a process was ended by signal 9; another takes its place" in out
+    assert "is tried again: its worker died" in out
+    assert len(leases.counted(study.get_trials())) == 30
