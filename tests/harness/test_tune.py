@@ -570,7 +570,7 @@ def running(folder: Path) -> list[optuna.trial.FrozenTrial]:
 def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending: signal.Signals) -> None:
     """Whatever ends it: what it had under way is trained by the other, and nothing else is lost."""
     write(tmp_path, SUITE, "hill.yaml")
-    more = ("--trials", "40", "--steps", "2000", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
+    more = ("--trials", "40", "--steps", "360", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
     with started(tmp_path, *more) as first:
         running(tmp_path)
         with started(tmp_path, *more) as second:
@@ -591,7 +591,7 @@ def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending:
 @pytest.mark.long
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     write(tmp_path, SUITE, "hill.yaml")
-    more = ("--trials", "30", "--steps", "2000", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
+    more = ("--trials", "40", "--steps", "360", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
     with started(tmp_path, *more) as first:
         trials = running(tmp_path)
         storage = open_storage(str(tmp_path / "studies.journal"))
@@ -604,4 +604,4 @@ def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     assert first.returncode == 0, err
     assert "a process was ended by signal 9; another takes its place" in out
     assert "is tried again: its worker died" in out
-    assert len(leases.counted(study.get_trials())) == 30
+    assert len(leases.counted(study.get_trials())) == 40
