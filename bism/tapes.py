@@ -4,6 +4,7 @@ Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as e
 operations: vectorised over all seeds, compiled like any other program, and the same on every device.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -94,11 +95,8 @@ class Tapes:
 
     def compile(self) -> None:
         """Compiles what makes the numbers; words and uniforms stay the same exactly, normals to rounding."""
-        all_keys, *counter = self._at("compilation", 0)
-        at = [all_keys[self.groups[0]], *counter]
-        bits = self._words(*at)
-        self._words = compile_program(self._words, at)
-        self._convert |= {kind: compile_program(self._convert[kind], bits) for kind in ("uniforms", "normals")}
+        rows = self.groups[0].stop - self.groups[0].start
+        self._words, self._convert = _compiled(self._dtype, self._chunk, rows, self._device)
 
     def fill(self, kind: str, purpose: str, block: int, tape: Tensor) -> None:
         """Writes the first numbers of a block to ``tape`` [seeds, numbers]."""
@@ -121,6 +119,17 @@ class Tapes:
             self._keys[purpose] = keys(self._seeds, purpose).to(self._device)
         number = torch.tensor(block, dtype=torch.int32, device=self._device)
         return self._keys[purpose], number, torch.zeros_like(number)
+
+
+@functools.cache  # one process trains many configurations with the same number of seeds
+def _compiled(dtype: torch.dtype, chunk: int, rows: int, device: torch.device) -> tuple[Program, dict[str, Program]]:
+    """The programs of ``_programs``, compiled for so many seeds at once."""
+    make, convert = _programs(dtype, chunk)
+    number = torch.zeros((), dtype=torch.int32, device=device)
+    at = [torch.zeros((rows, 2), dtype=torch.int32, device=device), number, number.clone()]
+    bits = make(*at)
+    compiled = {kind: compile_program(convert[kind], bits) for kind in ("uniforms", "normals")}
+    return compile_program(make, at), {**convert, **compiled}
 
 
 def _programs(dtype: torch.dtype, chunk: int) -> tuple[Program, dict[str, Program]]:

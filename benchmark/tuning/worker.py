@@ -211,16 +211,18 @@ class Tuner:
         return self._cohorts[key]
 
     def _next(self) -> list[Lane]:
-        """Who is trained next: of those that have come least far, those of the structure that most of them have.
+        """Who is trained next: the most that share a structure and an iteration; of equals, who has come least far.
 
-        So the survivors of several groups gather at a rung, and go on side by side.
+        So the survivors of several groups gather at a rung until they fill the places of those that were pruned.
         """
-        least = min(lane.member.step for lane in self.lanes)
         groups: dict[Any, list[Lane]] = {}
         for lane in self.lanes:
-            if lane.member.step == least:
-                groups.setdefault(structure(lane.member.estimator), []).append(lane)
-        chosen = max(groups.values(), key=len)
+            groups.setdefault((structure(lane.member.estimator), lane.member.step), []).append(lane)
+
+        def preference(group: list[Lane]) -> tuple[int, int]:
+            return min(len(group), self._cohort(group[0].member.estimator).places), -group[0].member.step
+
+        chosen = max(groups.values(), key=preference)
         chosen.sort(key=lambda lane: lane.member.estimator.repeats)  # those of like K wait least for each other
         return chosen[: self._cohort(chosen[0].member.estimator).places]
 

@@ -1,5 +1,6 @@
-"""A server on this machine, and small data sets on it."""
+"""Servers on this machine, and small data sets on them."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.harness import synthetic
 from tests.harness.faults import RUN, SUITE
+from tests.harness.postgres import PostgreSQL
 from tests.harness.server import Server, serve
 from tests.harness.synthetic import CIFAR_ARCHIVE, MNIST_FILES
 from tests.harness.tiny import command, write
@@ -21,6 +23,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = command(folder, *RUN)
     assert (said.code, said.err) == (0, "")
     return folder
+
+
+@pytest.fixture
+def database() -> Iterator[PostgreSQL]:
+    """A running PostgreSQL; where it is not installed, the test is skipped."""
+    running = PostgreSQL()
+    yield running
+    running.stop()
+    shutil.rmtree(running.folder)
 
 
 @pytest.fixture

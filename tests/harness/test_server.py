@@ -1,13 +1,10 @@
 """A real server: MLflow on PostgreSQL, through a run; and the compose file that starts one elsewhere."""
 
 import os
-import pwd
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,52 +13,12 @@ import pytest
 import yaml
 
 from benchmark.tracking_store import QUIET
-from tests.harness.faults import RUN, SECONDS, SUITE, ended, exactly_once, free_port, same_end, started, tracked, until
+from tests.harness.faults import RUN, SUITE, ended, exactly_once, free_port, same_end, started, tracked, until
+from tests.harness.postgres import PostgreSQL
 from tests.harness.tiny import ROOT, command, write
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
-
-
-class PostgreSQL:
-    """A database server of its own in a temporary folder; as root it runs as the user postgres, since it must."""
-
-    def __init__(self) -> None:
-        found = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
-        if found is None:
-            pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-        self.binaries, self.port = Path(found).resolve().parent, free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="postgres"))
-        self.user: str | None = None
-        if os.getuid() == 0:
-            self.user = "postgres"
-            os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
-        self._call("initdb", "--pgdata", str(self.folder / "data"), "--username=bism", "--auth=trust", "--no-sync")
-        self.start()
-        self._call("createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=bism", "mlflow")
-
-    @property
-    def uri(self) -> str:
-        return f"postgresql+psycopg2://bism@127.0.0.1:{self.port}/mlflow"
-
-    def _call(self, name: str, *arguments: str) -> None:
-        subprocess.run(
-            [str(self.binaries / name), *arguments],
-            user=self.user,
-            cwd=self.folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=SECONDS,
-        )
-
-    def start(self) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
-        log = str(self.folder / "log")
-        self._call("pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-l", log, "--wait", "start")
-
-    def stop(self) -> None:
-        """At once, as by a power failure."""
-        self._call("pg_ctl", "-D", str(self.folder / "data"), "--mode=immediate", "--wait", "stop")
 
 
 class Tracking:
@@ -98,14 +55,6 @@ class Tracking:
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-@pytest.fixture
-def database() -> Iterator[PostgreSQL]:
-    running = PostgreSQL()
-    yield running
-    running.stop()
-    shutil.rmtree(running.folder)
 
 
 @pytest.fixture

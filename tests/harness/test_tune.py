@@ -1,17 +1,8 @@
 """Tuning: a known optimum, budgets, interruptions, and what is refused."""
 
-import contextlib
-import dataclasses
 import math
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -20,41 +11,14 @@ from optuna.trial import TrialState
 
 from benchmark import registry
 from benchmark.datasets import DataSet, load
-from benchmark.plan import Choices, plan
-from benchmark.suite_file import load_suite
 from benchmark.tuning import leases, spaces
 from benchmark.tuning import study as studies
 from benchmark.tuning.export import tuned_suite
-from benchmark.tuning.storage import StorageAway, open_storage, patiently
-from benchmark.tuning.worker import Limits, Tuner, Work
+from benchmark.tuning.storage import open_storage
 from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
-from tests.harness.tiny import ROOT, Said, command, write
-
-PEAK = ROOT / "tests" / "harness" / "peak.py"
-SUITE = """\
-suite: hill
-description: a hill
-default_preset: test
-tasks:
-  board:
-    description: points of the checkerboard
-    data: {name: checkerboard, train: 500, val: 200, test: 200}
-    model: {name: grbm, hidden: 3}
-presets:
-  test:
-    description: a hill and a method
-    seeds: 0-1
-    evaluations: 4
-    tasks:
-      board:
-        steps: 18
-        all: {lr: 0.01}
-        variants:
-          - {method: peak, set: {x: 2.0}}
-          - {method: bidsm, set: {N: [0, 1], K: 2}}
-"""
-TUNE = ("tune", "--suite", "hill.yaml", "--plugin", str(PEAK))
+from tests.harness.hill import PEAK, SUITE, TUNE, bench
+from tests.harness.tiny import Said, command, write
 
 
 def tune(folder: Path, *more: str, suite: str = SUITE, methods: tuple[str, ...] = ("peak",)) -> Said:
@@ -65,44 +29,6 @@ def tune(folder: Path, *more: str, suite: str = SUITE, methods: tuple[str, ...] 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
     return load({"name": "checkerboard", "train": 500, "val": 200, "test": 200}, Path("none"))
-
-
-@dataclasses.dataclass
-class Bench:
-    """A study and what works on it, in this process."""
-
-    storage: optuna.storages.BaseStorage
-    name: str
-    data: DataSet
-    where: str
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def study(self) -> optuna.Study:
-        return studies.open_study(self.storage, self.name)
-
-    def tuner(self, stop: threading.Event, lease: leases.Lease, limits: Limits) -> Tuner:
-        work = Work(self.where, (self.name,), limits, (PEAK,), 1, 1, compile=False)
-        return Tuner(self.study, self.data, lease, work, "cpu", stop, self.notes.append)
-
-    def work(self, trials: int | None, budget: float | None = None) -> None:
-        with leases.Lease(self.storage) as lease:
-            self.tuner(threading.Event(), lease, Limits(trials, budget)).run()
-
-    def trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
-        return self.study.get_trials(states=states or None)
-
-
-def bench(folder: Path, data: DataSet, method: str = "peak", storage: Any = None, **more: Any) -> Bench:
-    methods = registry.methods([PEAK])
-    suite = load_suite(str(write(folder, more.pop("text", SUITE), "hill.yaml")), methods)
-    cells = plan(suite, Choices(methods=[method], seeds=[1000, 1001]), methods, {"board": data})
-    given = {"objectives": None, "sampler": "random", "pruner": "none", "changes": {}, "enqueue": True, **more}
-    settings = studies.settings_of(suite, "test", cells, methods[method], **given)
-    where = str(folder / "studies.journal")
-    opened = storage or open_storage(where)
-    studies.open_study(opened, "hill.board." + method, settings)
-    return Bench(opened, "hill.board." + method, data, where)
 
 
 def closed_form(data: DataSet, trial: optuna.trial.FrozenTrial) -> float:
@@ -234,159 +160,6 @@ def test_a_budget_of_training_time_ends_the_study(tmp_path: Path, data: DataSet)
     assert {trial.state for trial in trials} == {TrialState.PRUNED}
     one.work(None, budget=1e-9)
     assert len(one.trials()) == 16
-
-
-# --- processes ------------------------------------------------------------------------------------------------------
-
-
-def test_the_total_is_the_study_s_and_the_same_call_goes_on(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data)
-    one.work(5)
-    one.work(5)
-    assert len(one.trials()) == 5
-    one.work(8)
-    assert [trial.number for trial in one.trials(TrialState.COMPLETE)] == list(range(8))
-
-
-def test_who_is_stopped_gives_back_what_is_under_way(tmp_path: Path, data: DataSet) -> None:
-    one, stop = bench(tmp_path, data), threading.Event()
-    with leases.Lease(one.storage) as lease:
-        tuner = one.tuner(stop, lease, Limits(6))
-        tuner._fill()
-        begun = [lane.trial.params for lane in tuner.lanes]
-        stop.set()
-        tuner.run()
-    assert len(begun) == 6
-    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"interrupted"}
-    one.work(6)
-    again = one.trials(TrialState.COMPLETE)
-    assert [trial.params for trial in again] == begun
-    assert [trial.user_attrs["retry_of"] for trial in again] == list(range(6))
-    assert again[0].user_attrs["origin"] == "paper"  # and is one still
-
-
-def storages(tmp_path: Path) -> dict[str, str]:
-    return {"journal": str(tmp_path / "studies.journal"), "database": f"sqlite:///{tmp_path / 'studies.db'}"}
-
-
-@pytest.mark.parametrize("kind", ["journal", "database"])
-def test_trials_of_a_dead_worker_are_enqueued_again_on_every_storage(
-    tmp_path: Path, data: DataSet, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = open_storage(storages(tmp_path)[kind])
-    one = bench(tmp_path, data, storage=storage)
-    lease = leases.Lease(storage)
-    tuner = one.tuner(threading.Event(), lease, Limits(4))
-    lease.take(one.study)
-    tuner._fill()  # and dies here: its lease is live
-    assert leases.reclaim(storage, one.study) == []
-    monkeypatch.setattr(leases.socket, "gethostname", lambda: "elsewhere")  # where its process cannot be looked for
-    assert leases.reclaim(storage, one.study) == []
-    now = leases.time.time()
-    monkeypatch.setattr(leases.time, "time", lambda: now + 1000)
-    assert leases.reclaim(storage, one.study) == [0, 1, 2, 3]
-    assert leases.reclaim(storage, one.study) == []
-    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"its worker died"}
-    one.work(4)
-    assert [trial.user_attrs["retry_of"] for trial in one.trials(TrialState.COMPLETE)] == [0, 1, 2, 3]
-    assert len(one.trials()) == 8
-
-
-def test_a_process_that_is_gone_is_dead_at_once(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data)
-    lease = leases.Lease(one.storage)
-    lease.take(one.study)
-    (held,) = leases.workers(one.storage, one.study).values()
-    assert leases.is_live(held)
-    assert not leases.is_live({**held, "process": 2**22 + 1})
-    assert not leases.is_live({**held, "began": held["began"] - 100})  # another process has its number now
-    lease.give_up()
-    (held,) = leases.workers(one.storage, one.study).values()
-    assert not leases.is_live(held)
-
-
-def test_a_trial_whose_workers_die_again_and_again_is_given_up(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data)
-    for attempt in range(3):
-        trial = one.study.ask(studies.read(one.study).distributions)
-        trial.set_user_attr("worker", "nobody")
-        assert leases.reclaim(one.storage, one.study) == [trial.number], attempt
-    assert not one.trials(TrialState.WAITING)
-    assert one.trials()[-1].user_attrs["reason"] == "its worker died, 3 times"
-    assert len(leases.counted(one.trials())) == 1  # it counts: it will not be tried again
-
-
-def test_what_nobody_enqueued_again_is_found_later(
-    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who failed a dead worker's trial was killed before it enqueued it."""
-    one = bench(tmp_path, data)
-    trial = one.study.ask(studies.read(one.study).distributions)
-    trial.set_user_attr("worker", "nobody")
-    with monkeypatch.context() as patch:
-        patch.setattr(leases, "_enqueue", lambda *_: None)
-        leases.reclaim(one.storage, one.study)
-    leases.reclaim(one.storage, one.study)
-    assert not one.trials(TrialState.WAITING)  # its worker may be about to
-    for _ in range(2):
-        leases.reclaim(one.storage, one.study, seconds=-1)
-    (waiting,) = one.trials(TrialState.WAITING)
-    assert waiting.user_attrs["retry_of"] == 0
-
-
-def test_a_trial_that_was_taken_away_is_dropped(tmp_path: Path, data: DataSet) -> None:
-    """A worker that had stopped for so long that its trials were given to others goes on with the rest."""
-    one = bench(tmp_path, data)
-    with leases.Lease(one.storage) as lease:
-        tuner = one.tuner(threading.Event(), lease, Limits(3))
-        tuner._fill()
-        leases.give_back(one.storage, one.study, one.trials()[1], "its worker died", died=True)
-        tuner.run()
-    states = [trial.state.name for trial in one.trials()]
-    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-
-
-def test_processes_that_ask_at_once_do_not_exceed_the_total(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data)
-    with leases.Lease(one.storage) as first, leases.Lease(one.storage) as second:
-        for lease in (first, second):
-            lease.take(one.study)
-        tuners = [one.tuner(threading.Event(), lease, Limits(3)) for lease in (first, second)]
-        wanted = [tuner._wanted() for tuner in tuners]
-        assert wanted == [3, 3]
-        for tuner in tuners:
-            tuner._wanted = lambda: 3  # type: ignore[method-assign]  # as if both had looked before either asked
-            tuner._fill()
-    assert [len(tuner.lanes) for tuner in tuners] == [3, 0]
-    assert len(leases.counted(one.trials())) == 3
-
-
-def test_what_a_killed_writer_left_of_a_line_is_no_obstacle(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data)
-    one.work(2)
-    with open(one.where, "ab") as file:
-        file.write(b'{"op_code": 4, "work')
-    again = dataclasses.replace(one, storage=open_storage(one.where))
-    assert len(again.trials()) == 2
-    again.work(3)
-    assert len(dataclasses.replace(one, storage=open_storage(one.where)).trials(TrialState.COMPLETE)) == 3
-
-
-def test_a_storage_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop, asked = threading.Event(), list[int]()
-    monkeypatch.setattr(stop, "wait", lambda seconds: False)
-
-    def away(times: int) -> int:
-        asked.append(1)
-        if len(asked) <= times:
-            raise optuna.exceptions.StorageInternalError("gone")
-        return 7
-
-    assert patiently(lambda: away(3), stop) == 7
-    asked.clear()
-    with pytest.raises(StorageAway, match="gone"):
-        patiently(lambda: away(1000), stop)
-    assert len(asked) == 30
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -535,73 +308,3 @@ def test_a_study_goes_on_as_it_was_made(tmp_path: Path, data: DataSet) -> None:
     found = command(tmp_path, "tune")
     assert found.code == 2
     assert "tune needs --suite, or --study" in found.err
-
-
-@contextlib.contextmanager
-def started(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}
-    arguments = [sys.executable, "-m", "benchmark", *TUNE, "--methods", "bidsm", *more]
-    process = subprocess.Popen(
-        arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def running(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Waits for trials that have an intermediate value."""
-    storage = open_storage(str(folder / "studies.journal"))
-    ticking = threading.Event()
-    for _ in range(600):
-        names = [study.study_name for study in storage.get_all_studies()]
-        if names:
-            trials = optuna.load_study(storage=storage, study_name=names[0]).get_trials()
-            if any(trial.intermediate_values for trial in trials):
-                return trials
-        ticking.wait(0.1)
-    raise AssertionError("nothing was trained within a minute")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending: signal.Signals) -> None:
-    """Whatever ends it: what it had under way is trained by the other, and nothing else is lost."""
-    write(tmp_path, SUITE, "hill.yaml")
-    more = ("--trials", "40", "--steps", "360", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
-    with started(tmp_path, *more) as first:
-        running(tmp_path)
-        with started(tmp_path, *more) as second:
-            first.send_signal(ending)
-            _, err = second.communicate(timeout=300)
-            assert second.returncode == 0, err
-        assert first.wait(timeout=60) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
-    study = optuna.load_study(storage=open_storage(str(tmp_path / "studies.journal")), study_name="hill.board.bidsm")
-    trials = study.get_trials()
-    assert len(leases.counted(trials)) == 40
-    assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
-    lost = [trial for trial in trials if trial.user_attrs.get("died")]
-    assert {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs} == {
-        trial.number for trial in lost
-    }
-
-
-@pytest.mark.long
-def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    write(tmp_path, SUITE, "hill.yaml")
-    more = ("--trials", "40", "--steps", "360", "--pruner", "none", "--lease", "5", "--space", "bidsm.K=0..2")
-    with started(tmp_path, *more) as first:
-        trials = running(tmp_path)
-        storage = open_storage(str(tmp_path / "studies.journal"))
-        study = optuna.load_study(storage=storage, study_name="hill.board.bidsm")
-        victim = leases.workers(storage, study)[
-            next(t.user_attrs["worker"] for t in trials if "worker" in t.user_attrs)
-        ]
-        os.kill(victim["process"], signal.SIGKILL)
-        out, err = first.communicate(timeout=300)
-    assert first.returncode == 0, err
-    assert "a process was ended by signal 9; another takes its place" in out
-    assert "is tried again: its worker died" in out
-    assert len(leases.counted(study.get_trials())) == 40

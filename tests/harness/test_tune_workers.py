@@ -1,0 +1,229 @@
+"""Several processes on one study: leases, who dies, what is given back, storages that go away."""
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from benchmark.datasets import DataSet, load
+from benchmark.tuning import leases
+from benchmark.tuning import study as studies
+from benchmark.tuning.storage import StorageAway, open_storage, patiently
+from benchmark.tuning.worker import Limits
+from tests.harness.faults import ended
+from tests.harness.hill import STUDY, SUITE, TRIALS, bench, tuning, under_way
+from tests.harness.postgres import PostgreSQL
+from tests.harness.tiny import write
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return load({"name": "checkerboard", "train": 500, "val": 200, "test": 200}, Path("none"))
+
+
+def test_the_total_is_the_study_s_and_the_same_call_goes_on(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    one.work(5)
+    one.work(5)
+    assert len(one.trials()) == 5
+    one.work(8)
+    assert [trial.number for trial in one.trials(TrialState.COMPLETE)] == list(range(8))
+
+
+def test_who_is_stopped_gives_back_what_is_under_way(tmp_path: Path, data: DataSet) -> None:
+    one, stop = bench(tmp_path, data), threading.Event()
+    with leases.Lease(one.storage) as lease:
+        tuner = one.tuner(stop, lease, Limits(6))
+        tuner._fill()
+        begun = [lane.trial.params for lane in tuner.lanes]
+        stop.set()
+        tuner.run()
+    assert len(begun) == 6
+    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"interrupted"}
+    one.work(6)
+    again = one.trials(TrialState.COMPLETE)
+    assert [trial.params for trial in again] == begun
+    assert [trial.user_attrs["retry_of"] for trial in again] == list(range(6))
+    assert again[0].user_attrs["origin"] == "paper"  # and is one still
+
+
+def storages(tmp_path: Path) -> dict[str, str]:
+    return {"journal": str(tmp_path / "studies.journal"), "database": f"sqlite:///{tmp_path / 'studies.db'}"}
+
+
+@pytest.mark.parametrize("kind", ["journal", "database"])
+def test_trials_of_a_dead_worker_are_enqueued_again_on_every_storage(
+    tmp_path: Path, data: DataSet, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(storages(tmp_path)[kind])
+    one = bench(tmp_path, data, storage=storage)
+    lease = leases.Lease(storage)
+    tuner = one.tuner(threading.Event(), lease, Limits(4))
+    lease.take(one.study)
+    tuner._fill()  # and dies here: its lease is live
+    assert leases.reclaim(storage, one.study) == []
+    monkeypatch.setattr(leases.socket, "gethostname", lambda: "elsewhere")  # where its process cannot be looked for
+    assert leases.reclaim(storage, one.study) == []
+    now = leases.time.time()
+    monkeypatch.setattr(leases.time, "time", lambda: now + 1000)
+    assert leases.reclaim(storage, one.study) == [0, 1, 2, 3]
+    assert leases.reclaim(storage, one.study) == []
+    assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"its worker died"}
+    one.work(4)
+    assert [trial.user_attrs["retry_of"] for trial in one.trials(TrialState.COMPLETE)] == [0, 1, 2, 3]
+    assert len(one.trials()) == 8
+
+
+def test_a_process_that_is_gone_is_dead_at_once(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    lease = leases.Lease(one.storage)
+    lease.take(one.study)
+    (held,) = leases.workers(one.storage, one.study).values()
+    assert leases.is_live(held)
+    assert not leases.is_live({**held, "process": 2**22 + 1})
+    assert not leases.is_live({**held, "began": held["began"] - 100})  # another process has its number now
+    lease.give_up()
+    (held,) = leases.workers(one.storage, one.study).values()
+    assert not leases.is_live(held)
+
+
+def test_a_trial_whose_workers_die_again_and_again_is_given_up(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    for attempt in range(3):
+        trial = one.study.ask(studies.read(one.study).distributions)
+        trial.set_user_attr("worker", "nobody")
+        assert leases.reclaim(one.storage, one.study) == [trial.number], attempt
+    assert not one.trials(TrialState.WAITING)
+    assert one.trials()[-1].user_attrs["reason"] == "its worker died, 3 times"
+    assert len(leases.counted(one.trials())) == 1  # it counts: it will not be tried again
+
+
+def test_what_nobody_enqueued_again_is_found_later(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who failed a dead worker's trial was killed before it enqueued it."""
+    one = bench(tmp_path, data)
+    trial = one.study.ask(studies.read(one.study).distributions)
+    trial.set_user_attr("worker", "nobody")
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "_enqueue", lambda *_: None)
+        leases.reclaim(one.storage, one.study)
+    leases.reclaim(one.storage, one.study)
+    assert not one.trials(TrialState.WAITING)  # its worker may be about to
+    for _ in range(2):
+        leases.reclaim(one.storage, one.study, seconds=-1)
+    (waiting,) = one.trials(TrialState.WAITING)
+    assert waiting.user_attrs["retry_of"] == 0
+
+
+def test_a_trial_that_was_taken_away_is_dropped(tmp_path: Path, data: DataSet) -> None:
+    """A worker that had stopped for so long that its trials were given to others goes on with the rest."""
+    one = bench(tmp_path, data)
+    with leases.Lease(one.storage) as lease:
+        tuner = one.tuner(threading.Event(), lease, Limits(3))
+        tuner._fill()
+        leases.give_back(one.storage, one.study, one.trials()[1], "its worker died", died=True)
+        tuner.run()
+    states = [trial.state.name for trial in one.trials()]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_processes_that_ask_at_once_do_not_exceed_the_total(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    with leases.Lease(one.storage) as first, leases.Lease(one.storage) as second:
+        for lease in (first, second):
+            lease.take(one.study)
+        tuners = [one.tuner(threading.Event(), lease, Limits(3)) for lease in (first, second)]
+        wanted = [tuner._wanted() for tuner in tuners]
+        assert wanted == [3, 3]
+        for tuner in tuners:
+            tuner._wanted = lambda: 3  # type: ignore[method-assign]  # as if both had looked before either asked
+            tuner._fill()
+    assert [len(tuner.lanes) for tuner in tuners] == [3, 0]
+    assert len(leases.counted(one.trials())) == 3
+
+
+def test_what_a_killed_writer_left_of_a_line_is_no_obstacle(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    one.work(2)
+    with open(one.where, "ab") as file:
+        file.write(b'{"op_code": 4, "work')
+    again = dataclasses.replace(one, storage=open_storage(one.where))
+    assert len(again.trials()) == 2
+    again.work(3)
+    assert len(dataclasses.replace(one, storage=open_storage(one.where)).trials(TrialState.COMPLETE)) == 3
+
+
+def test_a_storage_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, asked = threading.Event(), list[int]()
+    monkeypatch.setattr(stop, "wait", lambda seconds: False)
+
+    def away(times: int) -> int:
+        asked.append(1)
+        if len(asked) <= times:
+            raise optuna.exceptions.StorageInternalError("gone")
+        return 7
+
+    assert patiently(lambda: away(3), stop) == 7
+    asked.clear()
+    with pytest.raises(StorageAway, match="gone"):
+        patiently(lambda: away(1000), stop)
+    assert len(asked) == 30
+
+
+def all_is_there(study: optuna.Study) -> None:
+    """The total, nothing left over, and for each trial that was lost another."""
+    trials = study.get_trials()
+    assert len(leases.counted(trials)) == TRIALS
+    assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    lost = {trial.number for trial in trials if trial.user_attrs.get("died")}
+    assert {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs} == lost
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending: signal.Signals) -> None:
+    """Whatever ends it: what it had under way is trained by the other, and nothing else is lost."""
+    write(tmp_path, SUITE, "hill.yaml")
+    with tuning(tmp_path) as first:
+        study = under_way(first, str(tmp_path / "studies.journal"))
+        with tuning(tmp_path) as second:
+            first.send_signal(ending)
+            said = ended(second)
+            assert (said.code, said.err) == (0, "")
+        assert first.wait(timeout=60) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+    all_is_there(study)
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path, SUITE, "hill.yaml")
+    where = str(tmp_path / "studies.journal")
+    with tuning(tmp_path) as first:
+        study = under_way(first, where)
+        worker = next(trial.user_attrs["worker"] for trial in study.get_trials() if "worker" in trial.user_attrs)
+        os.kill(leases.workers(open_storage(where), study)[worker]["process"], signal.SIGKILL)
+        said = ended(first)
+    assert said.code == 0, said.err
+    assert "a process was ended by signal 9; another takes its place" in said.out
+    assert "is tried again: its worker died" in said.out
+    all_is_there(study)
+
+
+@pytest.mark.long
+def test_a_database_that_goes_away_while_a_process_is_killed(tmp_path: Path, database: PostgreSQL) -> None:
+    write(tmp_path, SUITE, "hill.yaml")
+    with tuning(tmp_path, "--storage", database.uri) as first:
+        study = under_way(first, database.uri)
+        worker = next(trial.user_attrs["worker"] for trial in study.get_trials() if "worker" in trial.user_attrs)
+        os.kill(leases.workers(open_storage(database.uri), study)[worker]["process"], signal.SIGKILL)
+        database.stop()
+        database.start()
+        said = ended(first)
+    assert said.code == 0, said.err
+    all_is_there(optuna.load_study(storage=open_storage(database.uri), study_name=STUDY))
