@@ -215,7 +215,8 @@ def _add_tuning(subparsers: Any) -> None:
     tune.add_argument(
         "--pruner",
         choices=("halving", "hyperband", "median", "none"),
-        help="what ends trials early (default: halving; none with two objectives)",
+        default="none",
+        help="what ends trials early, by their first values (default: none)",
     )
     tune.add_argument(
         "--no-enqueue",

@@ -131,9 +131,9 @@ def tune(options: argparse.Namespace, console: Console) -> int:
 
 def tune_list(options: argparse.Namespace, console: Console) -> int:
     """The studies of a storage and their best trials."""
-    from benchmark.tuning import command
+    from benchmark.tuning import show
 
-    return command.listing(options.storage, console, options.study)
+    return show.listing(options.storage, console, options.study)
 
 
 def tune_export(options: argparse.Namespace, console: Console) -> int:

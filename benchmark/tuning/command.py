@@ -1,8 +1,11 @@
 """``python -m benchmark tune``: makes the studies, starts the processes that work on them, and says how it went."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -10,22 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from benchmark import registry
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
 from benchmark.models import takes_images
 from benchmark.plan import Choices, choose_preset, choose_tasks, load_data, plan
-from benchmark.progress import duration
-from benchmark.selection import better
 from benchmark.session import command_line, sigterm_as_ctrl_c
 from benchmark.suite_file import load_suite
 from benchmark.tracking_store import DEFAULT_STUDIES, unsecret
-from benchmark.tuning import leases, spaces
+from benchmark.tuning import leases
+from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_studies, full_name, open_study, read, settings_of
 from benchmark.tuning.worker import Limits, Work, work_on
@@ -34,7 +34,7 @@ from bism.errors import InputError
 
 TRIALS = 100
 SEEDS = (1000, 1001, 1002)  # nobody reports on these
-_LOOK_SECONDS, _SYNC_SECONDS, _SILENCE_SECONDS = 1.0, 10.0, 60.0
+_SYNC_SECONDS = 10.0
 _GRACE_SECONDS = 30  # for processes to give their trials back
 _DEATHS = 3  # of a command's processes, after which it gives up
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -57,7 +57,7 @@ class Request:
     budget: float | None
     timeout: float | None
     sampler: str
-    pruner: str | None
+    pruner: str
     objectives: Sequence[str] | None
     changes: Mapping[str, Mapping[str, Any]]
     enqueue: bool
@@ -112,7 +112,7 @@ def tune(request: Request, console: Console) -> int:
     for study in studies.values():
         console.print(summary(study))
     _hints(console, request, studies, tracking)
-    return 1 if failed or not all(_of_state(study, TrialState.COMPLETE) for study in studies.values()) else 0
+    return 1 if failed or not all(of_state(study, TrialState.COMPLETE) for study in studies.values()) else 0
 
 
 def _make(
@@ -177,15 +177,16 @@ class _Crew:
         ours, theirs = self._context.Pipe(duplex=False)
         first = number % len(self._work.names)
         process = self._context.Process(target=work_on, args=(self._work, self._data, device, first, theirs))
-        process.start()
+        with _ctrl_c_ignored():  # also while it imports what it needs
+            process.start()
         theirs.close()
         self._all.append((process, ours, device, number))
 
     def watch(self, studies: Mapping[str, optuna.Study], tracking: "_Tracking") -> bool:
         """Until all have ended; whether something failed."""
-        failed, standing = False, _Standing(self._console, studies, self._work)
+        failed, standing = False, Standing(self._console, studies, self._work.limits.trials)
         while self._all:
-            for connection in wait([one[1] for one in self._all], _LOOK_SECONDS):
+            for connection in wait([one[1] for one in self._all], LOOK_SECONDS):
                 member = next(one for one in self._all if one[1] is connection)
                 try:
                     kind, text = member[1].recv()
@@ -226,33 +227,17 @@ class _Crew:
                 process.join()
 
 
-class _Standing:
-    """Says now and then how far the studies are, and at once when one has a better trial."""
-
-    def __init__(self, console: Console, studies: Mapping[str, optuna.Study], work: Work) -> None:
-        self._console, self._studies, self._work = console, studies, work
-        self._best: dict[str, float] = {}
-        self._begun, self._spoke, self._looked = time.monotonic(), time.monotonic(), 0.0
-
-    def say(self) -> None:
-        if time.monotonic() < self._looked + _LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        for name, study in self._studies.items():
-            settings, trials = read(study), study.get_trials(deepcopy=False)
-            found = best(study)
-            value = better(settings.objectives[0], found.values[0]) if found else None
-            news = value is not None and value > self._best.get(name, float("-inf"))
-            if news or self._looked > self._spoke + _SILENCE_SECONDS:
-                self._spoke = self._looked
-                self._best |= {name: value} if value is not None else {}
-                self._console.print(self._line(name, settings, trials, found), markup=False, soft_wrap=True)
-
-    def _line(self, name: str, settings: Settings, trials: list[FrozenTrial], found: FrozenTrial | None) -> str:
-        ended = sum(trial.state.is_finished() for trial in leases.counted(trials))
-        of = f" of {self._work.limits.trials}" if self._work.limits.trials else ""
-        text = f"best {settings.objectives[0]} {found.values[0]:.4g} (trial {found.number})" if found else "none yet"
-        return f"{name}: {ended}{of} trials after {duration(time.monotonic() - self._begun)}, {text}"
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """What is started inside ignores Ctrl-C from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Tracking:
@@ -293,20 +278,6 @@ class _Tracking:
         return self._tracker.ui_hint() if self._tracker else None
 
 
-def best(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the best first objective."""
-    settings = read(study)
-    return max(
-        _of_state(study, TrialState.COMPLETE),
-        key=lambda trial: better(settings.objectives[0], trial.values[0]),
-        default=None,
-    )
-
-
-def _of_state(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(state,))
-
-
 def _announce(console: Console, request: Request, studies: Mapping[str, optuna.Study]) -> None:
     for name, study in studies.items():
         settings, trials = read(study), leases.counted(study.get_trials(deepcopy=False))
@@ -317,49 +288,6 @@ def _announce(console: Console, request: Request, studies: Mapping[str, optuna.S
             f"{', '.join(map(str, settings.seeds))}, by {' and '.join(settings.objectives)}; searches {searched}",
             markup=False,
         )
-
-
-def summary(study: optuna.Study) -> Table:
-    """The best trials of a study, beside the paper's, and how many there are of each kind."""
-    settings, trials = read(study), study.get_trials(deepcopy=False)
-    counts = [
-        f"{sum(trial.state == state for trial in leases.counted(trials))} {text}"
-        for state, text in (
-            (TrialState.COMPLETE, "complete"),
-            (TrialState.PRUNED, "pruned"),
-            (TrialState.FAIL, "failed"),
-        )
-    ]
-    seconds = duration(leases.train_seconds(trials))
-    title = Text(f"{study.study_name}: {', '.join(counts)}, {seconds} of training")
-    table = Table("", "trial", *settings.objectives, *settings.space, title=title, title_justify="left")
-    shown = dict[int, str]()
-    if len(settings.objectives) > 1:
-        shown = {trial.number: "front" for trial in study.best_trials}
-    elif (first := best(study)) is not None:
-        shown[first.number] = "best"
-    for trial in _of_state(study, TrialState.COMPLETE):
-        if trial.user_attrs.get("origin") == "paper":
-            name = trial.user_attrs["variant"]
-            shown[trial.number] = f"{shown[trial.number]}, {name}" if trial.number in shown else name
-    by_number = {trial.number: trial for trial in trials}
-    order = sorted(shown, key=lambda n: -better(settings.objectives[0], by_number[n].values[0]))
-    for number in order:
-        trial = by_number[number]
-        values = [f"{value:.5g}" for value in trial.values]
-        found = [_short(trial.params[name]) for name in settings.space]
-        table.add_row(shown[number], str(number), *values, *found)
-    reasons = dict[str, int]()
-    for trial in leases.counted(trials):
-        if trial.state == TrialState.FAIL:
-            kind = trial.user_attrs.get("reason", "unknown").split(":")[0]
-            reasons[kind] = reasons.get(kind, 0) + 1
-    table.caption = "failed: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()) if reasons else None
-    return table
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _hints(console: Console, request: Request, studies: Mapping[str, optuna.Study], tracking: _Tracking) -> None:
@@ -374,24 +302,3 @@ def _hints(console: Console, request: Request, studies: Mapping[str, optuna.Stud
     lines += [f"compare the trials in the MLflow UI: {tracking.hint}"] if tracking.hint else []
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def listing(storage_name: str, console: Console, name: str | None = None) -> int:
-    """The studies in a storage, and their best trials."""
-    storage = open_storage(storage_name)
-    names = (
-        find_studies(storage, name, unsecret(storage_name))
-        if name
-        else sorted(study.study_name for study in storage.get_all_studies())
-    )
-    for one in names:
-        console.print(summary(optuna.load_study(storage=storage, study_name=one)))
-    if not names:
-        console.print(f"{unsecret(storage_name)} has no studies")
-    return 0
-
-
-def describe_space(method: type[Estimator]) -> Iterator[tuple[str, str]]:
-    """What is searched of a method, for people."""
-    for name, where in spaces.declared(method).items():
-        yield name, spaces.described(where)

@@ -10,7 +10,7 @@ import yaml
 
 from benchmark.suite import Suite
 from benchmark.tracking_store import unsecret
-from benchmark.tuning.command import best
+from benchmark.tuning.show import best
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_studies, read
 from bism import Estimator

@@ -93,14 +93,14 @@ def check_objectives(objectives: Sequence[str], metrics: Sequence[str], task: st
     return list(objectives)
 
 
-def check_pruner(pruner: str | None, objectives: Sequence[str]) -> str:
+def check_pruner(pruner: str, objectives: Sequence[str]) -> str:
     """The pruner's name; with two objectives there is nothing to prune by."""
-    if len(objectives) > 1 and pruner not in (None, "none"):
+    if len(objectives) > 1 and pruner != "none":
         raise InputError(
             f"--pruner {pruner}: a study with two objectives cannot be pruned, as no intermediate value says which "
             f"trial is better; leave --pruner out, or give one objective"
         )
-    return pruner or ("halving" if len(objectives) == 1 else "none")
+    return pruner
 
 
 def make_sampler(name: str, seed: int | None = None) -> BaseSampler:
@@ -136,7 +136,7 @@ def settings_of(
     *,
     objectives: Sequence[str] | None,
     sampler: str,
-    pruner: str | None,
+    pruner: str,
     changes: Mapping[str, Any],
     enqueue: bool,
 ) -> Settings:

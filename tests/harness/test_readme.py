@@ -14,21 +14,24 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from benchmark import registry
+from benchmark.cli import _parser
 from benchmark.datasets import DataSet
 from benchmark.probes import PROBES, Annealing, Subject
-from benchmark.suite_file import load_suite
+from benchmark.suite_file import SHIPPED, Loader, load_suite
+from benchmark.tuning import spaces
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
 from bism.objectives import sm
 from bism.rng import Rng
 from tests.harness.tiny import ROOT, Said, cell, command, journal, records, states, write
 
-README, GUIDE, LIKELIHOODS = (
+README, GUIDE, LIKELIHOODS, TUNING = (
     (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/adding_a_method.md", "docs/likelihoods.md")
+    for name in ("README.md", "docs/adding_a_method.md", "docs/likelihoods.md", "docs/tuning.md")
 )
 PYTHON = ".venv/bin/python"
 VARIANTS = ["FD-SSM [ε=0.05]", "FD-SSM [ε=0.5]", "SSM"]
@@ -67,6 +70,42 @@ def test_the_library_example() -> None:
     untrained = fitted.estimator.fit(names["GRBM"](visible=2, hidden=4), data, seeds=fitted.seeds, steps=0)
     assert (values > untrained.log_likelihood(data).mean(dim=1) + 0.5).all()
     assert (values < 0.7).all()  # log 2 and the luck of 1,000 points
+
+
+# --- docs/tuning.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_spaces_of_the_guide_are_searched(tmp_path: Path) -> None:
+    (block,) = blocks(TUNING, "yaml")
+    said = yaml.load(block, Loader=Loader)["tasks"]["checkerboard"]["spaces"]
+    methods = registry.methods()
+    for method, changes in said.items():
+        found, fixed = spaces.changed(methods[method], spaces.declared(methods[method]), changes)
+        assert set(fixed) == {"temperature"}
+        assert spaces.described(found["lr"]) == "0.0001 to 0.01, logarithmic"
+    text = (
+        (SHIPPED / "grbm.yaml")
+        .read_text()
+        .replace("checkerboard:\n    description", f"checkerboard:\n    spaces: {said}\n    description", 1)
+    )
+    suite = load_suite(str(write(tmp_path, text, "mine.yaml")), methods)
+    assert suite.tasks["checkerboard"].spaces == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for text in (TUNING, README)
+        for block in blocks(text, "sh")
+        for line in block.splitlines()
+        if " tune " in line or "--tuned" in line
+    ],
+)
+def test_commands_about_tuning_are_such(line: str) -> None:
+    arguments = shlex.split(line, comments=True)[3:]
+    options = _parser().parse_args([argument for argument in arguments if argument != "..."])
+    assert options.command.__name__ in ("tune", "tune_list", "tune_export", "run")
 
 
 # --- docs/likelihoods.md ----------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_the_bad_are_pruned_and_the_paper_s_values_never(tmp_path: Path, data: D
 
 
 def test_two_objectives_give_a_front_and_cannot_be_pruned(tmp_path: Path, data: DataSet) -> None:
-    one = bench(tmp_path, data, "bidsm", objectives=["val/log_likelihood", "time/train_seconds"], pruner=None)
+    one = bench(tmp_path, data, "bidsm", objectives=["val/log_likelihood", "time/train_seconds"])
     one.work(6)
     assert [direction.name for direction in one.study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert all(len(trial.values) == 2 and trial.values[1] > 0 for trial in one.trials(TrialState.COMPLETE))
