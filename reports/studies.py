@@ -27,7 +27,7 @@ class Study:
     """One search: a method on a task.
 
     Attributes:
-        label: the method, and the study's name where the task has several of that method.
+        label: the method, and what the study's name begins with where the task has several of that method.
         seeds: a trial's value is the mean over these.
         objectives: metrics; the first is what trials are pruned and compared by.
         maximise: for each objective, whether more is better.
@@ -113,13 +113,18 @@ class Studies:
         return [study for study in self.all if study.task == task]
 
 
+def _prefix(row: Mapping[str, Any]) -> str:
+    """What a study's name has before its task and its method."""
+    return str(row["study"]).removesuffix(f".{row['task']}.{row['method']}")
+
+
 def _study(store: Store, row: Mapping[str, Any], trials: pd.DataFrame, several: bool) -> Study:
     objectives, space = json.loads(row["objectives"]), json.loads(row["space"] or "{}")
     own = trials[trials["study"] == row["study"]] if len(trials) else trials
     return Study(
         **{name: row[name] for name in ("task", "method", "preset", "steps", "sampler", "pruner", "run")},
         name=row["study"],
-        label=words.method(row["method"]) + (f" ({row['study']})" if several else ""),
+        label=words.method(row["method"]) + (f" ({_prefix(row)})" if several else ""),
         seeds=row["seeds"].replace(" ", "").replace(",", ", "),
         objectives=objectives,
         maximise=[direction == "maximize" for direction in json.loads(row["directions"])],

@@ -124,7 +124,7 @@ def _make(
     choices = request.choices
     if choices.methods and "all" in choices.methods:
         choices = dataclasses.replace(choices, methods=None)
-    choices = dataclasses.replace(choices, seeds=choices.seeds or SEEDS)
+    steps, choices = choices.steps, dataclasses.replace(choices, seeds=choices.seeds or SEEDS, steps=None)
     preset_name, preset = choose_preset(suite, choices)
     tasks = choose_tasks(preset, choices)
     data = load_data(suite, tasks, data_folder(request.data_dir))
@@ -139,6 +139,7 @@ def _make(
             preset_name,
             [cell for cell in cells if (cell.config["task"], cell.config["method"]) == (task, method)],
             methods[method],
+            steps=steps,
             objectives=request.objectives,
             sampler=request.sampler,
             pruner=request.pruner,

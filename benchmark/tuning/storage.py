@@ -36,7 +36,7 @@ def open_storage(where: str) -> BaseStorage:
     """
     name = unsecret(where)
     try:
-        with _quietly():
+        with quietly():
             if "://" not in where:
                 return JournalStorage(JournalFileBackend(str(_journal(Path(where)))))
             check_answer(where)
@@ -76,7 +76,8 @@ def _journal(path: Path) -> Path:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Inside, Optuna says nothing of what is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", DeprecationWarning)  # Optuna's use of SQLAlchemy
@@ -92,7 +93,7 @@ def patiently(action: Callable[[], Result], stop: Event, patience: float = _PATI
     tries = max(1, round(patience / _PAUSE_SECONDS))
     for attempt in range(1, tries + 1):
         try:
-            with _quietly():
+            with quietly():
                 return action()
         except _FAILURES as error:
             if attempt == tries or stop.wait(_PAUSE_SECONDS):

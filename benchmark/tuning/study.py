@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from benchmark.plan import Cell
 from benchmark.suite import METRICS, Preset, Suite
 from benchmark.tuning import spaces
+from benchmark.tuning.storage import quietly
 from bism import Estimator
 from bism.errors import InputError, nearest
 
@@ -134,6 +135,7 @@ def settings_of(
     cells: Sequence[Cell],
     method: type[Estimator],
     *,
+    steps: int | None = None,
     objectives: Sequence[str] | None,
     sampler: str,
     pruner: str,
@@ -144,12 +146,14 @@ def settings_of(
 
     Args:
         cells: what the preset has of this method on this task, planned with the tuning seeds.
+        steps: iterations, instead of the preset's.
         changes: of the method's space; those of the suite file come first.
 
     Raises:
         InputError: an objective, a pruner or a space that cannot be.
     """
     config = {key: value for key, value in cells[0].config.items() if key != "seed"}
+    config["steps"] = steps or config["steps"]
     task = config["task"]
     chosen: Preset = suite.presets[preset]
     seeds = sorted({cell.config["seed"] for cell in cells})
@@ -243,6 +247,8 @@ def open_study(storage: BaseStorage, name: str, settings: Settings | None = None
             storage=storage, study_name=name, directions=settings.directions, load_if_exists=True
         )
         if _KEY not in made.user_attrs:  # new, or its maker was killed before this
+            with quietly():
+                made.set_metric_names(settings.objectives)
             for one in settings.paper:
                 made.enqueue_trial(one["values"], {"origin": "paper", "variant": one["variant"]}, skip_if_exists=True)
             made.set_user_attr(_KEY, {**dataclasses.asdict(settings), "data": settings.config["data"]})
