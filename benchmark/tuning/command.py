@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from bism import Estimator
 from bism.errors import InputError
 
 TRIALS = 100
+_LIMITS = "limits"  # a study's attribute
 SEEDS = (1000, 1001, 1002)  # nobody reports on these
 _SYNC_SECONDS = 10.0
 _GRACE_SECONDS = 30  # for processes to give their trials back
@@ -86,12 +87,12 @@ def tune(request: Request, console: Console) -> int:
     _announce(console, request, studies)
     available = places(request.devices, request.threads)
     devices = [place.device for place in available for _ in range(place.slots)]
-    trials = request.trials or (None if request.budget else TRIALS)
+    limits = _limits(request, studies.values())
     deadline = time.time() + request.timeout if request.timeout else None
     work = Work(
         storage=request.storage,
         names=tuple(studies),
-        limits=Limits(trials, request.budget, deadline),
+        limits=dataclasses.replace(limits, deadline=deadline),
         plugins=request.plugins,
         threads=request.threads,
         together=max(1, -(-len(devices) // len(studies))),
@@ -161,6 +162,20 @@ def _join(request: Request, storage: Any) -> tuple[dict[str, Settings | None], d
             found = load(settings.section["data"], data_folder(request.data_dir))
             data[settings.task] = found.as_images() if takes_images(settings.config["model"]["name"]) else found
     return dict.fromkeys(names), data
+
+
+def _limits(request: Request, studies: Iterable[optuna.Study]) -> Limits:
+    """What is asked for, kept in the studies for those who join them by their name alone."""
+    if request.suite is None and not request.trials and not request.budget:
+        kept = [study.user_attrs[_LIMITS] for study in studies]
+        return Limits(
+            max((one["trials"] or 0 for one in kept), default=0) or None,
+            max(one["budget"] or 0 for one in kept) or None,
+        )
+    limits = Limits(request.trials or (None if request.budget else TRIALS), request.budget)
+    for study in studies:
+        study.set_user_attr(_LIMITS, {"trials": limits.trials, "budget": limits.budget})
+    return limits
 
 
 class _Crew:

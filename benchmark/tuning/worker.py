@@ -177,11 +177,15 @@ class Tuner:
             return None
         try:
             estimator = self._method(**self.settings.hyper(trial.params))
+            member = self._cohort(estimator).begin(estimator)
         except InputError as error:
             self._fail(trial, str(error))
             return "refused"
-        cohort = self._cohort(estimator)
-        return Lane(trial, cohort.begin(estimator), [-math.inf] * len(self.settings.seeds))
+        except Exception as error:  # of the method, a plug-in, or a lack of memory
+            self._fail(trial, _brief(error))
+            self._note(f"{self.study.study_name}: trial {trial.number} failed: {_brief(error)}")
+            return "refused"
+        return Lane(trial, member, [-math.inf] * len(self.settings.seeds))
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)
@@ -237,7 +241,7 @@ class Tuner:
             for lane in lanes:
                 lane.value = self._measure(cohort, lane)
         except Exception as error:  # of the method, a plug-in, or a lack of memory
-            text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+            text = _brief(error)
             for lane in lanes:
                 self._safely(lambda lane=lane: self._fail(lane.trial, text))
                 self._leave(lane)
@@ -358,6 +362,10 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
         say("failed", f"studies at {work.storage} do not answer: {away}")
     except Exception:  # whatever a method or a plug-in raises
         say("failed", traceback.format_exc())
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _end_with_the_parent(stop: threading.Event) -> None:
