@@ -26,7 +26,7 @@ from benchmark.suite_file import load_suite
 from benchmark.tracking_store import DEFAULT_STUDIES, unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
-from benchmark.tuning.storage import open_storage
+from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently
 from benchmark.tuning.study import Settings, find_studies, full_name, open_study, read, settings_of
 from benchmark.tuning.worker import Limits, Work, work_on
 from bism import Estimator
@@ -107,13 +107,20 @@ def tune(request: Request, console: Console) -> int:
             console.print("stopped: trials under way are given back; the same command goes on from here:")
             console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
             crew.stop()
-            tracking.sync(studies.values(), last=True)
+            with contextlib.suppress(*FAILURES):
+                tracking.sync(studies.values(), last=True)
             raise
-        tracking.sync(studies.values(), last=True)
-    for study in studies.values():
-        console.print(summary(study))
+        try:
+            patiently(lambda: tracking.sync(studies.values(), last=True), threading.Event())
+            for study in studies.values():
+                console.print(summary(study))
+            complete = all(of_state(study, TrialState.COMPLETE) for study in studies.values())
+        except (StorageAway, *FAILURES) as error:
+            away = f"studies at {unsecret(request.storage)} do not answer: {error}; the same command goes on"
+            console.print(away, markup=False, highlight=False, soft_wrap=True)
+            return 1
     _hints(console, request, studies, tracking)
-    return 1 if failed or not all(of_state(study, TrialState.COMPLETE) for study in studies.values()) else 0
+    return 1 if failed or not complete else 0
 
 
 def _make(
@@ -213,8 +220,9 @@ class _Crew:
                 if kind in ("note", "failed"):
                     failed |= kind == "failed"
                     self._console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
-            standing.say()
-            tracking.sync_now_and_then(studies.values())
+            with contextlib.suppress(*FAILURES):  # the processes say what is wrong, if it lasts
+                standing.say()
+                tracking.sync_now_and_then(studies.values())
         return failed
 
     def _ended(self, member: tuple[Any, Connection, str, int]) -> bool:

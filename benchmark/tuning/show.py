@@ -92,12 +92,13 @@ class Standing:
         if time.monotonic() < self._looked + LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        silent = self._looked > self._spoke + _SILENCE_SECONDS
         for name, study in self._studies.items():
             settings, trials = read(study), study.get_trials(deepcopy=False)
             found = best(study)
             value = better(settings.objectives[0], found.values[0]) if found else None
             news = value is not None and value > self._best.get(name, float("-inf"))
-            if news or self._looked > self._spoke + _SILENCE_SECONDS:
+            if news or (silent and any(trial.state == TrialState.RUNNING for trial in trials)):
                 self._spoke = self._looked
                 self._best |= {name: value} if value is not None else {}
                 self._console.print(self._line(name, settings, trials, found), markup=False, soft_wrap=True)

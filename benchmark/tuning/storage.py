@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from benchmark.tracking_store import DEFAULT_STUDIES, check_answer, unsecret
 from bism.errors import InputError
 
-_FAILURES = (StorageInternalError, SQLAlchemyError, OSError)
+FAILURES = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is away
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 60.0, 2.0
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ def open_storage(where: str) -> BaseStorage:
         raise InputError(
             f"studies at {name}: the driver {error.name} is not installed: pip install '.[server]'"
         ) from error
-    except (*_FAILURES, ValueError, RuntimeError, ImportError) as error:
+    except (*FAILURES, ValueError, RuntimeError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"studies at {name} cannot be reached: {first}. Give another --storage: a file such as {DEFAULT_STUDIES}, "
@@ -95,7 +95,7 @@ def patiently(action: Callable[[], Result], stop: Event, patience: float = _PATI
         try:
             with quietly():
                 return action()
-        except _FAILURES as error:
+        except FAILURES as error:
             if attempt == tries or stop.wait(_PAUSE_SECONDS):
                 raise StorageAway((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     raise AssertionError
