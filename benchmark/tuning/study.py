@@ -18,6 +18,7 @@ from benchmark.tuning import spaces
 from benchmark.tuning.storage import quietly
 from bism import Estimator
 from bism.errors import InputError, nearest
+from bism.hyperparameters import specs
 
 TIME = "time/train_seconds"
 SAMPLERS = ("tpe", "random", "qmc", "nsga2")
@@ -74,14 +75,20 @@ class Settings:
         return {**self.config["hyper"], **values}
 
 
-def default_objective(metrics: Sequence[str]) -> str:
-    """What a task's models are compared by on validation data: the exact log-likelihood, else a divergence."""
-    return f"val/{next(metric for metric in METRICS if metric in metrics)}"
+def check_objectives(
+    asked: Sequence[str] | None, metrics: Sequence[str], task: str, method: type[Estimator]
+) -> list[str]:
+    """One or two different objectives that can be measured of the method's models on the task's validation data.
 
-
-def check_objectives(objectives: Sequence[str], metrics: Sequence[str], task: str) -> list[str]:
-    """One or two different objectives that the task can measure, on validation data."""
-    known = [*(f"val/{metric}" for metric in METRICS if metric in metrics), TIME]
+    Where none is asked for, what models are compared by: the exact log-likelihood, else a divergence.
+    """
+    ours = [metric for metric in METRICS if metric in metrics]
+    if "lr_posterior" not in specs(method):  # it trains none
+        ours = [metric for metric in ours if metric != "posterior_fisher_divergence"]
+    if not ours:
+        measures = ", ".join(METRICS)
+        raise InputError(f"task {task}: {method.id} cannot be tuned: none of {measures} is measured of its models")
+    known, objectives = [*(f"val/{metric}" for metric in ours), TIME], list(asked or [f"val/{ours[0]}"])
     for name in objectives:
         if name.startswith("test/"):
             raise InputError(f"--objectives {name}: tuning looks at validation data alone: {', '.join(known)}")
@@ -91,7 +98,7 @@ def check_objectives(objectives: Sequence[str], metrics: Sequence[str], task: st
         raise InputError(
             f"--objectives must be a metric, or a metric and another objective, got {' '.join(objectives)}"
         )
-    return list(objectives)
+    return objectives
 
 
 def check_pruner(pruner: str, objectives: Sequence[str]) -> str:
@@ -164,7 +171,7 @@ def settings_of(
         )
     if config["accumulate"] > 1:
         raise InputError(f"task {task}: tuning takes whole minibatches, and preset {preset} has accumulate: more")
-    names = check_objectives(objectives or [default_objective(config["metrics"])], config["metrics"], task)
+    names = check_objectives(objectives, config["metrics"], task, method)
     said = suite.tasks[task].spaces.get(method.id, {})
     space, fixed = spaces.changed(method, spaces.declared(method), {**said, **changes})
     if not space:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from baselines import CD
 from benchmark import registry
 from benchmark.datasets import DataSet, load
 from benchmark.tuning import leases, spaces
@@ -149,6 +150,17 @@ def test_two_objectives_give_a_front_and_cannot_be_pruned(tmp_path: Path, data: 
     said = tune(tmp_path, "--objectives", "val/log_likelihood", "time/train_seconds", "--pruner", "halving")
     assert said.code == 2
     assert "a study with two objectives cannot be pruned" in said.err
+
+
+def test_what_models_are_compared_by_is_the_objective() -> None:
+    def chosen(*metrics: str, method: Any = BiDSM) -> list[str]:
+        return studies.check_objectives(None, metrics, "board", method)
+
+    assert chosen("fisher_divergence", "log_likelihood") == ["val/log_likelihood"]
+    assert chosen("posterior_fisher_divergence", "fisher_divergence") == ["val/fisher_divergence"]
+    assert chosen("posterior_fisher_divergence") == ["val/posterior_fisher_divergence"]
+    with pytest.raises(InputError, match="task board: cd cannot be tuned: none of log_likelihood"):
+        chosen("posterior_fisher_divergence", method=CD)
 
 
 def test_a_budget_of_training_time_ends_the_study(tmp_path: Path, data: DataSet) -> None:
