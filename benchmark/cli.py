@@ -237,21 +237,22 @@ def _add_tuning(subparsers: Any) -> None:
 
     listing = actions.add_parser("list", help="the studies in a storage and their best trials")
     listing.add_argument("--study", metavar="NAME", help="only these")
-    _add_storage(listing)
+    _add_storage(listing, again=True)
     listing.set_defaults(command=commands.tune_list)
 
     export = actions.add_parser("export", help="write the best trials as a suite file")
     export.add_argument("--study", nargs="+", required=True, metavar="NAME", help="studies, or what several begin with")
     export.add_argument("--to", type=Path, default=Path("tuned.yaml"), metavar="FILE.yaml", help="default: tuned.yaml")
-    _add_storage(export)
+    _add_storage(export, again=True)
     _add_plugins(export)
     export.set_defaults(command=commands.tune_export)
 
 
-def _add_storage(parser: argparse.ArgumentParser) -> None:
+def _add_storage(parser: argparse.ArgumentParser, again: bool = False) -> None:
+    """``again``: the command above has it too, and what is said there counts unless it is said here."""
     parser.add_argument(
         "--storage",
-        default=DEFAULT_STUDIES,
+        default=argparse.SUPPRESS if again else DEFAULT_STUDIES,
         metavar="FILE|URL",
         help=f"of studies: a journal file, or a database for several machines such as postgresql://user@host/name "
         f"(default: {DEFAULT_STUDIES})",

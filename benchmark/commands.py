@@ -42,11 +42,10 @@ def listing(options: argparse.Namespace, console: Console) -> int:
         table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
     console.print(table)
     if options.spaces:
-        searched = Table("method", "hyper-parameter", "searched", title="search spaces", title_justify="left")
+        searched = Table("method", "hyper-parameter", "", "searched", title="search spaces", title_justify="left")
         for method in methods.values():
             for key, where in spaces.declared(method).items():
-                symbol = specs(method)[key].symbol
-                searched.add_row(method.id, f"{key} ({symbol})" if symbol else key, spaces.described(where))
+                searched.add_row(method.id, key, specs(method)[key].symbol, spaces.described(where))
         console.print(searched)
     return 0
 

@@ -26,6 +26,7 @@ from benchmark.runner import Supervisor
 from benchmark.suite import Preset, Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
+from benchmark.tracking_store import unsecret
 from benchmark.worker import Settings
 from bism.errors import InputError
 
@@ -219,8 +220,8 @@ def _train(
 
 
 def command_line() -> str:
-    """What the user called."""
-    return shlex.join(["python", "-m", "benchmark", *sys.argv[1:]])
+    """What the user called, without passwords."""
+    return shlex.join(["python", "-m", "benchmark", *map(unsecret, sys.argv[1:])])
 
 
 def _announce(

@@ -147,6 +147,7 @@ class Cohort:
         """
         if structure(estimator) != self.structure:
             raise InputError(f"{estimator} is not of the cohort's structure, {self.structure}")
+        self._stream(estimator)  # so that compiling what makes its numbers is not counted as training
         return Member(estimator, self._initial)
 
     def advance(self, members: Sequence[Member], steps: int) -> None:

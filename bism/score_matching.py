@@ -94,8 +94,8 @@ class Denoising(Criterion):
 class Multiscale(Criterion):
     """MDSM, eq. (5), with a noise level per example between sigma_min and sigma_max."""
 
-    sigma_min: float = number(0.05, "lowest noise level", tune=Range(0.01, 0.2, log=True))
-    sigma_max: float = number(1.0, "highest noise level", tune=Range(0.2, 3.0, log=True))
+    sigma_min: float = number(0.05, "lowest noise level", tune=Range(0.01, 0.1, log=True))
+    sigma_max: float = number(1.0, "highest noise level", tune=Range(0.1, 3.0, log=True))
     sigma0: float = number(0.05, "the fixed noise level of eq. (5)", symbol="σ0", tune=Range(0.01, 0.5, log=True))
     spacing: str = choice("geometric", ("geometric", "linear"), "how the levels are distributed in their interval")
     levels: str = choice(

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,14 +21,23 @@ from benchmark import registry
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
 from benchmark.models import takes_images
-from benchmark.plan import Choices, choose_preset, choose_tasks, load_data, plan
+from benchmark.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
 from benchmark.session import command_line, sigterm_as_ctrl_c
 from benchmark.suite_file import load_suite
 from benchmark.tracking_store import DEFAULT_STUDIES, unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
 from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently
-from benchmark.tuning.study import Settings, find_studies, full_name, open_study, read, settings_of
+from benchmark.tuning.study import (
+    Settings,
+    find_method,
+    find_studies,
+    full_name,
+    is_measured,
+    open_study,
+    read,
+    settings_of,
+)
 from benchmark.tuning.worker import Limits, Work, work_on
 from bism import Estimator
 from bism.errors import InputError
@@ -82,7 +92,7 @@ def tune(request: Request, console: Console) -> int:
     """Brings studies to their totals; the exit code: 1 where one has no complete trial, or a process failed."""
     methods = registry.methods(request.plugins)
     storage = open_storage(request.storage)
-    asked, data = _join(request, storage) if request.suite is None else _make(request, methods)
+    asked, data = _join(request, storage, methods) if request.suite is None else _make(request, methods)
     studies = {name: open_study(storage, name, settings) for name, settings in asked.items()}
     _announce(console, request, studies)
     available = places(request.devices, request.threads)
@@ -92,7 +102,8 @@ def tune(request: Request, console: Console) -> int:
     work = Work(
         storage=request.storage,
         names=tuple(studies),
-        limits=dataclasses.replace(limits, deadline=deadline),
+        limits=tuple(limits),
+        deadline=deadline,
         plugins=request.plugins,
         threads=request.threads,
         together=max(1, -(-len(devices) // len(studies))),
@@ -137,6 +148,11 @@ def _make(
     tasks = choose_tasks(preset, choices)
     data = load_data(suite, tasks, data_folder(request.data_dir))
     cells = plan(suite, choices, methods, data)
+    if choices.methods is None:  # not named one by one
+        left_out = {one.config["method"] for one in cells if not _measured(one, methods)}
+        for method in sorted(left_out) if any(_measured(one, methods) for one in cells) else ():
+            warnings.warn(f"{method} is left out: nothing that it could be tuned by is measured", stacklevel=2)
+            cells = [cell for cell in cells if cell.config["method"] != method]
     unknown = set(request.changes) - {cell.config["method"] for cell in cells}
     if unknown:
         raise InputError(f"--space {min(unknown)}: this method is not among what this tunes")
@@ -158,31 +174,48 @@ def _make(
     return found, data
 
 
-def _join(request: Request, storage: Any) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
+def _measured(cell: Cell, methods: dict[str, type[Estimator]]) -> bool:
+    return bool(is_measured(cell.config["metrics"], methods[cell.config["method"]]))
+
+
+def _join(
+    request: Request, storage: Any, methods: dict[str, type[Estimator]]
+) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
     """Studies that are there, by name, and the data of their tasks."""
     if request.study is None:
         raise InputError("tune needs --suite, or --study to join one that is there")
+    unlike = dataclasses.replace(
+        request, choices=Choices(), sampler="tpe", pruner="none", objectives=None, changes={}, enqueue=True
+    )
+    if unlike != dataclasses.replace(
+        request, choices=dataclasses.replace(request.choices, overrides=tuple(request.choices.overrides))
+    ):
+        raise InputError(
+            "a study that is joined by --study alone goes on as it was made: only --trials, --budget, --timeout, "
+            "--storage and where to run can be given; with --suite the others can"
+        )
     names, data = find_studies(storage, request.study, unsecret(request.storage)), dict[str, DataSet]()
     for name in names:
         settings = read(optuna.load_study(storage=storage, study_name=name))
+        find_method(settings.method, methods)
         if settings.task not in data:
             found = load(settings.section["data"], data_folder(request.data_dir))
             data[settings.task] = found.as_images() if takes_images(settings.config["model"]["name"]) else found
     return dict.fromkeys(names), data
 
 
-def _limits(request: Request, studies: Iterable[optuna.Study]) -> Limits:
-    """What is asked for, kept in the studies for those who join them by their name alone."""
-    if request.suite is None and not request.trials and not request.budget:
-        kept = [study.user_attrs[_LIMITS] for study in studies]
-        return Limits(
-            max((one["trials"] or 0 for one in kept), default=0) or None,
-            max(one["budget"] or 0 for one in kept) or None,
-        )
+def _limits(request: Request, studies: Iterable[optuna.Study]) -> list[Limits]:
+    """What is asked for, of each study, kept in them for those who join by their name alone."""
     limits = Limits(request.trials or (None if request.budget else TRIALS), request.budget)
+    found = list[Limits]()
     for study in studies:
-        study.set_user_attr(_LIMITS, {"trials": limits.trials, "budget": limits.budget})
-    return limits
+        kept = study.user_attrs.get(_LIMITS)
+        if kept and request.suite is None and not request.trials and not request.budget:
+            found.append(Limits(kept["trials"], kept["budget"]))
+        else:
+            study.set_user_attr(_LIMITS, {"trials": limits.trials, "budget": limits.budget})
+            found.append(limits)
+    return found
 
 
 class _Crew:
@@ -207,7 +240,10 @@ class _Crew:
 
     def watch(self, studies: Mapping[str, optuna.Study], tracking: "_Tracking") -> bool:
         """Until all have ended; whether something failed."""
-        failed, standing = False, Standing(self._console, studies, self._work.limits.trials)
+        failed, standing = (
+            False,
+            Standing(self._console, studies, dict(zip(self._work.names, self._work.limits, strict=True))),
+        )
         while self._all:
             for connection in wait([one[1] for one in self._all], LOOK_SECONDS):
                 member = next(one for one in self._all if one[1] is connection)
@@ -220,15 +256,22 @@ class _Crew:
                 if kind in ("note", "failed"):
                     failed |= kind == "failed"
                     self._console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
-            with contextlib.suppress(*FAILURES):  # the processes say what is wrong, if it lasts
+            try:
                 standing.say()
                 tracking.sync_now_and_then(studies.values())
+            except BrokenPipeError:
+                raise
+            except FAILURES:  # the processes say what is wrong, if it lasts
+                pass
         return failed
 
     def _ended(self, member: tuple[Any, Connection, str, int]) -> bool:
         """One has ended; if it was killed, another takes its place. Whether it failed for good."""
         process, _, device, number = member
         process.join()
+        if process.exitcode is not None and process.exitcode > 0:
+            self._console.print(f"a process ended with exit code {process.exitcode}")
+            return True
         if process.exitcode is not None and process.exitcode < 0:
             self._deaths += 1
             again = self._deaths < _DEATHS

@@ -12,7 +12,7 @@ from benchmark.suite import Suite
 from benchmark.tracking_store import unsecret
 from benchmark.tuning.show import best
 from benchmark.tuning.storage import open_storage
-from benchmark.tuning.study import Settings, find_studies, read
+from benchmark.tuning.study import Settings, find_method, find_studies, read
 from bism import Estimator
 from bism.errors import InputError
 
@@ -97,8 +97,8 @@ def _task(
         raise InputError(f"task {task}: studies of {sorted(steps)} iterations cannot be compared: name fewer")
     variants = list[dict[str, Any]]()
     for settings, trial in entries:
-        method, config = methods[settings.method], settings.config
-        given = [settings.hyper(trial.params), *(settings.hyper(one["values"]) for one in settings.paper)]
+        method, config = find_method(settings.method, methods), settings.config
+        given = [settings.hyper(trial.params), *(one["hyper"] for one in settings.paper)]
         for index, hyper in enumerate(given):
             name = f"{method(**hyper).name} tuned" if index == 0 else settings.paper[index - 1]["variant"]
             model = {} if _task_model(settings) == config["model"] else {"model": _model(config["model"])}

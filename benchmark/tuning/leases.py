@@ -82,11 +82,11 @@ class Lease:
 
 
 def is_live(lease: dict[str, Any] | None) -> bool:
-    """Whether a worker is still there."""
-    if lease is None or lease["until"] < time.time():
+    """Whether a worker is still there: on this machine, whether its process is, whatever kept it from renewing."""
+    if lease is None or not lease["until"]:  # it gave up
         return False
     if lease["host"] != socket.gethostname():
-        return True
+        return bool(lease["until"] > time.time())
     try:
         return abs(psutil.Process(lease["process"]).create_time() - lease["began"]) < 1
     except psutil.NoSuchProcess:
@@ -99,13 +99,13 @@ def workers(storage: BaseStorage, study: optuna.Study) -> dict[str, dict[str, An
     return {key.removeprefix(_KEY): value for key, value in attrs.items() if key.startswith(_KEY)}
 
 
-def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS) -> list[int]:
-    """Fails the running trials of workers that are gone and enqueues their parameters again; returns their numbers.
+def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS) -> list[str]:
+    """Fails the running trials of workers that are gone and enqueues their parameters again; says of which.
 
     Of several processes that do it at once, the one that fails a trial enqueues it; and a trial that failed so a lease
     ago, with nobody having enqueued it (that process was killed in between), is enqueued as well.
     """
-    leases, found = workers(storage, study), list[int]()
+    leases, found = workers(storage, study), list[str]()
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         if trial.state != TrialState.RUNNING:
@@ -114,10 +114,12 @@ def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SE
         if is_live(leases.get(worker or "")) or (worker is None and _age(trial.datetime_start) < seconds):
             continue
         if give_back(storage, study, trial, "its worker died", died=True):
-            found.append(trial.number)
+            given_up = trial.user_attrs.get("tries", 1) >= _TRIES
+            what = "is given up: its workers died" if given_up else "is tried again: its worker died"
+            found.append(f"trial {trial.number} {what}")
     again = {trial.user_attrs.get("retry_of") for trial in trials}
     for trial in trials:
-        lost = trial.user_attrs.get("died") and _age(trial.datetime_complete) > seconds
+        lost = _died(trial) and _age(trial.datetime_complete) > seconds
         if lost and trial.number not in again and trial.user_attrs.get("tries", 1) < _TRIES:
             _enqueue(study, trial)
     return found
@@ -154,9 +156,17 @@ def _enqueue(study: optuna.Study, trial: FrozenTrial, tries: int | None = None) 
 
 
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that count towards a study's total: not those that were given back and enqueued again, nor those that two
-    processes asked for at once when one was wanted."""
-    return [trial for trial in trials if not (trial.user_attrs.get("died") or trial.user_attrs.get("surplus"))]
+    """Those that count towards a study's total: not those that were given back, once they are enqueued again, nor those
+    that two processes asked for at once when one was wanted."""
+    every = list(trials)
+    again = {trial.user_attrs.get("retry_of") for trial in every}
+    return [
+        trial for trial in every if not trial.user_attrs.get("surplus") and not (_died(trial) and trial.number in again)
+    ]
+
+
+def _died(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get("died")) and trial.state == TrialState.FAIL
 
 
 def train_seconds(trials: Iterable[FrozenTrial]) -> float:

@@ -16,6 +16,8 @@ from benchmark.tracking_store import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_studies, read
+from benchmark.tuning.worker import Limits
+from bism.errors import InputError
 
 LOOK_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
@@ -65,13 +67,14 @@ def summary(study: optuna.Study) -> Table:
         trial = by_number[number]
         values = [f"{value:.5g}" for value in trial.values]
         found = [_short(trial.params[name]) for name in settings.space]
-        table.add_row(shown[number], str(number), *values, *found)
+        table.add_row(Text(shown[number]), str(number), *values, *found)
     reasons = dict[str, int]()
     for trial in leases.counted(trials):
         if trial.state == TrialState.FAIL:
             kind = trial.user_attrs.get("reason", "unknown").split(":")[0]
             reasons[kind] = reasons.get(kind, 0) + 1
-    table.caption = "failed: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()) if reasons else None
+    if reasons:
+        table.caption = Text("failed: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()))
     return table
 
 
@@ -82,8 +85,8 @@ def _short(value: Any) -> str:
 class Standing:
     """Says now and then how far the studies are, and at once when one has a better trial."""
 
-    def __init__(self, console: Console, studies: Mapping[str, optuna.Study], trials: int | None) -> None:
-        self._console, self._studies, self._trials = console, studies, trials
+    def __init__(self, console: Console, studies: Mapping[str, optuna.Study], limits: Mapping[str, Limits]) -> None:
+        self._console, self._studies, self._limits = console, studies, limits
         self._best: dict[str, float] = {}
         self._begun, self._spoke, self._looked = time.monotonic(), time.monotonic(), 0.0
 
@@ -105,7 +108,8 @@ class Standing:
 
     def _line(self, name: str, settings: Settings, trials: list[FrozenTrial], found: FrozenTrial | None) -> str:
         ended = sum(trial.state.is_finished() for trial in leases.counted(trials))
-        of = f" of {self._trials}" if self._trials else ""
+        total = self._limits[name].trials
+        of = f" of {total}" if total else ""
         text = f"best {settings.objectives[0]} {found.values[0]:.4g} (trial {found.number})" if found else "none yet"
         return f"{name}: {ended}{of} trials after {duration(time.monotonic() - self._begun)}, {text}"
 
@@ -119,7 +123,10 @@ def listing(storage_name: str, console: Console, name: str | None = None) -> int
         else sorted(study.study_name for study in storage.get_all_studies())
     )
     for one in names:
-        console.print(summary(optuna.load_study(storage=storage, study_name=one)))
+        try:
+            console.print(summary(optuna.load_study(storage=storage, study_name=one)))
+        except InputError as error:  # another's
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     if not names:
         console.print(f"{unsecret(storage_name)} has no studies")
     return 0

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ PRUNERS = ("halving", "hyperband", "median", "none")
 REPORTS = 9  # intermediate values of a trial, evenly spaced; 1/9 and 1/3 of the iterations are halving's rungs
 _FACTOR = 3  # of the trials that come to a rung go on
 _KEY = "benchmark"  # the study's attribute with its settings
+_MAKING_SECONDS = 5  # that making a study takes at most
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -35,7 +38,7 @@ class Settings:
 
     config: of a cell, as ``plan`` makes it, without its seed: the values of what is not searched are in its "hyper".
     space: by spelled-out name, in Optuna's JSON.
-    paper: what the preset's variants have for the hyper-parameters that are searched, with the variants' names.
+    paper: the preset's variants: their names, what they have for what is searched, and all their hyper-parameters.
     section, probes, report_seeds: of the suite, for the suite file that ``tune export`` writes.
     """
 
@@ -75,6 +78,14 @@ class Settings:
         return {**self.config["hyper"], **values}
 
 
+def is_measured(metrics: Sequence[str], method: type[Estimator]) -> list[str]:
+    """The metrics of a task that a method's models have."""
+    ours = [metric for metric in METRICS if metric in metrics]
+    if "lr_posterior" not in specs(method):  # it trains none
+        ours = [metric for metric in ours if metric != "posterior_fisher_divergence"]
+    return ours
+
+
 def check_objectives(
     asked: Sequence[str] | None, metrics: Sequence[str], task: str, method: type[Estimator]
 ) -> list[str]:
@@ -82,9 +93,7 @@ def check_objectives(
 
     Where none is asked for, what models are compared by: the exact log-likelihood, else a divergence.
     """
-    ours = [metric for metric in METRICS if metric in metrics]
-    if "lr_posterior" not in specs(method):  # it trains none
-        ours = [metric for metric in ours if metric != "posterior_fisher_divergence"]
+    ours = is_measured(metrics, method)
     if not ours:
         measures = ", ".join(METRICS)
         raise InputError(f"task {task}: {method.id} cannot be tuned: none of {measures} is measured of its models")
@@ -189,19 +198,36 @@ def settings_of(
         sampler=sampler,
         pruner=check_pruner(pruner, names),
         space={name: distribution_to_json(where) for name, where in space.items()},
-        paper=_paper(cells, space, fixed, method.id) if enqueue else [],
-        config={**config, "hyper": config["hyper"]},
+        paper=_paper(_alike(cells, space), space, method.id) if enqueue else [],
+        config=config,
         section=suite.tasks[task].model_dump(exclude_defaults=True),
         probes=[probe.model_dump() for probe in chosen.tasks[task].probes],
         report_seeds=list(chosen.seeds),
     )
 
 
-def _paper(cells: Sequence[Cell], space: spaces.Space, fixed: Mapping[str, Any], method: str) -> list[dict[str, Any]]:
-    """What each of the preset's variants has for what is searched: {"variant": ..., "values": ...}."""
+def _alike(cells: Sequence[Cell], space: spaces.Space) -> list[Cell]:
+    """The cells that differ from the first in seeds and in what is searched alone; of others a study cannot speak."""
+
+    def rest(cell: Cell) -> Any:
+        hyper = {name: value for name, value in cell.config["hyper"].items() if name not in space}
+        return hyper, cell.config["model"], cell.config["data_noise"]
+
+    others = {cell.config["variant"] for cell in cells if rest(cell) != rest(cells[0])}
+    if others:
+        warnings.warn(
+            f"{cells[0].config['task']}: {cells[0].config['variant']} is tuned, and not {', '.join(sorted(others))}: "
+            f"they differ in the model, its data, or what is not searched",
+            stacklevel=3,
+        )
+    return [cell for cell in cells if rest(cell) == rest(cells[0])]
+
+
+def _paper(cells: Sequence[Cell], space: spaces.Space, method: str) -> list[dict[str, Any]]:
+    """The preset's variants: {"variant": its name, "values": of what is searched, "hyper": all}."""
     found = dict[str, dict[str, Any]]()
     for cell in cells:
-        hyper = {**cell.config["hyper"], **fixed}
+        hyper = cell.config["hyper"]
         values = {name: hyper[name] for name in space}
         for name, value in values.items():
             if not spaces.contains(space[name], value):
@@ -209,7 +235,8 @@ def _paper(cells: Sequence[Cell], space: spaces.Space, fixed: Mapping[str, Any],
                     f"{method}: the preset's {name} = {value} is not in the space, {spaces.described(space[name])}: "
                     f"widen it with --space {method}.{name}=..., or leave the preset's values out with --no-enqueue"
                 )
-        found.setdefault(json.dumps(values, sort_keys=True), {"variant": cell.config["variant"], "values": values})
+        entry = {"variant": cell.config["variant"], "values": values, "hyper": hyper}
+        found.setdefault(json.dumps(values, sort_keys=True), entry)
     return list(found.values())
 
 
@@ -218,6 +245,13 @@ def full_name(prefix: str, settings: Settings) -> str:
     if not _NAME.fullmatch(prefix):
         raise InputError(f"--study {prefix}: must consist of letters, digits, '.', '_' and '-'")
     return f"{prefix}.{settings.task}.{settings.method}"
+
+
+def find_method(name: str, methods: Mapping[str, type[Estimator]]) -> type[Estimator]:
+    """A study's method; one from a plug-in must be given again."""
+    if name not in methods:
+        raise InputError(f"the study's method '{name}' is not among those here: give its file by --plugin")
+    return methods[name]
 
 
 def find_studies(storage: BaseStorage, name: str, where: str) -> list[str]:
@@ -250,15 +284,7 @@ def open_study(storage: BaseStorage, name: str, settings: Settings | None = None
         InputError: it was made with other settings.
     """
     if settings is not None:
-        made = optuna.create_study(
-            storage=storage, study_name=name, directions=settings.directions, load_if_exists=True
-        )
-        if _KEY not in made.user_attrs:  # new, or its maker was killed before this
-            with quietly():
-                made.set_metric_names(settings.objectives)
-            for one in settings.paper:
-                made.enqueue_trial(one["values"], {"origin": "paper", "variant": one["variant"]}, skip_if_exists=True)
-            made.set_user_attr(_KEY, {**dataclasses.asdict(settings), "data": settings.config["data"]})
+        made = _made(storage, name, settings)
         _check_same(read(made), settings, name)
     found = optuna.load_study(storage=storage, study_name=name)
     ours = read(found)
@@ -268,6 +294,26 @@ def open_study(storage: BaseStorage, name: str, settings: Settings | None = None
         sampler=make_sampler(ours.sampler),
         pruner=make_pruner(ours.pruner, ours.steps),
     )
+
+
+def _made(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
+    """The study, with its settings and the paper's values; who makes it writes these, and others wait for them."""
+    try:
+        made, ours = optuna.create_study(storage=storage, study_name=name, directions=settings.directions), True
+    except optuna.exceptions.DuplicatedStudyError:
+        made, ours = optuna.load_study(storage=storage, study_name=name), False
+    waiting = threading.Event()
+    for _ in range(0 if ours else _MAKING_SECONDS * 10):
+        if _KEY in made.user_attrs:
+            break
+        waiting.wait(0.1)
+    if _KEY not in made.user_attrs:  # new, or its maker was killed before this
+        with quietly():
+            made.set_metric_names(settings.objectives)
+        for one in settings.paper:
+            made.enqueue_trial(one["values"], {"origin": "paper", "variant": one["variant"]}, skip_if_exists=True)
+        made.set_user_attr(_KEY, {**dataclasses.asdict(settings), "data": settings.config["data"]})
+    return made
 
 
 def _check_same(theirs: Settings, ours: Settings, name: str) -> None:

@@ -5,6 +5,7 @@ Any number of them work on a study at a time, on any number of machines; the sto
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import threading
@@ -24,9 +25,10 @@ from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate, evaluation_steps
 from benchmark.models import build_model
 from benchmark.selection import better
+from benchmark.tracking_store import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
-from benchmark.tuning.study import REPORTS, TIME, Settings, open_study, read
+from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read
 from bism.cohort import Cohort, Member, structure
 from bism.engine import pays
 from bism.errors import InputError
@@ -35,20 +37,19 @@ GROUP = 16  # trials of a process under way
 _PLACES = {"cpu": 8, "cuda": 32}  # of a cohort, at most
 _SMALL = 60_000  # numbers in the activations of one seed's minibatch: more of them fill a core alone
 _PIECE_SECONDS = 1.0  # between looks at whether to stop
+_REFUSALS = 100  # in a row, after which a space is taken to have nothing that the method takes
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much is to be done.
+    """How much is to be done of a study, by all who work on it.
 
-    trials: of each study, in all; None for as many as the budget allows.
-    budget: training seconds of each study, in all.
-    deadline: on the clock of ``time.time``.
+    trials: in all; None for as many as the budget allows.
+    budget: training seconds.
     """
 
     trials: int | None
     budget: float | None = None
-    deadline: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +57,20 @@ class Work:
     """What all of a command's processes are given.
 
     names: the studies, in this order.
+    limits: of each.
     together: how many processes share a study's trials.
+    deadline: on the clock of ``time.time``.
     """
 
     storage: str
     names: tuple[str, ...]
-    limits: Limits
+    limits: tuple[Limits, ...]
     plugins: tuple[Path, ...]
     threads: int
     together: int
     lease: float = leases.LEASE_SECONDS
     compile: bool | None = None
+    deadline: float | None = None
 
 
 @dataclasses.dataclass
@@ -103,19 +107,30 @@ class Tuner:
         data: DataSet,
         lease: leases.Lease,
         work: Work,
+        limits: Limits,
         device: str,
         stop: threading.Event,
         note: Any,
     ) -> None:
         self.study, self.data, self.lease, self.work, self.device = study, data, lease, work, device
         self.settings: Settings = read(study)
+        self.limits = limits
         self.lanes: list[Lane] = []
         self._stop, self._note = stop, note
-        self._method = registry.methods(work.plugins)[self.settings.method]
+        self._method = find_method(self.settings.method, registry.methods(work.plugins))
         self._model = build_model(self.settings.config["model"])
         self._cohorts: dict[Any, Cohort] = {}
         self._reports = evaluation_steps(self.settings.steps, REPORTS)[1:]
-        self._reclaimed = -math.inf
+        self._reclaimed, self._refused = -math.inf, 0
+
+    def has_work(self) -> bool:
+        """Whether there are trials to ask for, those included whose workers have died."""
+        self._reclaim()
+        return bool(self._safely(self._wanted)) and self._refused < _REFUSALS
+
+    def is_settled(self) -> bool:
+        """Whether no trial may come back: none is under way anywhere."""
+        return not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def run(self) -> None:
         """Until the study has what it is to have and nothing of ours is under way; or until it is to stop."""
@@ -123,9 +138,10 @@ class Tuner:
         try:
             while not self._stop.is_set():
                 self._fill()
-                if not self.lanes:
+                if self.lanes:
+                    self._advance(self._next())
+                elif not self.has_work():
                     return
-                self._advance(self._next())
         finally:
             for lane in list(self.lanes):
                 with contextlib.suppress(Exception):  # the storage may be away; then the lease runs out
@@ -136,56 +152,64 @@ class Tuner:
     def _fill(self) -> None:
         """Asks for trials where enough places are free, and for those of workers that have died."""
         if time.monotonic() > self._reclaimed + self.work.lease / 4:
-            for number in self._safely(lambda: leases.reclaim(self.lease.storage, self.study, self.work.lease)) or ():
-                self._note(f"{self.study.study_name}: trial {number} is tried again: its worker died")
-            self._reclaimed = time.monotonic()
+            self._reclaim()
         if len(self.lanes) > GROUP // 2:
             return
-        for _ in range(self._wanted()):
-            lane = self._safely(self._ask)
-            if lane is None or self._stop.is_set():
+        for _ in range(self._safely(self._wanted) or 0):
+            if self._stop.is_set() or self._refused >= _REFUSALS or not self._ask():
                 return
-            if lane != "refused":
-                self.lanes.append(lane)
+
+    def _reclaim(self) -> None:
+        for what in self._safely(lambda: leases.reclaim(self.lease.storage, self.study, self.work.lease)) or ():
+            self._note(f"{self.study.study_name}: {what}")
+        self._reclaimed = time.monotonic()
 
     def _wanted(self) -> int:
         """How many more trials to ask for now: a fair share of what is left of the study."""
         free = GROUP - len(self.lanes)
         if self._budget_spent():
             return 0
-        if self.work.limits.trials is None:
+        if self.limits.trials is None:
             return free
         trials = leases.counted(self.study.get_trials(deepcopy=False))
         begun = sum(trial.state != TrialState.WAITING for trial in trials)
-        left = self.work.limits.trials - begun
+        left = self.limits.trials - begun
         return max(0, min(free, math.ceil(left / self.work.together)))
 
     def _budget_spent(self) -> bool:
         """Whether all trials of the study, whoever trained them, have taken the training seconds that it has."""
-        budget = self.work.limits.budget
+        budget = self.limits.budget
         return budget is not None and leases.train_seconds(self.study.get_trials(deepcopy=False)) >= budget
 
-    def _ask(self) -> Any:
-        """A trial under way; "refused" where its values do not go together; None where there are enough."""
-        trial = self.study.ask(self.settings.distributions)
-        trial.set_user_attr("worker", self.lease.worker)
-        limit = self.work.limits.trials
-        before = [one for one in self.study.get_trials(deepcopy=False) if one.number < trial.number]
-        if limit is not None and len(leases.counted(before)) >= limit:  # another process was faster
-            trial.set_user_attr("surplus", True)
-            self._fail(trial, "not needed: the study has its trials")
-            return None
+    def _ask(self) -> bool:
+        """Begins a trial, or fails it where its values do not go together; False where the study has enough."""
+        trial: optuna.Trial | None = self._safely(lambda: self.study.ask(self.settings.distributions))
+        if trial is None:
+            return False
+        self._safely(lambda: trial.set_user_attr("worker", self.lease.worker))
+        if self._safely(lambda: self._is_surplus(trial)):  # another process was faster
+            self._safely(lambda: trial.set_user_attr("surplus", True))
+            self._safely(lambda: self._fail(trial, "not needed: the study has its trials"))
+            return False
         try:
             estimator = self._method(**self.settings.hyper(trial.params))
             member = self._cohort(estimator).begin(estimator)
-        except InputError as error:
-            self._fail(trial, str(error))
-            return "refused"
         except Exception as error:  # of the method, a plug-in, or a lack of memory
-            self._fail(trial, _brief(error))
-            self._note(f"{self.study.study_name}: trial {trial.number} failed: {_brief(error)}")
-            return "refused"
-        return Lane(trial, member, [-math.inf] * len(self.settings.seeds))
+            text = str(error) if isinstance(error, InputError) else _brief(error)
+            self._safely(lambda: self._fail(trial, text))
+            self._refused += 1
+            if self._refused == _REFUSALS or not isinstance(error, InputError):
+                self._note(f"{self.study.study_name}: trial {trial.number} failed: {text}")
+            return True
+        self._refused = 0
+        self.lanes.append(Lane(trial, member, [-math.inf] * len(self.settings.seeds)))
+        return True
+
+    def _is_surplus(self, trial: optuna.Trial) -> bool:
+        """Whether the study has its total without this trial and those after it."""
+        counted = leases.counted(self.study.get_trials(deepcopy=False))
+        before = sum(one.number < trial.number for one in counted)
+        return self.limits.trials is not None and before >= self.limits.trials
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)
@@ -303,15 +327,12 @@ class Tuner:
             self._leave(lane)
         elif single and lane.trial.should_prune() and not lane.is_paper:
             self._prune(lane, f"pruned at iteration {step:,}")
-        elif spent:
+        elif spent and not lane.is_paper:
             self._prune(lane, f"the budget was spent at iteration {step:,}")
 
     def _prune(self, lane: Lane, reason: str) -> None:
         lane.trial.set_user_attr("reason", reason)
-        if len(self.settings.objectives) == 1:
-            self.study.tell(lane.trial, state=TrialState.PRUNED, skip_if_finished=True)
-        else:
-            self.study.tell(lane.trial, state=TrialState.FAIL, skip_if_finished=True)
+        self.study.tell(lane.trial, state=TrialState.PRUNED, skip_if_finished=True)
         self._leave(lane)
 
     def _leave(self, lane: Lane) -> None:
@@ -339,8 +360,8 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_the_parent, args=(stop,), daemon=True).start()
-    if work.limits.deadline is not None:
-        timer = threading.Timer(max(0.0, work.limits.deadline - time.time()), stop.set)
+    if work.deadline is not None:
+        timer = threading.Timer(max(0.0, work.deadline - time.time()), stop.set)
         timer.daemon = True
         timer.start()
     if device == "cpu":
@@ -353,13 +374,26 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
     try:
         storage = open_storage(work.storage)
         with leases.Lease(storage, work.lease) as lease:
+            tuners = list[Tuner]()
             for index in range(len(work.names)):
-                name = work.names[(first + index) % len(work.names)]
-                study = patiently(lambda name=name: open_study(storage, name), stop)  # type: ignore[misc]  # name is bound
-                Tuner(study, data[read(study).task], lease, work, device, stop, lambda text: say("note", text)).run()
+                which = (first + index) % len(work.names)
+                study = patiently(functools.partial(open_study, storage, work.names[which]), stop)
+                task, limits = read(study).task, work.limits[which]
+                tuners.append(
+                    Tuner(study, data[task], lease, work, limits, device, stop, lambda text: say("note", text))
+                )
+            while not stop.is_set():
+                for tuner in tuners:
+                    if tuner.has_work():
+                        tuner.run()
+                if patiently(lambda: all(tuner.is_settled() for tuner in tuners), stop):
+                    break
+                stop.wait(_PIECE_SECONDS)  # trials of others may come back
         say("stopped" if stop.is_set() else "done", "")
     except StorageAway as away:
-        say("failed", f"studies at {work.storage} do not answer: {away}")
+        say("failed", f"studies at {unsecret(work.storage)} do not answer: {away}")
+    except InputError as error:
+        say("failed", str(error))
     except Exception:  # whatever a method or a plug-in raises
         say("failed", traceback.format_exc())
 

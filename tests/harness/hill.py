@@ -70,8 +70,8 @@ class Bench:
         return studies.open_study(self.storage, self.name)
 
     def tuner(self, stop: threading.Event, lease: leases.Lease, limits: Limits) -> Tuner:
-        work = Work(self.where, (self.name,), limits, (PEAK,), 1, 1, compile=False)
-        return Tuner(self.study, self.data, lease, work, "cpu", stop, self.notes.append)
+        work = Work(self.where, (self.name,), (limits,), (PEAK,), 1, 1, compile=False)
+        return Tuner(self.study, self.data, lease, work, limits, "cpu", stop, self.notes.append)
 
     def work(self, trials: int | None, budget: float | None = None) -> None:
         with leases.Lease(self.storage) as lease:

@@ -685,12 +685,12 @@ def test_list_shows_suites_methods_and_hyper_parameters(tmp_path: Path) -> None:
 
 def test_list_shows_the_search_spaces(tmp_path: Path) -> None:
     said = command(tmp_path, "list", "--spaces")
-    rows = {tuple(part.strip() for part in line.split("│")[1:4]) for line in said.out.splitlines()}
+    rows = {tuple(part.strip() for part in line.split("│")[1:5]) for line in said.out.splitlines()}
     wanted = {
-        ("bidsm", "lr", "0.0001 to 0.1, logarithmic"),
-        ("bidsm", "inner_steps", "0 to 20"),
-        ("bidsm", "unroll_steps", "0, 1, 2, 5, 10"),
-        ("cd", "k", "1, 2, 5, 10, 20"),
+        ("bidsm", "lr", "β", "0.0001 to 0.1, logarithmic"),
+        ("bidsm", "inner_steps", "K", "0 to 20"),
+        ("bidsm", "unroll_steps", "N", "0, 1, 2, 5, 10"),
+        ("cd", "k", "k", "1, 2, 5, 10, 20"),
     }
     assert wanted <= rows
 

@@ -149,7 +149,7 @@ BAD = {
     ]),
     "key of a task": (("    model:", "    batchsize: 10\n    model:"), [
         "8: tasks.board.batchsize: unknown key; did you mean 'batch_size'? "
-        "valid: batch_size, data, description, metrics, model, rule, select",
+        "valid: batch_size, data, description, metrics, model, rule, select, spaces",
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
         "7: tasks.board.data.trian: unknown key; did you mean 'train'? valid: file, name, pad, split, test, train, val",
@@ -178,7 +178,7 @@ BAD = {
     ]),
     "key of a variant": (("{method: bidsm}", "{method: bidsm, papr: x}"), [
         "20: presets.test.tasks.board.variants.1.papr: unknown key; did you mean 'paper'? "
-        "valid: data_noise, method, model, paper, set",
+        "valid: data_noise, method, model, name, paper, set",
     ]),
     "key of set": (("{method: cd}", "{method: cd, set: {lrr: 1}}"), [
         "19: presets.test.tasks.board.variants.0.set.lrr: cd has no hyper-parameter 'lrr': "

@@ -169,8 +169,8 @@ def test_a_budget_of_training_time_ends_the_study(tmp_path: Path, data: DataSet)
     one.work(None, budget=1e-9)
     trials = one.trials()
     assert len(trials) == 16  # one group: nothing had been spent before
-    assert {trial.user_attrs.get("reason") for trial in trials} == {"the budget was spent at iteration 2"}
-    assert {trial.state for trial in trials} == {TrialState.PRUNED}
+    assert [trial.state.name for trial in trials] == ["COMPLETE", *["PRUNED"] * 15]  # the first is the paper's
+    assert {trial.user_attrs["reason"] for trial in trials[1:]} == {"the budget was spent at iteration 2"}
     one.work(None, budget=1e-9)
     assert len(one.trials()) == 16
 
@@ -182,6 +182,27 @@ def test_a_budget_of_training_time_ends_the_study(tmp_path: Path, data: DataSet)
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     folder = tmp_path_factory.mktemp("tuned")
     return folder, tune(folder, "--trials", "9", "--lease", "20", methods=("peak", "bidsm"))
+
+
+def test_a_study_goes_on_after_a_group_that_was_refused_whole(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"x": "2.89..2.95", "kind": [2]}, enqueue=False)
+    one.work(40)
+    assert len(leases.counted(one.trials())) == 40
+
+
+def test_a_space_of_which_everything_is_refused_comes_to_an_end(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"x": "2.95..3.0", "kind": [2]}, enqueue=False)
+    one.work(None, budget=60.0)
+    assert len(one.trials(TrialState.FAIL)) == 100
+    assert "trial 99 failed: peak: shift must be at most 2.9 where kind is 2" in one.notes[-1]
+
+
+def test_variants_that_differ_in_what_is_not_searched_are_left_out(tmp_path: Path, data: DataSet) -> None:
+    other = "set: {N: 0}}\n          - {method: bidsm, set: {N: 1, beta1: 0.5}}"
+    text = SUITE.replace("set: {N: [0, 1], K: 2}}", other)
+    with pytest.warns(UserWarning, match="board: BiDSM-0 is tuned, and not BiDSM-1: they differ in"):
+        one = bench(tmp_path, data, "bidsm", text=text)
+    assert [paper["values"]["unroll_steps"] for paper in studies.read(one.study).paper] == [0]
 
 
 def test_two_methods_are_tuned_by_the_processes_of_one_command(tuned: tuple[Path, Said]) -> None:
@@ -319,6 +340,19 @@ def test_a_study_goes_on_as_it_was_made(tmp_path: Path, data: DataSet) -> None:
     found = command(tmp_path, "tune", "--study", "hills")
     assert found.code == 2
     assert "no study 'hills' in studies.journal: it has hill.board.other, hill.board.peak" in found.err
+    found = command(tmp_path, "tune", "list")
+    assert found.code == 0
+    assert "study hill.board.other was not made by 'tune'" in found.out
+    plugin = ("--plugin", str(PEAK))
+    for more in (("--methods", "bidsm"), ("--steps", "5"), ("--space", "peak.x=0..1"), ("--pruner", "median")):
+        found = command(tmp_path, "tune", "--study", "hill.board.peak", *more, *plugin)
+        assert found.code == 2
+        assert "a study that is joined by --study alone goes on as it was made" in found.err
+    found = command(tmp_path, "tune", "--study", "hill.board.peak")
+    assert found.code == 2
+    assert "the study's method 'peak' is not among those here: give its file by --plugin" in found.err
+    found = command(tmp_path, "tune", "--storage", "elsewhere", "list", "--study", "hills")
+    assert "no study 'hills' in elsewhere" in found.err
     found = command(tmp_path, "tune")
     assert found.code == 2
     assert "tune needs --suite, or --study" in found.err

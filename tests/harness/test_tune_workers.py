@@ -71,7 +71,8 @@ def test_trials_of_a_dead_worker_are_enqueued_again_on_every_storage(
     assert leases.reclaim(storage, one.study) == []
     now = leases.time.time()
     monkeypatch.setattr(leases.time, "time", lambda: now + 1000)
-    assert leases.reclaim(storage, one.study) == [0, 1, 2, 3]
+    again = [f"trial {number} is tried again: its worker died" for number in range(4)]
+    assert leases.reclaim(storage, one.study) == again
     assert leases.reclaim(storage, one.study) == []
     assert {trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)} == {"its worker died"}
     one.work(4)
@@ -85,6 +86,7 @@ def test_a_process_that_is_gone_is_dead_at_once(tmp_path: Path, data: DataSet) -
     lease.take(one.study)
     (held,) = leases.workers(one.storage, one.study).values()
     assert leases.is_live(held)
+    assert leases.is_live({**held, "until": 1.0})  # the storage was away, and it could not renew
     assert not leases.is_live({**held, "process": 2**22 + 1})
     assert not leases.is_live({**held, "began": held["began"] - 100})  # another process has its number now
     lease.give_up()
@@ -97,7 +99,8 @@ def test_a_trial_whose_workers_die_again_and_again_is_given_up(tmp_path: Path, d
     for attempt in range(3):
         trial = one.study.ask(studies.read(one.study).distributions)
         trial.set_user_attr("worker", "nobody")
-        assert leases.reclaim(one.storage, one.study) == [trial.number], attempt
+        what = "is tried again: its worker died" if attempt < 2 else "is given up: its workers died"
+        assert leases.reclaim(one.storage, one.study) == [f"trial {trial.number} {what}"]
     assert not one.trials(TrialState.WAITING)
     assert one.trials()[-1].user_attrs["reason"] == "its worker died, 3 times"
     assert len(leases.counted(one.trials())) == 1  # it counts: it will not be tried again

@@ -303,7 +303,7 @@ MUTATIONS = [
     Mutation(
         "bidsm",
         "no second term, Fisher",
-        unrolled_check(BiDSM, lower="fisher", lr_posterior=0.05),
+        unrolled_check(BiDSM, lower="fisher", lr_posterior=0.1),
         replace(bism.bilevel, "descend", constant_descend),
     ),
 ]
