@@ -84,18 +84,21 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def patiently(action: Callable[[], Result], stop: Event, patience: float = _PATIENCE_SECONDS) -> Result:
+def patiently(action: Callable[[], Result], stop: Event, also: type[Exception] = StorageInternalError) -> Result:
     """What ``action`` gives; a storage that is away for a moment is asked again.
+
+    Args:
+        also: a further error that says that it is away.
 
     Raises:
         StorageAway: it does not come back, or ``stop`` is set meanwhile.
     """
-    tries = max(1, round(patience / _PAUSE_SECONDS))
+    tries = round(_PATIENCE_SECONDS / _PAUSE_SECONDS)
     for attempt in range(1, tries + 1):
         try:
             with quietly():
                 return action()
-        except FAILURES as error:
+        except (*FAILURES, also) as error:
             if attempt == tries or stop.wait(_PAUSE_SECONDS):
                 raise StorageAway((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     raise AssertionError

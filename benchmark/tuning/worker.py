@@ -372,7 +372,7 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
             connection.send((kind, text))
 
     try:
-        storage = open_storage(work.storage)
+        storage = patiently(lambda: open_storage(work.storage), stop, also=InputError)  # it was there a moment ago
         with leases.Lease(storage, work.lease) as lease:
             tuners = list[Tuner]()
             for index in range(len(work.names)):

@@ -228,5 +228,5 @@ def test_a_database_that_goes_away_while_a_process_is_killed(tmp_path: Path, dat
         database.stop()
         database.start()
         said = ended(first)
-    assert said.code == 0, said.err
+    assert said.code == 0, said
     all_is_there(optuna.load_study(storage=open_storage(database.uri), study_name=STUDY))
