@@ -43,12 +43,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def hears_ctrl_c() -> None:
+    """In a child: Ctrl-C has its usual effect, also where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """The run in a process group of its own, as in a terminal; what is left of it at the end is killed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark", *RUN, *more], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     try:
         yield process

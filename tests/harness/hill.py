@@ -22,7 +22,7 @@ from benchmark.tuning import leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.worker import Limits, Tuner, Work
-from tests.harness.faults import ENVIRONMENT, until
+from tests.harness.faults import ENVIRONMENT, hears_ctrl_c, until
 from tests.harness.tiny import ROOT, write
 
 PEAK = ROOT / "tests" / "harness" / "peak.py"
@@ -99,6 +99,7 @@ def tuning(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark", *TUNE, *LONG, "--space", "bidsm.K=0..2", *more], cwd=folder,
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     try:
         yield process
