@@ -12,9 +12,9 @@ from benchmark.models import MODELS
 from benchmark.probes import PROBES
 from benchmark.selection import RULES, SAMPLED
 from bism import Estimator
-from bism.checks import PRECISIONS
 from bism.errors import nearest
 from bism.hyperparameters import resolve, specs
+from bism.precision import PRECISIONS
 
 METRICS = ["log_likelihood", "fisher_divergence", "posterior_fisher_divergence"]
 _DEFAULT_METRICS = ["log_likelihood", "fisher_divergence"]

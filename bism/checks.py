@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bism.errors import InputError
+from bism.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from bism.estimator import Estimator
@@ -51,15 +52,15 @@ def check_place(device: Any, dtype: torch.dtype) -> torch.device:
         raise InputError(f"device must be one that torch knows, such as 'cpu' or 'cuda:0', got {device!r}") from error
 
 
-PRECISIONS = ("float32", "bf16")
-
-
-def check_precision(precision: Any, dtype: torch.dtype) -> str:
-    """``float32`` for what the tensors' type says throughout, or ``bf16`` for products in bfloat16 (autocast)."""
+def check_precision(precision: Any, dtype: torch.dtype, device: torch.device) -> str:
+    """``float32`` for what the tensors' type says throughout, ``tf32`` for products whose factors are rounded to 11
+    bits (on GPUs), or ``bf16`` for products in bfloat16 (autocast)."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "bf16" and dtype is not torch.float32:
-        raise InputError(f"precision bf16 needs parameters in float32, got {dtype}")
+    if precision != "float32" and dtype is not torch.float32:
+        raise InputError(f"precision {precision} needs parameters in float32, got {dtype}")
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(f"precision tf32 is one of GPUs, and this is {device}: float32 or bf16 work everywhere")
     return str(precision)
 
 

@@ -9,7 +9,6 @@ that one makes its further inner steps. Each configuration gets the numbers that
 import dataclasses
 import itertools
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from bism.capture import CapturedProgram, capture_on_cuda
 from bism.checks import (
     check_count,
     check_data,
@@ -29,12 +29,13 @@ from bism.checks import (
     check_seeds,
 )
 from bism.compiler import Program, compile_program
-from bism.engine import Tree, advanced, initial_tensors
+from bism.engine import Tree, advanced, captures, initial_states, or_without
 from bism.errors import InputError
 from bism.estimator import Estimator
 from bism.fitted import Fitted
 from bism.hyperparameters import specs
-from bism.rng import CountingRng, Rng, TapeRng, generator
+from bism.precision import computing
+from bism.rng import CountingRng, TapeRng
 from bism.stream import Stream, empty_batches
 
 
@@ -78,6 +79,7 @@ class Cohort:
         places: how many configurations a call of ``advance`` takes; fewer cost as much.
         compile_seconds: time spent compiling.
         compiled: whether the steps run compiled.
+        captured: whether they are recorded in CUDA graphs.
     """
 
     def __init__(
@@ -103,22 +105,11 @@ class Cohort:
         self.device, self.dtype = check_place(device, dtype), dtype
         self.structure, self.model, self._posterior = structure(estimator), model, posterior
         self.batch_size, self.data_noise = check_count("batch_size", batch_size, 1), check_scale("noise", data_noise)
-        self.precision = check_precision(precision, dtype)
+        self.precision = check_precision(precision, dtype, self.device)
         self.data = data.to(device=self.device, dtype=dtype)
-        self.compile_seconds, self.compiled = 0.0, False
-        states = [
-            self.structure.init(
-                model,
-                self.data,
-                Rng(generator(seed, 0, "initial state", self.device), dtype),
-                batch_size=batch_size,
-                posterior=posterior,
-            )
-            for seed in self.seeds
-        ]
-        self._template = states[0]
-        self._initial = tree_map(
-            lambda *x: torch.stack(x), *[initial_tensors(state, estimator.ema > 0) for state in states]
+        self.compile_seconds, self.compiled, self.captured = 0.0, False, False
+        self._template, self._initial = initial_states(
+            self.structure, model, data.to(dtype=dtype), self.seeds, self.batch_size, posterior, self.device
         )
         leaves, self._tree = tree_flatten(self._initial)
         numbered = tree_unflatten(list(range(len(leaves))), self._tree)
@@ -131,8 +122,7 @@ class Cohort:
         self._room = _Room(0, self)
         self._inner: Program = self._inner_step
         self._outer: Program = self._outer_step
-        if compile:
-            self._compile()
+        self._get_ready(compile)
 
     def _count(self, noise: Any) -> tuple[int, int]:
         counting = CountingRng(self.dtype, self.device)
@@ -170,10 +160,11 @@ class Cohort:
             self._room = _Room(max(repeats), self)
         hyper = self._hyper(taken)
         start, inner_seconds, began = members[0].step, 0.0, time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), computing(self.device, self.precision):
             for step in range(start, start + steps):
                 for first, last in _runs(repeats):
-                    self._room.put(slice(first, last), self._stream(taken[first].estimator).at(step))
+                    consumed = self._stream(taken[first].estimator).ahead(step, 1).at(0)
+                    self._room.put(slice(first, last), repeats[first], consumed)
                 before = time.perf_counter()
                 changed: Sequence[Tensor] = [leaves[at] for at in self._lower_at]
                 for i, waits_not in enumerate(going):
@@ -277,24 +268,30 @@ class Cohort:
     def _initial_leaves(self) -> list[Tensor]:
         return tree_leaves(self._initial)
 
-    def _compile(self) -> None:
-        """Compiles both programs; where that cannot be done here, stays uncompiled and says so."""
+    def _get_ready(self, compile: bool) -> None:
+        """Compiles both programs, and on a GPU records them; where one of these cannot be done here, trains without
+        it and says so."""
         started = time.perf_counter()
         leaves = [torch.cat([leaf] * self.places) for leaf in self._initial_leaves]
         members = [self.begin(self.structure)] * self.places
         room, hyper = _Room(1 if self._lower_at else 0, self), self._hyper(members)
         going = torch.ones(self.places * len(self.seeds), dtype=torch.bool, device=self.device)
-        try:
-            lower = [leaves[at] for at in self._lower_at]
-            if self._lower_at:
-                self._inner = compile_program(self._inner_step, [*leaves, *room.inner(0), going, *hyper])
-            self._outer = compile_program(self._outer_step, [*leaves, *lower, *room.outer(), *hyper])
-        except Exception as error:  # the compiler's errors have no common class; a bug in a step fails again uncompiled
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)
-            self._inner, self._outer = self._inner_step, self._outer_step
-        else:
-            self.compiled = True
+        lower = [leaves[at] for at in self._lower_at]
+        inner = [*leaves, *room.inner(0), going, *hyper] if self._lower_at else []
+        outer = [*leaves, *lower, *room.outer(), *hyper]
+        with computing(self.device, self.precision), torch.no_grad():
+            if compile:
+                with or_without("uncompiled"):
+                    programs = [compile_program(self._inner, inner)] if inner else [self._inner]
+                    programs.append(compile_program(self._outer, outer))
+                    for stream in self._streams.values():
+                        stream.compile()
+                    (self._inner, self._outer), self.compiled = programs, True
+            if captures(self.device):
+                with or_without("step by step, without CUDA graphs"):
+                    recorded = CapturedProgram(self._inner, inner, capture_on_cuda) if inner else self._inner
+                    self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, capture_on_cuda)
+                    self.captured = True
         self.compile_seconds = time.perf_counter() - started
 
 
@@ -310,8 +307,8 @@ class _Room:
         self._outer_tapes = [torch.zeros((columns, length), **kind) for length in self._outer]
         self._inner_tapes = [torch.zeros((repeats, columns, length), **kind) for length in self._inner]
 
-    def put(self, places: slice, consumed: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Gives what a step consumes, [seeds, ...], to each of these places."""
+    def put(self, places: slice, count: int, consumed: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Gives what a step with so many inner steps consumes, [seeds, ...], to each of these places."""
         batches, *tapes = consumed
 
         def rows(room: Tensor, axis: int = 0) -> Tensor:
@@ -323,9 +320,9 @@ class _Room:
             tapes, self._outer, self._inner, self._outer_tapes, self._inner_tapes, strict=True
         ):
             rows(room).copy_(tape[:, :outer])
-            count = (tape.shape[1] - outer) // inner if inner else 0
-            if count:
-                steps = tape[:, outer:].reshape(len(tape), count, inner).movedim(1, 0)  # [K, seeds, numbers]
+            if count and inner:
+                used = tape[:, outer : outer + count * inner]
+                steps = used.reshape(len(tape), count, inner).movedim(1, 0)  # [K, seeds, numbers]
                 rows(inner_room, 1)[:count].copy_(steps[:, None])
 
     def outer(self) -> tuple[Tensor, Tensor, Tensor]:

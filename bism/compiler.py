@@ -131,55 +131,6 @@ def count_work(function: Program, example: Sequence[Tensor]) -> Work:
     return work + Work(bytes=sum(x.meta["val"].nbytes for x in graph.output_node().all_input_nodes))
 
 
-class CapturedStep:
-    """A program captured once and replayed as a whole: on CUDA one launch a step instead of hundreds.
-
-    Called and returning like the program, but what it returns lies in buffers that the next call overwrites.
-
-    Args:
-        program: takes ``states`` tensors of state and then others; returns the next state and then others.
-        example: its arguments.
-        capture: from a function without arguments to one that does the same by replaying it.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        example: Sequence[Tensor],
-        states: int,
-        capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
-    ) -> None:
-        self._inputs = [x.clone() for x in example]
-        self._outputs = self._inputs[:states] + [x.clone() for x in program(*self._inputs)[states:]]
-
-        def step() -> None:
-            for own, new in zip(self._outputs, program(*self._inputs), strict=True):
-                own.copy_(new)
-
-        self._replay = (capture or capture_on_cuda)(step)
-
-    def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        for own, given in zip(self._inputs, tensors, strict=True):
-            if own is not given:  # from step to step the state is in its place already
-                own.copy_(given)
-        self._replay()
-        return self._outputs
-
-
-def capture_on_cuda(step: Callable[[], None]) -> Callable[[], None]:
-    """Captures the kernels that ``step`` launches, in a CUDA graph."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # allocations and lazy initialisation of a first run must not be captured
-        step()
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
 def trace(function: Program, example: Sequence[Tensor], decompositions: dict[Any, Any] | None = None) -> fx.GraphModule:
     """The torch operations of ``function`` as a graph; transforms of ``torch.func`` inside it are resolved."""
     traced = make_fx(function, decomposition_table=decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(

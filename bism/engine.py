@@ -5,10 +5,12 @@ others, or after a resume, gets the same numbers. A seed whose state becomes non
 with its step; the others do not notice.
 """
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
 
+from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.checks import (
     check_count,
@@ -29,19 +32,21 @@ from bism.checks import (
     check_seeds,
     check_shards,
 )
-from bism.compiler import CapturedStep, Program, Work, compile_program, count_work
-from bism.errors import InputError
+from bism.compiler import Program, Work, compile_program, count_work
+from bism.errors import InputError, first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes, shards
+from bism.precision import computing
 from bism.rng import Rng, TapeRng, generator
 from bism.state import State
-from bism.stream import Stream
+from bism.stream import Block, Stream
 
 if TYPE_CHECKING:
     from bism.estimator import Estimator
 
 Tree = Any
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
+_SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
 
 
 def pays(steps: int) -> bool:
@@ -60,6 +65,8 @@ class Trainer:
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
         compile_seconds: time spent compiling.
         compiled: whether the step runs compiled.
+        captured: whether steps are recorded in CUDA graphs.
+        width: how many seeds train side by side; where there are more, groups of so many take turns.
         stream: where minibatches and noise come from.
     """
 
@@ -85,37 +92,36 @@ class Trainer:
         check_posterior(posterior)
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
-        self.precision = check_precision(precision, dtype)
+        self.precision = check_precision(precision, dtype, self.device)
         self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
         self.data = data.to(device=self.device, dtype=dtype)
         self.data_noise = check_scale("data_noise", data_noise)
-        self.step, self.train_seconds, self.compile_seconds, self.compiled = 0, 0.0, 0.0, False
-        states = [
-            estimator.init(
-                model,
-                self.data,
-                Rng(generator(seed, 0, "initial state", self.device), dtype),
-                batch_size=batch_size,
-                posterior=posterior,
-            )
-            for seed in self.seeds
-        ]
-        self._template = states[0]
-        initial = [initial_tensors(state, estimator.ema > 0) for state in states]
-        self._tensors = tree_map(lambda *x: torch.stack(x), *initial)
+        self.step, self.train_seconds, self.compile_seconds, self.compiled, self.captured = 0, 0.0, 0.0, False, False
+        self._template, self._tensors = initial_states(
+            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, posterior, self.device
+        )
         self._hyper = {
             name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
             for name, value in estimator.hyper.items()
         }
         self._reported = 0
         bound = self._template.bind().model
-        self.stream = Stream(
-            estimator, bound, self.data, self.seeds, batch_size, shards=self._shards, data_noise=self.data_noise
-        )
-        self._program: Program = self._all_seeds
-        self._advance: Program = self._all_seeds
-        if compile:
-            self._compile()
+        stream = partial(Stream, estimator, bound, self.data, shards=self._shards, data_noise=self.data_noise)
+        groups = self._groups(stream)
+        self.width = -(-len(self.seeds) // groups)
+        spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
+        self.stream = stream([*self.seeds, *self.seeds[-1:] * spare], batch_size, groups=groups)
+        self._program: Program = self._side_by_side
+        self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
+        self._get_ready(compile)
+
+    def _groups(self, stream: Callable[..., Stream]) -> int:
+        """Into how many groups the seeds are cut, which depends on nothing but the configuration."""
+        if self.device.type != "cpu":
+            return 1
+        consumed = stream(self.seeds[:1], self.batch_size).draw(self.data, 0, "size", 1).at(0)
+        own = sum(x.nbytes for x in consumed) + sum(x.nbytes for x in self._leaves) // len(self.seeds)
+        return -(-len(self.seeds) // max(1, _SIDE_BY_SIDE_BYTES // own))
 
     @property
     def _tensors(self) -> Tree:
@@ -139,13 +145,13 @@ class Trainer:
             after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         return advanced(tensors, after, info["objective"], hyper), info["objective"]
 
-    def _all_seeds(self, *tensors: Tensor) -> list[Tensor]:
-        """One step of all seeds, as a function of flat tensors alone: the leaves of the state, what the step consumes
-        (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
+    def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
+        """One step of a group's seeds, as a function of flat tensors alone: the leaves of the state, what the step
+        consumes (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
         count = len(self._leaves)
         batches, uniforms, normals, *hyper = tensors[count:]
         state, named = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True))
-        if len(self.seeds) == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
+        if self.width == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
             alone = tree_map(lambda x: x[0], (state, batches, uniforms, normals, named))
             after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
         else:
@@ -153,35 +159,73 @@ class Trainer:
         leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
         return [*leaves, objective]
 
-    def _compile(self) -> None:
-        """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
+    def _get_ready(self, compile: bool) -> None:
+        """Compiles the step and tries it once, and on a GPU records it; where one of these cannot be done here, trains
+        without it and says so."""
         started = time.perf_counter()
-        consumed = self.stream.draw(self.data, 0, "compilation", 1).at(0)
-        example = [*self._leaves, *consumed, *self._hyper.values()]
-        try:
-            program = compile_program(self._all_seeds, example)
-            self.stream.compile()
-        except Exception as error:  # the compiler's errors have no common class; a bug in step() fails again uncompiled
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"training runs uncompiled (slower, same numbers): {reason}", stacklevel=2)
-        else:
-            self._program, self.compiled = program, True
-            captures = self.device.type == "cuda"
-            self._advance = CapturedStep(program, example, len(self._leaves)) if captures else program
+        example = [*self._of_group(0, self._leaves), *self._drawn(self.data, 0, "compilation"), *self._hyper_of(0)]
+        with computing(self.device, self.precision):
+            if compile:
+                with or_without("uncompiled"):
+                    program = compile_program(self._side_by_side, example)
+                    self.stream.compile()
+                    self._program, self.compiled = program, True
+            if captures(self.device):
+                count = len(self._leaves)
+                with or_without("step by step, without CUDA graphs"), torch.no_grad():
+                    state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
+                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda)
+                    self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
         self.compile_seconds = time.perf_counter() - started
+
+    def _drawn(self, data: Tensor, index: int, purpose: str, group: int = 0) -> list[Tensor]:
+        """What a step beside the training's consumes, laid out as in training."""
+        return self._laid_out(self.stream.draw(data, index, purpose, 1, group).at(0))
+
+    def _laid_out(self, consumed: Sequence[Tensor]) -> list[Tensor]:
+        return [dense(x) for x in consumed] if captures(self.device) else list(consumed)
+
+    def _of_group(self, group: int, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The part of stacked tensors that a group's seeds have; the last seed's stands in where they are too few."""
+        rows = [x[group * self.width : (group + 1) * self.width] for x in tensors]
+        spare = self.width - len(rows[0])
+        return [torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) for x in rows] if spare else rows
+
+    def _hyper_of(self, group: int) -> list[Tensor]:
+        return self._of_group(group, list(self._hyper.values()))
+
+    def _of_groups(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Stacked tensors of all seeds from those of the groups."""
+        return [torch.cat(of_one)[: len(self.seeds)] for of_one in zip(*parts, strict=True)]
+
+    def _one_by_one(self, leaves: Sequence[Tensor], block: Block, hyper: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The state of a group's seeds after a block's steps."""
+        count = len(leaves)
+        for index in range(len(block)):
+            leaves = self._program(*leaves, *self._laid_out(block.at(index)), *hyper)[:count]
+        return leaves
 
     def run(self, steps: int) -> None:
         """Trains for ``steps`` more iterations."""
         started = time.perf_counter()
-        end, count, hyper = self.step + steps, len(self._leaves), list(self._hyper.values())
-        with torch.no_grad():
-            leaves: Sequence[Tensor] = self._leaves
-            for step in range(self.step, end):
-                leaves = self._advance(*leaves, *self.stream.at(step), *hyper)[:count]
-            self._leaves, self.step = list(leaves), end
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        with torch.no_grad(), computing(self.device, self.precision):
+            trained = [self._trained(group, self.step + steps) for group in range(self.stream.groups)]
+            self._leaves = self._of_groups(trained) if len(trained) > 1 else list(trained[0])
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        self.step += steps
         self.train_seconds += time.perf_counter() - started
+
+    def _trained(self, group: int, end: int) -> Sequence[Tensor]:
+        """The state of a group's seeds at a later step."""
+        alone, step = self.stream.groups == 1, self.step
+        leaves: Sequence[Tensor] = self._leaves if alone else self._of_group(group, self._leaves)
+        hyper = self._hyper_of(group)
+        while step < end:
+            block = self.stream.ahead(step, end - step, group)
+            leaves = self._advance(leaves, block, hyper)
+            step += len(block)
+        return leaves
 
     def mean_objective(self) -> Tensor:
         """The estimator's own objective averaged over the steps since the last call, [seeds] (not a number if none)."""
@@ -197,10 +241,14 @@ class Trainer:
         The same minibatches and noise at every call, so that a curve of it is smooth.
         """
         data, values = data.to(device=self.device, dtype=self.dtype), []
-        with torch.no_grad():
+        with torch.no_grad(), computing(self.device, self.precision):
             for index in range(batches):
-                consumed = self.stream.draw(data, index, "validation", 1).at(0)
-                values.append(self._program(*self._leaves, *consumed, *self._hyper.values())[-1])
+                parts = []
+                for group in range(self.stream.groups):
+                    consumed = self._drawn(data, index, "validation", group)
+                    leaves = self._of_group(group, self._leaves)
+                    parts.append(self._program(*leaves, *consumed, *self._hyper_of(group))[-1:])
+                values += self._of_groups(parts)
         return torch.stack(values).mean(0)
 
     def lower_objective_on(self, data: Tensor, batches: int = 3) -> Tensor | None:
@@ -210,8 +258,8 @@ class Trainer:
         """
         data, values = data.to(device=self.device, dtype=self.dtype), []
         for index in range(batches):
-            batch, uniforms, normals = self.stream.draw(data, index, "validation", 1).at(0)
-            value = self._lower_objective(batch, uniforms, normals)
+            parts = [self._drawn(data, index, "validation", group) for group in range(self.stream.groups)]
+            value = self._lower_objective(*self._of_groups(parts))
             if value is None:
                 return None
             values.append(value)
@@ -233,8 +281,8 @@ class Trainer:
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
-        consumed = self.stream.draw(self.data, 0, "work", 1).at(0)
-        return count_work(self._all_seeds, [*self._leaves, *consumed, *self._hyper.values()]) + self.stream.work()
+        example = [*self._of_group(0, self._leaves), *self._drawn(self.data, 0, "work"), *self._hyper_of(0)]
+        return (count_work(self._side_by_side, example) + self.stream.work()) * self.stream.groups
 
     @property
     def diverged_at(self) -> list[int | None]:
@@ -338,8 +386,51 @@ def _numbers(state: State) -> Tree:
     return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
 
 
+def initial_states(
+    estimator: "Estimator",
+    model: nn.Module,
+    data: Tensor,
+    seeds: Sequence[int],
+    batch_size: int,
+    posterior: nn.Module | None,
+    device: torch.device,
+) -> tuple[State, Tree]:
+    """The structure of a state, and the tensors of all seeds at the start, stacked.
+
+    They are made on the CPU: on every device a seed starts at the same numbers.
+    """
+    states = [
+        estimator.init(
+            model,
+            data.cpu(),
+            Rng(generator(seed, 0, "initial state"), data.dtype),
+            batch_size=batch_size,
+            posterior=posterior,
+        )
+        for seed in seeds
+    ]
+    initial = [initial_tensors(state, estimator.ema > 0) for state in states]
+    return states[0], tree_map(lambda *x: torch.stack(x).to(device), *initial)
+
+
 def initial_tensors(state: State, averaged: bool) -> Tree:
     parameter = tree_leaves(state.params)[0]
     zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
     first = {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
     return {**first, "average": state.params} if averaged else first
+
+
+def captures(device: torch.device) -> bool:
+    """Whether steps are recorded and replayed on such a device."""
+    return device.type == "cuda"
+
+
+@contextlib.contextmanager
+def or_without(how: str) -> Iterator[None]:
+    """What may fail, and training goes on without it; not for want of memory, of which less is left then."""
+    try:
+        yield
+    except Exception as error:  # a compiler's errors have no common class; a bug in step() fails again without it
+        if out_of_memory(error):
+            raise
+        warnings.warn(f"training runs {how} (slower, same numbers): {first_line(error)}", stacklevel=5)

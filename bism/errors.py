@@ -14,3 +14,19 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}valid: {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, is want of memory: torch says it in a class of its own on a
+    GPU, in a RuntimeError's text on the CPU, and its compiler in an error that names the other."""
+    while error is not None:
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError) or "OutOfMemoryError" in said or "can't allocate memory" in said:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

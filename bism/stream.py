@@ -1,6 +1,6 @@
 """What the steps of one configuration consume: minibatches and noise, for all seeds, a block of steps at a time.
 
-What step t consumes for seed s is a function of the configuration and of (s, t) alone.
+What step t consumes for seed s is a function of the configuration and of (s, t) alone, whatever the size of blocks.
 """
 
 import dataclasses
@@ -14,13 +14,15 @@ from torch import Tensor
 from bism.compiler import Work
 from bism.gradients import Shards
 from bism.rng import CountingRng, Rng
-from bism.tapes import Tapes
+from bism.tapes import Tapes, padded
 
 if TYPE_CHECKING:
     from bism.estimator import Estimator
 
-_BLOCK_BYTES = 1 << 20  # noise and minibatches are drawn for about this many bytes of steps at once, per seed
+_BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
+_GPU_SHARE = 64  # on a GPU the block of all seeds takes one such part of the memory: fewer and larger launches
+_GPU_LONGEST_BLOCK = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +33,16 @@ class Block:
     uniforms: Tensor
     normals: Tensor
 
+    def __len__(self) -> int:
+        return self.batches.shape[1]
+
     def at(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """The part of one step; always laid out alike, so that one compiled program serves all steps."""
         return self.batches[:, index], self.uniforms[:, index], self.normals[:, index]
+
+    def part(self, first: int, count: int) -> "Block":
+        """The part of some of the steps."""
+        return Block(*(x[:, first : first + count] for x in (self.batches, self.uniforms, self.normals)))
 
 
 class Stream:
@@ -42,11 +51,12 @@ class Stream:
     Args:
         model: as the estimator's ``noise`` takes it.
         data: the training data [n, *visible_shape], of the type and on the device of what is to be drawn.
+        seeds: in ``groups`` of equal size, which draw one after the other into the same memory.
         shards: into which a minibatch is cut.
         data_noise: standard deviation of what is added to the minibatches.
 
     Attributes:
-        block_steps: how many steps' noise and minibatches are drawn at once.
+        block_steps: how many steps' noise and minibatches are drawn at once, at most.
         lengths: uniform and standard normal numbers that one step consumes.
         block: the memory that blocks lie in, one after the other.
     """
@@ -59,24 +69,33 @@ class Stream:
         seeds: Sequence[int],
         batch_size: int,
         *,
+        groups: int = 1,
         shards: int = 1,
         data_noise: float = 0.0,
     ) -> None:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
-        self.shards, self.data_noise, self._seeds = shards, data_noise, len(seeds)
+        self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
         counting = CountingRng(data.dtype, data.device)
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count
         batch = estimator.minibatches * batch_size * math.prod(data.shape[1:])
-        size = data.element_size() * (batch + sum(self.lengths))
-        self.block_steps = max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))  # of the configuration alone
+        self.block_steps = self._fitting(data.element_size() * (batch + sum(map(padded, self.lengths))))
         self._tapes = Tapes(seeds, data.dtype, data.device, max(self.lengths))
         self.block = self._empty()
-        self._drawn: int | None = None  # which block of the training's is in it
+        self._drawn: tuple[int, range] | None = None  # of which group, which steps of the training are in it
+
+    def _fitting(self, size: int) -> int:
+        """How many steps a block has, where one consumes so many bytes per seed."""
+        if self.data.device.type == "cpu":
+            return max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
+        memory = torch.cuda.get_device_properties(self.data.device).total_memory
+        return max(1, min(_GPU_LONGEST_BLOCK, memory // _GPU_SHARE // (size * self._seeds)))
 
     def compile(self) -> None:
         """Compiles what makes the numbers; see ``Tapes.compile``."""
-        self._tapes.compile()
+        uniform, normal = self.lengths
+        kinds = [("words", True), ("uniforms", uniform > 0), ("normals", normal > 0 or self.data_noise > 0)]
+        self._tapes.compile([kind for kind, wanted in kinds if wanted], self._rows(0))
 
     def noise(self, rng: Rng) -> Any:
         """The noise of a step: of all shards, where there are several, in their order."""
@@ -84,38 +103,52 @@ class Stream:
         noises = [self.estimator.noise(self.model, shape, rng) for _ in range(self.shards)]
         return Shards(noises) if self.shards > 1 else noises[0]
 
-    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step of the training consumes, [seeds, ...]: minibatches and the tapes of its noise.
+    def ahead(self, step: int, most: int, group: int = 0) -> Block:
+        """What the training consumes from a step on, for at least one and at most ``most`` steps.
 
         It lies in memory that a later call may overwrite.
         """
-        index, offset = divmod(step, self.block_steps)
-        if self._drawn != index:
-            self.draw(self.data, index, "training", self.block_steps)
-            self._drawn = index
-        return self.block.at(offset)
+        if self._drawn is None or self._drawn[0] != group or step not in self._drawn[1]:
+            # groups that take turns at the memory draw no more than they are about to use
+            count = self.block_steps if self.groups == 1 else min(self.block_steps, most)
+            self.draw(self.data, step, "training", count, group)
+            self._drawn = group, range(step, step + count)
+        _, drawn = self._drawn
+        return self.block.part(step - drawn.start, min(most, drawn.stop - step))
 
-    def draw(self, data: Tensor, index: int, purpose: str, steps: int) -> Block:
-        """The first steps of block number ``index``: noise, and minibatches of ``data`` drawn with replacement.
+    def draw(self, data: Tensor, first: int, purpose: str, steps: int, group: int = 0) -> Block:
+        """Consecutive steps, at most a block: noise, and minibatches of ``data`` drawn with replacement.
 
-        It lies in memory of its own that the next call overwrites.
+        They lie in memory that the next call overwrites.
         """
-        block, seeds, (uniform, normal) = self.block, self._seeds, self.lengths
-        self._tapes.fill("uniforms", purpose, index, block.uniforms.flatten(1)[:, : steps * uniform])
-        self._tapes.fill("normals", purpose, index, block.normals.flatten(1)[:, : steps * normal])
-        shape = (steps, self.estimator.minibatches, self.batch_size)
-        words = torch.empty((seeds, math.prod(shape)), dtype=torch.int32, device=self.data.device)
-        self._tapes.fill("words", purpose, index, words)
-        for rows in self._tapes.groups:
+        block, shape = self.block.part(0, steps), (self.estimator.minibatches, self.batch_size)
+        for kind, length in zip(("uniforms", "normals"), self.lengths, strict=True):
+            tape = getattr(self.block, kind).flatten(1)[:, : steps * padded(length)]
+            self._fill(kind, purpose, first, padded(length), tape, group)
+        words = self._apart("words", purpose, first, steps, math.prod(shape), group)
+        for rows in self._tapes.groups(slice(0, self._seeds)):
             indices = ((words[rows].long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
-            block.batches[rows, :steps] = data[indices.reshape(-1, *shape)]
+            block.batches[rows] = data[indices.reshape(-1, steps, *shape)]
         if self.data_noise:
-            batches = block.batches[:, :steps]
-            noise = torch.empty((seeds, batches[0].numel()), dtype=self.data.dtype, device=self.data.device)
-            self._tapes.fill("normals", f"{purpose}/data", index, noise)
-            batches += self.data_noise * noise.reshape(batches.shape)
+            numbers = block.batches.shape[2:]
+            noise = self._apart("normals", f"{purpose}/data", first, steps, numbers.numel(), group)
+            block.batches.add_(self.data_noise * noise.reshape(self._seeds, steps, *numbers))
         self._drawn = None
         return block
+
+    def _fill(self, kind: str, purpose: str, first: int, length: int, tape: Tensor, group: int) -> None:
+        if length:
+            self._tapes.fill(kind, purpose, first, length, tape, self._rows(group))
+
+    def _rows(self, group: int) -> slice:
+        return slice(group * self._seeds, (group + 1) * self._seeds)
+
+    def _apart(self, kind: str, purpose: str, first: int, steps: int, count: int, group: int) -> Tensor:
+        """So many numbers of each step that no tape keeps, [seeds, steps, count]."""
+        length, dtype = padded(count), torch.int32 if kind == "words" else self.data.dtype
+        tape = torch.empty((self._seeds, steps * length), dtype=dtype, device=self.data.device)
+        self._fill(kind, purpose, first, length, tape, group)
+        return tape.reshape(self._seeds, steps, length)[..., :count]
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of making what one step consumes, for all seeds."""
@@ -129,7 +162,7 @@ class Stream:
         lead = (self._seeds, self.block_steps)
         kind: dict[str, Any] = {"dtype": self.data.dtype, "device": self.data.device}
         batches = empty_batches((*lead, self.estimator.minibatches), self.batch_size, self.data)
-        uniforms, normals = (torch.empty((*lead, length), **kind) for length in self.lengths)
+        uniforms, normals = (torch.empty((*lead, padded(length)), **kind) for length in self.lengths)
         return Block(batches, uniforms, normals)
 
 

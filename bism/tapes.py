@@ -1,7 +1,9 @@
-"""Random numbers without state: a number is a function of (seed, purpose, block, position) and nothing else.
+"""Random numbers without state: a number is a function of (seed, purpose, step, position) and nothing else.
 
 Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), written in torch
-operations: vectorised over all seeds, compiled like any other program, and the same on every device.
+operations: vectorised over all seeds, compiled like any other program, and the same on every device. Position p of a
+step's tape is word (p // 32) mod 2 of the pair of words number 32 (p // 64) + p mod 32: first words and second words
+take turns in runs of 32, which vector units can write.
 """
 
 import functools
@@ -14,11 +16,14 @@ from torch import Tensor
 
 from bism.compiler import Program, Work, compile_program, count_work
 
-CHUNK = 1 << 13  # numbers per seed that one call makes: one compiled program serves tapes of every length
+TILE = 64  # numbers; the tape of a step is a whole number of tiles
+CHUNK = 1 << 13  # numbers per seed that one call makes on a CPU: one compiled program serves tapes of every length
 LARGE_CHUNK = 1 << 16  # the same for models whose steps consume that much: fewer calls, and work for several threads
+_GPU_CALL = 1 << 24  # numbers of all seeds that one call makes on a GPU, about: launches cost nothing beside them
 _GROUP = 16  # seeds that one call on a CPU makes numbers for: its intermediate results stay in the cache
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_RUN = TILE // 2
 
 
 def threefry(key0: Tensor, key1: Tensor, counter0: Tensor, counter1: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,93 +54,133 @@ def keys(seeds: Sequence[int], purpose: str) -> Tensor:
     return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.int32).reshape(-1, 2)
 
 
-def words(key: Tensor, block: Tensor, first: Tensor, count: int = CHUNK) -> Tensor:
-    """A chunk of random 32-bit words, [seeds, count] of int32.
-
-    Args:
-        key: [seeds, 2].
-        block: number of the block; a scalar of int32, as is
-        first: number of the chunk's first pair of words in it.
-    """
-    pairs = first + torch.arange(count // 2, dtype=torch.int32, device=key.device)
-    return torch.cat(threefry(key[:, :1], key[:, 1:], pairs[None], block), dim=1)
-
-
-def uniforms(bits: Tensor, dtype: torch.dtype) -> Tensor:
+def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiples of 2^-24 in [0, 1), one from each word."""
     return _shift_right(bits, 8).to(dtype) * 2.0**-24
 
 
-def normals(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers by the transformation of Box and Muller, two from each pair of words."""
-    u, angle = uniforms(bits, dtype).chunk(2, dim=1)
-    radius, angle = (-2 * (1 - u).log()).sqrt(), 2 * math.pi * angle
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+def words(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The words themselves."""
+    return first, second
+
+
+def uniforms(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two uniform numbers from two words."""
+    return uniform(first, dtype), uniform(second, dtype)
+
+
+def normals(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two standard normal numbers from two words, by the transformation of Box and Muller."""
+    radius = (-2 * (1 - uniform(first, dtype)).log()).sqrt()
+    angle = 2 * math.pi * uniform(second, dtype)
+    return radius * angle.cos(), radius * angle.sin()
+
+
+_KINDS = {"words": words, "uniforms": uniforms, "normals": normals}
+
+
+def padded(length: int) -> int:
+    """The length of a tape that holds so many numbers."""
+    return TILE * -(-length // TILE)
 
 
 class Tapes:
     """Fills tapes with words, uniforms or normals, for all seeds at once.
 
     Args:
-        longest: numbers per seed that one step consumes at most; decides the size of chunks.
+        longest: numbers per seed that one step consumes at most; decides how many a call makes.
 
     Attributes:
-        groups: the seeds whose numbers are made at once.
+        compiled: whether compiled programs make the numbers.
     """
 
     def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device, longest: int = 0) -> None:
-        self._seeds, self._device = list(seeds), device
-        self._dtype, self._keys = dtype, dict[str, Tensor]()
-        count = len(self._seeds)
-        size = min(_GROUP, count) if device.type == "cpu" else count
-        starts = [min(start, count - size) for start in range(0, count, size)]  # all of one size: the last may overlap
-        self.groups = [slice(start, start + size) for start in starts]
+        self._seeds, self._device, self._dtype = list(seeds), device, dtype
+        self._keys, self._places = dict[str, Tensor](), dict[int, tuple[Tensor, Tensor]]()
         self._chunk = LARGE_CHUNK if longest > LARGE_CHUNK // 2 else CHUNK
-        self._words, self._convert = _programs(dtype, self._chunk)
+        if device.type != "cpu":
+            self._chunk = max(CHUNK, 1 << (_GPU_CALL // len(self._seeds)).bit_length() - 1)
+        self.compiled = False
 
-    def compile(self) -> None:
-        """Compiles what makes the numbers; words and uniforms stay the same exactly, normals to rounding."""
-        rows = self.groups[0].stop - self.groups[0].start
-        self._words, self._convert = _compiled(self._dtype, self._chunk, rows, self._device)
+    def groups(self, rows: slice) -> list[slice]:
+        """Which of some seeds' numbers are made at once; all of one size, so that the last may overlap."""
+        count = rows.stop - rows.start
+        size = min(_GROUP, count) if self._device.type == "cpu" else count
+        starts = [rows.start + min(start, count - size) for start in range(0, count, size)]
+        return [slice(start, start + size) for start in starts]
 
-    def fill(self, kind: str, purpose: str, block: int, tape: Tensor) -> None:
-        """Writes the first numbers of a block to ``tape`` [seeds, numbers]."""
-        all_keys, number, first = self._at(f"{purpose}/{kind}", block)
-        for rows in self.groups:
+    def compile(self, kinds: Sequence[str], rows: slice) -> None:
+        """Compiles what makes such numbers; words and uniforms stay the same exactly, normals to rounding."""
+        for kind in kinds:
+            _compiled(kind, self._dtype, self._chunk, _length(self.groups(rows)[0]), self._device)
+        self.compiled = True
+
+    def fill(self, kind: str, purpose: str, step: int, length: int, tape: Tensor, rows: slice | None = None) -> None:
+        """Writes the numbers of consecutive steps to ``tape``.
+
+        Args:
+            step: the first of them.
+            length: of a step's tape, a whole number of tiles.
+            tape: [seeds, steps * length].
+            rows: the seeds, by their places; all of them, if not given.
+        """
+        chosen = rows or slice(0, len(self._seeds))
+        all_keys, first = self._key(f"{purpose}/{kind}"), torch.tensor(step, dtype=torch.int32, device=self._device)
+        pairs, steps = self._counters(length, tape.shape[1])
+        for group in self.groups(chosen):
+            program = self._program(kind, group)
+            ours = tape[group.start - chosen.start : group.stop - chosen.start]
             for start in range(0, tape.shape[1], self._chunk):
-                (numbers,) = self._convert[kind](*self._words(all_keys[rows], number, first + start // 2))
-                part = tape[rows, start : start + self._chunk]
+                half = slice(start // 2, (start + self._chunk) // 2)
+                (numbers,) = program(all_keys[group], pairs[half], steps[half], first)
+                part = ours[:, start : start + self._chunk]
                 part.copy_(numbers[:, : part.shape[1]])
 
     def work(self, kind: str, numbers: int) -> Work:
         """The work of filling a tape of so many numbers for each seed."""
-        make, convert = _programs(self._dtype, self._chunk)
-        at = self._at("work", 0)
-        return (count_work(make, at) + count_work(convert[kind], make(*at))) * (numbers / self._chunk)
+        pairs, steps = self._counters(TILE, self._chunk)
+        first = torch.zeros((), dtype=torch.int32, device=self._device)
+        work = count_work(_maker(kind, self._dtype), [self._key("work"), pairs, steps, first])
+        return work * (numbers / self._chunk)
 
-    def _at(self, purpose: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The keys, the block's number and its first pair."""
+    def _key(self, purpose: str) -> Tensor:
         if purpose not in self._keys:
             self._keys[purpose] = keys(self._seeds, purpose).to(self._device)
-        number = torch.tensor(block, dtype=torch.int32, device=self._device)
-        return self._keys[purpose], number, torch.zeros_like(number)
+        return self._keys[purpose]
+
+    def _counters(self, length: int, numbers: int) -> tuple[Tensor, Tensor]:
+        """For each pair of words of a tape its number in its step, and its step after the first; in whole chunks."""
+        if length not in self._places or 2 * len(self._places[length][0]) < numbers:
+            count = self._chunk // 2 * -(-numbers // self._chunk)
+            pair = torch.arange(count, dtype=torch.int32, device=self._device)
+            self._places[length] = pair % (length // 2), pair // (length // 2)
+        return self._places[length]
+
+    def _program(self, kind: str, group: slice) -> Program:
+        if not self.compiled:
+            return _maker(kind, self._dtype)
+        return _compiled(kind, self._dtype, self._chunk, _length(group), self._device)
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def _maker(kind: str, dtype: torch.dtype) -> Program:
+    """What makes a chunk of numbers from keys [seeds, 2], pairs [chunk / 2], steps [chunk / 2] and the first step."""
+
+    def make(key: Tensor, pairs: Tensor, steps: Tensor, first: Tensor) -> list[Tensor]:
+        both = _KINDS[kind](*threefry(key[:, :1], key[:, 1:], pairs[None], steps[None] + first), dtype)
+        runs = [numbers.reshape(len(key), -1, _RUN) for numbers in both]
+        return [torch.stack(runs, dim=2).flatten(1)]
+
+    return make
 
 
 @functools.cache  # one process trains many configurations with the same number of seeds
-def _compiled(dtype: torch.dtype, chunk: int, rows: int, device: torch.device) -> tuple[Program, dict[str, Program]]:
-    """The programs of ``_programs``, compiled for so many seeds at once."""
-    make, convert = _programs(dtype, chunk)
-    number = torch.zeros((), dtype=torch.int32, device=device)
-    at = [torch.zeros((rows, 2), dtype=torch.int32, device=device), number, number.clone()]
-    bits = make(*at)
-    compiled = {kind: compile_program(convert[kind], bits) for kind in ("uniforms", "normals")}
-    return compile_program(make, at), {**convert, **compiled}
-
-
-def _programs(dtype: torch.dtype, chunk: int) -> tuple[Program, dict[str, Program]]:
-    """What makes words, and what makes numbers of each kind from them."""
-    return lambda key, block, first: [words(key, block, first, chunk)], {
-        "words": lambda bits: [bits],
-        "uniforms": lambda bits: [uniforms(bits, dtype)],
-        "normals": lambda bits: [normals(bits, dtype)],
-    }
+def _compiled(kind: str, dtype: torch.dtype, chunk: int, rows: int, device: torch.device) -> Program:
+    """``_maker``, compiled for so many seeds at once."""
+    counter = torch.zeros(chunk // 2, dtype=torch.int32, device=device)
+    first = torch.zeros((), dtype=torch.int32, device=device)
+    key = torch.zeros((rows, 2), dtype=torch.int32, device=device)
+    return compile_program(_maker(kind, dtype), [key, counter, counter.clone(), first])

@@ -16,9 +16,9 @@ POINT = torch.full((10, 2), 3.0, dtype=torch.float64)  # data without any spread
 
 
 def minibatches(seeds: tuple[int, ...] = (0, 1), index: int = 0, data_noise: float = 0.5) -> Tensor:
-    """One block's minibatches, [seeds, steps, 1, batch, 2]."""
+    """The minibatches of 20 steps, [seeds, steps, 1, batch, 2]."""
     mine = Trainer(SSM(), GRBM(2, 3), POINT, seeds=seeds, batch_size=40, dtype=torch.float64, data_noise=data_noise)
-    return mine.stream.draw(mine.data, index, "training", 20).batches[:, :20].clone()
+    return mine.stream.draw(mine.data, 20 * index, "training", 20).batches.clone()
 
 
 def test_minibatches_are_the_data_plus_noise_of_that_size() -> None:

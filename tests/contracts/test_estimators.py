@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines import CD, SM
 from bism import GRBM, BiDSM, Estimator, InputError, stream
+from bism.capture import CapturedSteps
 from bism.checkpoint import load_checkpoint
-from bism.compiler import CapturedStep
 from bism.engine import Trainer
 from bism.hyperparameters import Range, resolve, specs
 from bism.rng import Rng
@@ -322,12 +322,19 @@ def test_results_of_a_seed_are_those_of_its_model() -> None:
         fit(small(SM), 1).posterior(0)
 
 
+def record(trainer: Trainer, program: Any, together: int) -> None:
+    """Trains by the buffers of a CUDA graph's replay, without the graph."""
+    steps = CapturedSteps(
+        program, trainer._leaves, trainer._drawn(data(), 0, "x"), trainer._hyper_of(0), lambda step: step, together
+    )
+    trainer._advance = lambda leaves, block, _: steps(leaves, block)
+
+
 @every_small
 def test_a_captured_step_is_the_step(case: Case, tmp_path: Path) -> None:
-    # the buffers of a CUDA graph's replay, without the graph: what is handed out and taken in must not be mixed up
+    # what is handed out and taken in must not be mixed up, whether steps are replayed by threes or one by one
     plain, captured = trainer(case), trainer(case)
-    example = [*captured._leaves, *captured.stream.draw(data(), 0, "x", 1).at(0), *captured._hyper.values()]
-    captured._advance = CapturedStep(captured._program, example, len(captured._leaves), capture=lambda step: step)
+    record(captured, captured._program, together=3)
     plain.run(7)
     captured.run(7)
     assert same(plain._tensors, captured._tensors)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bism.rng import TapeRng
-from bism.tapes import CHUNK, LARGE_CHUNK, Tapes, keys, normals, threefry, uniforms, words
+from bism.tapes import CHUNK, LARGE_CHUNK, TILE, Tapes, keys, normals, padded, threefry, uniforms
 
 CPU = torch.device("cpu")
 
@@ -29,9 +29,9 @@ def test_known_answers(key: tuple[int, int], counter: tuple[int, int], expected:
     assert tuple(int(word) & 0xFFFFFFFF for word in found) == expected
 
 
-def tape(kind: str, seeds: tuple[int, ...] = (0,), block: int = 0, length: int = 5 * CHUNK) -> Tensor:
-    out = torch.empty((len(seeds), length), dtype=torch.int32 if kind == "words" else torch.float64)
-    Tapes(seeds, torch.float64, CPU).fill(kind, "training", block, out)
+def tape(kind: str, seeds: tuple[int, ...] = (0,), step: int = 0, length: int = 5 * CHUNK, steps: int = 1) -> Tensor:
+    out = torch.empty((len(seeds), steps * length), dtype=torch.int32 if kind == "words" else torch.float64)
+    Tapes(seeds, torch.float64, CPU).fill(kind, "training", step, length, out)
     return out
 
 
@@ -57,51 +57,70 @@ def test_words_fill_32_bits_evenly() -> None:
 
 
 def test_neighbours_do_not_resemble_each_other() -> None:
-    # seeds, blocks, positions, and the two halves of a chunk that come from the same counters
+    # seeds, steps, positions, and the two words that come from the same counters
     z = tape("normals", seeds=(0, 1))
-    streams = [z[0], z[1], tape("normals", block=1)[0], z[0].roll(1), z[0].roll(CHUNK // 2), tape("normals", (2,))[0]]
+    streams = [z[0], z[1], tape("normals", step=1)[0], z[0].roll(1), z[0].roll(TILE // 2), tape("normals", (2,))[0]]
     correlations = torch.corrcoef(torch.stack(streams)).fill_diagonal_(0)
     assert correlations.abs().max() < 5 / math.sqrt(z.shape[1])
 
 
-def test_a_number_depends_on_seed_purpose_block_and_position_alone() -> None:
-    together, alone = tape("uniforms", (3, 5, 8)), tape("uniforms", (5,))
+def test_a_number_depends_on_seed_purpose_step_and_position_alone() -> None:
+    together, alone = tape("uniforms", (3, 5, 8), step=4), tape("uniforms", (5,), step=4)
     assert torch.equal(together[1], alone[0])
-    assert torch.equal(alone[:, :100], tape("uniforms", (5,), length=100))
     assert not torch.equal(keys([5], "training"), keys([5], "validation"))
-    first = torch.zeros((), dtype=torch.int32)
-    numbers = words(keys([5], "a"), first, first)
-    assert torch.equal(words(keys([5], "a"), first, first + 1)[0, : CHUNK // 2 - 1], numbers[0, 1 : CHUNK // 2])
+    # neither on how long tapes are, nor on how many steps are drawn at once, nor on the size of chunks
+    for length, steps in ((TILE, 300), (3 * TILE, 77), (5 * CHUNK, 2)):
+        many = tape("uniforms", (5,), step=4, length=length, steps=steps).reshape(steps, length)
+        assert torch.equal(many[0], alone[0, :length])
+        assert torch.equal(many[-1], tape("uniforms", (5,), step=3 + steps, length=length)[0])
+    in_large_chunks = torch.empty((1, 5 * CHUNK), dtype=torch.float64)
+    Tapes((5,), torch.float64, CPU, LARGE_CHUNK).fill("uniforms", "training", 4, 5 * CHUNK, in_large_chunks)
+    assert torch.equal(in_large_chunks, alone)
 
 
 @pytest.mark.parametrize("longest", [0, LARGE_CHUNK])  # numbers are made in chunks of either size
 def test_many_seeds_are_drawn_in_groups_and_get_the_same_numbers(longest: int) -> None:
-    def filled(seeds: range) -> Tensor:
-        out = torch.full((len(seeds), LARGE_CHUNK + 10), math.nan)
-        Tapes(seeds, torch.float32, CPU, longest).fill("normals", "training", 0, out)
+    length = LARGE_CHUNK + TILE
+
+    def filled(seeds: range, rows: slice | None = None) -> Tensor:
+        out = torch.full((len(seeds) if rows is None else rows.stop - rows.start, length), math.nan)
+        Tapes(seeds, torch.float32, CPU, longest).fill("normals", "training", 0, length, out, rows)
         return out
 
     together = filled(range(37))
     for seed in (0, 15, 16, 30, 31, 36):  # the edges of the groups; the last ones overlap
         assert torch.equal(together[seed : seed + 1], filled(range(seed, seed + 1)))
+    assert torch.equal(together[13:31], filled(range(37), slice(13, 31)))
 
 
 def test_words_become_numbers_as_documented() -> None:
-    bits = torch.tensor([[0, -1, 1 << 8, -(1 << 31)]], dtype=torch.int32)
-    assert uniforms(bits, torch.float64).tolist() == [[0, 1 - 2.0**-24, 2.0**-24, 0.5]]
-    u, w = 1 - 2.0**-24, 0.5  # the pairs are (first half, second half)
+    first, second = (torch.tensor([word], dtype=torch.int32) for word in (-1, -(1 << 31)))
+    assert [float(x) for x in uniforms(first, second, torch.float64)] == [1 - 2.0**-24, 0.5]
+    small = torch.tensor([0, 1 << 8], dtype=torch.int32)
+    assert uniforms(small, small, torch.float64)[0].tolist() == [0, 2.0**-24]
+    u, w = 1 - 2.0**-24, 0.5
     expected = math.sqrt(-2 * math.log(1 - u)) * math.cos(2 * math.pi * w)
-    assert float(normals(bits, torch.float64)[0, 1]) == pytest.approx(expected, abs=1e-12)
+    assert float(normals(first, second, torch.float64)[0]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_positions_take_words_as_documented() -> None:
+    drawn = tape("words", (7,), step=9, length=3 * TILE)[0]
+    key = keys([7], "training/words")
+    for position in (0, 31, 32, 63, 64, 100, 3 * TILE - 1):
+        pair = 32 * (position // 64) + position % 32
+        both = threefry(key[0, 0], key[0, 1], torch.tensor(pair, dtype=torch.int32), torch.tensor(9, dtype=torch.int32))
+        assert int(drawn[position]) == int(both[position // 32 % 2])
+    assert [padded(length) for length in (0, 1, 64, 65)] == [0, 64, 64, 128]
 
 
 @pytest.mark.long
 def test_compiled_tapes_are_the_same() -> None:
     plain, compiled = Tapes(range(20), torch.float32, CPU), Tapes(range(20), torch.float32, CPU)
-    compiled.compile()
+    compiled.compile(("words", "uniforms", "normals"), slice(0, 20))
     for kind, tolerance in (("words", 0.0), ("uniforms", 0.0), ("normals", 1e-5)):
-        a, b = (torch.empty((20, CHUNK + 10), dtype=torch.int32 if kind == "words" else torch.float32) for _ in "ab")
-        plain.fill(kind, "training", 7, a)
-        compiled.fill(kind, "training", 7, b)
+        a, b = (torch.empty((20, CHUNK + TILE), dtype=torch.int32 if kind == "words" else torch.float32) for _ in "ab")
+        plain.fill(kind, "training", 7, CHUNK + TILE, a)
+        compiled.fill(kind, "training", 7, CHUNK + TILE, b)
         assert (a - b).abs().max() <= tolerance
 
 
