@@ -1,0 +1,158 @@
+"""What a GPU trains by, tried without one: programs that check how their tensors lie, in a replay's buffers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._inductor.async_compile import AsyncCompile
+
+from baselines import CD, DSM, PCD
+from bism import BiDSM, Estimator, engine
+from bism.capture import TOGETHER, CapturedSteps
+from bism.engine import Trainer
+from bism.stream import Block
+from tests.contracts.cases import data, discovered, same, small, trainer
+
+
+def distance(mine: Trainer, other: Trainer) -> float:
+    """The largest difference between states, of what is comparable."""
+    pairs = zip(mine._leaves, other._leaves, strict=True)
+    return max(float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel())
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes the way it goes on a GPU, but for the graph itself: what is recorded is called instead."""
+    monkeypatch.setattr(engine, "captures", lambda device: True)
+    monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
+    compile_there = torch._inductor.compile
+
+    def checking(graph: Any, example: Any, options: dict[str, Any]) -> Any:
+        return compile_there(graph, example, options={**options, "cpp_wrapper": False})  # Python's checks strides
+
+    monkeypatch.setattr(torch._inductor, "compile", checking)
+
+
+def run_through(mine: Trainer) -> Tensor:
+    """Trains over the ends of blocks and asks in between; returns the answer."""
+    mine.stream.block_steps = 23
+    mine.run(1)
+    mine.run(2 * TOGETHER + 4)
+    held_out = mine.objective_on(data(50))
+    mine.run(TOGETHER)
+    return held_out
+
+
+QUICK = ("dsm", "pcd")
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(
+    "kind", [pytest.param(x, id=x.id, marks=() if x.id in QUICK else pytest.mark.long) for x in discovered()]
+)
+def test_a_compiled_program_is_given_what_it_was_compiled_for(
+    kind: type[Estimator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the compiled code only the part that checks its arguments: the rest takes a minute for each estimator."""
+    monkeypatch.setattr(AsyncCompile, "cpp_pybinding", lambda *_, **__: lambda *_: None)
+    with torch._inductor.config.patch(force_disable_caches=True):
+        mine = trainer(small(kind), compile=True)
+    assert mine.compiled
+    assert mine.captured
+    run_through(mine)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("kind", [BiDSM, PCD], ids=lambda kind: kind.id)
+def test_and_its_numbers_are_those_of_plain_steps(kind: type[Estimator]) -> None:
+    mine, plain = trainer(small(kind), compile=True), trainer(small(kind))
+    torch.testing.assert_close(run_through(mine), run_through(plain))
+    assert mine.captured
+    assert distance(mine, plain) < 1e-10
+
+
+# --- what fails is left out, and said ---------------------------------------------------------------------------------
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("not on this card\nand more")
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_without_a_capture_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "capture_on_cuda", broken)
+    with pytest.warns(UserWarning, match=r"training runs step by step, without CUDA graphs .*: not on this card$"):
+        mine = trainer(small(DSM))
+    mine.run(7)
+    monkeypatch.undo()
+    plain = trainer(small(DSM))
+    plain.run(7)
+    assert not mine.captured
+    assert distance(mine, plain) == 0
+
+
+def test_without_a_compiler_training_goes_on_and_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "captures", lambda device: True)
+    monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
+    monkeypatch.setattr(engine, "compile_program", broken)
+    with pytest.warns(UserWarning, match=r"training runs uncompiled .*: not on this card$"):
+        mine = trainer(small(DSM), compile=True)
+    assert mine.captured
+    assert not mine.compiled
+    mine.run(7)
+    assert mine.step == 7
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_want_of_memory_is_not_passed_over(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the compiler wraps it: it is the supervisor's to start the job again where there is more of it."""
+
+    def compiler(*_: Any) -> None:
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("the compiler failed") from cause
+
+    monkeypatch.setattr(engine, "compile_program", compiler)
+    with pytest.raises(RuntimeError, match="the compiler failed"):
+        trainer(small(DSM), compile=True)
+
+
+# --- the buffers ------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_replayed_together_where_they_are_short_and_alone_at_the_end() -> None:
+    """Each replay is of the steps that it should be of, and copies what it is given to where it was recorded."""
+    count, said = 5, list[int]()
+    state, seen = [torch.zeros(2)], torch.arange(2 * 7.0).reshape(2, 7)
+    block = Block(seen[:, :, None], torch.zeros(2, 7, 0), torch.zeros(2, 7, 0))
+
+    def program(total: Tensor, batches: Tensor, uniforms: Tensor, normals: Tensor, factor: Tensor) -> list[Tensor]:
+        return [total + factor * batches[:, 0]]
+
+    def capture(function: Callable[[], None]) -> Callable[[], None]:
+        number = len(said)
+        said.append(0)
+
+        def replay() -> None:
+            said[number] += 1
+            function()
+
+        return replay
+
+    steps = CapturedSteps(program, state, block.at(0), [torch.tensor(2.0)], capture, together=count)
+    assert steps(state, block)[0].tolist() == [2 * float(row.sum()) for row in seen]
+    assert said == [2, 1]
+    assert steps(state, block.part(6, 1))[0].tolist() == [2 * float(row[6]) for row in seen]
+
+
+def test_where_a_block_is_cut_changes_nothing() -> None:
+    whole, pieces = trainer(small(CD)), trainer(small(CD))
+    whole.run(30)
+    pieces.stream.block_steps = 7
+    for count in (1, 6, 2, 11, 10):
+        pieces.run(count)
+    assert same(whole._tensors, pieces._tensors)
