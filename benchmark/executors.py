@@ -132,13 +132,32 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
     ]
 
 
-def prepare_environment() -> None:
+def context(available: Sequence[Place]) -> Any:
+    """How processes of jobs are started: forked from a server that has imported what they need, so that a job is under
+    way at once; on a machine with a GPU each from nothing, since CUDA cannot be used in what was forked from a process
+    that has touched it, and importing torch's compiler does so there."""
+    import torch
+
+    forked = "forkserver" in multiprocessing.get_all_start_methods()
+    if not forked or torch.cuda.device_count() or any(place.device != "cpu" for place in available):
+        return multiprocessing.get_context("spawn")
+    server: Any = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])
+    return server
+
+
+def prepare_environment(available: Sequence[Place] = ()) -> None:
     """What is read when a job's process starts: one thread for each, and compiled code kept from run to run.
+
+    On a CPU a job compiles in its own process, on its own core; beside a GPU the cores are idle, and the jobs share
+    them for the many small kernels that a program has there.
 
     And glibc keeps the memory that a step frees: given back to the system it would be asked for anew, page by page, in
     the next step (5,600 page faults and 15% of the time of a step of BiDSM-5 on the Frey faces).
     """
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compile in the job's own process, on its own core
+    jobs_on_gpus = sum(place.slots for place in available if place.device != "cpu")
+    compilers = max(1, cores() // jobs_on_gpus) if jobs_on_gpus else 1
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("bism") / "compiled"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
@@ -225,17 +244,13 @@ class JobProcess:
 
 
 class LocalExecutor:
-    """A spawned process for each job, on the cores and devices of this machine."""
+    """A process for each job, on the cores and devices of this machine."""
 
     def __init__(self, run_dir: Path, settings: Settings, available: Sequence[Place]) -> None:
         self.places = list(available)
         self._run_dir, self._settings = run_dir, settings
-        prepare_environment()
-        self._context: Any = multiprocessing.get_context(
-            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        )
-        if hasattr(self._context, "set_forkserver_preload"):  # imported once, not per job
-            self._context.set_forkserver_preload(["benchmark.worker", "torch._inductor.compile_fx"])
+        prepare_environment(available)
+        self._context = context(available)
 
     def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> JobProcess:
         """Starts a job on a place."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from bism.engine import Trainer
+from bism.precision import computing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +75,11 @@ def follow(group: Group, device: str, threads: int, make: Callable[[], Trainer])
     if device == "cpu":
         torch.set_num_threads(threads)
     group.join(device)
-    trainer = make()
     try:
-        while True:
-            name, *arguments = group.lines[0].recv()
-            getattr(trainer, name)(*arguments)
+        with computing(torch.device(device)):
+            trainer = make()
+            while True:
+                name, *arguments = group.lines[0].recv()
+                getattr(trainer, name)(*arguments)
     except (EOFError, OSError, RuntimeError):  # it has ended: well, or in the middle of a step
         os._exit(0)

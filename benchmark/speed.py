@@ -112,7 +112,7 @@ def speed(
         for count in counts
         for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
     ]
-    executors.prepare_environment()
+    executors.prepare_environment([place])
     ceiling = measure_ceiling(place.device, settings.threads)
     console.print(_described(ceiling, place.device, settings.threads), soft_wrap=True)
     records, bad = [], 0

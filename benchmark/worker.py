@@ -27,6 +27,8 @@ from benchmark.probes import NO_JUDGES, Judges, Subject
 from benchmark.provenance import trained_with
 from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
+from bism.errors import out_of_memory
+from bism.precision import computing
 
 _PIECE_SECONDS = 2.0  # between signs of life, about; no number depends on it
 _FIRST_PIECE = 100  # iterations
@@ -101,7 +103,8 @@ def run_job(
             warnings.showwarning = lambda message, *_, **__: report("note", f"{job.title}: {message}")
             if group:
                 group.join(device)
-            _train(job, data, cells, device, settings, again, report, stop, group)
+            with computing(torch.device(device)):  # what is measured is in float32, whatever the training's products
+                _train(job, data, cells, device, settings, again, report, stop, group)
             if group:
                 group.leave()
     except Stopped as stopped:
@@ -112,7 +115,7 @@ def run_job(
             for cell in cells:
                 cell.path.mkdir(parents=True, exist_ok=True)
                 (cell.path / "error.txt").write_text(text)
-        report("memory" if _out_of_memory(error) else "failed", text.strip().splitlines()[-1])
+        report("memory" if out_of_memory(error) else "failed", text.strip().splitlines()[-1])
 
 
 def _end_with_the_supervisor(stop: threading.Event) -> None:
@@ -123,11 +126,6 @@ def _end_with_the_supervisor(stop: threading.Event) -> None:
         stop.set()
         time.sleep(_ORPHAN_SECONDS)
         os._exit(1)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch says it in its own class on a GPU, and in a RuntimeError's text on the CPU."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def make_trainer(job: Job, data: DataSet, device: str, settings: Settings, kind: type[Trainer] = Trainer) -> Trainer:

@@ -226,8 +226,8 @@ class Estimator(ABC):
             compile: True, False, or None for when the run is long enough to pay for it.
             data_noise: standard deviation of Gaussian noise added anew to every minibatch: what is learnt is the
                 density of the smoothed data, as by denoising score matching.
-            precision: "float32", or "bf16" for matrix products and convolutions in bfloat16 (autocast); parameters,
-                energies and objectives stay in float32.
+            precision: "float32", "tf32" for products in TF32 on a GPU, or "bf16" for matrix products and convolutions
+                in bfloat16 (autocast); parameters, energies and objectives stay in float32.
             accumulate: shards of equal size that a minibatch is taken in, one after another, to save memory.
             resume: a checkpoint written by ``Fitted.save``.
 

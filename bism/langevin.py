@@ -17,6 +17,7 @@ from torch.func import grad
 
 from bism.checks import check_count
 from bism.errors import InputError
+from bism.precision import computing
 from bism.rng import Rng, generator
 
 Free = Mapping[str, Tensor]  # the variables that move, by name, each [batch, ...]
@@ -77,14 +78,16 @@ def langevin(
         start: the free variables before step number ``first``.
         heat: a temperature for each step, [steps].
         step_size: a, for all variables or by name.
-        precision: "bf16" for matrix products and convolutions in bfloat16; the variables stay as they are.
+        precision: "bf16" for matrix products and convolutions in bfloat16, "tf32" for TF32 on a GPU; the variables stay
+            as they are.
     """
     x = {name: value.detach() for name, value in start.items()}
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(x, step_size)
     slope = grad(lambda at: energy(at).sum())
-    kind = next(iter(x.values())).device.type
+    device = next(iter(x.values())).device
     for number, temperature in enumerate(heat[first:].tolist(), start=first):
-        with torch.autocast(kind, torch.bfloat16, precision == "bf16", cache_enabled=False):
+        autocast = torch.autocast(device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
+        with computing(device, precision), autocast:
             downhill = slope(x)
         for name, value in x.items():
             rng = Rng(generator(seed, number, f"langevin/{batch}/{name}", value.device), value.dtype)

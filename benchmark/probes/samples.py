@@ -52,7 +52,7 @@ class Langevin(Probe):
         start_mean, start_std: of the Gaussian that v starts from.
         denoise: whether a last step v - sigma0^2 dE/dv follows, of methods that have a sigma0.
         batch: chains at once.
-        precision: bf16 for products in bfloat16.
+        precision: bf16 for products in bfloat16, tf32 for TF32 on a GPU.
     """
 
     schedule: list[Part] = Field([Part.model_validate(dataclasses.asdict(stretch)) for stretch in PAPER], min_length=1)
@@ -61,7 +61,7 @@ class Langevin(Probe):
     start_std: float = Field(1.0, ge=0)
     denoise: bool = True
     batch: int = Field(100, gt=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:

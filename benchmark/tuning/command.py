@@ -109,7 +109,7 @@ def tune(request: Request, console: Console) -> int:
         together=max(1, -(-len(devices) // len(studies))),
         lease=request.lease,
     )
-    prepare_environment()
+    prepare_environment(available)
     with sigterm_as_ctrl_c(), _Tracking(request.store, console) as tracking:
         crew = _Crew(work, data, devices, console)
         try:

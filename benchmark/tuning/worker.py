@@ -32,6 +32,7 @@ from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_st
 from bism.cohort import Cohort, Member, structure
 from bism.engine import pays
 from bism.errors import InputError
+from bism.precision import computing
 
 GROUP = 16  # trials of a process under way
 _PLACES = {"cpu": 8, "cuda": 32}  # of a cohort, at most
@@ -373,7 +374,7 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
 
     try:
         storage = patiently(lambda: open_storage(work.storage), stop, also=InputError)  # it was there a moment ago
-        with leases.Lease(storage, work.lease) as lease:
+        with leases.Lease(storage, work.lease) as lease, computing(torch.device(device)):
             tuners = list[Tuner]()
             for index in range(len(work.names)):
                 which = (first + index) % len(work.names)
