@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,17 +15,22 @@ from urllib.parse import urlsplit
 import torch
 from rich.table import Table
 
+from baselines import DSM
 from benchmark import tracking_store
 from benchmark.catalogue import CATALOGUE, state
 from benchmark.datasets import load
+from benchmark.executors import Place, prepare_environment
 from benchmark.files import DATA_VARIABLE, data_folder
 from benchmark.provenance import cores
 from benchmark.resnet56 import WEIGHTS as RESNET56
 from benchmark.weights import INCEPTION, Published
-from bism.errors import InputError
+from bism import GRBM
+from bism.engine import Trainer
+from bism.errors import InputError, first_line
 
 PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+_APART = 1e-4  # ten steps in float32, added up in another order
 Line = tuple[str, bool, str]
 
 
@@ -34,8 +40,7 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
     for package in PACKAGES:
         yield _package(package)
     yield "cores", True, f"{cores()} for this process, so as many jobs at once"
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield "GPUs", True, ", ".join(gpus) or "none; everything runs on the CPU"
+    yield from _gpus()
     yield _compiler()
     yield "run directory", _writable(run_dir), f"{run_dir.resolve()}"
     yield _store(tracking_uri)
@@ -45,6 +50,48 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
         yield _data_set(name, folder)
     for network in (INCEPTION, RESNET56):
         yield _network(network)
+
+
+def _gpus() -> Iterator[Line]:
+    count = torch.cuda.device_count()
+    if not count and shutil.which("nvidia-smi"):
+        yield "GPUs", False, f"torch {torch.__version__} finds none, nvidia-smi is here: docs/gpu.md says which to take"
+    elif not count:
+        yield "GPUs", True, "none; everything runs on the CPU"
+    prepare_environment([Place(f"cuda:{number}", 1, 0.0) for number in range(min(1, count))])
+    for number in range(count):
+        yield f"GPU {number}", *_trial(torch.device("cuda", number))
+
+
+def _trial(device: torch.device) -> tuple[bool, str]:
+    """Ten compiled and captured steps of three seeds on a device, beside the same ones on the CPU."""
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        card = f"{torch.cuda.get_device_name(device)}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            there, here = (_trained(place, compile=place is device) for place in (device, torch.device("cpu")))
+        apart = max(float((a - b).abs().max()) for a, b in zip(there.values(), here.values(), strict=True))
+    except Exception as error:  # whatever is wrong with the card, its driver or this build of torch
+        return False, f"{device} does not work: {first_line(error)}; docs/gpu.md says which torch fits"
+    if not apart < _APART:
+        return False, f"{card}: ten steps of DSM end {apart:.1g} from where the CPU's do"
+    reasons = [str(warning.message) for warning in said if "training runs" in str(warning.message)]
+    if reasons:
+        return False, f"{card}: {'; '.join(reasons)}"
+    return True, f"{card}: ten steps compiled, captured and as the CPU's"
+
+
+def _trained(device: torch.device, compile: bool) -> dict[str, torch.Tensor]:
+    """What ten steps of DSM make of a small GRBM."""
+    data = torch.linspace(-1, 1, 200).reshape(100, 2)
+    trainer = Trainer(DSM(), GRBM(2, 4), data, seeds=range(3), batch_size=20, device=str(device), compile=compile)
+    trainer.run(10)
+    return {
+        f"{seed}.{name}": tensor.cpu()
+        for seed in trainer.seeds
+        for name, tensor in trainer.fitted().parameters(seed)["model"].items()
+    }
 
 
 def _package(name: str) -> Line:

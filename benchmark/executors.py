@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -130,6 +130,20 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
         )
         for group in groups
     ]
+
+
+def check_precision(configs: Iterable[Mapping[str, Any]], available: Sequence[Place]) -> None:
+    """Whether what is to be trained can be computed as it says on these places.
+
+    Raises:
+        InputError: TF32 on a CPU.
+    """
+    wanting = [config for config in configs if config["precision"] == "tf32"]
+    if wanting and any(place.device == "cpu" for place in available):
+        raise InputError(
+            f"{wanting[0]['variant']} has precision tf32, which GPUs have: --devices cuda, "
+            f"or precision: float32 or bf16 in the suite file"
+        )
 
 
 def context(available: Sequence[Place]) -> Any:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from benchmark import ranking, registry
 from benchmark.datasets import DataSet, data_folder
-from benchmark.executors import Executor, LocalExecutor, places
+from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display, duration
 from benchmark.rundir import FINISHED, Record, RunDir
@@ -120,6 +120,7 @@ def run(
         contextlib.closing(RunDir(place.run_dir)) as runs,
         sigterm_as_ctrl_c(),
     ):
+        check_precision((cell.config for cell in cells), executor.places)
         orphans = runs.repair()
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
         todo = [cell for cell in cells if rerun or cell.id not in records or records[cell.id].state not in FINISHED]

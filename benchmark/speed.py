@@ -17,12 +17,14 @@ from benchmark import executors, registry, runner
 from benchmark.datasets import data_folder
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
 from benchmark.progress import Lines
-from benchmark.provenance import machine
+from benchmark.provenance import cores, machine
 from benchmark.rundir import RunDir
 from benchmark.suite_file import load_suite
 from benchmark.worker import Settings, make_trainer
 from bism.compiler import Work, compile_program
+from bism.engine import Trainer
 from bism.errors import InputError
+from bism.stream import block_steps
 
 _PROBE_STEPS = 50  # at least, to find out how many fill the time that was asked for
 
@@ -99,7 +101,8 @@ def speed(
     device: str,
     settings: Settings,
 ) -> int:
-    """Times every chosen variant for every number of seeds, one after the other, each in a process of its own."""
+    """Times every chosen variant for every number of seeds, one after the other, each in a process of its own, after
+    all of them have been compiled side by side."""
     methods = registry.methods(settings.plugins)
     suite = load_suite(suite_name, methods)
     place = executors.places(device)[0]
@@ -112,18 +115,19 @@ def speed(
         for count in counts
         for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
     ]
+    executors.check_precision((job.config for job in timed), [place])
     executors.prepare_environment([place])
     ceiling = measure_ceiling(place.device, settings.threads)
     console.print(_described(ceiling, place.device, settings.threads), soft_wrap=True)
+    timer = _Timer(data, place, settings, console)
+    probes = timer.compiled(timed)
     records, bad = [], 0
-    for number, job in enumerate(timed, start=1):
-        trainer = make_trainer(job, data[job.config["task"]], place.device, _UNCOMPILED)
-        with tempfile.TemporaryDirectory() as folder:
-            record = _time(job, trainer.stream.block_steps, data, Path(folder), place, settings, seconds, console)
+    for number, (job, probe) in enumerate(zip(timed, probes, strict=True), start=1):
+        record = None if probe is None else timer.timed(job, probe, seconds)
         if record is None:
             bad += 1
             continue
-        least, bound = ceiling.seconds(trainer.work())
+        least, bound = ceiling.seconds(_counted(job, data).work())
         record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
         record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
         records.append(record | {"threads": settings.threads, **machine(place.device)})
@@ -139,29 +143,56 @@ def speed(
     return 1 if bad else 0
 
 
-_UNCOMPILED = Settings(compile=False)
+def _counted(job: Job, data: dict[str, Any]) -> Trainer:
+    """A trainer of the job whose work can be counted; its products are as many in every precision."""
+    plain = Job(tuple(Cell({**cell.config, "precision": "float32"}) for cell in job.cells))
+    return make_trainer(plain, data[job.config["task"]], "cpu", Settings(compile=False))
 
 
-def _time(
-    job: Job,
-    block: int,
-    data: dict[str, Any],
-    folder: Path,
-    place: executors.Place,
-    settings: Settings,
-    seconds: float,
-    console: Console,
-) -> dict[str, Any] | None:
-    """Runs a job twice through the runner: shortly, to see how long a step takes (and to compile), then for long.
+@dataclasses.dataclass(frozen=True)
+class _Timer:
+    """Runs jobs through the runner, in folders that are gone afterwards."""
 
-    Noise and minibatches are drawn for a block of steps at once: only whole blocks show what a step costs.
-    """
-    probe = _run(_shortened(job, _whole(_PROBE_STEPS, block)), data, folder / "probe", place, settings, console)
-    if probe is None:
-        return None
-    steps = _whole(round(1000 * seconds / probe["train_ms_per_step"]), block)
-    full = _run(_shortened(job, steps), data, folder / "full", place, settings, console)
-    return None if full is None else full | {"compile_seconds": probe["compile_seconds"]}
+    data: dict[str, Any]
+    place: executors.Place
+    settings: Settings
+    console: Console
+
+    def compiled(self, timed: Sequence[Job]) -> list[dict[str, Any] | None]:
+        """Every job run shortly, as many side by side as there are cores: so all are compiled, and it is known about
+        how long a step takes."""
+        shortened = [_shortened(job, _whole(_PROBE_STEPS, self._block(job))) for job in timed]
+        slots = max(1, min(len(timed), cores() // self.settings.threads))
+        return self._run(shortened, dataclasses.replace(self.place, slots=slots))
+
+    def timed(self, job: Job, probe: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+        """A job run for about so long, alone, its program compiled already; again where it was far shorter."""
+        found: dict[str, Any] | None = probe
+        for _ in range(2):
+            assert found is not None
+            steps = _whole(round(1000 * seconds / found["train_ms_per_step"]), self._block(job))
+            (found,) = self._run([_shortened(job, steps)], dataclasses.replace(self.place, slots=1))
+            if found is None or found["train_ms_per_step"] * found["steps"] > 1000 * seconds / 3:
+                break
+        return None if found is None else found | {"compile_seconds": probe["compile_seconds"]}
+
+    def _block(self, job: Job) -> int:
+        """Noise and minibatches are drawn for a block of steps at once: only whole blocks show what a step costs."""
+        stream = _counted(job, self.data).stream
+        return block_steps(stream.step_bytes, len(job.cells), torch.device(self.place.device))
+
+    def _run(self, wanted: Sequence[Job], place: executors.Place) -> list[dict[str, Any] | None]:
+        """What each job has cost; None where it fails. A seed that diverges costs what the others cost."""
+        with tempfile.TemporaryDirectory() as folder:
+            runs = RunDir(Path(folder))
+            try:
+                runs.plan(cell.record for job in wanted for cell in job.cells)
+                executor = executors.LocalExecutor(Path(folder), self.settings, [place])
+                quiet = _Quiet(self.console, list(wanted))
+                runner.Supervisor(self.data, runs, executor, quiet).run(list(wanted))
+                return [_cost(job, runs) for job in wanted]
+            finally:
+                runs.close()
 
 
 def _whole(steps: int, block: int) -> int:
@@ -188,20 +219,11 @@ class _Quiet(Lines):
         pass
 
 
-def _run(
-    job: Job, data: dict[str, Any], folder: Path, place: executors.Place, settings: Settings, console: Console
-) -> dict[str, Any] | None:
-    """One job through the runner; None where it fails. A seed that diverges costs what the others cost."""
-    runs = RunDir(folder)
-    try:
-        runs.plan(cell.record for cell in job.cells)
-        executor = executors.LocalExecutor(folder, settings, [place])
-        runner.Supervisor(data, runs, executor, _Quiet(console, [job])).run([job])
-        if any(record.state == "failed" for record in runs.records(cell.id for cell in job.cells)):
-            return None
-        last = max((runs.folder(cell.id).measurements()[-1] for cell in job.cells), key=lambda line: line.step)
-    finally:
-        runs.close()
+def _cost(job: Job, runs: RunDir) -> dict[str, Any] | None:
+    """What a job has cost, by the last line of its journals."""
+    if any(record.state == "failed" for record in runs.records(cell.id for cell in job.cells)):
+        return None
+    last = max((runs.folder(cell.id).measurements()[-1] for cell in job.cells), key=lambda line: line.step)
     seeds, steps, cost = len(job.cells), last.step, last.metrics
     per_step = 1000 * seeds / steps  # times are a seed's share
     return {

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from bism.compiler import Program
-from bism.stream import Block
+from bism.stream import TOGETHER, Block
 
-TOGETHER = 10  # steps in one replay, where a step is so short that launching it is what costs
-_SHORT = 2e-3  # seconds; a launch takes about a hundredth of them
+_SHORT = 2e-3  # seconds; of steps so short launching them is what costs
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]  # from a function to one that replays what it did
 

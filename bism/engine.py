@@ -174,7 +174,9 @@ class Trainer:
                 count = len(self._leaves)
                 with or_without("step by step, without CUDA graphs"), torch.no_grad():
                     state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
-                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda)
+                    # processes that train together must run the same collectives, whatever each one measures
+                    together = 1 if processes() > 1 else None
+                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda, together)
                     self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
         self.compile_seconds = time.perf_counter() - started
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
-_GPU_SHARE = 64  # on a GPU the block of all seeds takes one such part of the memory: fewer and larger launches
+TOGETHER = 10  # steps of one replay on a GPU (``bism.capture``), and so what blocks there are multiples of
+_GPU_SHARE = 128  # on a GPU the block of all seeds takes one such part of the memory: fewer and larger launches
 _GPU_LONGEST_BLOCK = 1000
 
 
@@ -57,6 +58,7 @@ class Stream:
 
     Attributes:
         block_steps: how many steps' noise and minibatches are drawn at once, at most.
+        step_bytes: what one step of a seed takes of a block.
         lengths: uniform and standard normal numbers that one step consumes.
         block: the memory that blocks lie in, one after the other.
     """
@@ -79,17 +81,11 @@ class Stream:
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count
         batch = estimator.minibatches * batch_size * math.prod(data.shape[1:])
-        self.block_steps = self._fitting(data.element_size() * (batch + sum(map(padded, self.lengths))))
+        self.step_bytes = data.element_size() * (batch + sum(map(padded, self.lengths)))
+        self.block_steps = block_steps(self.step_bytes, self._seeds, data.device)
         self._tapes = Tapes(seeds, data.dtype, data.device, max(self.lengths))
         self.block = self._empty()
         self._drawn: tuple[int, range] | None = None  # of which group, which steps of the training are in it
-
-    def _fitting(self, size: int) -> int:
-        """How many steps a block has, where one consumes so many bytes per seed."""
-        if self.data.device.type == "cpu":
-            return max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // size))
-        memory = torch.cuda.get_device_properties(self.data.device).total_memory
-        return max(1, min(_GPU_LONGEST_BLOCK, memory // _GPU_SHARE // (size * self._seeds)))
 
     def compile(self) -> None:
         """Compiles what makes the numbers; see ``Tapes.compile``."""
@@ -164,6 +160,15 @@ class Stream:
         batches = empty_batches((*lead, self.estimator.minibatches), self.batch_size, self.data)
         uniforms, normals = (torch.empty((*lead, padded(length)), **kind) for length in self.lengths)
         return Block(batches, uniforms, normals)
+
+
+def block_steps(step_bytes: int, seeds: int, device: torch.device) -> int:
+    """How many steps are drawn at once on a device; no number depends on it."""
+    if device.type == "cpu":
+        return max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // step_bytes))
+    memory = torch.cuda.get_device_properties(device).total_memory
+    steps = max(1, min(_GPU_LONGEST_BLOCK, memory // _GPU_SHARE // (step_bytes * seeds)))
+    return steps // TOGETHER * TOGETHER or steps
 
 
 def empty_batches(lead: Sequence[int], size: int, data: Tensor) -> Tensor:

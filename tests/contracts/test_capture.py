@@ -10,9 +10,9 @@ from torch._inductor.async_compile import AsyncCompile
 
 from baselines import CD, DSM, PCD
 from bism import BiDSM, Estimator, engine
-from bism.capture import TOGETHER, CapturedSteps
+from bism.capture import CapturedSteps
 from bism.engine import Trainer
-from bism.stream import Block
+from bism.stream import TOGETHER, Block
 from tests.contracts.cases import data, discovered, same, small, trainer
 
 

@@ -1,6 +1,7 @@
 """Which jobs run beside each other, and where."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from benchmark import executors, registry
 from benchmark.datasets import checkerboard
-from benchmark.executors import Ending, LocalExecutor, Place, places
+from benchmark.executors import Ending, LocalExecutor, Place, check_precision, context, places, prepare_environment
 from benchmark.plan import Choices, Job, jobs, plan
 from benchmark.rundir import RunDir
 from benchmark.runner import Supervisor
@@ -128,3 +129,34 @@ class Forgetful(LocalExecutor):
 def test_a_job_that_never_began_is_sent_again_however_often(tmp_path: Path) -> None:
     events = supervised(tmp_path, Forgetful(tmp_path / "runs", Settings(), [Place("cpu", 1, 1e12)]))
     assert events == ["started", "retry"] * 5 + ["started", "done"] * 2
+
+
+@pytest.mark.parametrize(("cards", "device"), [(1, "cuda:0"), (1, "cpu"), (0, "cpu")])
+def test_nothing_is_forked_from_a_process_that_may_have_touched_cuda(
+    cards: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # importing torch's compiler, which the server of forks does beforehand, initialises CUDA where there is a GPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    started_by = context([Place(device, 1, 1e9)]).get_start_method()
+    assert started_by == ("spawn" if cards else "forkserver")
+
+
+def test_cores_beside_a_gpu_compile_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "cores", lambda: 16)
+    for available, compilers in (
+        ([Place("cpu", 16, 1e9)], "1"),
+        ([Place("cuda:0", 1, 1e9)], "16"),
+        ([Place("cuda:0", 3, 1e9), Place("cuda:1", 3, 1e9)], "2"),
+        ([Place("cuda:0", 40, 1e9)], "1"),
+    ):
+        monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+        prepare_environment(available)
+        assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == compilers
+
+
+def test_tf32_is_refused_where_there_is_none() -> None:
+    configs = [{"variant": "A", "precision": "bf16"}, {"variant": "B", "precision": "tf32"}]
+    check_precision(configs, [Place("cuda:0", 1, 1e9)])
+    check_precision(configs[:1], [Place("cpu", 1, 1e9)])
+    with pytest.raises(InputError, match="B has precision tf32, which GPUs have: --devices cuda"):
+        check_precision(configs, [Place("cpu", 1, 1e9)])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bism.rng import TapeRng
+from bism.stream import block_steps
 from bism.tapes import CHUNK, LARGE_CHUNK, TILE, Tapes, keys, normals, padded, threefry, uniforms
 
 CPU = torch.device("cpu")
@@ -131,3 +132,16 @@ def test_the_longest_axis_lies_innermost_where_it_outweighs_the_rest() -> None:
         assert drawn.shape == shape
         assert drawn.stride(innermost) == 1
         assert torch.equal(drawn.flatten().sort().values, numbers)
+
+
+def test_blocks_fit_a_cpu_s_cache_or_a_share_of_a_gpu_s_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Card:
+        total_memory = 80 << 30
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card)
+    gpu = torch.device("cuda")
+    assert [block_steps(size, 10, CPU) for size in (1 << 10, 1 << 16, 1 << 30)] == [256, 16, 1]
+    assert block_steps(1 << 10, 10, gpu) == 1000  # no more than that, however small
+    assert block_steps(27_000, 1000, gpu) == 20  # 640 MiB for all seeds together, in whole replays
+    assert block_steps(1 << 27, 1, gpu) == 5  # where not even one replay fits
+    assert block_steps(1 << 40, 1, gpu) == 1
