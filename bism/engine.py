@@ -63,7 +63,7 @@ class Trainer:
         seeds: the seeds, in the order of the stacked tensors' first axis.
         step: iterations done.
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
-        compile_seconds: time spent compiling.
+        compile_seconds: time spent compiling and recording.
         compiled: whether the step runs compiled.
         captured: whether steps are recorded in CUDA graphs.
         width: how many seeds train side by side; where there are more, groups of so many take turns.
@@ -113,7 +113,9 @@ class Trainer:
         self.stream = stream([*self.seeds, *self.seeds[-1:] * spare], batch_size, groups=groups)
         self._program: Program = self._side_by_side
         self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
-        self._get_ready(compile)
+        self._to_capture = captures(self.device)  # at the first step: many a trainer is only asked
+        if compile:
+            self._compile()
 
     def _groups(self, stream: Callable[..., Stream]) -> int:
         """Into how many groups the seeds are cut, which depends on nothing but the configuration."""
@@ -159,26 +161,30 @@ class Trainer:
         leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
         return [*leaves, objective]
 
-    def _get_ready(self, compile: bool) -> None:
-        """Compiles the step and tries it once, and on a GPU records it; where one of these cannot be done here, trains
-        without it and says so."""
+    def _compile(self) -> None:
+        """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
         started = time.perf_counter()
-        example = [*self._of_group(0, self._leaves), *self._drawn(self.data, 0, "compilation"), *self._hyper_of(0)]
-        with computing(self.device, self.precision):
-            if compile:
-                with or_without("uncompiled"):
-                    program = compile_program(self._side_by_side, example)
-                    self.stream.compile()
-                    self._program, self.compiled = program, True
-            if captures(self.device):
-                count = len(self._leaves)
-                with or_without("step by step, without CUDA graphs"), torch.no_grad():
-                    state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
-                    # processes that train together must run the same collectives, whatever each one measures
-                    together = 1 if processes() > 1 else None
-                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda, together)
-                    self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
-        self.compile_seconds = time.perf_counter() - started
+        with computing(self.device, self.precision), or_without("uncompiled"):
+            program = compile_program(self._side_by_side, self._example("compilation"))
+            self.stream.compile()
+            self._program, self.compiled = program, True
+        self.compile_seconds += time.perf_counter() - started
+
+    def _capture(self) -> None:
+        """Records steps for replay; where that cannot be done here, they are launched one by one, and it is said."""
+        started, count = time.perf_counter(), len(self._leaves)
+        # processes that train together must run the same collectives, whatever each one measures
+        together = 1 if processes() > 1 else None
+        with computing(self.device, self.precision), or_without("step by step, without CUDA graphs"), torch.no_grad():
+            example = self._example("capture")
+            state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
+            steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda, together)
+            self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
+        self.compile_seconds += time.perf_counter() - started
+
+    def _example(self, purpose: str) -> list[Tensor]:
+        """Arguments of the program, as training gives them."""
+        return [*self._of_group(0, self._leaves), *self._drawn(self.data, 0, purpose), *self._hyper_of(0)]
 
     def _drawn(self, data: Tensor, index: int, purpose: str, group: int = 0) -> list[Tensor]:
         """What a step beside the training's consumes, laid out as in training."""
@@ -209,6 +215,9 @@ class Trainer:
 
     def run(self, steps: int) -> None:
         """Trains for ``steps`` more iterations."""
+        if self._to_capture and steps:
+            self._to_capture = False
+            self._capture()
         started = time.perf_counter()
         with torch.no_grad(), computing(self.device, self.precision):
             trained = [self._trained(group, self.step + steps) for group in range(self.stream.groups)]
@@ -283,8 +292,7 @@ class Trainer:
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
-        example = [*self._of_group(0, self._leaves), *self._drawn(self.data, 0, "work"), *self._hyper_of(0)]
-        return (count_work(self._side_by_side, example) + self.stream.work()) * self.stream.groups
+        return (count_work(self._side_by_side, self._example("work")) + self.stream.work()) * self.stream.groups
 
     @property
     def diverged_at(self) -> list[int | None]:
