@@ -76,19 +76,45 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+    from torch._inductor.exc import InductorError
+
     options: dict[str, Any] = {}
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
         options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory
+        options["max_fusion_size"] = 16  # larger ones take longer to compile and run no faster
+        options["aot_inductor.enable_line_tables"] = False  # nobody debugs these sources
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
-        graph = simplify(trace(function, example))
-        graph = trace(graph, example, {_aten.bmm.default: _small_product})
-        if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
-            options["force_layout_optimization"] = True  # channels innermost: a quarter faster on a CPU
-        program = torch._inductor.compile(graph, list(example), options=options)
+        try:  # with the processor's instructions untried: to try them all takes longer than to compile a small program
+            program = _compiled(function, example, {**options, "cpp.vec_isa_ok": True})
+        except InductorError:
+            valid_vec_isa_list.cache_clear()
+            program = _compiled(function, example, options)
         program(*example)  # whatever is wrong with it shows here
     return program
+
+
+def _compiled(function: Program, example: Sequence[Tensor], options: dict[str, Any]) -> Program:
+    """``function`` by Inductor, which decomposes the small products on its way: a trace of their own takes seconds."""
+    from torch._inductor.compile_fx import compile_fx  # not above: it initialises CUDA where there is a GPU
+    from torch._inductor.decomposition import select_decomp_table
+
+    graph = simplify(trace(function, example))
+    if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
+        options = {**options, "force_layout_optimization": True}  # channels innermost: a quarter faster on a CPU
+    known = torch._inductor.list_options()  # they differ between versions
+    options = {name: value for name, value in options.items() if name in known}
+    decompositions = dict(select_decomp_table())
+    large: Callable[..., Any] = decompositions.get(_aten.bmm.default, lambda *args: NotImplemented)
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        small = _small_product(a, b)
+        return large(a, b) if small is NotImplemented else small
+
+    decompositions[_aten.bmm.default] = product
+    return cast(Program, compile_fx(graph, list(example), config_patches=options, decompositions=decompositions))
 
 
 @dataclasses.dataclass(frozen=True)
