@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.exc import InductorError
 from torch.func import grad, vmap
 
-from bism.compiler import _SMALL_PRODUCT, _small_product, compile_program, simplify, trace
+from bism.compiler import _SMALL_PRODUCT, Program, _small_product, compile_program, simplify, trace
 from bism.rng import Rng
 
 RNG = Rng(torch.Generator().manual_seed(0), torch.float64)
@@ -116,3 +117,18 @@ def test_a_compiled_program_is_the_function() -> None:
             torch.testing.assert_close(mine, wanted, atol=1e-12, rtol=1e-12)
     with pytest.raises(Exception, match=r"item|data-dependent"):
         compile_program(lambda x: [x if float(x.sum()) > 0 else -x], [X])
+
+
+def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compiled(function: Program, example: list[Tensor], options: dict[str, object]) -> Program:
+        asked.append(options.get("cpp.vec_isa_ok"))
+        if options.get("cpp.vec_isa_ok"):
+            raise InductorError(RuntimeError("unrecognized command-line option -mavx512bf16"), None)
+        return function
+
+    monkeypatch.setattr("bism.compiler._compiled", compiled)
+    program = compile_program(lambda x: [2 * x], [X])
+    assert asked == [True, None]
+    torch.testing.assert_close(program(X)[0], 2 * X)
