@@ -10,9 +10,11 @@ What Inductor does not do by itself, and what the toy models of this field live 
 """
 
 import dataclasses
+import math
+import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -23,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat list of tensors
 
 _SMALL_PRODUCT = 1 << 14  # multiplications per matrix product, up to which a fused loop is at least as fast as a call
+_LARGE_KERNEL = 4  # pixels of a kernel per pixel that comes out, from which it is taken for a weight gradient
 _aten = torch.ops.aten
 _COPIES = {_aten.detach.default, _aten.alias.default}  # mean something to autograd only, and the graph is past it
 _RESHAPES = {
@@ -73,19 +76,45 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+    from torch._inductor.exc import InductorError
+
     options: dict[str, Any] = {}
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
         options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory
+        options["max_fusion_size"] = 16  # larger ones take longer to compile and run no faster
+        options["aot_inductor.enable_line_tables"] = False  # nobody debugs these sources
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
-        graph = simplify(trace(function, example))
-        graph = trace(graph, example, {_aten.bmm.default: _small_product})
-        if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
-            options["force_layout_optimization"] = True  # channels innermost: a quarter faster on a CPU
-        program = torch._inductor.compile(graph, list(example), options=options)
+        try:  # with the processor's instructions untried: to try them all takes longer than to compile a small program
+            program = _compiled(function, example, {**options, "cpp.vec_isa_ok": True})
+        except InductorError:
+            valid_vec_isa_list.cache_clear()
+            program = _compiled(function, example, options)
         program(*example)  # whatever is wrong with it shows here
     return program
+
+
+def _compiled(function: Program, example: Sequence[Tensor], options: dict[str, Any]) -> Program:
+    """``function`` by Inductor, which decomposes the small products on its way: a trace of their own takes seconds."""
+    from torch._inductor.compile_fx import compile_fx  # not above: it initialises CUDA where there is a GPU
+    from torch._inductor.decomposition import select_decomp_table
+
+    graph = simplify(trace(function, example))
+    if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
+        options = {**options, "force_layout_optimization": True}  # channels innermost: a quarter faster on a CPU
+    known = torch._inductor.list_options()  # they differ between versions
+    options = {name: value for name, value in options.items() if name in known}
+    decompositions = dict(select_decomp_table())
+    large: Callable[..., Any] = decompositions.get(_aten.bmm.default, lambda *args: NotImplemented)
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        small = _small_product(a, b)
+        return large(a, b) if small is NotImplemented else small
+
+    decompositions[_aten.bmm.default] = product
+    return cast(Program, compile_fx(graph, list(example), config_patches=options, decompositions=decompositions))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +181,9 @@ def simplify(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
     if (passed := CSEPass()(module)) is not None:
         module = passed.graph_module
+    for node in list(module.graph.nodes):
+        if node.target is _aten.convolution.default:
+            _restore_weight_gradient(module.graph, node)
     for node in list(module.graph.nodes):
         if _is_sum(node) and not all(_is_sum(user) for user in node.users):  # the last of a chain of additions
             _merge_products(module.graph, node)
@@ -249,6 +281,30 @@ def _sum_of(graph: fx.Graph, first: _Product, partners: Sequence[_Product], side
         node = _like(graph, reshape, reshape.target, (node, *reshape.args[1:]))
         reshapes.append(node)
     return _Product(product, tuple(reshapes))
+
+
+def _restore_weight_gradient(graph: fx.Graph, node: fx.Node) -> None:
+    """Rewrites a convolution of x^T [c_in, batch, ...] with kernels g^T [c_out, batch, ...] much larger than what comes
+    out, k^T [c_in, c_out, ...], as what it is: the gradient k of a convolution's weight, where that convolution's
+    argument is x, the gradient of its result is g, and stride and dilation are exchanged."""
+    x, g, bias, stride, padding, dilation, transposed, output_padding, groups = cast(tuple[Any, ...], node.args)
+    if not (_swaps_first(x) and _swaps_first(g)) or bias is not None or transposed or groups != 1:
+        return
+    result = node.meta["val"]
+    if math.prod(_shape(g)[2:]) < _LARGE_KERNEL * math.prod(result.shape[2:]):
+        return
+    with graph.inserting_before(node):
+        weight = graph.call_function(_aten.new_empty.default, (x, list(result.transpose(0, 1).shape)))  # for its shape
+        weight.meta["val"] = result.new_empty(weight.args[1])
+        settings = (None, dilation, padding, stride, False, output_padding, 1, [False, True, False])
+        both = graph.call_function(_aten.convolution_backward.default, (g.args[0], x.args[0], weight, *settings))
+        both.meta["val"] = (None, weight.meta["val"], None)
+        gradient = _like(graph, weight, operator.getitem, (both, 1))
+        node.replace_all_uses_with(_like(graph, node, _aten.transpose.int, (gradient, 0, 1)))
+
+
+def _swaps_first(node: fx.Node) -> bool:
+    return node.target is _aten.transpose.int and set(node.args[1:]) == {0, 1}
 
 
 def _like(graph: fx.Graph, model: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.exc import InductorError
 from torch.func import grad, vmap
 
-from bism.compiler import _SMALL_PRODUCT, _small_product, compile_program, simplify, trace
+from bism.compiler import _SMALL_PRODUCT, Program, _small_product, compile_program, simplify, trace
 from bism.rng import Rng
 
 RNG = Rng(torch.Generator().manual_seed(0), torch.float64)
@@ -59,6 +60,37 @@ def test_derivatives_lose_the_products_that_they_repeat() -> None:
     assert products(function) == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("size", "settings", "restored"),
+    [
+        (3, {"padding": 1}, True),
+        (1, {}, True),
+        (3, {"padding": 1, "stride": 2}, True),
+        (3, {"padding": 2, "dilation": 2}, True),
+        (3, {"padding": 1, "groups": 2}, False),  # a sum over images alone, and no weight gradient of one group
+        (7, {"padding": 3}, False),  # as large as the image: a convolution like any other
+    ],
+)
+def test_a_weight_gradient_is_computed_as_one(size: int, settings: dict[str, int], restored: bool) -> None:
+    groups = settings.get("groups", 1)
+    images, weight = RNG.normal((3, 2, 11, 11)), RNG.normal((4, 2 // groups, size, size))
+
+    def function(images: Tensor, weight: Tensor) -> list[Tensor]:
+        def convolved(v: Tensor, w: Tensor) -> Tensor:
+            return torch.nn.functional.conv2d(v, w, **settings).sin().sum()  # type: ignore[arg-type]
+
+        return [grad(lambda w: grad(convolved)(images, w).square().sum())(weight)]
+
+    def convolutions(graph: torch.fx.GraphModule) -> int:
+        return sum(node.target is torch.ops.aten.convolution.default for node in graph.graph.nodes)
+
+    traced = trace(function, [images, weight])
+    before = convolutions(traced)
+    simple = simplify(traced)
+    assert before - convolutions(simple) == restored
+    torch.testing.assert_close(simple(images, weight), function(images, weight), atol=1e-12, rtol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(100, 2, 4), (2, 100, 4), (4, 100, 2), (3, 4, 100), (1, 1, 1), (100, 1, 100)])
 def test_small_products_are_products(shape: tuple[int, int, int]) -> None:
     n, k, m = shape
@@ -85,3 +117,18 @@ def test_a_compiled_program_is_the_function() -> None:
             torch.testing.assert_close(mine, wanted, atol=1e-12, rtol=1e-12)
     with pytest.raises(Exception, match=r"item|data-dependent"):
         compile_program(lambda x: [x if float(x.sum()) > 0 else -x], [X])
+
+
+def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compiled(function: Program, example: list[Tensor], options: dict[str, object]) -> Program:
+        asked.append(options.get("cpp.vec_isa_ok"))
+        if options.get("cpp.vec_isa_ok"):
+            raise InductorError(RuntimeError("unrecognized command-line option -mavx512bf16"), None)
+        return function
+
+    monkeypatch.setattr("bism.compiler._compiled", compiled)
+    program = compile_program(lambda x: [2 * x], [X])
+    assert asked == [True, None]
+    torch.testing.assert_close(program(X)[0], 2 * X)

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad
+from torch.fx import GraphModule
 from torch.nn.functional import avg_pool2d, elu
 from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import flop_registry
 
 from baselines import DSM, MDSM, SSM, LangevinCD, LangevinPCD
 from bism import BiDSM, BiMDSM, BiSSM, InputError
+from bism.compiler import count_work, simplify, trace
 from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
 from bism.resnet import Block, ResNet, ResNetEBLVM, ResNetEBM
@@ -179,6 +182,51 @@ def test_the_lower_level_moves_the_posterior_and_is_reported() -> None:
     assert last is not None
     assert float(last) < 0.7 * float(first)
     assert Trainer(MDSM(), ebm(), data, seeds=[0], batch_size=20, dtype=torch.float64).lower_objective_on(data) is None
+
+
+# --- what a step computes ---------------------------------------------------------------------------------------------
+
+
+def trainer(steps: int, unroll: int = 0, precision: str = "float32", **settings: Any) -> Trainer:
+    """One of BiMDSM with that many inner steps, the model's ResNet far larger than the posterior."""
+    torch.manual_seed(0)
+    estimator = BiMDSM(**SMALL, lower="fisher", inner_steps=steps, unroll_steps=unroll)
+    model = ResNetEBLVM(SHAPE, 3, 8, posterior_width=1)
+    return Trainer(estimator, model, torch.rand(40, *SHAPE), seeds=[0], batch_size=4, precision=precision, **settings)
+
+
+def traced_step(of: Trainer) -> GraphModule:
+    consumed = of.stream.draw(of.data, 0, "training", 1).at(0)
+    with torch.no_grad():
+        return simplify(trace(of._all_seeds, [*of._leaves, *consumed, *of._hyper.values()]))
+
+
+def test_a_step_is_so_many_passes_through_the_resnet() -> None:
+    # the upper level: forward, score, and the derivative of both in the score and in the weights, two each
+    model, v = ResNetEBLVM(SHAPE, 3, 8), torch.rand(4, *SHAPE)
+    forward = count_work(lambda *x: [model.features(x[0])], [v]).products
+    without, one, three = (trainer(steps).work().products for steps in (0, 1, 3))
+    assert without / forward == pytest.approx(6, rel=0.05)
+    assert (one - without) / forward == pytest.approx(1, rel=0.05)  # of an inner step: no pass backwards
+    assert (three - without) / forward == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("unroll", [0, 1])
+def test_in_bf16_every_product_of_a_step_is(unroll: int) -> None:
+    graph = traced_step(trainer(1, unroll, "bf16")).graph
+    products = [node for node in graph.nodes if getattr(node.target, "overloadpacket", None) in flop_registry]
+    kinds = {str(node.target.overloadpacket): node.all_input_nodes[0].meta["val"].dtype for node in products}
+    assert {"aten.convolution", "aten.convolution_backward", "aten.mm", "aten.addmm"} <= set(kinds)
+    assert {x.meta["val"].dtype for node in products for x in node.all_input_nodes} == {torch.bfloat16}
+
+
+def test_the_step_s_graph_is_the_step_with_no_kernel_as_large_as_the_images() -> None:
+    of = trainer(1, dtype=torch.float64)
+    graph = traced_step(of)
+    convolutions = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution.default]
+    assert max(node.args[1].meta["val"].shape[-1] for node in convolutions) <= 4
+    arguments = [*of._leaves, *of.stream.draw(of.data, 0, "training", 1).at(0), *of._hyper.values()]
+    torch.testing.assert_close(graph(*arguments), of._all_seeds(*arguments), rtol=1e-10, atol=1e-12)
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------------------------
