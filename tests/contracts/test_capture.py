@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._inductor.async_compile import AsyncCompile
 
 from baselines import CD, DSM, PCD
-from bism import BiDSM, Estimator, engine
+from bism import BiDSM, Estimator, compiler, engine
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block
@@ -27,12 +27,12 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training goes the way it goes on a GPU, but for the graph itself: what is recorded is called instead."""
     monkeypatch.setattr(engine, "captures", lambda device: True)
     monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
-    compile_there = torch._inductor.compile
+    compile_there = compiler._compiled
 
-    def checking(graph: Any, example: Any, options: dict[str, Any]) -> Any:
-        return compile_there(graph, example, options={**options, "cpp_wrapper": False})  # Python's checks strides
+    def checking(function: Any, example: Any, options: dict[str, Any]) -> Any:
+        return compile_there(function, example, {**options, "cpp_wrapper": False})  # Python's checks strides
 
-    monkeypatch.setattr(torch._inductor, "compile", checking)
+    monkeypatch.setattr(compiler, "_compiled", checking)
 
 
 def run_through(mine: Trainer) -> Tensor:
