@@ -36,7 +36,7 @@ def frame(*rows: tuple[str, float, str], metric: str = LIKELIHOOD) -> pd.DataFra
 def printed(table: pd.DataFrame, metric: str = LIKELIHOOD) -> list[list[str]]:
     """The table's rows as people see them."""
     out = io.StringIO()
-    Console(file=out, width=120).print(ranking.table(table, "board", metric))
+    Console(file=out, width=120).print(ranking.table(table, "board", metric, "the last iteration"))
     return [[text.strip() for text in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
 
 
@@ -122,3 +122,28 @@ def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
         [1, "diverged", 20, 21.0],
     ]
     assert found["configuration"].nunique() == 1
+    assert ranking.rules(found) == "the last iteration"
+
+
+def test_the_rule_stands_under_the_table() -> None:
+    out = io.StringIO()
+    ranked = ranking.ranking(frame(("A", 1.0, "done")), LIKELIHOOD)
+    Console(file=out, width=120).print(ranking.table(ranked, "board", LIKELIHOOD, "the mean of something"))
+    assert "A seed's value: the mean of something" in out.getvalue()
+
+
+def test_a_lucky_last_evaluation_does_not_decide(tmp_path: Path) -> None:
+    curves = {"steady": [0.5] * 21, "lucky": [0.0] * 20 + [1.0]}
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        for name, values in curves.items():
+            runs.plan([Record(name, "tiny", "test", "board", "cd", name, 0, 20, "planned")])
+            config = {"rule": "last_tenth", "select": "val/log_likelihood"}
+            runs.folder(name).prepare({**config, "hyper": {}, "seed": 0, "pictures": False, "device": "cpu"})
+            for step, value in enumerate(values):
+                runs.folder(name).append(step, {LIKELIHOOD: value, "time/train_seconds": 1.0, "time/ms_per_step": 1.0})
+            runs.set_state(name, "done")
+        found = ranking.results(runs, runs.records())
+    ranked = ranking.ranking(found, LIKELIHOOD)
+    assert list(ranked["variant"]) == ["steady", "lucky"]
+    assert list(ranked["mean"]) == [0.5, pytest.approx(1 / 3)]
+    assert ranking.rules(found) == "the mean of the evaluations in the last tenth of the iterations"
