@@ -267,23 +267,41 @@ def test_table2_names_what_only_the_paper_has() -> None:
     assert table.loc["VAE-EBLVM (paper)", "paper: FID"] == 30.1
 
 
-def test_bounds_are_those_of_the_selected_checkpoint_of_every_seed() -> None:
-    """Seed 1 stops at step 100, where reverse AIS lies above AIS; the other goes on to the last."""
+def estimated(**more: float) -> Held:
+    """Seed 1 stops at step 100, where reverse AIS contradicts AIS; the other goes on to the last."""
     held = Held()
-    for seed, more in enumerate(({}, {"selected/step": 100.0})):
+    for seed, where in enumerate(({}, {"selected/step": 100.0})):
         held.add("DSM", "dsm", seed, curves={
-            LL: lambda seed, step: 129.0 + step / 1000, "test/log_likelihood_lower": lambda seed, step: 128.5 + seed,
+            LL: lambda seed, step: 129.0 + step / 1000,
+            f"{LL}_lower": lambda seed, step: 128.5 + step / 1000 - seed,
+            f"{LL}_upper": lambda seed, step: 129.5 + step / 1000,
             "ais/gap": lambda seed, step: step / 1000, "ais/temperatures": lambda seed, step: 2.0 * step,
             "ais/within_tolerance": lambda seed, step: float(seed == 0),
-        }, **more)  # fmt: skip
-    artefact = built(bounds, held)["bounds-board"]
-    columns = ["seed", "iteration", "AIS", "reverse AIS", "gap", "crossed", "temperatures"]
+            "ais/contradictory": lambda seed, step: float(seed == 1),
+            **{name: lambda seed, step, value=value: value for name, value in more.items()},
+        }, **where)  # fmt: skip
+    return held
+
+
+def test_bounds_are_those_of_the_selected_checkpoint_of_every_seed() -> None:
+    artefact = built(bounds, estimated(**{"ais/level": 0.95}))["bounds-board"]
+    columns = ["seed", "iteration", "AIS", "low", "high", "gap", "contradictory", "temperatures"]
     assert artefact.numbers[columns].to_numpy().tolist() == [
-        [0, 1000, 130.0, 128.5, 1.0, "", 2000.0], [1, 100, 129.1, 129.5, 0.1, "yes", 200.0],
-    ]  # fmt: skip
-    assert "Crossed (1 seed)" in artefact.caption
+        [0, 1000, 130.0, 129.5, 130.5, 1.0, "", 2000.0],
+        [1, 100, 129.1, pytest.approx(127.6), 129.6, 0.1, "yes", 200.0],
+    ]
+    assert "Contradictory (1 seed)" in artefact.caption
     assert "1 of them missed the tolerance" in artefact.caption
     assert built(bounds, learning(Held(), BOTH)) == {}
+
+
+def test_bounds_state_their_level_and_those_without_one_are_no_interval() -> None:
+    stated = built(bounds, estimated(**{"ais/level": 0.95}))["bounds-board"].caption
+    assert "at a level of 95%" in stated
+    assert "no interval" not in stated
+    old = built(bounds, estimated())["bounds-board"].caption
+    assert "no interval" in old
+    assert "level of" not in old
 
 
 def test_a_tables_text_has_its_formats() -> None:
