@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark import ranking
 from benchmark.rundir import Record, RunDir
+from tests.harness.tiny import TINY, command
 
 LIKELIHOOD, DIVERGENCE = "test/log_likelihood", "test/fisher_divergence"
 
@@ -147,3 +148,22 @@ def test_a_lucky_last_evaluation_does_not_decide(tmp_path: Path) -> None:
     assert list(ranked["variant"]) == ["steady", "lucky"]
     assert list(ranked["mean"]) == [0.5, pytest.approx(1 / 3)]
     assert ranking.rules(found) == "the mean of the evaluations in the last tenth of the iterations"
+
+
+def test_what_stands_for_a_cell_is_repeated_for_the_report(tmp_path: Path) -> None:
+    """The terminal's mean is that of the evaluations of the last tenth, and of what the tracking store gets."""
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("evaluations: 4", "evaluations: 20"))
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--methods", "cd")
+    assert said.code == 0, said.err
+    assert "the mean of the evaluations in the last tenth of the iterations" in " ".join(said.out.split())
+    means = []
+    with contextlib.closing(RunDir(tmp_path / "runs")) as runs:
+        for record in runs.records():
+            journal = runs.folder(record.id).measurements()
+            values = {line.step: line.metrics[LIKELIHOOD] for line in journal if LIKELIHOOD in line.metrics}
+            means.append(sum(values[step] for step in (18, 19, 20)) / 3)
+            assert journal[-1].metrics["selected/step"] == 20
+            assert journal[-1].metrics[f"selected/{LIKELIHOOD}"] == pytest.approx(means[-1])
+            assert means[-1] != values[20]
+    (row,) = [line.split("│") for line in said.out.splitlines() if line.startswith("│")]
+    assert float(row[2]) == pytest.approx(sum(means) / 2, abs=6e-4)
