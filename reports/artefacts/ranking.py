@@ -147,11 +147,15 @@ def explained(compared: pd.DataFrame) -> str:
     seeds = sorted(set(compared["seeds"][compared["p"].notna()]))
     text = (
         f"difference to {best}, which has the best mean, over the {_range(seeds)} seeds that both have (paired), with "
-        f"its {statistics.LEVEL:.0%} interval. {best} was chosen by the same data; the intervals and the p-values are "
-        f"therefore those of one among {words.counted(pairs, 'pair')} of variants (Student's t, Bonferroni): all "
-        f"intervals hold at once, whichever one looks at. Pairs won: the share of pairs of seeds in which the variant "
-        f"is better than {best}, a description and no test. "
+        f"its {statistics.LEVEL:.0%} interval (Student's t). "
     )
+    if pairs > 1:
+        text += (
+            f"{best} was chosen by the same data; the intervals and the p-values are therefore those of one among "
+            f"{words.counted(pairs, 'pair')} of variants (Bonferroni): all intervals hold at once, whichever one looks "
+            f"at. "
+        )
+    text += f"Pairs won: the share of pairs of seeds in which the variant is better than {best}; it is no test. "
     if not concluded.any():
         return text + f"No conclusion: {_range(seeds)} seeds do not tell any of these variants from {best}."
     if unknown:

@@ -84,6 +84,7 @@ def test_comparisons_are_paired_by_seed() -> None:
     assert (row["variant"], row["seeds"], row["conclusion"]) == ("B", 4, "worse")
     assert (row["difference"], row["low"], row["high"]) == pytest.approx((-1, -1 - half_width, -1 + half_width))
     assert row["pairs won"] == 6 / 16
+    assert "(Student's t). Pairs won" in ranking.explained(found)  # two-sided: of two it does not matter who is better
     assert against({"A": [1, 2, 3]}).empty
 
 
