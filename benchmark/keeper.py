@@ -17,7 +17,7 @@ from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder
-from benchmark.selection import SAMPLED, better, selected
+from benchmark.selection import RULES, SAMPLED, better, last, selected
 from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
 from bism.engine import Trainer
 from bism.errors import InputError
@@ -249,8 +249,9 @@ class Keeper:
     def _name_selected(self, index: int) -> None:
         """Repeats the numbers that stand for the cell where MLflow's UI compares runs: in their last values."""
         cell = self.cells[index]
-        found = selected(cell.measurements(), self.config["rule"], self.config["select"])
-        if found and self.config["rule"] != "last":
+        journal, rule, metric = cell.measurements(), self.config["rule"], self.config["select"]
+        found = selected(journal, rule, metric)
+        if found and (rule == "best_validation" or RULES[rule](journal, metric) != last(journal, metric)):
             tested = {f"selected/{name}": value for name, value in found[1].items() if name.startswith("test/")}
             self._line(index, lambda: {"selected/step": float(found[0]), **tested})
 

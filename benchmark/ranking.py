@@ -13,14 +13,14 @@ from rich.text import Text
 from scipy import stats
 
 from benchmark.rundir import FINISHED, Record, RunDir
-from benchmark.selection import selected
+from benchmark.selection import said, selected
 
-# What a task's models are ranked by: the first of these that was measured.
+# What a task's models are ranked by: the first of these that was measured, as in the report.
 BY = (
-    "test/log_likelihood",
-    "test/fisher_divergence",
     "test/fid",
     "test/frechet_resnet56",
+    "test/log_likelihood",
+    "test/fisher_divergence",
     "test/posterior_fisher_divergence",
 )
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
@@ -43,6 +43,7 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "seed": record.seed,
                     "state": record.state,
                     "configuration": _configuration(config),
+                    "rule": said(config["rule"], config["select"]),
                     "step": found[0],
                     **found[1],
                 }
@@ -90,9 +91,15 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("mean", ascending=not better_high, ignore_index=True, na_position="last")
 
 
-def table(ranked: pd.DataFrame, title: str, metric: str) -> Table:
-    """A ranking for people."""
-    shown = Table(title=title, title_justify="left")
+def rules(frame: pd.DataFrame) -> str:
+    """What stands for a seed in these cells, in words; more than one where the suite changed between two runs."""
+    return " or ".join(sorted(set(frame["rule"])))
+
+
+def table(ranked: pd.DataFrame, title: str, metric: str, rule: str) -> Table:
+    """A ranking for people, under which stands by which ``rule``."""
+    caption = f"A seed's value: {rule}; mean and interval (Student's t) over seeds"
+    shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     shown.add_column("method", no_wrap=True)
     beside = {name: heading for name, heading in _BESIDE.items() if name in ranked}
     for heading in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):

@@ -1,12 +1,16 @@
-"""Which of a cell's measurements stand for it: named rules, so that nobody selects on the test set by accident."""
+"""Which of a cell's measurements stand for it: named rules, so that nobody selects on the test set by accident.
+
+No rule looks at the test data. The default, ``last_tenth``, makes no choice at all, and no single noisy evaluation
+decides: it is what a method gives on average to those who stop about there.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmark.rundir import Measurement
 
 SAMPLED = ("fid", "frechet_resnet56")  # what is measured where a probe samples, and a training can be stopped early by
-Rule = Callable[[Sequence[Measurement], str], int | None]
+Rule = Callable[[Sequence[Measurement], str], list[int]]  # the iterations that stand for a cell by their mean
 
 
 def better(metric: str, value: float) -> float:
@@ -16,32 +20,58 @@ def better(metric: str, value: float) -> float:
     return value if metric.endswith("log_likelihood") else -value
 
 
-def last(journal: Sequence[Measurement], metric: str) -> int | None:
+def last(journal: Sequence[Measurement], metric: str) -> list[int]:
     """The last iteration that was measured."""
-    return max((line.step for line in journal), default=None)
+    return sorted({line.step for line in journal})[-1:]
 
 
-def best_validation(journal: Sequence[Measurement], metric: str) -> int | None:
+def last_tenth(journal: Sequence[Measurement], metric: str) -> list[int]:
+    """Those that were measured in the last tenth of the iterations."""
+    steps = sorted({line.step for line in journal})
+    return [step for step in steps if 10 * step >= 9 * steps[-1]]
+
+
+def best_validation(journal: Sequence[Measurement], metric: str) -> list[int]:
     """The iteration with the best value of ``metric`` on the validation data; the earliest of equals."""
     values = [(better(metric, line.metrics[metric]), -line.step) for line in journal if metric in line.metrics]
     value, step = max(values, default=(-math.inf, 0))
-    return -step if value > -math.inf else None
+    return [-step] if value > -math.inf else []
 
 
-RULES: dict[str, Rule] = {"last": last, "best_validation": best_validation}
+RULES: dict[str, Rule] = {"last_tenth": last_tenth, "last": last, "best_validation": best_validation}
+_SAID = {
+    "last_tenth": "the mean of the evaluations in the last tenth of the iterations",
+    "last": "the last iteration",
+    "best_validation": "the iteration with the best {}",
+}
+
+
+def said(rule: str, metric: str) -> str:
+    """What a rule takes, in words, with a name of the metric in its place."""
+    return _SAID[rule].format(metric)
 
 
 def selected(journal: Sequence[Measurement], rule: str, metric: str) -> tuple[int, dict[str, float]] | None:
-    """The iteration that the rule picks and everything measured there, with the cost of the whole training.
+    """The (last) iteration that the rule picks, everything measured there, and the cost of the whole training.
 
-    The last one where the metric was never measured (FID without its network's weights); None where there is nothing
-    to pick from.
+    Of several iterations the mean; what was not measured at each of them has its last value there. The last iteration
+    where the metric was never measured (FID without its network's weights); None where there is nothing to pick from.
     """
-    measured = any(metric in line.metrics for line in journal)
-    step = RULES[rule](journal, metric) if measured else last(journal, metric)
-    if step is None:
+    steps = RULES[rule](journal, metric)
+    if not steps and not any(metric in line.metrics for line in journal):
+        steps = last(journal, metric)
+    if not steps:
         return None
-    there = [line.metrics for line in journal if line.step == step]
-    end = [line.metrics for line in journal if line.step == last(journal, metric)]
+    found = dict[str, dict[int, float]]()
+    for line in journal:
+        for name, value in line.metrics.items():
+            if line.step in steps:
+                found.setdefault(name, {})[line.step] = value
+    end = [line.metrics for line in journal if [line.step] == last(journal, metric)]
     cost = {name: value for metrics in end for name, value in metrics.items() if name.startswith(("time/", "memory/"))}
-    return step, {name: value for metrics in there for name, value in metrics.items()} | cost
+    return steps[-1], {name: _mean(values, steps) for name, values in found.items()} | cost
+
+
+def _mean(values: Mapping[int, float], steps: Sequence[int]) -> float:
+    """Of the values at these steps; the last of them where some are missing."""
+    return sum(values.values()) / len(steps) if len(values) == len(steps) else values[max(values)]

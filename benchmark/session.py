@@ -316,7 +316,7 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
         metric = next((name for name in ranking.BY if name in cells), None)
         title = f"{task}: {label}" if label else str(task)
         if metric is not None:  # every cell may have diverged
-            console.print(ranking.table(ranking.ranking(cells, metric), title, metric))
+            console.print(ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:

@@ -107,8 +107,9 @@ class Task(_Section):
     """Data, model, and what is measured.
 
     ``select`` is the metric by which the best checkpoint is kept; ``rule`` says whose numbers stand for a cell in
-    rankings: those of the last iteration, or of the best by ``select``. ``spaces`` says where tuning looks, by method
-    and hyper-parameter, where it is not where the method says.
+    rankings: the mean of the evaluations in the last tenth of the iterations, those of the last iteration, or of the
+    best by ``select``. ``spaces`` says where tuning looks, by method and hyper-parameter, where it is not where the
+    method says.
     """
 
     description: str
@@ -117,7 +118,7 @@ class Task(_Section):
     batch_size: int = Field(100, gt=0)
     metrics: list[Annotated[str, _known(METRICS, "metric")]] = _DEFAULT_METRICS
     select: Annotated[str, _known(SELECT, "metric")] = "val/log_likelihood"
-    rule: Annotated[str, _known(RULES, "rule")] = "last"
+    rule: Annotated[str, _known(RULES, "rule")] = "last_tenth"
     spaces: dict[str, dict[str, Any]] = {}
 
 

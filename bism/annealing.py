@@ -18,6 +18,7 @@ itself, so that a transition is one sweep of block Gibbs sampling, and h is summ
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ from bism.errors import InputError
 from bism.models import GRBM
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
+
+LEVEL = 0.95  # of what bounds an estimate
+_MANY = 20  # chains from which on the spread of their weights says how far off their mean is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,22 @@ class Estimate:
     chains: int
     temperatures: int
 
+    def margin(self, level: float = LEVEL) -> float:
+        """How far ``log_z`` may be beyond log Z on the side on which it bounds it, but for a chance of (1 - level) / 2.
+
+        The smaller of two, with a = (1 - level) / 2:
+
+        - z s: the mean of many weights is normal, and its logarithm has the standard error s (the delta method); z is
+          the normal's 1 - a quantile. Weights are skewed to the right, so that a mean that came out too high has a high
+          s, and one that came out too low a low one: the side that is needed here is the safe one.
+        - log(1/a): weights are not negative and their mean is Z / Z_0, so that by Markov's inequality it is 1/a times
+          as high with a probability of at most a (Grosse et al. 2015), whatever the weights are. It is all that is said
+          of fewer than 20 chains.
+        """
+        tail = (1 - level) / 2
+        normal = statistics.NormalDist().inv_cdf(1 - tail) * self.standard_error
+        return min(normal, -math.log(tail)) if self.chains >= _MANY else -math.log(tail)
+
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
@@ -84,10 +104,21 @@ class Bracket:
         """Whether the upper end stands on samples that are not exact."""
         return "exact" not in self.upper
 
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Bounds of log Z: the smallest interval that holds every estimate with its ``margin`` on both sides.
+
+        With exact samples log Z lies in it with a probability of at least ``level``: it is below what AIS gives less
+        its margin with a probability of at most (1 - level) / 2, and above what reverse AIS gives plus its margin as
+        rarely. The margins on the other sides keep the bounds in order, and each estimate between them, where AIS came
+        out above reverse AIS. That happens half of the time when both have converged, as each errs by its own noise.
+        """
+        estimates = [self.lower, *self.upper.values()]
+        return min(x.log_z - x.margin(level) for x in estimates), max(x.log_z + x.margin(level) for x in estimates)
+
     @property
-    def log_z_upper(self) -> float:
-        """The highest of the upper estimates."""
-        return max(estimate.log_z for estimate in self.upper.values())
+    def contradictory(self) -> bool:
+        """Whether an upper estimate lies below the lower one by more than both margins: its samples were not exact."""
+        return any(x.log_z + x.margin() < self.lower.log_z - self.lower.margin() for x in self.upper.values())
 
     @property
     def gap(self) -> float:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmark.selection import RULES, said
+
 _QUANTITIES = {  # the end of a metric's name -> name, unit
     "posterior_fisher_divergence": ("Fisher divergence of the posterior", ""),
     "fisher_divergence": ("Fisher divergence", "up to a constant"),
@@ -72,13 +74,9 @@ def symbol(name: str) -> str:
 
 
 def rule(select: str) -> str:
-    """Where a selection rule stops: "last val/log_likelihood" is "the last iteration"."""
+    """What a selection rule takes: "last val/log_likelihood" is "the last iteration"."""
     name, _, metric = select.partition(" ")
-    if name in ("", "last"):
-        return "the last iteration"
-    if name == "best_validation":
-        return f"the iteration with the best {measure(metric, unit=False)}"
-    return select
+    return said(name or "last", measure(metric, unit=False)) if name in ("", *RULES) else select
 
 
 def number(value: float) -> str:

@@ -8,14 +8,15 @@ from pydantic import Field
 
 from benchmark.probes.base import Metrics, Probe, Subject
 from bism import Estimator
-from bism.annealing import Bracket, bracket, not_annealable, raise_log_likelihood
+from bism.annealing import LEVEL, Bracket, bracket, not_annealable, raise_log_likelihood
 
 
 class Annealing(Probe):
     """Log-likelihoods of a GRBM by AIS, with what is known about their error.
 
     ``val/log_likelihood`` and ``test/log_likelihood`` use AIS's log Z, which is low on average, so that they are
-    optimistic: they are their own ``_upper``. ``_lower`` uses the highest reverse AIS, and ``_stderr`` is the standard
+    optimistic. They lie between ``_lower`` and ``_upper``: -F(v) less the ends of ``Bracket.interval``, which AIS and
+    reverse AIS give together, each with its standard error, at the level ``ais/level``. ``_stderr`` is the standard
     error of AIS's log Z. ``test/raise_log_likelihood`` is RAISE's, of the annealed model.
 
     Options:
@@ -57,7 +58,7 @@ class Annealing(Probe):
                 f"log-likelihood is that uncertain; the probe's option 'steps' takes more temperatures",
                 stacklevel=2,
             )
-        metrics = _of_log_z(found)
+        metrics, (low, high) = _of_log_z(found), found.interval()
         for split in ("val", "test"):
             v = getattr(subject.data, split).to(model.b)
             with torch.no_grad():
@@ -65,8 +66,8 @@ class Annealing(Probe):
             metrics |= {
                 f"{split}/log_likelihood": unnormalised - found.lower.log_z,
                 f"{split}/log_likelihood_stderr": found.lower.standard_error,
-                f"{split}/log_likelihood_upper": unnormalised - found.lower.log_z,
-                f"{split}/log_likelihood_lower": unnormalised - found.log_z_upper,
+                f"{split}/log_likelihood_upper": unnormalised - low,
+                f"{split}/log_likelihood_lower": unnormalised - high,
             }
         if self.raise_chains:
             v, runs = subject.data.test.to(model.b), self.raise_chains
@@ -84,6 +85,8 @@ def _of_log_z(found: Bracket) -> Metrics:
         "ais/chains": float(lower.chains),
         "ais/temperatures": float(lower.temperatures),
         "ais/gap": found.gap,
+        "ais/level": LEVEL,
+        "ais/contradictory": float(found.contradictory),
         "ais/within_tolerance": float(found.reached),
         **{f"ais/reverse_log_z_from_{name}": estimate.log_z for name, estimate in found.upper.items()},
         **{f"ais/reverse_standard_error_from_{name}": x.standard_error for name, x in found.upper.items()},

@@ -293,8 +293,8 @@ class Tuner:
                 return
 
     def _measure(self, cohort: Cohort, lane: Lane) -> float:
-        """The first objective, the mean over seeds: of the last iteration, or of each seed's best so far, as the task's
-        rule has it."""
+        """The first objective, the mean over seeds: of this iteration, the only one that is measured in the last tenth,
+        or of each seed's best so far, as the task's rule has it."""
         objective, rule = self.settings.objectives[0], self.settings.config["rule"]
         found = evaluate(cohort.fitted(lane.member), self.data, [objective.removeprefix("val/")], ["val"])
         now = [better(objective, values.get(objective, math.nan)) for values in found]

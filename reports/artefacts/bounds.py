@@ -12,14 +12,17 @@ from reports.sweep import Sweep, at_selected, variants
 _COLUMNS = {  # metric -> column
     "test/log_likelihood": "AIS",
     "test/log_likelihood_stderr": "± s.e.",
-    "test/log_likelihood_lower": "reverse AIS",
+    "test/log_likelihood_lower": "low",
+    "test/log_likelihood_upper": "high",
     "ais/gap": "gap",
     "test/raise_log_likelihood": "RAISE",
     "ais/temperatures": "temperatures",
     "ais/effective_sample_size": "effective samples",
     "ais/within_tolerance": "within tolerance",
+    "ais/contradictory": "contradictory",
+    "ais/level": "level",
 }
-_FORMATS = dict.fromkeys(["AIS", "± s.e.", "reverse AIS", "gap", "RAISE"], "{:.2f}") | {
+_FORMATS = dict.fromkeys(["AIS", "± s.e.", "low", "high", "gap", "RAISE"], "{:.2f}") | {
     "iteration": "{:,.0f}",
     "temperatures": "{:,.0f}",
     "effective samples": "{:.1f}",
@@ -33,23 +36,38 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if "ais/gap" not in done or not done["ais/gap"].notna().any():
             continue
         frame = likelihoods(sweep, task)
-        far, crossed = (frame["within tolerance"] == 0).sum(), (frame["crossed"] == "yes").sum()
+        far, wrong = (frame["within tolerance"] == 0).sum(), (frame["contradictory"] == "yes").sum()
         yield Artefact(
             name=f"bounds-{task}",
             title=f"Likelihoods and their bounds ({task})",
             caption="Test log-likelihood (nats) of every seed at its selected checkpoint. AIS finds too small a log Z "
             "on average, so that its log-likelihood is optimistic; s.e. is the standard error of that seed's AIS, not "
-            "of a mean over seeds. Reverse AIS is the other side, with the highest log Z of its starts (Gibbs chains "
-            "from training data and from the base-rate model), approximately. The gap is the largest absolute distance "
-            "of AIS to a start of reverse AIS"
-            f"{f'; {far} of them missed the tolerance of the suite' if far else ''}. Crossed "
-            f"({words.counted(crossed, 'seed')}): reverse AIS lies above AIS, and the two bracket nothing. "
-            "RAISE bounds the likelihood of the annealed model.",
+            f"of a mean over seeds. {_bounds(frame['level'])} The gap is the largest absolute distance of AIS to a "
+            "start of reverse AIS (Gibbs chains from training data and from the base-rate model, where the model "
+            "cannot be sampled exactly)"
+            f"{f'; {far} of them missed the tolerance of the suite' if far else ''}."
+            + (f" Contradictory ({words.counted(wrong, 'seed')}): a reverse AIS lies on the wrong side of AIS by more "
+               "than their errors, so that its chains were no samples of the model, and the bounds may both be wrong."
+               if wrong else "")
+            + (" RAISE bounds the likelihood of the annealed model." if frame["RAISE"].notna().any() else ""),
             numbers=frame,
             runs=list(done["run"]),
             missing=len(sweep.missing(task)),
-            table=Table(frame.drop(columns="within tolerance"), _FORMATS),
-        )
+            table=Table(frame.drop(columns=["within tolerance", "level", *([] if wrong else ["contradictory"])]),
+                        _FORMATS),
+        )  # fmt: skip
+
+
+def _bounds(levels: pd.Series) -> str:
+    """What the bounds hold; those of runs that state no level were written without their errors."""
+    known = sorted(set(levels.dropna()))
+    text = ("Low and high are the ends of the smallest interval that holds AIS and every reverse AIS with their "
+            f"margins of error at a level of {' or '.join(f'{level:.0%}' for level in known)}: so often the likelihood "
+            "lies between them, if reverse AIS began at samples of the model.") if known else ""  # fmt: skip
+    if levels.isna().any():
+        text += (" Those of runs without a level are AIS and the furthest reverse AIS as they are, without their "
+                 "errors, and no interval.")  # fmt: skip
+    return text.strip()
 
 
 def likelihoods(sweep: Sweep, task: str) -> pd.DataFrame:
@@ -58,6 +76,5 @@ def likelihoods(sweep: Sweep, task: str) -> pd.DataFrame:
     found = found[found["gap"].notna()]
     order = {variant: place for place, variant in enumerate(variants(sweep.of(task)))}
     found = found.sort_values("variant", key=lambda names: names.map(order), kind="stable")
-    crossed = np.where(found["reverse AIS"] > found["AIS"], "yes", "")
-    found.insert(list(found).index("gap") + 1, "crossed", crossed)
+    found["contradictory"] = np.where(found["contradictory"] == 1, "yes", "")
     return found.reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The ranking of a task, and what can be said of the differences: paired over seeds, corrected for their number."""
+"""The ranking of a task, and what can be said of the differences: paired over seeds, for any pair that one may pick."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from reports import statistics, style, words
 from reports.artefact import Artefact, Table, fixed
 from reports.sweep import Sweep, better_is_high, selected, variants
 
-_VALUES, _BOUNDS, _P = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high"), ("p", "p (Holm)")
+_VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
+_WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -21,14 +22,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None or sweep.of(task, None)["variant"].nunique() < 2:
             continue
         high, missing, runs = better_is_high(metric), len(sweep.missing(task)), list(done["run"])
-        rules = ", ".join(sorted(set(map(words.rule, done["select"]))))
         frame = ranking(sweep, task, metric)
         yield Artefact(
             name=f"ranking-{task}",
             title=f"Ranking ({task})",
             caption=f"{words.capital(words.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
-            f"95% interval (Student's t), median, worst and best seed. Taken at {rules}. Diverged seeds are counted "
-            f"and not averaged.",
+            f"95% interval (Student's t), median, worst and best seed. {rules(done)} Diverged seeds are counted and "
+            f"not averaged.",
             numbers=frame,
             runs=runs,
             missing=missing,
@@ -38,27 +38,27 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if len(compared):
             best = compared.attrs["best"]
             figure, near = draw(compared, done, metric)
-            signed = fixed(compared[list(_BOUNDS)].to_numpy().ravel(), 1, least=3, sign="+")
-            formats = dict.fromkeys(_BOUNDS, signed) | dict.fromkeys(_P, fixed(compared["p"], 1, least=3))
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
-                caption=f"{words.capital(words.measure(metric))}: difference to {best}, the best mean, over the seeds "
-                f"that both have: mean with its 95% bootstrap interval (BCa"
-                + ("" if compared["low"].notna().all() else "; none is known of fewer than three seeds")
-                + f"), the probability that a seed of {best} is better than one of the variant, and the p-value of a "
-                f"paired sign-flip test, alone and corrected for {words.counted(len(compared), 'comparison')} (Holm). "
-                f"With n seeds no p-value is below 2¹⁻ⁿ."
+                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(done)}"
+                + ("" if frame["diverged"].sum() == 0 else " A seed that diverged is compared with none: what is "
+                   "compared are the trainings that came to their end.")
                 + (f" The axis is linear up to ±{words.number(near)} and logarithmic beyond." if near else ""),
                 alt="Differences to the best variant with their intervals: "
-                + ", ".join(f"{row['variant']} {words.number(row['difference'])}"
+                + ", ".join(f"{row['variant']} {words.number(row['difference'])} ({row['conclusion']})"
                             for row in compared.to_dict("records")) + ".",
                 numbers=compared,
                 runs=runs,
                 missing=missing,
                 figure=style.mark(figure, missing),
-                table=Table(compared.dropna(axis="columns", how="all"), formats | {"P(best is better)": "{:.2f}"}),
+                table=shown(compared),
             )  # fmt: skip
+
+
+def rules(done: pd.DataFrame) -> str:
+    """What stands for a seed, as a sentence."""
+    return f"A seed's value: {' or '.join(sorted(set(map(words.rule, done['select']))))}."
 
 
 def ranking(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
@@ -86,42 +86,93 @@ def ranking(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
 
 
 def against_best(cells: pd.DataFrame, high: bool) -> pd.DataFrame:
-    """Every variant against the best mean, over the seeds that both have.
+    """Every variant against the best mean, over the seeds that both have (``statistics.paired``).
+
+    The best is chosen by the data that it is then compared on, so that every interval and p-value is that of one among
+    all pairs of variants. It is chosen among those of at least two seeds.
 
     Args:
         cells: variant, seed, value.
 
     Returns:
-        Best first; ``attrs["best"]`` names the best. Empty without two variants with two seeds in common.
+        Best first; ``attrs["best"]`` names the best, ``attrs["pairs"]`` how many there are. Empty without two variants
+        with two seeds in common.
     """
     table = cells.pivot_table(index="seed", columns="variant", values="value")
     means = table.mean().sort_values(ascending=not high)
-    if len(means) < 2:
+    several = means[table.count().reindex(means.index) > 1]
+    if len(several) < 2:
         return pd.DataFrame()
-    best, sign = str(means.index[0]), 1.0 if high else -1.0
-    rows = []
-    for variant in means.index[1:]:
-        both = table[[best, variant]].dropna()
-        if len(both) < 2:
-            continue
-        difference = both[variant] - both[best]
-        low, top = statistics.bootstrap(difference)
-        rows.append(
-            {
-                "variant": variant,
-                "seeds": len(both),
-                "difference": difference.mean(),
-                "low": low,
-                "high": top,
-                "P(best is better)": statistics.improvement(sign * both[best], sign * both[variant]),
-                "p": statistics.paired_p(difference),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    if len(frame):
-        frame["p (Holm)"] = statistics.holm(list(frame["p"]))
-    frame.attrs["best"] = best
+    best, pairs, sign = str(several.index[0]), math.comb(len(several), 2), 1.0 if high else -1.0
+    others = [str(variant) for variant in means.index if variant != best]
+    differences = (table[others].to_numpy() - table[[best]].to_numpy()).T
+    mean, half_width, p = statistics.paired(differences, pairs)
+    if np.isnan(mean).all():
+        return pd.DataFrame()
+    frame = pd.DataFrame(
+        {
+            "variant": others,
+            "seeds": (~np.isnan(differences)).sum(1),
+            "difference": mean,
+            "low": mean - half_width,
+            "high": mean + half_width,
+            "pairs won": [_won(sign * table[variant], sign * table[best]) for variant in others],
+            "p": p,
+            "conclusion": [_conclusion(sign * d, of) for d, of in zip(mean, p, strict=True)],
+        }
+    )
+    frame.attrs |= {"best": best, "pairs": pairs}
     return frame
+
+
+def _won(ours: pd.Series, theirs: pd.Series) -> float:
+    both = pd.concat([ours, theirs], axis=1).dropna()
+    return statistics.improvement(both.iloc[:, 0], both.iloc[:, 1])
+
+
+def _conclusion(difference: float, p: float) -> str:
+    """In words, at the level of the intervals."""
+    if math.isnan(p):
+        return _APART
+    if p > 1 - statistics.LEVEL:
+        return _NONE
+    return _WORSE if difference < 0 else _BETTER
+
+
+def explained(compared: pd.DataFrame) -> str:
+    """What is compared, how, and what came of it."""
+    best, pairs = compared.attrs["best"], compared.attrs["pairs"]
+    concluded = compared["conclusion"].isin([_WORSE, _BETTER])
+    unknown = int((compared["conclusion"] == _NONE).sum())
+    seeds = sorted(set(compared["seeds"][compared["p"].notna()]))
+    text = (
+        f"difference to {best}, which has the best mean, over the {_range(seeds)} seeds that both have (paired), with "
+        f"its {statistics.LEVEL:.0%} interval (Student's t). "
+    )
+    if pairs > 1:
+        text += (
+            f"{best} was chosen by the same data; the intervals and the p-values are therefore those of one among "
+            f"{words.counted(pairs, 'pair')} of variants (Bonferroni): all intervals hold at once, whichever one looks "
+            f"at. "
+        )
+    text += f"Pairs won: the share of pairs of seeds in which the variant is better than {best}; it is no test. "
+    if not concluded.any():
+        return text + f"No conclusion: {_range(seeds)} seeds do not tell any of these variants from {best}."
+    if unknown:
+        text += f"No conclusion is possible about {words.counted(unknown, 'variant')} (hollow) with these seeds: each "
+        text += f"may be as good as {best}, or better."
+    return text.rstrip()
+
+
+def _range(counts: list[int]) -> str:
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def shown(compared: pd.DataFrame) -> Table:
+    """The comparisons for people; a p-value of 1 says nothing that the conclusion does not say."""
+    signed = fixed(compared[list(_BOUNDS)].to_numpy().ravel(), 1, least=3, sign="+")
+    formats = dict.fromkeys(_BOUNDS, signed) | {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
+    return Table(compared.assign(p=compared["p"].where(compared["p"] < 1)), formats)
 
 
 def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, float]:
@@ -132,8 +183,8 @@ def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figu
     """
     method, best = dict(zip(cells["variant"], cells["method"], strict=True)), compared.attrs["best"]
     compared = compared[: style.MANY]
-    sizes = np.abs(compared["difference"])
-    near = float(sizes.median()) if sizes.max() > 30 * sizes.median() else 0.0
+    near, furthest = np.nanmedian(compared["difference"].abs()), np.nanmax(compared[list(_BOUNDS)].abs())
+    near = float(near) if furthest > 30 * near else 0.0
     with style.look():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 0.6 + 0.19 * len(compared)), layout="constrained")
         axes = figure.add_subplot()
@@ -141,7 +192,9 @@ def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figu
             colour = style.colour(method[row["variant"]])
             if not math.isnan(row["low"]):
                 axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
-            axes.plot(row["difference"], place, marker=style.marker(method[row["variant"]]), color=colour)
+            fill = "none" if row["conclusion"] == _NONE else colour
+            axes.plot(row["difference"], place, style.marker(method[row["variant"]]), color=colour,
+                      markerfacecolor=fill)  # fmt: skip
         axes.axvline(0, color=style.INK, linewidth=0.6)
         axes.set_yticks(range(len(compared)), compared["variant"])
         axes.set_ylim(len(compared) - 0.4, -0.6)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 
 from baselines import CD, SM
 from bism import GRBM, BiDSM, Estimator, InputError, stream
@@ -85,6 +85,20 @@ def test_every_field_is_a_declared_hyper_parameter(kind: type[Estimator]) -> Non
     assert len(set(symbols)) == len(symbols)
     assert all(resolve(kind, symbol) in declared for symbol in symbols)
     assert set(kind().hyper) == {name for name, spec in declared.items() if spec.continuous}
+
+
+@every_case
+def test_every_random_number_of_a_step_is_drawn_for_itself(case: Case) -> None:
+    """Examples, particles, chains and inner steps share none: each number of continuous noise is there once."""
+    rng = Rng(torch.Generator().manual_seed(3), torch.float64)
+    drawn, numbers = tree_flatten_with_path(case.estimator.noise(case.model, (20, 2), rng))[0], [torch.zeros(0)]
+    for path, x in drawn:
+        spaced = keystr(path).endswith("['level']") and getattr(case.estimator, "levels", "") == "spaced"
+        signs = isinstance(x, Tensor) and bool((x.abs() == 1).all())
+        if isinstance(x, Tensor) and x.is_floating_point() and not spaced and not signs:
+            numbers.append(x.flatten())
+    found = torch.cat(numbers)
+    assert len(found.unique()) == len(found)
 
 
 @every_kind

@@ -3,19 +3,25 @@
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from baselines import SM
+from benchmark.datasets import DataSet
 from benchmark.probes import PROBES, Annealing, Subject
 from benchmark.rundir import RunDir
-from bism import log_partition
+from bism import log_likelihood, log_partition
 from bism.engine import Trainer
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
+from tests.maths.checks import draws, make_grbm
 
 CHEAP_OPTIONS = {"chains": 20, "steps": [1, 2], "tolerance": 0.0001, "raise_chains": 1, "raise_steps": 4}
 CHEAP = f"options: {json.dumps(CHEAP_OPTIONS)}".replace('"', "")
@@ -45,14 +51,47 @@ def test_annealing_agrees_with_enumeration() -> None:
     )
     exact = -float(model.free_energy(data.test).double().mean()) - log_partition(model)
     assert measured["test/log_likelihood"] == pytest.approx(exact, abs=0.05)
-    assert measured["test/log_likelihood"] == measured["test/log_likelihood_upper"]
-    assert measured["test/log_likelihood_lower"] == pytest.approx(exact, abs=0.05)
+    assert measured["test/log_likelihood_lower"] < exact < measured["test/log_likelihood_upper"]
+    assert measured["test/log_likelihood_upper"] - measured["test/log_likelihood_lower"] < 0.1
+    assert (measured["ais/level"], measured["ais/contradictory"]) == (0.95, 0)
     assert measured["test/raise_log_likelihood"] == pytest.approx(exact, abs=0.15)
     assert measured["ais/log_z"] == pytest.approx(log_partition(model), abs=0.05)
     assert measured["ais/reverse_log_z_from_exact"] == pytest.approx(log_partition(model), abs=0.05)
     assert (measured["ais/chains"], measured["ais/temperatures"]) == (500, 100)
     assert measured["ais/within_tolerance"] == 1
     assert measured["val/log_likelihood"] != measured["test/log_likelihood"]
+
+
+def bounds(visible: int, hidden: int, scale: float, repeats: int, **options: Any) -> np.ndarray:
+    """Lower end, estimate, upper end and truth of the test log-likelihood, for many models [repeats, 4]."""
+    v = 0.3 + 1.3 * draws(7).normal((100, visible))
+    data, rows = DataSet("points", v, v, v), []
+    for seed in range(repeats):
+        model = make_grbm(visible, hidden, seed=seed)
+        with torch.no_grad():
+            model.W.mul_(scale)
+        fitted: Any = SimpleNamespace(model=lambda _, model=model: model, step=0)
+        found = Annealing(raise_chains=0, **options).measure(Subject(fitted, seed, data, Path("nowhere")))
+        ends = [found[f"test/log_likelihood{name}"] for name in ("_lower", "", "_upper")]
+        rows.append([*ends, float(log_likelihood(model, v).mean())])
+    return np.array(rows)
+
+
+EASY = {"visible": 2, "hidden": 3, "scale": 1.0, "chains": 50, "steps": [1, 2, 4], "tolerance": 0.1}
+HARD = {"visible": 4, "hidden": 6, "scale": 2.0, "chains": 50, "steps": [4, 8], "tolerance": 0.1}
+LARGER = {"visible": 20, "hidden": 12, "scale": 0.7, "chains": 100, "steps": [10, 100], "tolerance": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:seed")  # the tolerance is missed
+@pytest.mark.parametrize(
+    "case", [EASY, HARD, pytest.param(LARGER, marks=pytest.mark.long)], ids=["easy", "hard", "larger"]
+)
+def test_the_bounds_of_a_likelihood_hold_the_truth(case: dict[str, Any]) -> None:
+    """In at least 95% of 200 models, and in order always, though AIS alone misses much of Z of the hard ones."""
+    lower, estimate, upper, truth = bounds(repeats=200, **case).T
+    assert (lower < estimate).all()
+    assert (estimate < upper).all()
+    assert ((lower <= truth) & (truth <= upper)).sum() >= 190
 
 
 def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp_path: Path) -> None:

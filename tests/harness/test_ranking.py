@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark import ranking
 from benchmark.rundir import Record, RunDir
+from tests.harness.tiny import TINY, command
 
 LIKELIHOOD, DIVERGENCE = "test/log_likelihood", "test/fisher_divergence"
 
@@ -36,7 +37,7 @@ def frame(*rows: tuple[str, float, str], metric: str = LIKELIHOOD) -> pd.DataFra
 def printed(table: pd.DataFrame, metric: str = LIKELIHOOD) -> list[list[str]]:
     """The table's rows as people see them."""
     out = io.StringIO()
-    Console(file=out, width=120).print(ranking.table(table, "board", metric))
+    Console(file=out, width=120).print(ranking.table(table, "board", metric, "the last iteration"))
     return [[text.strip() for text in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
 
 
@@ -122,3 +123,47 @@ def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
         [1, "diverged", 20, 21.0],
     ]
     assert found["configuration"].nunique() == 1
+    assert ranking.rules(found) == "the last iteration"
+
+
+def test_the_rule_stands_under_the_table() -> None:
+    out = io.StringIO()
+    ranked = ranking.ranking(frame(("A", 1.0, "done")), LIKELIHOOD)
+    Console(file=out, width=120).print(ranking.table(ranked, "board", LIKELIHOOD, "the mean of something"))
+    assert "A seed's value: the mean of something" in out.getvalue()
+
+
+def test_a_lucky_last_evaluation_does_not_decide(tmp_path: Path) -> None:
+    curves = {"steady": [0.5] * 21, "lucky": [0.0] * 20 + [1.0]}
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        for name, values in curves.items():
+            runs.plan([Record(name, "tiny", "test", "board", "cd", name, 0, 20, "planned")])
+            config = {"rule": "last_tenth", "select": "val/log_likelihood"}
+            runs.folder(name).prepare({**config, "hyper": {}, "seed": 0, "pictures": False, "device": "cpu"})
+            for step, value in enumerate(values):
+                runs.folder(name).append(step, {LIKELIHOOD: value, "time/train_seconds": 1.0, "time/ms_per_step": 1.0})
+            runs.set_state(name, "done")
+        found = ranking.results(runs, runs.records())
+    ranked = ranking.ranking(found, LIKELIHOOD)
+    assert list(ranked["variant"]) == ["steady", "lucky"]
+    assert list(ranked["mean"]) == [0.5, pytest.approx(1 / 3)]
+    assert ranking.rules(found) == "the mean of the evaluations in the last tenth of the iterations"
+
+
+def test_what_stands_for_a_cell_is_repeated_for_the_report(tmp_path: Path) -> None:
+    """The terminal's mean is that of the evaluations of the last tenth, and of what the tracking store gets."""
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("evaluations: 4", "evaluations: 20"))
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--methods", "cd")
+    assert said.code == 0, said.err
+    assert "the mean of the evaluations in the last tenth of the iterations" in " ".join(said.out.split())
+    means = []
+    with contextlib.closing(RunDir(tmp_path / "runs")) as runs:
+        for record in runs.records():
+            journal = runs.folder(record.id).measurements()
+            values = {line.step: line.metrics[LIKELIHOOD] for line in journal if LIKELIHOOD in line.metrics}
+            means.append(sum(values[step] for step in (18, 19, 20)) / 3)
+            assert journal[-1].metrics["selected/step"] == 20
+            assert journal[-1].metrics[f"selected/{LIKELIHOOD}"] == pytest.approx(means[-1])
+            assert means[-1] != values[20]
+    (row,) = [line.split("│") for line in said.out.splitlines() if line.startswith("│")]
+    assert float(row[2]) == pytest.approx(sum(means) / 2, abs=6e-4)

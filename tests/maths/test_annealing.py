@@ -10,6 +10,8 @@ from baselines import SM
 from bism import GRBM, InputError, enumeration, log_likelihood, log_partition
 from bism.annealing import (
     BaseRate,
+    Bracket,
+    Estimate,
     ais,
     anneal,
     base_rate,
@@ -156,9 +158,41 @@ def test_a_bracket_with_exact_samples() -> None:
     assert not found.approximate
     assert found.reached
     assert found.lower.temperatures in (50, 500)
-    error = found.lower.standard_error + found.upper["exact"].standard_error
-    exact = log_partition(model)
-    assert found.lower.log_z - 3 * error < exact < found.log_z_upper + 3 * error
+    low, high = found.interval()
+    assert low < log_partition(model) < high < low + 0.2
+
+
+def test_a_margin_is_the_quantile_of_the_standard_error_or_markovs() -> None:
+    assert Estimate(7.0, 0.1, 100, 200, 5).margin() == pytest.approx(1.959964 * 0.1)
+    assert Estimate(7.0, 0.1, 100, 200, 5).margin(0.99) == pytest.approx(2.575829 * 0.1)
+    for unknown in (Estimate(7.0, 9.0, 1, 200, 5), Estimate(7.0, 0.1, 5, 19, 5), Estimate(7.0, math.nan, 1, 1, 5)):
+        assert unknown.margin() == pytest.approx(math.log(40))
+
+
+def test_an_interval_holds_every_estimate_with_its_margin() -> None:
+    """And whether reverse AIS below AIS is more than noise."""
+    low, high, far = (Estimate(x, 0.1, 100, 200, 5) for x in (1.0, 1.3, 5.0))
+    beyond = 1.959964 * 0.1
+    assert Bracket(low, {"exact": high}, 1).interval() == pytest.approx((1.0 - beyond, 1.3 + beyond))
+    assert Bracket(high, {"exact": low}, 1).interval() == pytest.approx((1.0 - beyond, 1.3 + beyond))  # not empty
+    assert Bracket(low, {"data": high, "base": far}, 1).interval() == pytest.approx((1.0 - beyond, 5.0 + beyond))
+    assert not Bracket(low, {"data": far}, 1).contradictory
+    assert not Bracket(high, {"data": low}, 1).contradictory
+    assert Bracket(far, {"data": low, "base": far}, 1).contradictory
+
+
+def test_a_single_chain_is_not_beyond_its_margin_more_often_than_markov_says() -> None:
+    """log w of one chain in both directions, at a level where the bound can be seen."""
+    model = make_grbm(3, 4, seed=2)
+    exact, base, count = log_partition(model), base_rate(model, data_like(model)), 4000
+    for betas, start, sign in (
+        (temperatures(3), base.sample(count, draws(1)), 1),
+        (temperatures(3).flip(0), exact_samples(model, count, draws(2)), -1),
+    ):
+        log_w, _ = anneal(model, base, start, betas, generator(0, 0, "test"))
+        for level in (0.0, 0.5, 0.95):
+            margin = Estimate(0.0, math.nan, 1, 1, 3).margin(level)
+            assert float((sign * (base.log_z - exact) + log_w > margin).double().mean()) <= (1 - level) / 2
 
 
 def test_a_bracket_whose_budget_is_spent_says_so() -> None:
@@ -177,7 +211,9 @@ def test_a_bracket_by_gibbs_chains_is_called_approximate(monkeypatch: pytest.Mon
     assert found.approximate
     assert found.gap < 0.1
     assert found.lower.log_z == pytest.approx(exact, abs=0.1)
-    assert found.log_z_upper == max(estimate.log_z for estimate in found.upper.values())
+    low, high = found.interval()
+    assert low < min(x.log_z for x in found.upper.values()) < max(x.log_z for x in found.upper.values()) < high
+    assert not found.contradictory
 
 
 def test_auto_anneals_what_cannot_be_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:

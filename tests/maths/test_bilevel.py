@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import grad, jacrev
+from torch.func import grad, jacrev, vmap
 
 from baselines import DSM, MDSM, SM, SSM
 from bism import BiDSM, BiMDSM, BiSSM
@@ -81,20 +81,66 @@ def test_with_the_true_posterior_every_sample_has_the_weight_of_the_marginal() -
         torch.testing.assert_close(value, model.free_energy(v).detach(), atol=1e-12, rtol=0)
 
 
+def exact_bound(model: Any, posterior: GivenSamples, v: Tensor, k: int) -> Tensor:
+    """The expectation of ``kl_divergence`` over k independent particles of 2 binary units, [batch]."""
+    h, bound = configurations(2), v.new_zeros(len(v))
+    log_q = torch.stack([posterior.log_prob(each.expand(len(v), -1), v) for each in h])  # [4, batch]
+    assert float((log_q.exp().sum(0) - 1).abs().max()) < 1e-12
+    for chosen in torch.cartesian_prod(*[torch.arange(4)] * k).reshape(-1, k):
+        noise = h[chosen].unsqueeze(1).expand(-1, len(v), -1)
+        bound += log_q[chosen].sum(0).exp() * kl_divergence(model, posterior, v, noise, 0.1)
+    return bound
+
+
+class Hard(RelaxedBernoulli):
+    """Its samples are binary."""
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+        return self.sample_hard(v, noise)
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_the_lower_level_of_a_method_is_the_bound_of_independent_particles(particles: int) -> None:
+    """With the noise that the method draws; particles that share theirs would give the bound of one."""
+    estimator, model, count = BiSSM(particles=particles), make_grbm(hidden=2), 100_000
+    posterior, given = Hard((2,), 2).double(), GivenSamples((2,), 2).double()
+    given.load_state_dict(posterior.state_dict())
+    v = points()[:1]
+    params = state_of({}, model=model, posterior=posterior).bind(
+        {"model": parameters(model), "posterior": parameters(posterior)}
+    )
+    with torch.no_grad():
+        one, several = (float(exact_bound(model, given, v, k)) for k in (1, 3))
+        for drawn in ("inner", "unroll"):
+            noise = estimator.noise(model, (count, 2), draws(6))[drawn][0]
+            found = float(estimator.lower_loss(params, v.expand(count, -1), noise, hyper(estimator)))
+            assert found == pytest.approx(one if particles == 1 else several, abs=0.1 * (one - several))
+
+
+def test_the_spread_of_eq_11_falls_with_the_number_of_independent_particles() -> None:
+    """The variance of a mean of k; it would be that of one particle if all had the same noise."""
+    model, posterior, v = LinearGaussian(2, 2).double(), DiagonalGaussian((2,), 2).double(), points()[:1]
+    params = state_of({}, model=model, posterior=posterior).bind(
+        {"model": parameters(model), "posterior": parameters(posterior)}
+    )
+    spread = {}
+    for particles in (1, 4):
+        estimator = BiSSM(lower="fisher", particles=particles)
+        noise = estimator.noise(model, (5_000, 2), draws(6))["inner"][0]
+
+        def lower(hidden: Tensor, noise: Any = noise, estimator: BiSSM = estimator) -> Tensor:
+            return estimator.lower_loss(params, v, {**noise, "hidden": hidden.unsqueeze(1)}, hyper(estimator))
+
+        spread[particles] = float(vmap(lower, in_dims=1)(noise["hidden"]).var())
+    assert spread[1] / spread[4] == pytest.approx(4, rel=0.25)
+
+
 def test_kl_with_one_particle_is_eq_10_and_more_particles_tighten_the_bound() -> None:
     # Expectations over all k-tuples of h, each with its probability under q.
     model, v = make_grbm(hidden=2), points()
     posterior = GivenSamples((2,), 2).double()
-    h, bounds = configurations(2), []
     with torch.no_grad():
-        log_q = torch.stack([posterior.log_prob(each.expand(6, -1), v) for each in h])  # [4, batch]
-        assert float((log_q.exp().sum(0) - 1).abs().max()) < 1e-12
-        for k in (1, 2, 3):
-            bound = torch.zeros(6, dtype=torch.float64)
-            for chosen in torch.cartesian_prod(*[torch.arange(4)] * k).reshape(-1, k):
-                noise = h[chosen].unsqueeze(1).expand(-1, 6, -1)
-                bound += log_q[chosen].sum(0).exp() * kl_divergence(model, posterior, v, noise, 0.1)
-            bounds.append(bound)
+        bounds = [exact_bound(model, posterior, v, k) for k in (1, 2, 3)]
         torch.testing.assert_close(bounds[0], exact_kl(model, posterior, v), atol=1e-12, rtol=0)
         assert (bounds[0] > bounds[1] + 1e-6).all()
         assert (bounds[1] > bounds[2] + 1e-6).all()

@@ -94,3 +94,11 @@ def test_the_mean_of_a_bernoulli_posterior_is_that_of_its_samples() -> None:
     noise = draws(4).logistic((50_000, 3))
     sampled = posterior.sample_hard(v, noise).mean(0)
     torch.testing.assert_close(posterior.mean(v)[0], sampled, rtol=0, atol=0.01)
+
+
+def test_its_spread_falls_with_the_number_of_particles() -> None:
+    """As 1/k: the particles are drawn each for itself."""
+    model, v = linear_gaussian()
+    posterior, many = DiagonalGaussian((4,), 3).double(), v[:1].expand(20_000, -1)
+    one, four = (float(log_density_bound(model, posterior, many, particles=k).var()) for k in (1, 4))
+    assert one / four == pytest.approx(4, rel=0.2)

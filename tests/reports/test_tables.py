@@ -69,21 +69,44 @@ def test_the_value_of_a_cell_is_where_its_rule_stopped() -> None:
     assert built(ranking, held)["ranking-board"].numbers["mean"].tolist() == [-7.0, -6.0]
 
 
+def against(values: dict[str, list[float]], high: bool = True) -> pd.DataFrame:
+    """Comparisons of variants by their values at seeds 0, 1, ...; NaN where there is none."""
+    cells = [{"seed": seed, "variant": name, "value": x} for name, row in values.items() for seed, x in enumerate(row)]
+    return ranking.against_best(pd.DataFrame(cells).dropna(), high)
+
+
 def test_comparisons_are_paired_by_seed() -> None:
-    """B is 1 below A in every common seed, though its other seed is the best of all."""
-    cells = pd.DataFrame(
-        [{"seed": seed, "variant": "A", "value": 10.0 * seed} for seed in range(5)]
-        + [{"seed": seed, "variant": "B", "value": 10.0 * seed - 1} for seed in range(5)]
-        + [{"seed": 9, "variant": "C", "value": 0.0}]
-    )
-    found = ranking.against_best(cells, high=True)
-    assert found.attrs["best"] == "A"
-    assert found["variant"].tolist() == ["B"]
+    """B is about 1 below A in every common seed, though seeds are ten apart."""
+    found = against({"A": [0, 10, 20, 30], "B": [-1, 9.1, 18.9, 29, 0][:4]})
+    assert found.attrs == {"best": "A", "pairs": 1}
     row = found.iloc[0]
-    assert (row["difference"], row["low"], row["high"]) == (-1.0, -1.0, -1.0)
-    assert row["P(best is better)"] == 15 / 25
-    assert row["p"] == row["p (Holm)"] == pytest.approx(2 / 2**5)
-    assert ranking.against_best(cells[:5], high=True).empty
+    half_width = 3.182446 * np.std([-1, -0.9, -1.1, -1], ddof=1) / 2
+    assert (row["variant"], row["seeds"], row["conclusion"]) == ("B", 4, "worse")
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((-1, -1 - half_width, -1 + half_width))
+    assert row["pairs won"] == 6 / 16
+    assert "(Student's t). Pairs won" in ranking.explained(found)  # two-sided: of two it does not matter who is better
+    assert against({"A": [1, 2, 3]}).empty
+
+
+def test_a_seed_that_one_lacks_is_compared_with_none() -> None:
+    """C has one seed, the best of all: it is no reference. D lacks the seeds of A, and B one of them."""
+    found = against({"A": [5, 6, 7, math.nan, math.nan], "B": [4, math.nan, 6.1, math.nan, math.nan],
+                     "C": [9] + 4 * [math.nan], "D": 3 * [math.nan] + [1, 2]}).set_index("variant")  # fmt: skip
+    assert found.attrs == {"best": "A", "pairs": 3}
+    assert found["seeds"].to_dict() == {"C": 1, "B": 2, "D": 0}
+    assert found["conclusion"].to_dict() == {
+        "C": "no two seeds in common", "B": "no conclusion", "D": "no two seeds in common"
+    }  # fmt: skip
+    assert found.loc["B", "difference"] == pytest.approx(-0.95)
+    assert found.loc[["C", "D"], ["difference", "low", "high", "p"]].isna().all(axis=None)
+    assert against({"A": [5, math.nan], "B": [math.nan, 4]}).empty
+
+
+def test_the_lowest_is_the_reference_where_low_is_good() -> None:
+    found = against({"A": [5.0, 6, 7], "B": [4.0, 5.1, 5.9]}, high=False)
+    assert found.attrs["best"] == "B"
+    assert found["conclusion"].tolist() == ["worse"]
+    assert found["pairs won"].tolist() == [pytest.approx(2 / 9)]
 
 
 def comparisons(seeds: int) -> tuple[Artefact, Figure]:
@@ -99,12 +122,39 @@ def test_no_row_of_the_comparisons_is_cut() -> None:
     assert high > 2.5
 
 
-def test_two_seeds_have_no_interval_and_that_is_said() -> None:
-    artefact, _ = comparisons(2)
-    assert "none is known of fewer than three seeds" in artefact.caption
+def test_where_no_conclusion_is_possible_words_say_so() -> None:
+    """Three of these differ by less than their seeds, the fourth by far more."""
+    held = Held()
+    values = {"A": [0.50, 0.52, 0.48], "B": [0.49, 0.47, 0.52], "C": [0.46, 0.53, 0.48], "SM": [-90.0, -90.1, -89.9]}
+    for variant, row in values.items():
+        for seed, value in enumerate(row):
+            held.add(variant, "cd" if variant != "SM" else "sm", seed, **{LL: value})
+    artefact = built(ranking, held)["comparisons-board"]
     assert artefact.table is not None
-    assert "low" not in artefact.table.frame
-    assert "fewer than three" not in comparisons(3)[0].caption
+    written = artefact.table.written.set_index("variant")
+    assert written["conclusion"].to_dict() == {"B": "no conclusion", "C": "no conclusion", "SM": "worse"}
+    assert written.loc[["B", "C"], "p"].tolist() == ["", ""]  # not "1.000"
+    assert "one among 6 pairs of variants" in artefact.caption
+    assert "No conclusion is possible about 2 variants (hollow)" in artefact.caption
+    assert artefact.figure is not None
+    points = [line for line in artefact.figure.axes[0].lines if len(np.asarray(line.get_xdata())) == 1]
+    assert [line.get_markerfacecolor() == "none" for line in points] == [True, True, False]
+
+
+def test_no_conclusion_at_all_is_one_sentence() -> None:
+    held = learning(Held(), BOTH, seeds=2)
+    held.rows[0][LL] += 5.0
+    caption = built(ranking, held)["comparisons-board"].caption
+    assert "No conclusion: 2 seeds do not tell any of these variants from CD-10." in caption
+
+
+def test_the_rule_and_the_seeds_that_diverged_are_said() -> None:
+    held = learning(Held(), BOTH, select="last_tenth val/log_likelihood")
+    found = built(ranking, held)
+    for name in ("ranking-board", "comparisons-board"):
+        assert "the mean of the evaluations in the last tenth of the iterations" in found[name].caption
+    assert "diverged" not in found["comparisons-board"].caption
+    assert "A seed that diverged is compared with none" in built(ranking, incomplete())["comparisons-board"].caption
 
 
 def test_an_axis_that_is_logarithmic_in_part_is_said() -> None:
@@ -218,23 +268,41 @@ def test_table2_names_what_only_the_paper_has() -> None:
     assert table.loc["VAE-EBLVM (paper)", "paper: FID"] == 30.1
 
 
-def test_bounds_are_those_of_the_selected_checkpoint_of_every_seed() -> None:
-    """Seed 1 stops at step 100, where reverse AIS lies above AIS; the other goes on to the last."""
+def estimated(**more: float) -> Held:
+    """Seed 1 stops at step 100, where reverse AIS contradicts AIS; the other goes on to the last."""
     held = Held()
-    for seed, more in enumerate(({}, {"selected/step": 100.0})):
+    for seed, where in enumerate(({}, {"selected/step": 100.0})):
         held.add("DSM", "dsm", seed, curves={
-            LL: lambda seed, step: 129.0 + step / 1000, "test/log_likelihood_lower": lambda seed, step: 128.5 + seed,
+            LL: lambda seed, step: 129.0 + step / 1000,
+            f"{LL}_lower": lambda seed, step: 128.5 + step / 1000 - seed,
+            f"{LL}_upper": lambda seed, step: 129.5 + step / 1000,
             "ais/gap": lambda seed, step: step / 1000, "ais/temperatures": lambda seed, step: 2.0 * step,
             "ais/within_tolerance": lambda seed, step: float(seed == 0),
-        }, **more)  # fmt: skip
-    artefact = built(bounds, held)["bounds-board"]
-    columns = ["seed", "iteration", "AIS", "reverse AIS", "gap", "crossed", "temperatures"]
+            "ais/contradictory": lambda seed, step: float(seed == 1),
+            **{name: lambda seed, step, value=value: value for name, value in more.items()},
+        }, **where)  # fmt: skip
+    return held
+
+
+def test_bounds_are_those_of_the_selected_checkpoint_of_every_seed() -> None:
+    artefact = built(bounds, estimated(**{"ais/level": 0.95}))["bounds-board"]
+    columns = ["seed", "iteration", "AIS", "low", "high", "gap", "contradictory", "temperatures"]
     assert artefact.numbers[columns].to_numpy().tolist() == [
-        [0, 1000, 130.0, 128.5, 1.0, "", 2000.0], [1, 100, 129.1, 129.5, 0.1, "yes", 200.0],
-    ]  # fmt: skip
-    assert "Crossed (1 seed)" in artefact.caption
+        [0, 1000, 130.0, 129.5, 130.5, 1.0, "", 2000.0],
+        [1, 100, 129.1, pytest.approx(127.6), 129.6, 0.1, "yes", 200.0],
+    ]
+    assert "Contradictory (1 seed)" in artefact.caption
     assert "1 of them missed the tolerance" in artefact.caption
     assert built(bounds, learning(Held(), BOTH)) == {}
+
+
+def test_bounds_state_their_level_and_those_without_one_are_no_interval() -> None:
+    stated = built(bounds, estimated(**{"ais/level": 0.95}))["bounds-board"].caption
+    assert "at a level of 95%" in stated
+    assert "no interval" not in stated
+    old = built(bounds, estimated())["bounds-board"].caption
+    assert "no interval" in old
+    assert "level of" not in old
 
 
 def test_a_tables_text_has_its_formats() -> None:

@@ -25,6 +25,8 @@ def test_a_rule_says_where_it_stops() -> None:
     assert words.rule("best_validation val/fisher_divergence") == (
         "the iteration with the best validation Fisher divergence"
     )
+    assert words.rule("last_tenth val/x") == "the mean of the evaluations in the last tenth of the iterations"
+    assert words.rule("") == "the last iteration"  # a store written before rules were
     assert words.rule("mine val/x") == "mine val/x"
 
 

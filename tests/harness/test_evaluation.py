@@ -1,0 +1,41 @@
+"""What is measured on the models as they are."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark import evaluation
+from benchmark.datasets import DataSet
+from bism import BiSSM
+from tests.maths.checks import LinearGaussian, draws
+
+
+def test_the_posterior_is_judged_by_particles_that_share_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eq. (11) is a mean over 5 particles for each example: against its closed form, and by what was drawn."""
+    torch.manual_seed(0)
+    v = 0.3 * draws(1).normal((900, 2)).float()  # near 0, where no variance of q is small
+    fitted = BiSSM(lower="fisher").fit(LinearGaussian(2, 2), v, steps=0, seeds=[3])
+    given: list[Tensor] = []
+    whole = evaluation.posterior_fisher_divergence
+
+    def spy(model: Any, posterior: Any, points: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        given.append(noise)
+        return whole(model, posterior, points, noise, temperature)
+
+    monkeypatch.setattr(evaluation, "posterior_fisher_divergence", spy)
+    (found,) = evaluation.evaluate(fitted, DataSet("points", v, v, v), ["posterior_fisher_divergence"], ["test"])
+    assert [noise.shape for noise in given] == [(5, 900, 2)]
+    correlation = torch.corrcoef(given[0].flatten(1))
+    assert float((correlation - torch.eye(5)).abs().max()) < 0.1
+
+    model, posterior = fitted.model(3), fitted.posterior(3)
+    with torch.no_grad():
+        mean, precision = model.posterior(v)
+        mu, log_std = posterior._parameters_at(v)
+        variance = (2 * log_std).exp()
+        excess = precision - variance.reciprocal().diag_embed()
+        trace = torch.einsum("nij,nj,nji->n", excess, variance, excess)
+        expected = 0.5 * (((mu - mean) @ precision).square().sum(1) + trace)
+    assert found["test/posterior_fisher_divergence"] == pytest.approx(float(expected.mean()), rel=0.05)
