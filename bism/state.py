@@ -21,6 +21,10 @@ class Parts:
         self._parts = parts
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._parts:
+            raise AttributeError(f"there is no part '{name}'; this method's parts are {', '.join(self._parts)}")
         return self._parts[name]
 
 
