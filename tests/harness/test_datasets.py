@@ -173,7 +173,9 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     file = saved(tmp_path, np.array([[Trap()]] * 20), allow_pickle=True)
     message = refusal(NO_FOLDER, {"file": file})
-    assert message.startswith(f"{file}: not a readable .npy file (Object arrays cannot be loaded")
+    assert message.startswith(
+        f"{file}: not a readable .npy file (wrong: it holds Python objects, which would have to be unpickled"
+    )
     assert not (tmp_path / "sprung").exists()
 
 
