@@ -243,19 +243,21 @@ def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
     step = max(1, _CHUNK // array.shape[1])
     for start in range(0, len(array), step):
         part = np.asarray(array[start : start + step])
-        _check_values(path, part, start, exact)
-        rows[start : start + step] = torch.from_numpy(part.astype(np.float64))
+        with np.errstate(over="ignore"):  # of long doubles, which are then infinite
+            doubles = part.astype(np.float64)
+        _check_values(path, part, doubles, start, exact)
+        rows[start : start + step] = torch.from_numpy(doubles)
     if not exact:
         _check_precision(path, array, rows, step)
     return rows
 
 
-def _check_values(path: Path, part: np.ndarray, start: int, exact: bool) -> None:
+def _check_values(path: Path, part: np.ndarray, doubles: np.ndarray, start: int, exact: bool) -> None:
     if not np.isfinite(part).all():
         row = start + int((~np.isfinite(part)).any(1).nonzero()[0][0])
         raise MissingData(f"{path}: row {row} has NaN or infinity")
     most = _MOST_EXACT if exact else _MOST
-    large = (part > most) | (part < -most)
+    large = np.abs(doubles) > most
     if large.any():
         row, column = (int(x) for x in np.argwhere(large)[0])
         advice = "give them in other units" if exact else "give them in other units, or data: {scale: standard}"

@@ -146,7 +146,7 @@ def test_scalings_are_fitted_and_undone() -> None:
         assert torch.allclose(scaling.own(scaling.scaled(x)), x.double(), rtol=1e-12)
 
 
-# --- a start from the data ----------------------------------------------------------------------------------------------
+# --- a start from the data --------------------------------------------------------------------------------------------
 
 
 def started(init: str, data: Tensor) -> Any:
