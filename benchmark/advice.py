@@ -13,19 +13,16 @@ _NAMED = 5  # columns
 
 def advice(cells: Iterable[Cell], data: Mapping[str, DataSet]) -> Iterator[str]:
     """Yields what users should know of the scale of their data."""
-    starts = dict[str, set[str]]()
-    for cell in cells:
-        starts.setdefault(cell.config["task"], set()).add(cell.config["model"].get("init", "paper"))
-    for task, inits in starts.items():
+    for task in dict.fromkeys(cell.config["task"] for cell in cells):
         found = data[task]
         if found.scaling is not None:
             if found.scaling.kind == "standard" and (text := _constant(found.train)):
                 yield f"task {task}: {text}: scale: standard shifts them to 0 and leaves their unit as it is"
-        elif inits != {"data"} and (text := _far(found.train)):
+        elif text := _far(found.train):
             yield (
-                f"task {task}: {text}, far from the mean of 0 and the standard deviation of 1 that models start at: "
-                f"data: {{scale: standard}} in the suite file trains on scaled data and reports in the data's own "
-                f"units; a grbm can start where the data are, by model: {{init: data}}"
+                f"task {task}: {text}, far from the mean of 0 and the standard deviation of 1 that models, learning "
+                f"rates and noise levels are for: data: {{scale: standard}} in the suite file trains on scaled data and "
+                f"reports in the data's own units"
             )
 
 

@@ -95,7 +95,7 @@ def test_data_that_are_far_from_where_models_start_get_a_line(tmp_path: Path) ->
     (line,) = [line for line in said.out.splitlines() if line.startswith("note: ")]
     assert "task board: the values lie between -" in line
     assert "data: {scale: standard}" in line
-    assert "note" not in run(tmp_path, "{file: far.npy}", "{name: grbm, hidden: 3, init: data}", "--dry-run").out
+    assert "note" not in run(tmp_path, "{file: far.npy, scale: unit}", MODEL, "--dry-run").out
     assert "note" not in run(tmp_path, BOARD, MODEL, "--dry-run").out
 
 
