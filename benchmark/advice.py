@@ -21,8 +21,8 @@ def advice(cells: Iterable[Cell], data: Mapping[str, DataSet]) -> Iterator[str]:
         elif text := _far(found.train):
             yield (
                 f"task {task}: {text}, far from the mean of 0 and the standard deviation of 1 that models, learning "
-                f"rates and noise levels are for: data: {{scale: standard}} in the suite file trains on scaled data and "
-                f"reports in the data's own units"
+                f"rates and noise levels are for: data: {{scale: standard}} in the suite file trains on scaled data "
+                f"and reports in the data's own units"
             )
 
 
