@@ -1,28 +1,83 @@
 """Noise distributions that noise-contrastive methods tell the data from."""
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
 
+from bism.errors import InputError
+
 NOISES = ("standard_normal", "gaussian")  # N(0, I) as in the paper; a Gaussian with the data's mean and covariance
+_RIDGE, _GROWTH, _LARGEST_RIDGE = 1e-6, 10.0, 1.0  # in mean variances
 
 
 def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
-    """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D] and its inverse [D, D].
+    """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D], its inverse [D, D], and
+    the ridge.
 
-    "gaussian" is fitted to the data, with a millionth of the mean variance added to the diagonal, so that constant
-    visible units do not make it singular.
+    "gaussian" is N(mean, S + ridge I) with the data's mean and covariance S. The ridge is a millionth of the mean
+    variance, so that directions in which the data do not vary (constant visible units, fewer examples than dimensions)
+    do not make it singular; where that is not enough to factorise it, the ridge grows tenfold until it is. All of it is
+    computed in float64: in float32 the rounding of S alone is larger than the ridge.
+
+    Warns where it is the ridge that the noise consists of in some directions.
+
+    Raises:
+        InputError: "gaussian", and the data are constant, or a single row.
     """
     flat = data.flatten(1)
-    identity = torch.eye(flat.shape[1], dtype=data.dtype, device=data.device)
-    mean, cholesky = torch.zeros_like(flat[0]), identity
-    if kind == "gaussian":
-        covariance = flat.T.cov().reshape(identity.shape)
-        ridge = 1e-6 * covariance.diagonal().mean()
-        mean, cholesky = flat.mean(0), torch.linalg.cholesky(covariance + ridge * identity)
-    whitening = torch.linalg.solve_triangular(cholesky, identity, upper=False)
-    return {"mean": mean, "cholesky": cholesky, "whitening": whitening}
+    if kind == "standard_normal":
+        identity = torch.eye(flat.shape[1], dtype=data.dtype, device=data.device)
+        return {"mean": torch.zeros_like(flat[0]), "cholesky": identity, "whitening": identity.clone()}
+    double = flat.double()
+    variation = double - double.mean(0)
+    covariance = variation.T @ variation / max(len(double) - 1, 1)
+    scale = float(covariance.diagonal().mean())
+    if not 0 < scale < math.inf:
+        raise InputError(
+            f"noise_distribution='gaussian' cannot be fitted: the {len(flat)} rows of the data are all the same, or "
+            f"too large; 'standard_normal' needs no fit"
+        )
+    cholesky, ridge = _factorised(covariance, scale)
+    whitening = torch.linalg.solve_triangular(cholesky, torch.eye(len(cholesky)).to(cholesky), upper=False)
+    _warn_of_ridge(whitening, ridge, scale)
+    found = {
+        "mean": double.mean(0),
+        "cholesky": cholesky,
+        "whitening": whitening,
+        "ridge": covariance.new_tensor(ridge),
+    }
+    return {name: x.to(data.dtype).contiguous() for name, x in found.items()}
+
+
+def _factorised(covariance: Tensor, scale: float) -> tuple[Tensor, float]:
+    """The Cholesky factor of covariance + ridge I, and the least ridge of the row that has one."""
+    ridge = _RIDGE * scale
+    while True:
+        shifted = covariance + ridge * torch.eye(len(covariance)).to(covariance)
+        cholesky, failed = torch.linalg.cholesky_ex(shifted)
+        if not int(failed):
+            return cholesky, ridge
+        if ridge > _LARGEST_RIDGE * scale:
+            raise InputError(
+                "noise_distribution='gaussian' cannot be fitted: the data's covariance cannot be factorised with a "
+                f"ridge of {ridge:.2g} either; 'standard_normal' needs no fit"
+            )
+        ridge *= _GROWTH
+
+
+def _warn_of_ridge(whitening: Tensor, ridge: float, scale: float) -> None:
+    """Says where there is little beside the ridge: by the least variance in any direction, from power iteration."""
+    at = whitening.sum(0)
+    for _ in range(10):
+        at = whitening.T @ (whitening @ (at / at.norm()))
+    if 1 / float(at.norm()) < 2 * ridge:
+        warnings.warn(
+            f"the data do not vary in every direction: where they do not, the Gaussian noise fitted to them has a "
+            f"variance of {ridge:.2g} of its own ({ridge / scale:.0e} of the data's mean variance)",
+            stacklevel=4,
+        )
 
 
 def sample_noise(distribution: dict[str, Tensor], normal: Tensor) -> Tensor:

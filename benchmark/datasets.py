@@ -1,6 +1,7 @@
 """Data sets: made, bundled with a library, or read from a file."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from benchmark.catalogue import CATALOGUE, entry, verified
+from benchmark.catalogue import CATALOGUE, verified
 from benchmark.files import MissingData as MissingData  # those who load data find these here too
 from benchmark.files import data_folder as data_folder
-from benchmark.formats import read_cifar, read_freyface, read_idx
-from bism.errors import InputError
+from benchmark.formats import Damaged, read_cifar, read_freyface, read_idx, read_npy
+from bism.errors import InputError, nearest
+from bism.scaling import Scaling
 
+SCALES: dict[str, Callable[[Tensor], Scaling]] = {"standard": Scaling.standard, "unit": Scaling.unit}
 _BOARD = CATALOGUE["checkerboard"].sizes
 
 
@@ -26,6 +29,7 @@ class DataSet:
 
     ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
     ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
+    ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
     """
 
     name: str
@@ -34,6 +38,33 @@ class DataSet:
     test: Tensor
     image: tuple[int, ...] | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
+    scaling: Scaling | None = None
+
+    def scaled(self, kind: str) -> "DataSet":
+        """The same in units in which training is easy: see ``SCALES``.
+
+        Raises:
+            MissingData: float32 has no room for them.
+        """
+        scaling = SCALES[kind](self.train)
+        splits = [scaling.scaled(split).float() for split in (self.train, self.val, self.test)]
+        for name, split in zip(("training", "validation", "test"), splits, strict=True):
+            beyond = (~(split.abs() < _MOST)).flatten(1).any(1)
+            if beyond.any():
+                raise MissingData(
+                    f"data set {self.name}: scaled as the training data are, {int(beyond.sum())} rows of the {name} "
+                    f"data lie beyond {_MOST:g}: the training data vary too little for scale: {kind}"
+                )
+        train, val, test = splits
+        return dataclasses.replace(self, train=train, val=val, test=test, scaling=scaling)
+
+    @functools.cached_property
+    def in_own_units(self) -> "DataSet":
+        """The same before it was scaled, in float64 (itself where it was not)."""
+        if self.scaling is None:
+            return self
+        train, val, test = (self.scaling.own(split) for split in (self.train, self.val, self.test))
+        return dataclasses.replace(self, train=train, val=val, test=test)
 
     def as_images(self) -> "DataSet":
         """The same with every vector as an image [channels, height, width].
@@ -45,7 +76,8 @@ class DataSet:
             raise InputError(f"the data set {self.name} has no images, and the model takes them")
         shape = self.image if len(self.image) == 3 else (1, *self.image)
         train, val, test = (split.reshape(-1, *shape) for split in (self.train, self.val, self.test))
-        return dataclasses.replace(self, train=train, val=val, test=test, image=shape)
+        scaling = self.scaling and self.scaling.reshaped(shape)
+        return dataclasses.replace(self, train=train, val=val, test=test, image=shape, scaling=scaling)
 
     def padded(self, side: int) -> "DataSet":
         """The same images with zeros around them, ``side`` pixels high and wide; flat as they were.
@@ -76,7 +108,8 @@ class DataSet:
     def description(self) -> dict[str, Any]:
         """Name, content hash and sizes, for the record."""
         sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
-        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:])}
+        scaling = {"scaling": self.scaling.record} if self.scaling else {}
+        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling}
 
 
 def _in_splits(
@@ -164,25 +197,93 @@ def cifar10(folder: Path) -> DataSet:
     return _pictures("cifar10", ((records[:, 1:], records[:, 0]) for records in batches))
 
 
-def from_file(folder: Path, file: str, split: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> DataSet:
-    """An array [n, D] from an ``.npy`` file, shuffled once and split by the given fractions."""
+def from_file(
+    folder: Path, file: str, split: tuple[float, float, float] = (0.8, 0.1, 0.1), exact: bool = False
+) -> DataSet:
+    """An array [n, D] from an ``.npy`` file, shuffled once and split by the given fractions.
+
+    Args:
+        exact: in float64, for what is scaled before it is trained on; values may then be as large as 1e150.
+
+    Raises:
+        MissingData: naming the file, and the row where one is to blame.
+    """
     path = Path(file)
     if not path.is_file():
         raise MissingData(f"{path}: no such file; data.file must name an .npy file with an array [n, D]")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = read_npy(path)
+    except (Damaged, OSError, ValueError) as error:
         raise MissingData(f"{path}: not a readable .npy file ({error})") from error
+    try:
+        rows = _checked(path, array, exact)
+    except MemoryError as error:
+        raise MissingData(f"{path}: {array.nbytes / 2**30:,.1f} GiB do not fit into memory") from error
+    val, test = (max(1, round(fraction * len(rows))) for fraction in split[1:])
+    sizes = (len(rows) - val - test, val, test)
+    if sizes[0] < 2:
+        raise MissingData(f"{path}: of its {len(rows)} rows the split {list(split)} leaves {sizes[0]} for training")
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
+    return DataSet(path.stem, *_split(rows[order], sizes))
+
+
+_CHUNK = 1 << 22  # numbers
+_MOST, _MOST_EXACT = 1e15, 1e150  # of which energies can sum squares, in float32 and in float64
+
+
+def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
+    """The rows in the type that they are trained in, or in float64, if all of them can be."""
     if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) < 10:
         raise MissingData(
             f"{path}: needs a numeric array [n, D] with at least 10 rows, got {array.dtype} {list(array.shape)}"
         )
-    if not np.isfinite(array).all():
-        row = int((~np.isfinite(array)).any(1).nonzero()[0][0])
+    if not array.shape[1]:
+        raise MissingData(f"{path}: needs at least one column, got {array.dtype} {list(array.shape)}")
+    rows = torch.empty(array.shape, dtype=torch.float64 if exact else torch.float32)
+    step = max(1, _CHUNK // array.shape[1])
+    for start in range(0, len(array), step):
+        part = np.asarray(array[start : start + step])
+        with np.errstate(over="ignore"):  # of long doubles, which are then infinite
+            doubles = part.astype(np.float64)
+        _check_values(path, part, doubles, start, exact)
+        rows[start : start + step] = torch.from_numpy(doubles)
+    if not exact:
+        _check_precision(path, array, rows, step)
+    return rows
+
+
+def _check_values(path: Path, part: np.ndarray, doubles: np.ndarray, start: int, exact: bool) -> None:
+    if not np.isfinite(part).all():
+        row = start + int((~np.isfinite(part)).any(1).nonzero()[0][0])
         raise MissingData(f"{path}: row {row} has NaN or infinity")
-    order = np.random.RandomState(0).permutation(len(array))
-    val, test = (max(1, round(fraction * len(array))) for fraction in split[1:])
-    return _in_splits(path.stem, array[order], (len(array) - val - test, val, test))
+    most = _MOST_EXACT if exact else _MOST
+    large = np.abs(doubles) > most
+    if large.any():
+        row, column = (int(x) for x in np.argwhere(large)[0])
+        advice = "give them in other units" if exact else "give them in other units, or data: {scale: standard}"
+        raise MissingData(
+            f"{path}: row {start + row}, column {column} is {part[row, column]}; energies square the values, which "
+            f"works up to {most:g}: {advice}"
+        )
+
+
+def _check_precision(path: Path, array: np.ndarray, rows: Tensor, step: int) -> None:
+    """Refuses columns whose values float32 cannot tell apart, such as times in seconds since 1970."""
+    mean = rows.double().mean(0).numpy()
+    exact, rounded = np.zeros(len(mean)), np.zeros(len(mean))
+    for start in range(0, len(array), step):
+        part = np.asarray(array[start : start + step]).astype(np.float64)
+        exact += np.square(part - mean).sum(0)
+        rounded += np.square(rows[start : start + step].double().numpy() - mean).sum(0)
+    lost = np.abs(np.sqrt(rounded) - np.sqrt(exact)) > 0.01 * np.sqrt(exact)
+    lost &= np.array([(array[:, i] != array[0, i]).any() if one else False for i, one in enumerate(lost)])
+    if lost.any():
+        column = int(lost.nonzero()[0][0])
+        raise MissingData(
+            f"{path}: column {column}: its values lie around {mean[column]:.6g} and differ by about "
+            f"{np.sqrt(exact[column] / len(array)):.2g}, which float32 does not tell apart: take an offset away, or "
+            f"data: {{scale: standard}}"
+        )
 
 
 DATASETS: dict[str, Callable[..., DataSet]] = {
@@ -202,10 +303,33 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         MissingData: not there, or not what it should be.
     """
     options = {key: value for key, value in config.items() if value is not None}
-    side = options.pop("pad", None)
+    side, scale = options.pop("pad", None), options.pop("scale", "none")
     if "file" in options:
-        found = from_file(folder, **options)
+        found = from_file(folder, **options, exact=scale != "none")
     else:
         name = options.pop("name")
-        found = DATASETS[entry(name).name](folder, **options)
-    return found.padded(side) if side else found
+        if name not in DATASETS:
+            raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
+        found = _sound(DATASETS[name](folder, **options), name)
+    if len(found.train) > 1 and bool((found.train == found.train[0]).all()):
+        raise MissingData(
+            f"{options.get('file', found.name)}: the {len(found.train)} training rows are all the same, which leaves "
+            f"nothing to be learnt"
+        )
+    found = found.padded(side) if side else found
+    return found if scale == "none" else found.scaled(scale)
+
+
+def _sound(data: DataSet, name: str) -> DataSet:
+    """Checks what a function of ``DATASETS`` has made: a plug-in's may be anything."""
+    for split in ("train", "val", "test"):
+        rows = getattr(data, split)
+        if rows.dtype != torch.float32 or rows.ndim < 2 or not rows.numel() or rows.shape[1:] != data.train.shape[1:]:
+            raise MissingData(
+                f"data set {name}: {split} must be float32 [n, ...] with rows, of the same shape in all splits, "
+                f"got {rows.dtype} {list(rows.shape)}"
+            )
+        if not rows.isfinite().all():
+            row = int((~rows.isfinite()).flatten(1).any(1).nonzero()[0])
+            raise MissingData(f"data set {name}: row {row} of {split} has NaN or infinity")
+    return data

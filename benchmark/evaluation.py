@@ -16,13 +16,20 @@ from bism.rng import Rng, generator
 def evaluate(
     fitted: Fitted, data: DataSet, metrics: Sequence[str], splits: Sequence[str] = ("val", "test")
 ) -> list[dict[str, float]]:
-    """For each seed the task's metrics on the validation and the test data, means per example."""
+    """For each seed the task's metrics on the validation and the test data, means per example, in the data's own
+    units."""
+    fitted, data = in_own_units(fitted, data)
     chosen = {name: getattr(data, name) for name in splits}
     found = [_of_model(fitted.model(seed), chosen, metrics) for seed in fitted.seeds]
     if "posterior_fisher_divergence" in metrics and fitted.has_posterior:
         for seed, values in zip(fitted.seeds, found, strict=True):
             values |= _of_posterior(fitted, seed, chosen)
     return found
+
+
+def in_own_units(fitted: Fitted, data: DataSet) -> tuple[Fitted, DataSet]:
+    """Models and data as they are to be looked at: in the units that the data came in."""
+    return (data.scaling.fitted(fitted), data.in_own_units) if data.scaling else (fitted, data)
 
 
 def _of_model(model: Any, splits: Mapping[str, Tensor], metrics: Sequence[str]) -> dict[str, float]:

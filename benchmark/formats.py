@@ -96,6 +96,35 @@ def read_cifar(path: Path) -> np.ndarray:
     return records
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """The numbers in an ``.npy`` file, as they are, mapped into memory: nothing is read, and nothing unpickled.
+
+    Raises:
+        Damaged: another format, an array of objects, or less than its header announces.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+        if start == b"PK\x03\x04":
+            raise Damaged(WRONG, "it is an .npz archive, and must be one array: np.save writes one")
+        not_a_web_page(start)
+        file.seek(0)
+        try:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            announced, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+        except Exception as error:  # numpy raises many kinds for damaged headers
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise Damaged(WRONG, f"it has no header of an .npy file ({text[:200]})") from None
+    if dtype.hasobject:
+        raise Damaged(WRONG, "it holds Python objects, which would have to be unpickled, and must hold numbers")
+    if any(length < 0 for length in shape) or there < announced:
+        raise Damaged(TRUNCATED, f"{there:,} of the {announced:,} bytes that its header announces")
+    if not announced:
+        return np.empty(shape, dtype)
+    return np.load(path, allow_pickle=False, mmap_mode="r")
+
+
 def read_freyface(path: Path) -> np.ndarray:
     """The Frey faces' pixels, uint8 [faces, 560], which the MATLAB file holds as 'ff' [560, faces].
 

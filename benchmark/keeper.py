@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmark.datasets import DataSet
-from benchmark.evaluation import evaluate
+from benchmark.evaluation import evaluate, in_own_units
 from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import PROBES, Subject
@@ -187,11 +187,11 @@ class Keeper:
 
     def picture(self) -> None:
         """Pictures of the first seed."""
-        fitted = self.trainer.fitted()
+        fitted, data = in_own_units(self.trainer.fitted(), self.data)
         for cell, planned in zip(self.cells, self.job.cells, strict=True):
-            if planned.config["pictures"] and can_picture(self.data, fitted):
+            if planned.config["pictures"] and can_picture(data, fitted):
                 title = f"{planned.config['variant']}, step {fitted.step:,}"
-                picture(fitted, planned.config["seed"], self.data, cell.artifacts, title)
+                picture(fitted, planned.config["seed"], data, cell.artifacts, title)
 
     # --- probes -----------------------------------------------------------------------------------------------------
 
@@ -210,10 +210,11 @@ class Keeper:
     def _take(self, probes: Iterable[dict[str, Any]], fitted: Fitted, index: int) -> list[dict[str, float]]:
         """Takes probes, or finds in the journal what an earlier process has taken; returns what was measured."""
         found, cell, seed = list[dict[str, float]](), self.cells[index], self.trainer.seeds[index]
+        fitted, data = in_own_units(fitted, self.data)
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
-                cell.append(fitted.step, settings.measure(self._make_subject(fitted, seed, self.data, cell.artifacts)))
+                cell.append(fitted.step, settings.measure(self._make_subject(fitted, seed, data, cell.artifacts)))
             self._lines[index] += 1
             found.append(cell.measurements()[self._lines[index] - 1].metrics)
         return found

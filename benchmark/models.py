@@ -33,10 +33,13 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     ``visible``.
 
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or what the model does not take.
     """
     given = dict(config)
     name, visible = given.pop("name"), given.pop("visible")
     if name not in MODELS:
         raise InputError(f"no model '{name}': {nearest(name, MODELS)}")
-    return MODELS[name](tuple(visible) if isinstance(visible, list) else visible, **given)
+    try:
+        return MODELS[name](tuple(visible) if isinstance(visible, list) else visible, **given)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a plug-in's model, whatever a suite file gives it
+        raise InputError(f"model {name} cannot be made from {given}: {error}") from error

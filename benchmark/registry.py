@@ -11,6 +11,8 @@ from types import ModuleType
 
 import baselines
 import bism.methods
+from benchmark.datasets import DATASETS
+from benchmark.models import MODELS
 from bism import Estimator
 from bism.errors import InputError, nearest
 
@@ -43,7 +45,7 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
 
 
 def load_plugin(path: Path) -> ModuleType:
-    """Imports a file with methods of the user's own."""
+    """Imports a file with methods, models or data sets of the user's own."""
     if not path.is_file():
         raise InputError(f"{path}: no such plug-in file")
     name = f"bism_plugin_{path.stem}"
@@ -54,13 +56,17 @@ def load_plugin(path: Path) -> ModuleType:
         raise InputError(f"{path}: a plug-in is a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = [*MODELS, *DATASETS]
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code may fail in any way
         del sys.modules[name]
         raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
-    if not _defined_in(module):
-        raise InputError(f"{path}: defines no method: an Estimator with an id (see docs/adding_a_method.md)")
+    if not _defined_in(module) and [*MODELS, *DATASETS] == before:
+        raise InputError(
+            f"{path}: defines no method (an Estimator with an id), and adds no model and no data set "
+            f"(see docs/adding_a_method.md)"
+        )
     return module
 
 

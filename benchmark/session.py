@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import ranking, registry
+from benchmark.advice import advice
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
@@ -115,6 +116,8 @@ def run(
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
     _check_weights(cells, place.settings)
+    for text in advice(cells, data):
+        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
     with (
         contextlib.closing(_executor(place, console)) as executor,
         contextlib.closing(RunDir(place.run_dir)) as runs,

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.datasets import DATASETS
+from benchmark.datasets import DATASETS, SCALES
 from benchmark.models import MODELS
 from benchmark.probes import PROBES
 from benchmark.selection import RULES, SAMPLED
 from bism import Estimator
 from bism.errors import nearest
 from bism.hyperparameters import resolve, specs
+from bism.models import INITS
 from bism.precision import PRECISIONS
 
 METRICS = ["log_likelihood", "fisher_divergence", "posterior_fisher_divergence"]
@@ -57,7 +58,9 @@ class _Section(BaseModel):
 class DataEntry(_Section):
     """Which data: a known data set by name, or an ``.npy`` file of the user's own.
 
-    ``pad`` is the side of the square to which images are filled up with zeros.
+    ``pad`` is the side of the square to which images are filled up with zeros. ``scale`` is how the values are brought
+    to the scale that models start at, by the training data: ``standard`` (each visible unit to mean 0 and standard
+    deviation 1) or ``unit`` (all by one map to [0, 1]); what is measured is in the data's own units nonetheless.
     """
 
     name: Annotated[str, _known(DATASETS, "data set")] | None = None
@@ -67,19 +70,26 @@ class DataEntry(_Section):
     test: int | None = Field(None, gt=0)
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     pad: int | None = Field(None, gt=0)
+    scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
 
 
 class ModelEntry(_Section):
-    """Which model, and its sizes; the visible units follow from the data."""
+    """Which model, its sizes and where it starts; the visible units follow from the data.
+
+    A model of a plug-in may take numbers and texts of other names.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, _known(MODELS, "model")]
     hidden: int | None = Field(None, gt=0)
     width: int | None = Field(None, gt=0)
     layers: int | None = Field(None, gt=0)
     posterior_width: int | None = Field(None, gt=0)
+    init: Annotated[str, _known(INITS, "way to start")] | None = None
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """What the file says beside the name."""
         return self.model_dump(exclude={"name"}, exclude_none=True)
 

@@ -193,7 +193,9 @@ def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:
     known = sizes(model.name)
     for key in model.sizes:
         if key not in known:
-            yield key, f"the model {model.name} has no such size; it has {', '.join(known)}"
+            yield key, f"the model {model.name} has no such size; {nearest(key, known)}"
+        elif not isinstance(model.sizes[key], (bool, int, float, str)):
+            yield key, f"must be a number or a text, got {model.sizes[key]!r}"
     for key in (key for key, needed in known.items() if needed and key not in model.sizes):
         yield key, "this key is missing"
 

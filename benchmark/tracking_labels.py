@@ -52,6 +52,8 @@ def params(config: dict[str, Any]) -> dict[str, str]:
     model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
     names = ("batch_size", "data_noise", "precision", "accumulate", "steps", "seed")
     others = {"data": config["data"]["name"], **{name: config[name] for name in names}}
+    if "scaling" in config["data"]:
+        others["data_scale"] = config["data"]["scaling"]["kind"]
     return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 
 

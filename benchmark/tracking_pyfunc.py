@@ -19,6 +19,7 @@ from bism.enumeration import not_enumerable
 from bism.errors import InputError
 from bism.likelihood import log_density_bound, log_likelihood, log_partition
 from bism.posteriors import default_posterior
+from bism.scaling import Scaling
 
 
 class TrainedModel(PythonModel):
@@ -32,6 +33,12 @@ class TrainedModel(PythonModel):
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
         tractable = hasattr(self.model, "free_energy")
         self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
+        if (
+            "scaling" in config["data"]
+        ):  # trained on scaled data; tables come, and densities are, in the data's own units
+            scaling = Scaling.from_record(config["data"]["scaling"])
+            self.model = scaling.model(self.model)
+            self.posterior = self.posterior and scaling.posterior(self.posterior)
         self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
 
     def predict(

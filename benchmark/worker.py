@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -100,7 +101,7 @@ def run_job(
     try:
         with holding(run_dir, [cell.id for cell in job.cells], _PREDECESSOR_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: report("note", f"{job.title}: {message}")
+            warnings.showwarning = _noting(job, report)
             if group:
                 group.join(device)
             with computing(torch.device(device)):  # what is measured is in float32, whatever the training's products
@@ -116,6 +117,18 @@ def run_job(
                 cell.path.mkdir(parents=True, exist_ok=True)
                 (cell.path / "error.txt").write_text(text)
         report("memory" if out_of_memory(error) else "failed", text.strip().splitlines()[-1])
+
+
+def _noting(job: Job, report: Report) -> Callable[..., None]:
+    """Passes warnings on as notes, each text once: what holds for every seed of a job is said for all of them."""
+    said = set[str]()
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            report("note", f"{job.title}: {message}")
+
+    return note
 
 
 def _end_with_the_supervisor(stop: threading.Event) -> None:

@@ -95,9 +95,22 @@ def check_model(estimator: "Estimator", model: Any) -> None:
             f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
             f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
         )
+    _check_containers(model)
     reason = estimator.unsupported(model)
     if reason:
         raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
+
+
+def _check_containers(model: nn.Module) -> None:
+    """Refuses parameters in plain lists and dictionaries: there they stay what they were before the training."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            if name != "_parameters" and any(isinstance(one, nn.Parameter) for one in held):
+                raise InputError(
+                    f"{type(module).__name__}.{name} is a plain {type(value).__name__} of parameters, which training "
+                    f"does not see through: use torch.nn.ParameterList or ParameterDict, or the parameters' own names"
+                )
 
 
 def check_data(data: Any, model: Any, name: str = "data") -> None:

@@ -124,7 +124,7 @@ class Estimator(ABC):
             data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
         """
         modules = self.modules(model, posterior)
-        params: Tree = {name: initial_parameters(module, rng) for name, module in modules.items()}
+        params: Tree = {name: initial_parameters(module, rng, data) for name, module in modules.items()}
         params |= self.extra_parameters(rng)
         return State(
             {name: Methods(module) for name, module in modules.items()},

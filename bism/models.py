@@ -1,5 +1,6 @@
 """Energy-based models: what an estimator may ask of one, and the Gaussian restricted Boltzmann machine."""
 
+import copy
 import math
 from typing import Protocol, runtime_checkable
 
@@ -7,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from bism.errors import InputError
+from bism.posteriors import RelaxedBernoulli, location_and_scale
 from bism.variables import Bernoulli, Latent
+
+INITS = ("paper", "data")
 
 
 @runtime_checkable
@@ -26,6 +31,7 @@ class EnergyModel(Protocol):
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
         ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
+        ``start_from(data)``: called after ``reset_parameters()`` with the training data, to start from them.
 
     Each seed starts from its own parameters: submodules and models with ``reset_parameters()`` are reset under the
     seed's random numbers; parameters that nothing resets start where the module has them.
@@ -52,18 +58,23 @@ class GRBM(nn.Module):
     Args:
         visible: number D of visible units.
         hidden: number m of hidden units.
+        init: "paper" or "data".
 
     Parameters: ``W`` [D, m], ``b`` [D], ``c`` [m], ``log_s`` [D]. Initially W, b and c are uniform on
-    [-1/sqrt(m), 1/sqrt(m)] and log s = 0, as in the authors' code.
+    [-1/sqrt(m), 1/sqrt(m)] and log s = 0, as in the authors' code. With init="data" that is where the model of the
+    standardised training data starts, and this is the same model in the data's own units (``rescaled``): b near
+    their mean, s their standard deviation, W small beside 1/s; the posterior that it brings along starts likewise.
 
     Example:
         >>> GRBM(visible=2, hidden=4).energy(torch.zeros(3, 2), torch.zeros(3, 4)).shape
         torch.Size([3])
     """
 
-    def __init__(self, visible: int, hidden: int) -> None:
+    def __init__(self, visible: int, hidden: int, init: str = "paper") -> None:
         super().__init__()
-        self.visible_shape = (visible,)
+        if init not in INITS:
+            raise InputError(f"GRBM: init must be one of {', '.join(INITS)}, got {init!r}")
+        self.visible_shape, self.init = (visible,), init
         self.latent = Bernoulli(hidden)
         self.W = nn.Parameter(torch.empty(visible, hidden))
         self.b = nn.Parameter(torch.empty(visible))
@@ -77,6 +88,34 @@ class GRBM(nn.Module):
         for parameter in (self.W, self.b, self.c):
             nn.init.uniform_(parameter, -bound, bound)
         nn.init.zeros_(self.log_s)
+
+    def start_from(self, data: Tensor) -> None:
+        """Moves the parameters to the scale of the training data [n, D], with init="data"."""
+        if self.init == "data":
+            self._rescale(*location_and_scale(data))
+
+    def default_posterior(self) -> nn.Module:
+        """``RelaxedBernoulli`` with one linear layer, which starts where the model does."""
+        return RelaxedBernoulli(self.visible_shape, self.latent.size, start_from_data=self.init == "data")
+
+    def rescaled(self, shift: Tensor, factor: Tensor) -> "GRBM":
+        """The model of x = shift + factor y, in float64, where this is the model of y: E_x(x, h) = E(y, h).
+
+        W_x = W / f, b_x = a + f b, c_x = c - W_x^T a, s_x = f s, with a the shift and f > 0 the factor, [D] or one
+        number.
+        """
+        other = copy.deepcopy(self).double()
+        other._rescale(shift, factor)
+        return other
+
+    def _rescale(self, shift: Tensor, factor: Tensor) -> None:
+        with torch.no_grad():
+            shift, factor = shift.expand_as(self.b), factor.expand_as(self.b)
+            W = self.W / factor[:, None]
+            self.W.copy_(W)
+            self.c.copy_(self.c - shift @ W)
+            self.b.copy_(shift + factor * self.b)
+            self.log_s.add_(factor.log())
 
     def _quadratic(self, v: Tensor) -> Tensor:
         """sum_i (v_i - b_i)^2 / (2 s_i^2), [batch]."""

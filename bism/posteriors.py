@@ -14,6 +14,15 @@ from torch.nn.functional import softplus
 from bism.variables import Bernoulli, flat_size
 
 
+def location_and_scale(data: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (over n) of each visible unit of data [n, D], in the data's type; 1 for a constant
+    one."""
+    exact = data.double()
+    spread = exact.std(0, correction=0)
+    constant = (data == data[0]).all(0) | (spread == 0)  # of which rounding makes the spread something above 0
+    return exact.mean(0).to(data), torch.where(constant, 1.0, spread).to(data)
+
+
 class RelaxedBernoulli(nn.Module):
     """q(h_j = 1|v) = sigmoid(l_j(v)) with logits l from one linear layer (or a network of one's own).
 
@@ -28,11 +37,28 @@ class RelaxedBernoulli(nn.Module):
         visible_shape: shape of one visible vector.
         size: number m of latent units.
         network: module from [batch, *visible_shape] to logits [batch, m]; one linear layer by default.
+        start_from_data: start as the linear layer does on standardised training data.
     """
 
-    def __init__(self, visible_shape: tuple[int, ...], size: int, network: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        visible_shape: tuple[int, ...],
+        size: int,
+        network: nn.Module | None = None,
+        start_from_data: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network or nn.Sequential(nn.Flatten(1), nn.Linear(flat_size(visible_shape), size))
+        self._starts_from_data = start_from_data
+
+    def start_from(self, data: Tensor) -> None:
+        """Called after ``reset_parameters()`` with the training data."""
+        if self._starts_from_data and isinstance(self.network, nn.Sequential):
+            shift, factor = location_and_scale(data.flatten(1))
+            layer: Any = self.network[1]
+            with torch.no_grad():
+                layer.weight.div_(factor)
+                layer.bias.sub_(layer.weight @ shift)
 
     def logits(self, v: Tensor) -> Tensor:
         """l(v), [batch, m]."""

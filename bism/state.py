@@ -21,6 +21,10 @@ class Parts:
         self._parts = parts
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._parts:
+            raise AttributeError(f"there is no part '{name}'; this method's parts are {', '.join(self._parts)}")
         return self._parts[name]
 
 
@@ -54,8 +58,9 @@ class State:
         return dataclasses.replace(self, **changes)
 
 
-def initial_parameters(module: nn.Module, rng: Rng) -> dict[str, Tensor]:
-    """A seed's own initial parameters of ``module``: every ``reset_parameters()`` in it runs under the seed's numbers.
+def initial_parameters(module: nn.Module, rng: Rng, data: Tensor | None = None) -> dict[str, Tensor]:
+    """A seed's own initial parameters of ``module``: every ``reset_parameters()`` in it runs under the seed's numbers,
+    and then every ``start_from(data)`` with the training data.
 
     The module itself is left as it was.
     """
@@ -65,6 +70,10 @@ def initial_parameters(module: nn.Module, rng: Rng) -> dict[str, Tensor]:
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
+        for part in module.modules():
+            start = getattr(part, "start_from", None)
+            if callable(start) and data is not None:
+                start(data.to(next(module.parameters())))
     drawn = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for name, parameter in module.named_parameters():
         parameter.data.copy_(before[name])

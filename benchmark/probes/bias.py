@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from pydantic import Field
+from torch import Tensor
 
 from benchmark.decay import decay_rate
 from benchmark.pictures import draw_bias
@@ -50,6 +51,12 @@ def _trained(subject: Subject) -> Trained:
     return Trained(estimator, model, state["params"], state["optimiser"]["lower"])
 
 
+def _training_data(subject: Subject, trained: Trained) -> Tensor:
+    """In the units of the training, whose gradient it is."""
+    train, scaling = subject.data.train, subject.data.scaling
+    return (scaling.scaled(train) if scaling else train).to(trained.theta["W"])
+
+
 class Theorem2(_OfBias):
     """Figure 1 under the assumptions of Theorem 2: the exact KL, gradient descent, nothing random.
 
@@ -66,7 +73,7 @@ class Theorem2(_OfBias):
 
     def measure(self, subject: Subject) -> Metrics:
         trained = _trained(subject)
-        data = subject.data.train.to(trained.theta["W"])
+        data = _training_data(subject, trained)
         found = theorem2(trained, data, seed=self.seed, inner=self.inner, unroll=self.unroll)
         metrics = self._write(subject, "theorem2", found.rows) | {"bias/theorem2_alpha": found.alpha}
         for k in self.inner:
@@ -98,7 +105,7 @@ class PracticalBias(_OfBias):
         trained = _trained(subject)
         rows = practical(
             trained,
-            subject.data.train.to(trained.theta["W"]),
+            _training_data(subject, trained),
             seed=self.seed,
             draws=self.draws,
             inner=self.inner,

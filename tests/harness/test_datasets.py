@@ -173,7 +173,9 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     file = saved(tmp_path, np.array([[Trap()]] * 20), allow_pickle=True)
     message = refusal(NO_FOLDER, {"file": file})
-    assert message.startswith(f"{file}: not a readable .npy file (Object arrays cannot be loaded")
+    assert message.startswith(
+        f"{file}: not a readable .npy file (wrong: it holds Python objects, which would have to be unpickled"
+    )
     assert not (tmp_path / "sprung").exists()
 
 
@@ -426,3 +428,80 @@ def test_cifar10() -> None:
     pictures = data.test[:1000].reshape(-1, 3, 32, 32)
     assert neighbours_differ(pictures) < 0.07
     assert pictures.mean((0, 2, 3)).tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)  # red, green, blue
+
+
+# --- what a job would only find out -----------------------------------------------------------------------------------
+
+
+def points(row: int, column: int, value: float, dtype: str = "float64") -> np.ndarray:
+    array = POINTS.astype(dtype)
+    array[row, column] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "what"),
+    [
+        (points(7, 1, 1e39), "row 7, column 1 is 1e+39; energies square the values, which works up to 1e+15"),
+        (points(8, 0, -1e30), "row 8, column 0 is -1e+30; energies square"),
+        (points(9, 2, 1e300, "longdouble"), "row 9, column 2 is 1e+300; energies square"),
+        (POINTS[:, :0], "needs at least one column, got float64 [50, 0]"),
+        (POINTS[:0], "needs a numeric array [n, D] with at least 10 rows, got float64 [0, 3]"),
+        (np.full((50, 3), 0.1), "the 40 training rows are all the same"),
+        (
+            1.7e9 + POINTS,
+            "column 0: its values lie around 1.7e+09 and differ by about 0.9, which float32 does not tell",
+        ),
+    ],
+)
+def test_what_only_training_would_notice_is_refused_when_read(tmp_path: Path, array: np.ndarray, what: str) -> None:
+    file = saved(tmp_path, array)
+    assert refusal(NO_FOLDER, {"file": file}).startswith(f"{file}: {what}")
+
+
+def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    file = saved(tmp_path, POINTS[:10])
+    assert refusal(NO_FOLDER, {"file": file, "split": [0.02, 0.49, 0.49]}) == (
+        f"{file}: of its 10 rows the split [0.02, 0.49, 0.49] leaves 0 for training"
+    )
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i2", "longdouble", "float16", "<u8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numbers_of_every_kind_are_read(tmp_path: Path, dtype: str, order: Any) -> None:
+    array = np.abs(10 * POINTS).astype(dtype, order=order)
+    data = load({"file": saved(tmp_path, array)}, NO_FOLDER)
+    expected = array[np.random.RandomState(0).permutation(50)].astype("float32")
+    assert torch.equal(all_rows(data), torch.from_numpy(expected))
+
+
+def test_files_that_are_not_what_their_names_say(tmp_path: Path) -> None:
+    np.savez(tmp_path / "archive.npz", POINTS)
+    file = tmp_path / "points.npy"
+    (tmp_path / "archive.npz").rename(file)
+    assert refusal(NO_FOLDER, {"file": str(file)}) == (
+        f"{file}: not a readable .npy file (wrong: it is an .npz archive, and must be one array: np.save writes one)"
+    )
+    saved(tmp_path, POINTS)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-8])
+    assert "(truncated: 1,192 of the 1,200 bytes that its header announces)" in refusal(NO_FOLDER, {"file": str(file)})
+    file.write_bytes(whole.replace(b"(50, 3), }", b"(50000000, 30000000), }".ljust(10)))
+    assert "not a readable .npy file (" in refusal(NO_FOLDER, {"file": str(file)})
+    saved(tmp_path, np.lib.stride_tricks.as_strided(POINTS[:1], (1, 3)))
+    promising = file.read_bytes().replace(b"(1, 3), }" + b" " * 12, b"(900000000000, 3), }" + b" ")
+    file.write_bytes(promising)
+    assert "(truncated: 24 of the 21,600,000,000,000 bytes" in refusal(NO_FOLDER, {"file": str(file)})
+    for content in (b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"<html>", b"\x93NUMPY\x09\x00\x10\x00"):
+        file.write_bytes(content)
+        assert "not a readable .npy file (wrong: " in refusal(NO_FOLDER, {"file": str(file)})
+
+
+def test_a_run_on_bad_data_ends_before_anything_trains(tmp_path: Path) -> None:
+    file = saved(tmp_path, points(7, 1, 1e39))
+    write(tmp_path, replaced(("{name: checkerboard, train: 500, val: 200, test: 200}", "{file: points.npy}")))
+    said = command(tmp_path, "run", "--suite", "tiny.yaml")
+    assert said.code == 2
+    assert Path(file).name in said.err
+    assert "row 7, column 1 is 1e+39" in said.err
+    assert not (tmp_path / "runs" / "cells").exists()

@@ -336,7 +336,8 @@ class Mine(CD):
     [
         ("import dataclasses", "import nothing_like_it", "{0}: cannot be imported: "
          "ModuleNotFoundError: No module named 'nothing_like_it'"),
-        (PLUGIN, "x = 1\n", "{0}: defines no method: an Estimator with an id (see docs/adding_a_method.md)"),
+        (PLUGIN, "x = 1\n", "{0}: defines no method (an Estimator with an id), and adds no model and "
+         "no data set (see docs/adding_a_method.md)"),
         ('    id = "mine"\n', "", "{0}: the id 'cd' is taken by CD"),
         ('id = "mine"', 'id = "bidsm"', "{0}: the id 'bidsm' is taken by BiDSM"),
         ("@dataclasses.dataclass(frozen=True, kw_only=True)\n", "",

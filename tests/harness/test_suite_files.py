@@ -152,17 +152,18 @@ BAD = {
         "valid: batch_size, data, description, metrics, model, rule, select, spaces",
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
-        "7: tasks.board.data.trian: unknown key; did you mean 'train'? valid: file, name, pad, split, test, train, val",
+        "7: tasks.board.data.trian: unknown key; did you mean 'train'? "
+        "valid: file, name, pad, scale, split, test, train, val",
     ]),
     "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
         "8: tasks.board.model.hidden: this key is missing",
     ]),
     "a size of another model": (("hidden: 3", "hidden: 3, width: 8"), [
-        "8: tasks.board.model.width: the model grbm has no such size; it has hidden",
+        "8: tasks.board.model.width: the model grbm has no such size; valid: hidden, init",
     ]),
     "key of the model": (("hidden: 3", "hiden: 3"), [
-        "8: tasks.board.model.hiden: unknown key; did you mean 'hidden'? "
-        "valid: hidden, layers, name, posterior_width, width",
+        "8: tasks.board.model.hiden: the model grbm has no such size; did you mean 'hidden'? valid: hidden, init",
+        "8: tasks.board.model.hidden: this key is missing",
     ]),
     "key of a preset": (("    evaluations: 4", "    evaluation: 4"), [
         "13: presets.test.evaluation: unknown key; did you mean 'evaluations'? "
@@ -229,6 +230,15 @@ BAD = {
     ]),
     "negative sigma": (("{method: bidsm}", "{method: bidsm, set: {sigma: -0.1}}"), [
         "20: presets.test.tasks.board.variants.1.set.sigma: bidsm: sigma must be greater than 0.0, got -0.1",
+    ]),
+    "a way to start": (("hidden: 3", "hidden: 3, init: dat"), [
+        "8: tasks.board.model.init: no way to start 'dat': did you mean 'data'? valid: data, paper",
+    ]),
+    "a scale": (("train: 500", "scale: unti"), [
+        "7: tasks.board.data.scale: no scale 'unti': did you mean 'unit'? valid: none, standard, unit",
+    ]),
+    "a size that is a list": (("hidden: 3", "hidden: 3, init: [1]"), [
+        "8: tasks.board.model.init: must be a text, got [1]",
     ]),
     "negative hidden": (("hidden: 3", "hidden: -3"), ["8: tasks.board.model.hidden: must be greater than 0, got -3"]),
     "a bad value in a list": (("{method: cd}", "{method: cd, set: {k: [1, 0]}}"), [

@@ -1,0 +1,103 @@
+"""The Gaussian that noise-contrastive methods fit, on data that do not vary in all directions."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from baselines import NCE, VNCE
+from baselines.noise import fit_noise, noise_log_prob, sample_noise
+from bism import GRBM, InputError
+from tests.maths.checks import draws
+
+
+def low_rank(rows: int, dimensions: int, rank: int) -> Tensor:
+    """Points of a plane of few dimensions, float64, some way from 0."""
+    return draws(1).normal((rows, rank)) @ draws(2).normal((rank, dimensions)) + 3
+
+
+def fitted(data: Tensor) -> dict[str, Tensor]:
+    """The Gaussian fitted to data that do not vary in every direction."""
+    with pytest.warns(UserWarning, match="do not vary in every direction"):
+        return fit_noise("gaussian", data)
+
+
+def expected(data: Tensor, ridge: float) -> MultivariateNormal:
+    """N(mean, S + ridge I), by another way."""
+    double = data.double()
+    covariance = double.T.cov() + ridge * torch.eye(data.shape[1], dtype=torch.float64)
+    return MultivariateNormal(double.mean(0), covariance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "dimensions", "rank"), [(80, 560, 5), (30, 40, 40)])
+def test_the_density_is_that_of_the_ridged_covariance(
+    rows: int, dimensions: int, rank: int, dtype: torch.dtype
+) -> None:
+    data = low_rank(rows, dimensions, rank).to(dtype)
+    found = fitted(data)
+    variance = float(data.double().var(0).mean())
+    assert float(found["ridge"]) == pytest.approx(1e-6 * variance, rel=1e-4)
+    assert {x.dtype for x in found.values()} == {dtype}
+    truth, noise = (
+        expected(data, float(found["ridge"])),
+        sample_noise(found, draws(3).normal((50, dimensions)).to(dtype)),
+    )
+    for v in (noise, data):
+        error = noise_log_prob(found, v).double() - truth.log_prob(v.double())
+        assert float(error.abs().max()) < (0.5 if dtype is torch.float32 else 1e-4)
+    distance = truth.covariance_matrix.inverse() @ (noise.double() - truth.mean).T  # squared Mahalanobis: chi-square
+    mean = float(((noise.double() - truth.mean).T * distance).sum(0).mean())
+    assert mean == pytest.approx(dimensions, abs=5 * (2 * dimensions / 50) ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_more_dimensions_than_examples(dtype: torch.dtype) -> None:
+    data = draws(4).uniform((800, 3072)).to(dtype)
+    found = fitted(data)
+    assert torch.isfinite(noise_log_prob(found, data[:10])).all()
+    covariance = found["cholesky"][:50].double() @ found["cholesky"][:50].T.double()
+    ridged = data.double()[:, :50].T.cov() + float(found["ridge"]) * torch.eye(50)
+    assert torch.allclose(covariance, ridged, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_constant_data_are_refused(rows: int, dtype: torch.dtype) -> None:
+    data = torch.full((rows, 4), 0.3, dtype=dtype)
+    with pytest.raises(InputError, match=f"the {rows} rows of the data are all the same"):
+        fit_noise("gaussian", data)
+    assert torch.equal(fit_noise("standard_normal", data)["mean"], torch.zeros(4, dtype=dtype))
+
+
+def test_a_ridge_grows_until_the_covariance_factorises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baselines.noise._RIDGE", 1e-20)  # less than the rounding of float64
+    data = low_rank(80, 60, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = fit_noise("gaussian", data)
+    in_variances = float(found["ridge"] / data.var(0).mean())
+    assert 1e-17 < in_variances < 1e-11
+    assert torch.isfinite(found["whitening"]).all()
+
+
+def test_nothing_is_said_of_data_that_vary_in_every_direction() -> None:
+    data = draws(5).normal((200, 6))
+    found = fit_noise("gaussian", data)
+    assert torch.allclose(noise_log_prob(found, data), expected(data, float(found["ridge"])).log_prob(data))
+
+
+@pytest.mark.parametrize("kind", [NCE, VNCE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_beside_such_noise(kind: Any, dtype: torch.dtype) -> None:
+    data, estimator = low_rank(40, 60, 5).to(dtype), kind(noise_distribution="gaussian", lr=0.01)
+    estimator = dataclasses.replace(estimator, inner_steps=1) if kind is VNCE else estimator
+    with pytest.warns(UserWarning, match=r"noise fitted to them has a variance of .* of its own \(1e-06 of"):
+        found = estimator.fit(GRBM(60, 3), data, steps=30, batch_size=10, dtype=dtype, compile=False)
+    assert found.diverged_at == [None]
+    assert float(found.state(0)["carry"]["ridge"]) == pytest.approx(1e-6 * float(data.var(0).mean()), rel=1e-3)
+    assert torch.isfinite(found.energy(data)).all()
