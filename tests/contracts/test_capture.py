@@ -1,15 +1,16 @@
 """What a GPU trains by, tried without one: programs that check how their tensors lie, in a replay's buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.codecache import PyCodeCache
 
 from baselines import CD, DSM, PCD
-from bism import BiDSM, Estimator, compiler, engine
+from bism import BiDSM, Estimator, compiler, engine, tapes
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block
@@ -23,7 +24,7 @@ def distance(mine: Trainer, other: Trainer) -> float:
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Training goes the way it goes on a GPU, but for the graph itself: what is recorded is called instead."""
     monkeypatch.setattr(engine, "captures", lambda device: True)
     monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
@@ -33,6 +34,15 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return compile_there(function, example, {**options, "cpp_wrapper": False})  # Python's checks strides
 
     monkeypatch.setattr(compiler, "_compiled", checking)
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """Programs that were made here are not to be taken for those that others make, nor the other way round."""
+    tapes._compiled.cache_clear()
+    PyCodeCache.cache_clear()
 
 
 def run_through(mine: Trainer) -> Tensor:
