@@ -2,14 +2,15 @@
 
 import os
 import re
+import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmark import guardian
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -107,24 +108,38 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     print(f"MLflow on http://{host}:{port} in some seconds; Ctrl-C closes it", flush=True)
     # Seven processes for jobs of language models are not needed here.
     environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
+    command = [
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        store,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with _ended_by_signals():
+        server = guardian.start([sys.executable, *command, *artifacts], environment)
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # the way to close it
+            return 0
+        finally:
+            guardian.end(server)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are as Ctrl-C, where they are not ignored (nohup)."""
+    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in usual.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
-        return subprocess.call(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "ui",
-                "--backend-store-uri",
-                store,
-                "--host",
-                host,
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-                *artifacts,
-            ],
-            env=environment,
-        )
-    except KeyboardInterrupt:  # the way to close it
-        return 0
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
