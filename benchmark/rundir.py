@@ -258,6 +258,23 @@ class RunDir:
             )
         return orphans
 
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Deletes cells with all that lies in their folders, but for those that a live process trains; which it were.
+
+        A folder goes after its row: a row without its folder would be a result that is not there.
+        """
+        removed = []
+        with self._transaction() as index:
+            for cell in ids:
+                row = index.execute("SELECT state, owner FROM cells WHERE id = ?", (cell,)).fetchone()
+                if row is not None and not (row["state"] == "running" and self._alive(row["owner"])):
+                    index.execute("DELETE FROM cells WHERE id = ?", (cell,))
+                    index.execute("DELETE FROM synced WHERE cell = ?", (cell,))
+                    removed.append(cell)
+        for cell in removed:
+            shutil.rmtree(self.folder(cell).path, ignore_errors=True)
+        return removed
+
     def set_state(self, cell: str, state: str, message: str | None = None, train_seconds: float | None = None) -> None:
         """Records where a cell stands."""
         self.set_states({cell: (state, message)}, train_seconds)

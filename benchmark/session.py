@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import ranking, registry
+from benchmark import ranking, registry, tables
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
@@ -57,11 +57,15 @@ def choices(
     """The command line's selection, checked."""
     at_least_one("--steps", steps)
     at_least_one("--data-parallel", data_parallel)
+    return Choices(preset, tasks, methods, chosen_seeds(seeds), steps, overrides, data_parallel)
+
+
+def chosen_seeds(text: str | None) -> list[int] | None:
+    """The seeds of ``--seeds``; None where it is not given."""
     try:
-        chosen = None if seeds is None else parse_seeds(seeds)
+        return None if text is None else parse_seeds(text)
     except ValueError as error:
         raise InputError(f"--seeds {error}") from None
-    return Choices(preset, tasks, methods, chosen, steps, overrides, data_parallel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,10 +283,13 @@ def _of_task(cells: Sequence[Cell], task: str) -> list[Cell]:
 
 
 def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
-    table = Table("task", "variant", "seeds", "steps", "from", "hyper-parameters")
+    table = Table("task", "variant", "seeds")
+    table.add_column("steps", justify="right")
+    table.add_column("from", justify="right")
+    table.add_column("hyper-parameters")
     for job in work:
         hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
-        seeds = ",".join(str(cell.config["seed"]) for cell in job.cells)
+        seeds = tables.ranges(cell.config["seed"] for cell in job.cells)
         start = min(begun.get(cell.id, 0) for cell in job.cells)
         table.add_row(
             job.config["task"],
@@ -292,7 +299,7 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
             f"{start:,}" if start else "the start",
             hyper,
         )
-    console.print(table)
+    tables.show(console, table)
 
 
 def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, writer: Writer | None) -> int:
@@ -315,7 +322,7 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
         metric = next((name for name in ranking.BY if name in cells), None)
         title = f"{task}: {label}" if label else str(task)
         if metric is not None:  # every cell may have diverged
-            console.print(ranking.table(ranking.ranking(cells, metric), title, metric))
+            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric))
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:

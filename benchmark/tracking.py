@@ -215,6 +215,37 @@ class Tracker(StoreWriter):
         with self._tolerating_failures():
             self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
 
+    def forget(self, records: Iterable[Record]) -> None:
+        """Moves the runs of cells to MLflow's bin, a plan's with the last of its cells; plans name them no more.
+
+        Raises:
+            InputError: the store fails; what has been deleted up to there stays so, and the rest can be tried again.
+        """
+        gone = list(records)
+        try:
+            with patience(seconds=30, retries=2):
+                for record in gone:
+                    for run in self._search(record.suite, f"tags.cell = '{record.id}'"):
+                        self._client.delete_run(run.info.run_id)
+                for plan in dict.fromkeys((record.suite, record.preset) for record in gone):
+                    self._shrink_plan(*plan, {record.id for record in gone})
+        except (MlflowException, OSError) as error:
+            raise InputError(f"tracking store {self.store} fails: {_brief(error)} No cell is deleted.") from error
+
+    def _shrink_plan(self, suite: str, preset: str, gone: set[str]) -> None:
+        """Writes a plan's file without these cells; a plan of which the store has no run any more goes, too."""
+        run = self._find_plan(suite, f"{suite}/{preset}")
+        if run is None:
+            return
+        left = [
+            record
+            for record in self._run_dir.records()
+            if (record.suite, record.preset) == (suite, preset) and record.id not in gone
+        ]
+        self._write_plan(run.info.run_id, left)
+        if not left and not self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'"):
+            self._client.delete_run(run.info.run_id)
+
     def log_models(self, records: Iterable[Record], which: str) -> None:
         """Logs models of finished cells that are not logged yet: ``best`` seed of each variant, ``all`` or ``none``."""
         chosen = tracking_models.choose(records, which, self._run_dir)
@@ -262,11 +293,12 @@ class Tracker(StoreWriter):
         """
         for plan in {(record.suite, record.preset) for record in records} - self._planned:
             ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == plan]
-            content = [{name: getattr(record, name) for name in PLANNED} for record in ours]
-            self._client.log_text(
-                self._plan_run(ours[0], command), json.dumps(content), f"{PLANS}/{self._run_dir.name}.json"
-            )
+            self._write_plan(self._plan_run(ours[0], command), ours)
             self._planned.add(plan)
+
+    def _write_plan(self, run: str, records: Sequence[Record]) -> None:
+        content = [{name: getattr(record, name) for name in PLANNED} for record in records]
+        self._client.log_text(run, json.dumps(content), f"{PLANS}/{self._run_dir.name}.json")
 
     def _find_plan(self, suite: str, name: str) -> Run | None:
         """The parent run of a plan: the first, where several machines have just made one each."""

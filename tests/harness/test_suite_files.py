@@ -205,7 +205,8 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; one of your "
+        "own is named by --plugin FILE.py",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
