@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import ranking, registry, tables
+from benchmark import ranking, registry, tables, timing
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
-from benchmark.progress import display, duration
+from benchmark.progress import display
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
 from benchmark.suite import Preset, Suite, parse_seeds
@@ -28,6 +28,7 @@ from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
 from benchmark.tracking_store import unsecret
 from benchmark.worker import Settings
+from bism import Estimator
 from bism.errors import InputError
 
 
@@ -131,10 +132,10 @@ def run(
         begun = {} if rerun else {cell: record.progress for cell, record in records.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
         _announce(console, suite, preset_name, cells, work, begun, at_once)
-        everything = plan(suite, Choices(preset=preset_name, tasks=chosen.tasks), methods, data)
-        estimate = _estimate(suite, preset_name, work, begun, at_once, runs.records(), everything)
-        if todo and estimate is not None:
-            console.print(f"about {duration(estimate)}")
+        if todo:
+            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+            estimate = _estimate(suite, methods, data, runs, work, begun, where)
+            console.print(timing.said(estimate), highlight=False)
         if dry_run:
             _show_plan(console, work, begun)
             return 0
@@ -249,37 +250,28 @@ def _announce(
     )
 
 
+def _device(executor: Executor[Any]) -> str:
+    return next((place.device for place in executor.places), "cpu")
+
+
 def _estimate(
     suite: Suite,
-    preset: str,
+    methods: dict[str, type[Estimator]],
+    data: dict[str, DataSet],
+    runs: RunDir,
     work: Sequence[Job],
     begun: Mapping[str, int],
-    places: int,
-    known: Sequence[Record],
-    everything: Sequence[Cell],
-) -> float | None:
-    """Seconds: by earlier cells of the same variants where there are any, else by the preset's measured minutes.
-
-    Those are of all of a task's cells on two cores; a part of them is taken to cost in proportion to ``Job.work``.
-    """
-    per_step = {(r.task, r.variant): r.train_seconds / r.steps for r in known if r.train_seconds}
-    whole = {task: sum(job.work for job in jobs(_of_task(everything, task))) for task in suite.presets[preset].tasks}
-    total = 0.0
-    for job in work:
-        task, minutes = job.config["task"], suite.presets[preset].tasks[job.config["task"]].minutes
-        left = sum(job.config["steps"] - begun.get(cell.id, 0) for cell in job.cells)
-        if (task, job.config["variant"]) in per_step:
-            total += per_step[task, job.config["variant"]] * left / places
-        elif minutes is None:
-            return None
-        else:
-            share = left / (job.config["steps"] * len(job.cells)) * job.work / whole[task]
-            total += 120 * minutes * share / places
-    return total
-
-
-def _of_task(cells: Sequence[Cell], task: str) -> list[Cell]:
-    return [cell for cell in cells if cell.config["task"] == task]
+    place: timing.Place,
+) -> timing.Estimate:
+    """What these jobs will take here, by this run directory's timings and the suite's presets."""
+    measured = list[tuple[float, list[Job]]]()
+    for name, preset in suite.presets.items():
+        for task in data:
+            minutes = preset.tasks[task].minutes if task in preset.tasks else None
+            if minutes is not None:
+                measured.append((minutes, jobs(plan(suite, Choices(preset=name, tasks=[task]), methods, data))))
+    examples = [job for _, preset_jobs in measured for job in preset_jobs]
+    return timing.estimate(work, begun, place, runs.timings(), timing.published(measured), examples)
 
 
 def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
@@ -323,6 +315,11 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
         title = f"{task}: {label}" if label else str(task)
         if metric is not None:  # every cell may have diverged
             tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric))
+            ended = [
+                runs.folder(record.id).config for record in records if record.state == "done" and record.task == task
+            ]
+            if timed := timing.conditions(ended):
+                console.print(f"times: {timed}", markup=False)
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:

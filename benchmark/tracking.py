@@ -357,7 +357,7 @@ class Tracker(StoreWriter):
         """Sends the journal from ``lines`` on, and what a change of state ``before`` -> ``record.state`` brings."""
         folder = self._run_dir.folder(record.id)
         config, failed = folder.config, record.state in ("failed", "diverged")
-        tags = {"state": record.state, "journal": _journal_name(journal)}
+        tags = {"state": record.state, "journal": _journal_name(journal), **tracking_labels.timing(config)}
         if failed or before in ("failed", "diverged"):
             tags["error"] = _last_line(folder.error or record.message or "") if failed else ""
         self._send(run, journal[lines:], tracking_labels.params(config) if before is None else {}, tags)
