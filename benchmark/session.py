@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from benchmark.runner import Supervisor
 from benchmark.suite import Preset, Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
-from benchmark.tracking_store import unsecret
+from benchmark.tracking_store import is_usual, resolve, unsecret
 from benchmark.worker import Settings
 from bism import Estimator
 from bism.errors import InputError
@@ -142,7 +143,15 @@ def run(
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
             _train(work, data, runs, executor, place, console, writer, rerun)
-        return _finish(console, runs, cells, preset, writer)
+        code = _finish(console, runs, cells, preset, writer)
+        records = {record.id: record for record in runs.records(cell.id for cell in cells)}
+        if all(record.state in FINISHED for record in records.values()):
+            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+            about = (
+                None if tuned else functools.partial(_about_the_default, suite_name, suite, methods, runs, place, where)
+            )
+            _show_next(console, suite, preset_name, writer, about)
+        return code
 
 
 def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
@@ -299,12 +308,41 @@ def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Prese
     records = runs.records(cell.id for cell in cells)
     _print_rankings(console, runs, records, preset.label)
     code = _print_problems(console, runs, records)
-    if writer is not None and writer.tracked.hint is not None:
-        console.print(f"compare them in the MLflow UI: {writer.tracked.hint}", markup=False, soft_wrap=True)
     if writer is not None and not writer.tracked.complete:
         text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _show_next(
+    console: Console, suite: Suite, preset: str, writer: Writer | None, about_the_default: Callable[[], str] | None
+) -> None:
+    """What one would look at now: the runs, the report, and the suite's main preset with what it takes here."""
+    lines = []
+    if writer is not None and writer.tracked.hint is not None:
+        at = "" if is_usual(resolve(writer.store)) else f" --tracking-uri {writer.store}"
+        lines.append(f"compare the runs in MLflow: {writer.tracked.hint}")
+        lines.append(
+            f"draw the report, report/report.html: python -m reports build --suite {suite.suite} --preset {preset}{at}"
+        )
+    if preset != suite.default_preset and about_the_default is not None:
+        lines.append(about_the_default())
+    for line in [*(["what to look at next:"] if lines else []), *(f"  {line}" for line in lines)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _about_the_default(
+    given: str, suite: Suite, methods: dict[str, type[Estimator]], runs: RunDir, place: Place, where: timing.Place
+) -> str:
+    """The command that trains the suite's main preset, and how long it takes here."""
+    name = suite.default_preset
+    command = f"train {suite.presets[name].description}: python -m benchmark run --suite {given} --preset {name}"
+    try:
+        data = load_data(suite, suite.presets[name].tasks, data_folder(place.data_dir))
+    except InputError:  # other data than that of this preset, which are not there
+        return command
+    work = jobs(plan(suite, Choices(preset=name), methods, data))
+    return f"{command} ({timing.said(_estimate(suite, methods, data, runs, work, {}, where))})"
 
 
 def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], label: str | None) -> None:

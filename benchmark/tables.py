@@ -32,6 +32,8 @@ def show(console: Console, table: Table) -> None:
         console.print(table.title)
     for cells in zip(*rows, strict=True):
         _stack(console, headings, list(cells))
+    if table.caption:
+        console.print(table.caption)
 
 
 def _stack(console: Console, headings: list[Text], cells: list[Text]) -> None:
