@@ -47,7 +47,7 @@ class TrainedModel(PythonModel):
 
         With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
         independent ones where h can be enumerated, else the ends of block Gibbs chains of ``sweeps`` sweeps (default:
-        1,000) from the rows of the input in turn, or from N(0, I) where it has none. ``seed`` (default: 0) decides them.
+        1,000) from the rows of the input in turn, or from N(0, I) where it has none. ``seed`` (default: 0) is theirs.
 
         Raises:
             InputError: another number of columns than the model has visible units, values that are not finite, or a
