@@ -279,8 +279,7 @@ def _estimate(
             minutes = preset.tasks[task].minutes if task in preset.tasks else None
             if minutes is not None:
                 measured.append((minutes, jobs(plan(suite, Choices(preset=name, tasks=[task]), methods, data))))
-    examples = [job for _, preset_jobs in measured for job in preset_jobs]
-    return timing.estimate(work, begun, place, runs.timings(), timing.published(measured), examples)
+    return timing.estimate(work, begun, place, runs.timings(), measured)
 
 
 def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:

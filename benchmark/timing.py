@@ -53,24 +53,26 @@ def estimate(
     begun: Mapping[str, int],
     place: Place,
     known: Iterable[Timing],
-    published: Callable[[Job], float],
-    examples: Iterable[Job],
+    measured: Sequence[tuple[float, Sequence[Job]]],
 ) -> Estimate:
     """What these jobs will take.
 
-    From what the same jobs took here, compiled or not as these will be. Jobs that have not been seen here are taken to
-    be as much slower or faster than where the suite's author measured them as the ``examples`` that have been.
+    From what the same jobs took here, compiled or not as these will be. Where a preset's task has not been seen here
+    and is to be trained whole, what it took where the suite's author measured it, times how much slower or faster this
+    machine was at the tasks that were trained whole both here and there. A part is not known from the whole.
 
     Args:
         begun: iterations that are done already, by cell.
-        published: the seconds of a job on a core where the suite's author measured it; NaN where nobody has.
+        measured: minutes, and the jobs of a preset's task that together took so long there.
     """
     here = platform.node(), place.device, place.threads
     seen = [one for one in known if (one.host, one.device, one.threads) == here]
-    slowness, total, longest, elsewhere = _slowness(seen, published, examples), 0.0, 0.0, 0.0
+    there = {_identity(job) for job in work} | {(one.key, one.compiled) for one in seen}
+    share = published([one for one in measured if there.issuperset(map(_identity, one[1]))])
+    slowness, total, longest, elsewhere = _slowness(seen, measured), 0.0, 0.0, 0.0
     for job in work:
         left = 1 - sum(begun.get(cell.id, 0) for cell in job.cells) / (job.config["steps"] * len(job.cells))
-        theirs = published(job) * left
+        theirs = share(job) * left
         ours = seconds(job, left, seen)
         took = theirs * slowness if ours is None else ours
         total, longest, elsewhere = total + took, max(longest, took), elsewhere + theirs
@@ -94,11 +96,18 @@ def seconds(job: Job, left: float, seen: Iterable[Timing]) -> float | None:
     return one.compile_seconds + scale * (rest + left * one.train_seconds * steps / one.steps)
 
 
-def _slowness(seen: Sequence[Timing], published: Callable[[Job], float], examples: Iterable[Job]) -> float:
-    """How many times as long jobs take here as where they were measured; NaN where none was seen here."""
-    pairs = [(seconds(job, 1.0, seen), published(job)) for job in examples]
-    both = [(ours, theirs) for ours, theirs in pairs if ours is not None and not math.isnan(theirs)]
-    return sum(ours for ours, _ in both) / sum(theirs for _, theirs in both) if both else math.nan
+def _slowness(seen: Sequence[Timing], measured: Iterable[tuple[float, Sequence[Job]]]) -> float:
+    """How many times as long jobs take here as where they were measured; NaN where no task was trained whole here."""
+    ours, theirs = 0.0, 0.0
+    for minutes, jobs in measured:
+        took = [seconds(job, 1.0, seen) for job in jobs]
+        if None not in took:
+            ours, theirs = ours + sum(one for one in took if one is not None), theirs + 60 * CORES * minutes
+    return ours / theirs if theirs else math.nan
+
+
+def _identity(job: Job) -> tuple[str, bool]:
+    return key(job.config), pays(job.config["steps"])
 
 
 def _known(value: float) -> float | None:
@@ -106,7 +115,7 @@ def _known(value: float) -> float | None:
 
 
 def published(presets: Iterable[tuple[float, Sequence[Job]]]) -> Callable[[Job], float]:
-    """A function for ``estimate`` from all jobs of presets' tasks, with the minutes that all of them took together.
+    """The seconds of a job on a core where the suite's author measured it; NaN where nobody has.
 
     A task's minutes are shared among its jobs in proportion to ``Job.work``. Of a job with other steps or seeds the
     training is taken in proportion; nothing is known where one of the two is compiled and the other not.
@@ -115,10 +124,10 @@ def published(presets: Iterable[tuple[float, Sequence[Job]]]) -> Callable[[Job],
     for minutes, jobs in presets:
         whole = sum(job.work for job in jobs)
         for job in jobs:
-            found[key(job.config), pays(job.config["steps"])] = 60 * CORES * minutes * job.work / whole, job
+            found[_identity(job)] = 60 * CORES * minutes * job.work / whole, job
 
     def of(job: Job) -> float:
-        took, like = found.get((key(job.config), pays(job.config["steps"])), (math.nan, job))
+        took, like = found.get(_identity(job), (math.nan, job))
         return took * job.config["steps"] / like.config["steps"] * math.sqrt(len(job.cells) / len(like.cells))
 
     return of

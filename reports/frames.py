@@ -34,6 +34,6 @@ def frame(uri: str, suite: str | None, presets: Sequence[str] | None, metric: st
         begun = cells.loc[cells["run"] != "", _FIRST]
         curves = store.histories(list(begun["run"]), metric)
     if curves.empty:
-        known = sorted(name for name in cells if "/" in str(name))
+        known = sorted(str(name) for name in cells if "/" in str(name))
         raise InputError(f"no cell has the metric '{metric}': {nearest(metric, known)}")
     return begun.merge(curves, on="run").sort_values([*_FIRST[:6], "step"], ignore_index=True)

@@ -29,12 +29,8 @@ def took(job: Job, wall: float, train: float, **changes: object) -> Timing:
     return dataclasses.replace(seen, **changes)  # type: ignore[arg-type]
 
 
-def nobody(job: Job) -> float:
-    return float("nan")
-
-
 def estimated(work: list[Job], known: list[Timing], **begun: int) -> float | None:
-    return timing.estimate(work, begun, PLACE, known, nobody, []).seconds
+    return timing.estimate(work, begun, PLACE, known, []).seconds
 
 
 def test_the_same_jobs_take_as_long_again(tmp_path: Path) -> None:
@@ -55,7 +51,7 @@ def test_more_steps_take_more_training_and_no_more_of_the_rest(tmp_path: Path) -
     assert estimated(made(tmp_path, 100)[:1], [seen]) == pytest.approx(110.0)
     (job,) = made(tmp_path, 100)[:1]
     half = {cell.id: 50 for cell in job.cells}
-    assert timing.estimate([job], half, PLACE, [seen], nobody, []).seconds == pytest.approx(60.0)
+    assert timing.estimate([job], half, PLACE, [seen], []).seconds == pytest.approx(60.0)
 
 
 def test_continuous_values_do_not_matter_and_structural_ones_do(tmp_path: Path) -> None:
@@ -90,17 +86,26 @@ def test_long_trainings_are_compiled_and_short_ones_say_nothing_of_them(tmp_path
 
 def test_what_was_measured_elsewhere_counts_by_how_fast_this_machine_is(tmp_path: Path) -> None:
     short, long = made(tmp_path), made(tmp_path, 5000)
-    published = timing.published([(1.0, short), (10.0, long)])
+    measured = [(1.0, short), (10.0, long)]
+    published = timing.published(measured)
     assert sum(map(published, short)) == pytest.approx(120)  # a minute of two cores
     assert sum(map(published, long)) == pytest.approx(1200)
-    unknown = timing.estimate(long, {}, PLACE, [], published, short + long)
+    unknown = timing.estimate(long, {}, PLACE, [], measured)
     assert (unknown.seconds, unknown.elsewhere) == (None, pytest.approx(600))
     assert timing.said(unknown).endswith("measured on 2 cores of a server, at about 10 min")
-    three_times = [took(job, 3 * published(job), published(job)) for job in short]
-    found = timing.estimate(long, {}, PLACE, three_times, published, short + long)
-    longest = max(map(published, long))
-    assert found.seconds == pytest.approx(max(1800, 3 * longest))
+    three_times = [took(job, 180.0, 50.0) for job in short]  # 360 s in place of 120, however the two share it
+    found = timing.estimate(long, {}, PLACE, three_times, measured)
+    assert found.seconds == pytest.approx(max(1800, 3 * max(map(published, long))))
     assert timing.said(found).startswith("about ")
+
+
+def test_a_part_of_a_task_is_not_known_from_the_whole(tmp_path: Path) -> None:
+    short, long = made(tmp_path), made(tmp_path, 5000)
+    measured = [(1.0, short), (10.0, long)]
+    seen = [took(job, 180.0, 50.0) for job in short]
+    for part in (long[:1], long[1:]):
+        assert timing.estimate(part, {}, PLACE, seen, measured) == timing.Estimate(None, None)
+    assert timing.estimate(long, {}, PLACE, seen[:1], measured).seconds is None
 
 
 def test_of_other_steps_it_is_known_where_both_are_compiled_or_not(tmp_path: Path) -> None:
@@ -112,7 +117,7 @@ def test_of_other_steps_it_is_known_where_both_are_compiled_or_not(tmp_path: Pat
 
 
 def test_nothing_is_known_of_what_nobody_has_measured(tmp_path: Path) -> None:
-    text = timing.said(timing.estimate(made(tmp_path), {}, PLACE, [], nobody, []))
+    text = timing.said(timing.estimate(made(tmp_path), {}, PLACE, [], []))
     assert text == "how long it takes is not known: nothing like it has been trained here yet"
 
 
