@@ -208,6 +208,11 @@ BAD = {
         "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; one of your "
         "own is named by --plugin FILE.py",
     ]),
+    "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
+        "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
+        "17: presets.test.tasks.board.without.cd: cd is among the variants",
+    ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
         "valid: checkerboard, cifar10, digits, fashion, freyface, mnist",
