@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, words
+from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
@@ -26,14 +26,14 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
         name = words.measure(metric)
-        uncompiled = not_compiled(done)
+        uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         figure, off = draw(drawn, done, metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
             caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, "
-            f"{conditions(done)}; seeds of one job train side by side; the first steps are left out)."
+            f"{timing.conditions(done)}; seeds of one job train side by side; the first steps are left out)."
             + _about_compiling(done, uncompiled)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),
@@ -46,22 +46,6 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             figure=figure and style.mark(figure, missing),
             table=Table(frame, _formats(frame)),
         )  # fmt: skip
-
-
-def not_compiled(done: pd.DataFrame) -> pd.Series:
-    """Of which cells the steps were not compiled; of cells of before that was recorded it is not known, and not so."""
-    return done.get("compiled", pd.Series("", index=done.index)) == "false"
-
-
-def conditions(done: pd.DataFrame) -> str:
-    """Under which conditions times were taken: "compiled, on cpu, 1 thread each, beside 1 other job at most"."""
-    said = set[str]()
-    for cell in done.reindex(columns=["device", "compiled", "threads", "jobs_beside"]).fillna("").to_dict("records"):
-        parts = [{"true": "compiled", "false": "not compiled"}.get(cell["compiled"], ""), f"on {cell['device']}"]
-        parts += [words.counted(int(cell["threads"]), "thread")] if cell["threads"] else []
-        parts += [f"beside {words.counted(int(cell['jobs_beside']), 'other job')}"] if cell["jobs_beside"] else []
-        said.add(", ".join(part for part in parts if part))
-    return "; ".join(sorted(said))
 
 
 def _about_compiling(done: pd.DataFrame, uncompiled: pd.Series) -> str:
