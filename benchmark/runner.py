@@ -221,10 +221,10 @@ class Supervisor:
             self._fail(one, str(detail))
 
     def _finish(self, one: _Running, train_seconds: float) -> None:
+        self._keep_timing(one)  # before the cells are done, and so written to the tracking store for good
         self.run_dir.set_states(one.states, train_seconds / len(one.job.cells))
         for cell in one.job.cells:
             self.run_dir.folder(cell.id).end()
-        self._keep_timing(one)
         bad = [text for state, text in one.states.values() if state != "done"]
         text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
         self._told(one, "diverged" if bad else "done", text)
@@ -235,7 +235,8 @@ class Supervisor:
             return
         how = {name: one.timed[name] for name in ("compiled", "threads")} | {"jobs_beside": one.beside}
         for cell in one.job.cells:
-            self.run_dir.folder(cell.id).describe(timing=how)
+            with contextlib.suppress(OSError):  # the disk may be full
+                self.run_dir.folder(cell.id).describe(timing=how)
         whole = one.timed["whole"] and all(state == "done" for state, _ in one.states.values())
         if whole and one.worker.began and not one.place.engine:
             times = {name: one.timed[name] for name in ("device", "threads", "compiled", "train_seconds")}
