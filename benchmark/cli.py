@@ -10,13 +10,14 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmark import commands
-from benchmark.rundir import RunDirError
+from benchmark import commands, completion
+from benchmark.rundir import STATES, RunDirError
 from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
 from bism.errors import InputError
 
@@ -25,8 +26,11 @@ _LOG_WIDTH = 120  # columns, where the output is no terminal
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH, highlight=False)
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
+        completion.install(parser)
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
     try:
         with _plain_warnings():
             code: int = options.command(options, console)
@@ -62,9 +66,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Benchmark of estimators for energy-based "
         "latent variable models: bi-level score matching and its rivals.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of this package and of PyTorch")
     subparsers = parser.add_subparsers(required=True, metavar="command")
 
-    listing = subparsers.add_parser("list", help="suites, tasks, presets and methods")
+    listing = subparsers.add_parser("list", help="suites, tasks, presets and methods, or one suite with its variants")
+    listing.add_argument("suite", nargs="?", metavar="SUITE", help="a shipped suite or a file of your own, whole")
     listing.add_argument("--spaces", action="store_true", help="show where tuning looks for each hyper-parameter")
     _add_plugins(listing)
     listing.set_defaults(command=commands.listing)
@@ -158,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_stores(status)
     status.set_defaults(command=commands.status)
 
+    _add_deleting(subparsers)
+
     sync = subparsers.add_parser("sync", help="bring the tracking store up to the run directory")
     _add_stores(sync)
     sync.add_argument("--log-models", choices=("best", "all", "none"), default="best", help="as for run")
@@ -177,6 +185,43 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(doctor)
     doctor.set_defaults(command=commands.doctor)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints versions and ends; they are looked up only when they are asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from benchmark.provenance import trained_with
+
+        with_what = trained_with(None)
+        commit = "" if with_what["git_commit"] == "unknown" else f", commit {with_what['git_commit'][:12]}"
+        print(
+            f"bism-benchmark {version('bism-benchmark')}{commit}, PyTorch {with_what['torch_version']}, "
+            f"Python {with_what['python_version']}"
+        )
+        parser.exit()
+
+
+def _add_deleting(subparsers: Any) -> None:
+    delete = subparsers.add_parser(
+        "delete",
+        help="delete cells and their MLflow runs, by what they are",
+        description="Deletes cells of a run directory, with all that lies in their folders, and their runs in the "
+        "tracking store (which go to MLflow's bin: `mlflow gc` empties it). Cells must fit every option that is given.",
+    )
+    delete.add_argument("--suite", nargs="+", dest="suites", metavar="SUITE", help="of these suites")
+    delete.add_argument("--preset", nargs="+", dest="presets", metavar="PRESET", help="of these presets")
+    delete.add_argument("--tasks", nargs="+", metavar="TASK", help="of these tasks")
+    delete.add_argument("--methods", nargs="+", metavar="METHOD", help="of these methods, by id")
+    delete.add_argument("--variants", nargs="+", metavar="VARIANT", help='of these variants, such as "BiDSM-5 [K=10]"')
+    delete.add_argument("--seeds", metavar="0-9", help="of these seeds: 0-9, or 0,3,5-7")
+    delete.add_argument("--states", nargs="+", choices=STATES, metavar="STATE", help=f"of {', '.join(STATES)}")
+    delete.add_argument("--cells", nargs="+", metavar="ID", help="these cells, by id")
+    delete.add_argument("--all", action="store_true", help="every cell of the run directory")
+    delete.add_argument("--dry-run", action="store_true", help="show which, and delete nothing")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+    _add_stores(delete)
+    delete.set_defaults(command=commands.delete)
 
 
 def _add_tuning(subparsers: Any) -> None:

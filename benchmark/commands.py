@@ -4,15 +4,14 @@ What a command needs is imported when it runs, so that the others, and ``--help`
 """
 
 import argparse
-import dataclasses
 import math
 import os
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
+from benchmark import tables
 from benchmark.tracking_store import DEFAULT_STORE, start_ui
 from bism.errors import InputError
 
@@ -22,31 +21,18 @@ if TYPE_CHECKING:
 
 
 def listing(options: argparse.Namespace, console: Console) -> int:
-    """Suites, tasks, presets and methods; on request, where tuning looks."""
+    """Suites, tasks, presets and methods, or one suite whole; on request, where tuning looks."""
+    from benchmark import listing as shown
     from benchmark import registry
-    from benchmark.suite_file import load_suite, shipped
-    from benchmark.tuning import spaces
-    from bism.hyperparameters import specs
+    from benchmark.suite_file import load_suite
 
     methods = registry.methods(options.plugin)
-    for name in shipped():
-        suite = load_suite(name, methods)
-        console.print(f"suite [bold]{name}[/]: {suite.description}")
-        for task, content in suite.tasks.items():
-            console.print(f"  task {task}: {content.description}")
-        for preset, settings in suite.presets.items():
-            default = " (default)" if preset == suite.default_preset else ""
-            console.print(f"  preset {preset}{default}: {settings.description}")
-    table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
-    for method in methods.values():
-        table.add_row(f"{method.id}\n{method.__name__}", method.reference, "\n".join(_describe(method)))
-    console.print(table)
+    if options.suite is None:
+        shown.everything(console, methods)
+    else:
+        shown.one(console, load_suite(options.suite, methods), methods)
     if options.spaces:
-        searched = Table("method", "hyper-parameter", "", "searched", title="search spaces", title_justify="left")
-        for method in methods.values():
-            for key, where in spaces.declared(method).items():
-                searched.add_row(method.id, key, specs(method)[key].symbol, spaces.described(where))
-        console.print(searched)
+        shown.spaces(console, methods)
     return 0
 
 
@@ -177,6 +163,25 @@ def status(options: argparse.Namespace, console: Console) -> int:
     return session.status(console, options.run_dir)
 
 
+def delete(options: argparse.Namespace, console: Console) -> int:
+    """Deletes cells and their MLflow runs."""
+    from benchmark import deleting, session
+
+    chosen = deleting.Filter(
+        suites=options.suites,
+        presets=options.presets,
+        tasks=options.tasks,
+        methods=options.methods,
+        variants=options.variants,
+        states=options.states,
+        seeds=session.chosen_seeds(options.seeds),
+        cells=options.cells,
+    )
+    return deleting.delete(
+        console, options.run_dir, _store(options), chosen, sure=options.yes, everything=options.all, dry=options.dry_run
+    )
+
+
 def sync(options: argparse.Namespace, console: Console) -> int:
     """Brings the tracking store up to the run directory."""
     from benchmark import session
@@ -228,19 +233,8 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
     """What works on this machine and what does not."""
     from benchmark.doctor import examine, table
 
-    console.print(table(list(examine(options.data_dir, options.run_dir, _store(options) or "none"))))
+    tables.show(console, table(list(examine(options.data_dir, options.run_dir, _store(options) or "none"))))
     return 0
-
-
-def _describe(method: Any) -> list[str]:
-    """Each hyper-parameter with its symbol, default and meaning."""
-    from bism.hyperparameters import specs
-
-    defaults = {field.name: field.default for field in dataclasses.fields(method)}
-    return [
-        f"{name}{f' ({spec.symbol})' if spec.symbol else ''} = {defaults[name]}: {spec.help}"
-        for name, spec in specs(method).items()
-    ]
 
 
 def _override(text: str, option: str = "--set", like: str = "bidsm.K=10") -> tuple[str, str, Any]:

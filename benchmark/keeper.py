@@ -57,6 +57,7 @@ class Keeper:
         self._there = [0] * len(cells)  # those that an earlier process has written
         self._saves = 0
         self._started, self._wall_before, self._compile_before = time.perf_counter(), 0.0, 0.0
+        self._warm: tuple[int, float] | None = None  # iterations and seconds when the first steps were behind it
 
     @property
     def _wall_seconds(self) -> float:
@@ -176,8 +177,17 @@ class Keeper:
             "memory/peak_bytes": _peak_bytes(trainer.device),
         }
         if trainer.step:
-            cost["time/ms_per_step"] = 1000 * trainer.train_seconds / trainer.step / seeds
+            cost["time/ms_per_step"] = 1000 * self._seconds_per_step() / seeds
         return cost
+
+    def _seconds_per_step(self) -> float:
+        """Of the steps after the first evaluation, where there are any: the first ones load and try what later ones
+        find ready, which would be most of the time of a short training."""
+        step, seconds = self.trainer.step, self.trainer.train_seconds
+        if self._warm is None:
+            self._warm = step, seconds
+        since = step - self._warm[0]
+        return (seconds - self._warm[1]) / since if since else seconds / step
 
     def _keep_best(self, index: int, scores: dict[str, float]) -> None:
         value = better(self.config["select"], scores.get(self.config["select"], math.nan))

@@ -25,7 +25,15 @@ from bism.hyperparameters import resolve, specs
 from bism.variables import Bernoulli
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
-_LABELS = ("variant", "paper", "reference", "description", "pictures", "rule")  # in config.json, but not what a cell is
+_LABELS = (
+    "variant",
+    "paper",
+    "reference",
+    "description",
+    "pictures",
+    "rule",
+    "label",
+)  # in config.json, but not what a cell is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +179,7 @@ def _shared_config(
     return {
         "suite": suite.suite,
         "preset": preset_name,
+        "label": preset.label,
         "task": task_name,
         "steps": steps,
         "batch_size": task.batch_size,

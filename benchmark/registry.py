@@ -40,7 +40,9 @@ def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
 def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
     """The method with this id; a misspelt one raises InputError with the nearest."""
     if name not in available:
-        raise InputError(f"no method '{name}': {nearest(name, available)}")
+        raise InputError(
+            f"no method '{name}': {nearest(name, available)}; one of your own is named by --plugin FILE.py"
+        )
     return available[name]
 
 

@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS cells (
     state TEXT, owner TEXT, updated REAL, message TEXT, train_seconds REAL, progress INTEGER DEFAULT 0, job TEXT);
 CREATE TABLE IF NOT EXISTS synced (
     cell TEXT, store TEXT, run TEXT, lines INTEGER, state TEXT, PRIMARY KEY (cell, store));
+CREATE TABLE IF NOT EXISTS timings (
+    key TEXT, host TEXT, device TEXT, threads INTEGER, compiled INTEGER, beside INTEGER, seeds INTEGER, steps INTEGER,
+    train_seconds REAL, compile_seconds REAL, wall_seconds REAL);
 """
 
 
@@ -75,6 +78,27 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
+class Timing:
+    """What one whole job took, in seconds, all its seeds together, and under which conditions.
+
+    key: the same for jobs whose steps cost the same (``timing.key``).
+    beside: how many jobs ran beside it, at most.
+    """
+
+    key: str
+    host: str
+    device: str
+    threads: int
+    compiled: bool
+    beside: int
+    seeds: int
+    steps: int
+    train_seconds: float
+    compile_seconds: float
+    wall_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """One line of a journal: metrics at a step, and when they were taken (milliseconds since 1970)."""
 
@@ -95,6 +119,10 @@ class CellFolder:
         """The resolved configuration and the labels."""
         content: dict[str, Any] = json.loads((self.path / "config.json").read_text())
         return content
+
+    def describe(self, **more: Any) -> None:
+        """Adds to the configuration what is known only later, such as how it was timed."""
+        write_atomically(self.path / "config.json", json.dumps({**self.config, **more}, indent=1, sort_keys=True))
 
     @property
     def error(self) -> str | None:
@@ -258,6 +286,23 @@ class RunDir:
             )
         return orphans
 
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Deletes cells with all that lies in their folders, but for those that a live process trains; which it were.
+
+        A folder goes after its row: a row without its folder would be a result that is not there.
+        """
+        removed = []
+        with self._transaction() as index:
+            for cell in ids:
+                row = index.execute("SELECT state, owner FROM cells WHERE id = ?", (cell,)).fetchone()
+                if row is not None and not (row["state"] == "running" and self._alive(row["owner"])):
+                    index.execute("DELETE FROM cells WHERE id = ?", (cell,))
+                    index.execute("DELETE FROM synced WHERE cell = ?", (cell,))
+                    removed.append(cell)
+        for cell in removed:
+            shutil.rmtree(self.folder(cell).path, ignore_errors=True)
+        return removed
+
     def set_state(self, cell: str, state: str, message: str | None = None, train_seconds: float | None = None) -> None:
         """Records where a cell stands."""
         self.set_states({cell: (state, message)}, train_seconds)
@@ -270,6 +315,17 @@ class RunDir:
                 "UPDATE cells SET state = ?, updated = ?, message = ?, train_seconds = ? WHERE id = ?",
                 [(state, now, message, train_seconds, cell) for cell, (state, message) in states.items()],
             )
+
+    def add_timing(self, timing: Timing) -> None:
+        """Keeps what a job took; it stays when its cells are deleted."""
+        values = dataclasses.astuple(timing)
+        with self._transaction() as index:
+            index.execute(f"INSERT INTO timings VALUES ({', '.join('?' * len(values))})", values)
+
+    def timings(self) -> list[Timing]:
+        """What jobs took, the latest last."""
+        names = ", ".join(field.name for field in dataclasses.fields(Timing))
+        return [Timing(**dict(row)) for row in self._index.execute(f"SELECT {names} FROM timings ORDER BY rowid")]
 
     def set_progress(self, ids: Iterable[str], step: int) -> None:
         """Records how far the checkpoints of these cells are."""

@@ -3,14 +3,16 @@ along, and what is stopped goes on from its checkpoint."""
 
 import contextlib
 import dataclasses
+import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from benchmark import timing
 from benchmark.datasets import DataSet
 from benchmark.executors import Executor, Place, Worker
 from benchmark.plan import Job
-from benchmark.rundir import RunDir
+from benchmark.rundir import RunDir, Timing
 
 _LISTEN_SECONDS = 1.0  # at most, between looks at the clock
 _STOP_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to end
@@ -51,7 +53,8 @@ class _Running:
     worker: Worker
     started: float
     heard: float
-    beside_others: bool = False
+    beside: int = 0
+    timed: dict[str, Any] | None = None
     saved: int | None = None
     hung: bool = False
     outcome: tuple[Any, ...] | None = None
@@ -60,6 +63,10 @@ class _Running:
     @property
     def job(self) -> Job:
         return self.planned.job
+
+    @property
+    def beside_others(self) -> bool:
+        return self.beside > 0 or self.place.engine
 
 
 class Supervisor:
@@ -149,10 +156,10 @@ class Supervisor:
         job = planned.job
         worker = self.executor.start(job, self.data[job.config["task"]], place, planned.fresh, planned.alone)
         now = time.monotonic()
-        here = [one for one in self._running if one.place is place]
-        for one in here:
-            one.beside_others = True
-        self._running.append(_Running(planned, place, worker, now, now, beside_others=bool(here) or place.engine))
+        self._running.append(_Running(planned, place, worker, now, now))
+        for one in self._running:
+            if one.place is place:
+                one.beside = max(one.beside, sum(other.place is place for other in self._running) - 1)
         self.progress.started(job)
 
     # --- listening --------------------------------------------------------------------------------------------------
@@ -182,6 +189,8 @@ class Supervisor:
                 self.run_dir.set_progress([cell.id for cell in one.job.cells], step)
             case ("note", text):
                 self.progress.note(text)
+            case ("timed", timed):
+                one.timed = timed
             case ("cell", cell, state, text):
                 one.states[cell] = (state, text)
             case _:
@@ -212,12 +221,37 @@ class Supervisor:
             self._fail(one, str(detail))
 
     def _finish(self, one: _Running, train_seconds: float) -> None:
+        self._keep_timing(one)  # before the cells are done, and so written to the tracking store for good
         self.run_dir.set_states(one.states, train_seconds / len(one.job.cells))
         for cell in one.job.cells:
             self.run_dir.folder(cell.id).end()
         bad = [text for state, text in one.states.values() if state != "done"]
         text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
         self._told(one, "diverged" if bad else "done", text)
+
+    def _keep_timing(self, one: _Running) -> None:
+        """How the job's times came about, with each cell; and what a whole job took, for estimates."""
+        if one.timed is None:
+            return
+        how = {name: one.timed[name] for name in ("compiled", "threads")} | {"jobs_beside": one.beside}
+        for cell in one.job.cells:
+            with contextlib.suppress(OSError):  # the disk may be full
+                self.run_dir.folder(cell.id).describe(timing=how)
+        whole = one.timed["whole"] and all(state == "done" for state, _ in one.states.values())
+        if whole and one.worker.began and not one.place.engine:
+            times = {name: one.timed[name] for name in ("device", "threads", "compiled", "train_seconds")}
+            self.run_dir.add_timing(
+                Timing(
+                    key=timing.key(one.job.config),
+                    host=platform.node(),
+                    beside=one.beside,
+                    seeds=len(one.job.cells),
+                    steps=one.job.config["steps"],
+                    compile_seconds=one.timed["compile_seconds"],
+                    wall_seconds=time.monotonic() - one.started,
+                    **times,
+                )
+            )
 
     def _fail(self, one: _Running, text: str) -> None:
         for cell in one.job.cells:

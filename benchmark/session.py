@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import ranking, registry
+from benchmark import ranking, registry, tables, timing
 from benchmark.advice import advice
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
-from benchmark.progress import display, duration
+from benchmark.progress import display
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
 from benchmark.suite import Preset, Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
-from benchmark.tracking_store import unsecret
+from benchmark.tracking_store import is_usual, resolve, unsecret
 from benchmark.worker import Settings
+from bism import Estimator
 from bism.errors import InputError
 
 
@@ -58,11 +60,15 @@ def choices(
     """The command line's selection, checked."""
     at_least_one("--steps", steps)
     at_least_one("--data-parallel", data_parallel)
+    return Choices(preset, tasks, methods, chosen_seeds(seeds), steps, overrides, data_parallel)
+
+
+def chosen_seeds(text: str | None) -> list[int] | None:
+    """The seeds of ``--seeds``; None where it is not given."""
     try:
-        chosen = None if seeds is None else parse_seeds(seeds)
+        return None if text is None else parse_seeds(text)
     except ValueError as error:
         raise InputError(f"--seeds {error}") from None
-    return Choices(preset, tasks, methods, chosen, steps, overrides, data_parallel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,17 +137,25 @@ def run(
         begun = {} if rerun else {cell: record.progress for cell, record in records.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
         _announce(console, suite, preset_name, cells, work, begun, at_once)
-        everything = plan(suite, Choices(preset=preset_name, tasks=chosen.tasks), methods, data)
-        estimate = _estimate(suite, preset_name, work, begun, at_once, runs.records(), everything)
-        if todo and estimate is not None:
-            console.print(f"about {duration(estimate)}")
+        if todo:
+            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+            estimate = _estimate(suite, methods, data, runs, work, begun, where)
+            console.print(timing.said(estimate), highlight=False)
         if dry_run:
             _show_plan(console, work, begun)
             return 0
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
             _train(work, data, runs, executor, place, console, writer, rerun)
-        return _finish(console, runs, cells, preset, writer)
+        code = _finish(console, runs, cells, preset, writer)
+        records = {record.id: record for record in runs.records(cell.id for cell in cells)}
+        if all(record.state in FINISHED for record in records.values()):
+            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+            about = (
+                None if tuned else functools.partial(_about_the_default, suite_name, suite, methods, runs, place, where)
+            )
+            _show_next(console, suite, preset_name, writer, about)
+        return code
 
 
 def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
@@ -249,44 +263,37 @@ def _announce(
     )
 
 
+def _device(executor: Executor[Any]) -> str:
+    return next((place.device for place in executor.places), "cpu")
+
+
 def _estimate(
     suite: Suite,
-    preset: str,
+    methods: dict[str, type[Estimator]],
+    data: dict[str, DataSet],
+    runs: RunDir,
     work: Sequence[Job],
     begun: Mapping[str, int],
-    places: int,
-    known: Sequence[Record],
-    everything: Sequence[Cell],
-) -> float | None:
-    """Seconds: by earlier cells of the same variants where there are any, else by the preset's measured minutes.
-
-    Those are of all of a task's cells on two cores; a part of them is taken to cost in proportion to ``Job.work``.
-    """
-    per_step = {(r.task, r.variant): r.train_seconds / r.steps for r in known if r.train_seconds}
-    whole = {task: sum(job.work for job in jobs(_of_task(everything, task))) for task in suite.presets[preset].tasks}
-    total = 0.0
-    for job in work:
-        task, minutes = job.config["task"], suite.presets[preset].tasks[job.config["task"]].minutes
-        left = sum(job.config["steps"] - begun.get(cell.id, 0) for cell in job.cells)
-        if (task, job.config["variant"]) in per_step:
-            total += per_step[task, job.config["variant"]] * left / places
-        elif minutes is None:
-            return None
-        else:
-            share = left / (job.config["steps"] * len(job.cells)) * job.work / whole[task]
-            total += 120 * minutes * share / places
-    return total
-
-
-def _of_task(cells: Sequence[Cell], task: str) -> list[Cell]:
-    return [cell for cell in cells if cell.config["task"] == task]
+    place: timing.Place,
+) -> timing.Estimate:
+    """What these jobs will take here, by this run directory's timings and the suite's presets."""
+    measured = list[tuple[float, list[Job]]]()
+    for name, preset in suite.presets.items():
+        for task in data:
+            minutes = preset.tasks[task].minutes if task in preset.tasks else None
+            if minutes is not None:
+                measured.append((minutes, jobs(plan(suite, Choices(preset=name, tasks=[task]), methods, data))))
+    return timing.estimate(work, begun, place, runs.timings(), measured)
 
 
 def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
-    table = Table("task", "variant", "seeds", "steps", "from", "hyper-parameters")
+    table = Table("task", "variant", "seeds")
+    table.add_column("steps", justify="right")
+    table.add_column("from", justify="right")
+    table.add_column("hyper-parameters")
     for job in work:
         hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
-        seeds = ",".join(str(cell.config["seed"]) for cell in job.cells)
+        seeds = tables.ranges(cell.config["seed"] for cell in job.cells)
         start = min(begun.get(cell.id, 0) for cell in job.cells)
         table.add_row(
             job.config["task"],
@@ -296,7 +303,7 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
             f"{start:,}" if start else "the start",
             hyper,
         )
-    console.print(table)
+    tables.show(console, table)
 
 
 def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, writer: Writer | None) -> int:
@@ -304,12 +311,41 @@ def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Prese
     records = runs.records(cell.id for cell in cells)
     _print_rankings(console, runs, records, preset.label)
     code = _print_problems(console, runs, records)
-    if writer is not None and writer.tracked.hint is not None:
-        console.print(f"compare them in the MLflow UI: {writer.tracked.hint}", markup=False, soft_wrap=True)
     if writer is not None and not writer.tracked.complete:
         text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _show_next(
+    console: Console, suite: Suite, preset: str, writer: Writer | None, about_the_default: Callable[[], str] | None
+) -> None:
+    """What one would look at now: the runs, the report, and the suite's main preset with what it takes here."""
+    lines = []
+    if writer is not None and writer.tracked.hint is not None:
+        at = "" if is_usual(resolve(writer.store)) else f" --tracking-uri {writer.store}"
+        lines.append(f"compare the runs in MLflow: {writer.tracked.hint}")
+        lines.append(
+            f"draw the report, report/report.html: python -m reports build --suite {suite.suite} --preset {preset}{at}"
+        )
+    if preset != suite.default_preset and about_the_default is not None:
+        lines.append(about_the_default())
+    for line in [*(["what to look at next:"] if lines else []), *(f"  {line}" for line in lines)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _about_the_default(
+    given: str, suite: Suite, methods: dict[str, type[Estimator]], runs: RunDir, place: Place, where: timing.Place
+) -> str:
+    """The command that trains the suite's main preset, and how long it takes here."""
+    name = suite.default_preset
+    command = f"train {suite.presets[name].description}: python -m benchmark run --suite {given} --preset {name}"
+    try:
+        data = load_data(suite, suite.presets[name].tasks, data_folder(place.data_dir))
+    except InputError:  # other data than that of this preset, which are not there
+        return command
+    work = jobs(plan(suite, Choices(preset=name), methods, data))
+    return f"{command} ({timing.said(_estimate(suite, methods, data, runs, work, {}, where))})"
 
 
 def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], label: str | None) -> None:
@@ -319,7 +355,12 @@ def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], l
         metric = next((name for name in ranking.BY if name in cells), None)
         title = f"{task}: {label}" if label else str(task)
         if metric is not None:  # every cell may have diverged
-            console.print(ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
+            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
+            ended = [
+                runs.folder(record.id).config for record in records if record.state == "done" and record.task == task
+            ]
+            if timed := timing.conditions(ended):
+                console.print(f"times: {timed}", markup=False)
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:

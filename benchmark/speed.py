@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import executors, registry, runner
+from benchmark import executors, registry, runner, tables
 from benchmark.datasets import data_folder
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
 from benchmark.progress import Lines
@@ -139,7 +139,7 @@ def speed(
         )
         if file is not None:
             file.write_text(json.dumps(records, indent=1) + "\n")
-    console.print(_table(records))
+    tables.show(console, _table(records))
     return 1 if bad else 0
 
 

@@ -151,7 +151,7 @@ class PresetTask(_Section):
     """How a preset trains one task; ``all`` holds hyper-parameters for every method that has them.
 
     ``minutes`` is about what all of it takes on two cores, for estimates. ``precision`` and ``accumulate`` are as for
-    ``Estimator.fit``.
+    ``Estimator.fit``. ``without`` says why methods that one might look for are not among the variants.
     """
 
     steps: int = Field(gt=0)
@@ -160,6 +160,7 @@ class PresetTask(_Section):
     accumulate: int = Field(1, gt=0)
     all: dict[str, Any] = {}
     probes: list[ProbeEntry] = []
+    without: dict[str, str] = {}
     variants: list[Variant] = Field(min_length=1)
 
 

@@ -240,6 +240,7 @@ def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator
             for key in task.all:
                 if key not in every:
                     yield (*place, "all", key), f"no method has this hyper-parameter: {nearest(key, every)}"
+            yield from _bad_omissions(task, methods, (*place, "without"))
             for index, entry in enumerate(task.variants):
                 where = (*place, "variants", index)
                 try:
@@ -248,6 +249,15 @@ def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator
                     yield (*where, "method"), str(error)
                     continue
                 yield from _bad_values(entry, task.all, estimator, where)
+
+
+def _bad_omissions(task: PresetTask, methods: dict[str, type[Estimator]], place: Place) -> Iterator[tuple[Place, str]]:
+    trained = {entry.method for entry in task.variants}
+    for method in task.without:
+        if method not in methods:
+            yield (*place, method), f"no method '{method}': {nearest(method, methods)}"
+        elif method in trained:
+            yield (*place, method), f"{method} is among the variants"
 
 
 def _names(estimator: type[Estimator]) -> set[str]:

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
 from benchmark.tracking_store import (
+    LOCAL_UI,
     PLANNED,
     PLANS,
     QUIET,
@@ -26,6 +27,7 @@ from benchmark.tracking_store import (
     is_usual,
     patience,
     resolve,
+    runs_page,
     start_ui,
     unsecret,
 )
@@ -39,7 +41,7 @@ from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from sqlalchemy.exc import OperationalError  # noqa: E402
 
-from benchmark import tracking_labels, tracking_models  # noqa: E402
+from benchmark import tracking_labels, tracking_models, tracking_notes  # noqa: E402
 
 __all__ = ["StoreWriter", "Tracker", "Unreachable", "resolve", "start_ui"]
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
@@ -100,10 +102,13 @@ class StoreWriter:
         return client
 
     def ui_hint(self) -> str:
-        """How to look at what was written: a command, or a server's address."""
-        if not self.uri.startswith(("http://", "https://")):
-            return "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
-        return self.store + (f"/#/experiments/{min(self._experiments.values())}" if len(self._experiments) == 1 else "")
+        """How to look at what was written: a command and an address, which shows the runs of the suite at once."""
+        served = self.uri.startswith(("http://", "https://"))
+        shown = runs_page(min(self._experiments.values())) if len(self._experiments) == 1 else ""
+        if served:
+            return self.store + shown
+        command = "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
+        return f"{command}, then open {LOCAL_UI}{shown}"
 
     @contextmanager
     def _tolerating_failures(self) -> Iterator[None]:
@@ -204,7 +209,8 @@ class Tracker(StoreWriter):
         return not self.behind
 
     def finish(self, suite: str, preset: str) -> None:
-        """Ends a plan's run as its cells have ended: finished, failed, or stopped; not while one of them runs.
+        """Ends a plan's run as its cells have ended: finished, failed, or stopped; not while one of them runs. Its
+        description has the ranking so far.
 
         Left to a later ``sync`` and ``finish`` where the store is behind.
         """
@@ -213,7 +219,40 @@ class Tracker(StoreWriter):
         if self.behind:
             return
         with self._tolerating_failures():
+            self._describe_plan(self._plan_run(ours[0]), ours)
             self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
+
+    def forget(self, records: Iterable[Record]) -> None:
+        """Moves the runs of cells to MLflow's bin, a plan's with the last of its cells; plans name them no more.
+
+        Raises:
+            InputError: the store fails; what has been deleted up to there stays so, and the rest can be tried again.
+        """
+        gone = list(records)
+        try:
+            with patience(seconds=30, retries=2):
+                for record in gone:
+                    for run in self._search(record.suite, f"tags.cell = '{record.id}'"):
+                        self._client.delete_run(run.info.run_id)
+                for plan in dict.fromkeys((record.suite, record.preset) for record in gone):
+                    self._shrink_plan(*plan, {record.id for record in gone})
+        except (MlflowException, OSError) as error:
+            raise InputError(f"tracking store {self.store} fails: {_brief(error)} No cell is deleted.") from error
+
+    def _shrink_plan(self, suite: str, preset: str, gone: set[str]) -> None:
+        """Writes a plan's file without these cells; a plan of which the store has no run any more goes, too."""
+        run = self._find_plan(suite, f"{suite}/{preset}")
+        if run is None:
+            return
+        left = [
+            record
+            for record in self._run_dir.records()
+            if (record.suite, record.preset) == (suite, preset) and record.id not in gone
+        ]
+        self._write_plan(run.info.run_id, left)
+        self._describe_plan(run.info.run_id, left)
+        if not left and not self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'"):
+            self._client.delete_run(run.info.run_id)
 
     def log_models(self, records: Iterable[Record], which: str) -> None:
         """Logs models of finished cells that are not logged yet: ``best`` seed of each variant, ``all`` or ``none``."""
@@ -262,16 +301,20 @@ class Tracker(StoreWriter):
         """
         for plan in {(record.suite, record.preset) for record in records} - self._planned:
             ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == plan]
-            content = [{name: getattr(record, name) for name in PLANNED} for record in ours]
-            self._client.log_text(
-                self._plan_run(ours[0], command), json.dumps(content), f"{PLANS}/{self._run_dir.name}.json"
-            )
+            self._write_plan(self._plan_run(ours[0], command), ours)
             self._planned.add(plan)
+
+    def _write_plan(self, run: str, records: Sequence[Record]) -> None:
+        content = [{name: getattr(record, name) for name in PLANNED} for record in records]
+        self._client.log_text(run, json.dumps(content), f"{PLANS}/{self._run_dir.name}.json")
 
     def _find_plan(self, suite: str, name: str) -> Run | None:
         """The parent run of a plan: the first, where several machines have just made one each."""
         found = self._search(suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
         return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    def _describe_plan(self, run: str, records: Sequence[Record]) -> None:
+        self._client.set_tag(run, "mlflow.note.content", tracking_notes.plan_note(self._run_dir, records))
 
     def _set_plan_status(self, run: str, status: str) -> None:
         if self._plan_status[run] != status:
@@ -325,7 +368,7 @@ class Tracker(StoreWriter):
         """Sends the journal from ``lines`` on, and what a change of state ``before`` -> ``record.state`` brings."""
         folder = self._run_dir.folder(record.id)
         config, failed = folder.config, record.state in ("failed", "diverged")
-        tags = {"state": record.state, "journal": _journal_name(journal)}
+        tags = {"state": record.state, "journal": _journal_name(journal), **tracking_labels.timing(config)}
         if failed or before in ("failed", "diverged"):
             tags["error"] = _last_line(folder.error or record.message or "") if failed else ""
         self._send(run, journal[lines:], tracking_labels.params(config) if before is None else {}, tags)

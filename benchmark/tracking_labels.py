@@ -31,6 +31,11 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
     return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
 
 
+def timing(config: dict[str, Any]) -> dict[str, str]:
+    """Under which conditions a finished cell's times were taken: compiled, threads, jobs_beside."""
+    return {name: str(value).lower() for name, value in config.get("timing", {}).items()}
+
+
 def provenance(command: str | None, config: dict[str, Any] | None = None) -> dict[str, str]:
     """Where, with what and by whom; the names with "mlflow." are those that its UI shows.
 

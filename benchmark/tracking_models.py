@@ -10,15 +10,23 @@ from pathlib import Path
 
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import LoggedModelOutput
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec
 
 from benchmark.rundir import CellFolder, Record, RunDir
 from benchmark.selection import better, selected
 from bism.errors import InputError
 
-# It warns that the models have no signature. One would refuse tables of integers or float32, which the model takes.
+# It warns that the models' signature has no inputs. With them it would refuse tables of integers or float32, which the
+# model takes.
 logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
 _CODE = Path(__file__).with_name("tracking_pyfunc.py")
+# Without it MLflow would not hand on ``predict(..., params={"sample": 16})``. The names are tracking_pyfunc.SAMPLING's.
+_SIGNATURE = ModelSignature(
+    params=ParamSchema(
+        [ParamSpec(name, "long", usual) for name, usual in (("sample", 0), ("sweeps", 1000), ("seed", 0))]
+    )
+)
 
 
 def choose(records: Iterable[Record], which: str, run_dir: RunDir) -> list[Record]:
@@ -60,6 +68,7 @@ def log_model(client: MlflowClient, run_id: str, folder: CellFolder) -> None:
             path,
             python_model=str(_CODE),
             pip_requirements=_requirements(),
+            signature=_SIGNATURE,
             artifacts={"checkpoint": str(checkpoint), "config": str(folder.path / "config.json")},
             mlflow_model=Model(
                 artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id

@@ -1,5 +1,5 @@
-"""The code of the models in MLflow: log p(v) of the rows of a table. Run by MLflow, which keeps a copy of it
-in each model. Loading one needs ``bism`` and ``benchmark`` importable.
+"""The code of the models in MLflow: log p(v) of the rows of a table, and samples. Run by MLflow, which keeps a copy of
+it in each model. Loading one needs ``bism`` and ``benchmark`` importable.
 """
 
 import json
@@ -15,11 +15,16 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from benchmark.models import build_model
 from bism.checkpoint import load_checkpoint
-from bism.enumeration import not_enumerable
+from bism.checks import check_count
+from bism.enumeration import exact_samples, not_enumerable
 from bism.errors import InputError
 from bism.likelihood import log_density_bound, log_likelihood, log_partition
 from bism.posteriors import default_posterior
+from bism.rng import Rng, generator
+from bism.sampling import gibbs, gibbs_noise
 from bism.scaling import Scaling
+
+SAMPLING = {"sample": 0, "sweeps": 1000, "seed": 0}  # what ``params`` may have, and its defaults
 
 
 class TrainedModel(PythonModel):
@@ -33,9 +38,7 @@ class TrainedModel(PythonModel):
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
         tractable = hasattr(self.model, "free_energy")
         self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
-        if (
-            "scaling" in config["data"]
-        ):  # trained on scaled data; tables come, and densities are, in the data's own units
+        if "scaling" in config["data"]:  # trained on scaled data; tables and densities are in the data's own units
             scaling = Scaling.from_record(config["data"]["scaling"])
             self.model = scaling.model(self.model)
             self.posterior = self.posterior and scaling.posterior(self.posterior)
@@ -47,14 +50,43 @@ class TrainedModel(PythonModel):
         """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known, or
         ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the posterior.
 
+        With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
+        independent ones where h can be enumerated, else the ends of block Gibbs chains of ``sweeps`` sweeps (default:
+        1,000) from the rows of the input in turn, or from N(0, I) where it has none. ``seed`` (default: 0) is theirs.
+
         Raises:
-            InputError: another number of columns than the model has visible units, or values that are not finite.
+            InputError: another number of columns than the model has visible units, values that are not finite, or a
+                model that Gibbs sampling cannot sample from.
         """
+        settings = {**SAMPLING, **(params or {})}
+        if settings["sample"]:
+            return self._samples(model_input, **settings)
         v = self._visible(model_input)
         if self.posterior is not None:
             return pd.DataFrame({"log_density_bound": log_density_bound(self.model, self.posterior, v).numpy()})
         column = "log_density_unnormalised" if self.log_z is None else "log_likelihood"
         return pd.DataFrame({column: log_likelihood(self.model, v, self.log_z or 0.0).numpy()})
+
+    def _samples(self, model_input: Any, sample: int, sweeps: int, seed: int) -> pd.DataFrame:
+        count, sweeps, seed = int(sample), int(sweeps), int(seed)  # MLflow brings numpy's
+        for name, value, least in (("sample", count, 1), ("sweeps", sweeps, 1), ("seed", seed, 0)):
+            check_count(name, value, least)
+        if not (hasattr(self.model, "sample_hidden") and hasattr(self.model, "sample_visible")):
+            raise InputError(
+                f"{type(self.model).__name__} has no conditionals for Gibbs sampling; bism.langevin samples deep models"
+            )
+        rng = Rng(generator(seed, 0, "samples", torch.device("cpu")), torch.float64)
+        rows = 0 if model_input is None else len(model_input)
+        if self.log_z is not None:
+            v = exact_samples(self.model, count, rng)
+        else:
+            start = self._visible(model_input) if rows else rng.normal((count, *self.model.visible_shape))
+            v = start[torch.arange(count) % len(start)]
+            with torch.no_grad():
+                for _ in range(sweeps):
+                    v = gibbs(self.model, v, gibbs_noise(self.model, count, 1, rng))
+        names = list(model_input.columns) if rows and isinstance(model_input, pd.DataFrame) else None
+        return pd.DataFrame(v.flatten(1).numpy(), columns=names)
 
     def _visible(self, model_input: Any) -> torch.Tensor:
         shape = self.model.visible_shape

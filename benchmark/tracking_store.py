@@ -1,19 +1,23 @@
 """Which MLflow store is meant, and its web interface. Part of ``tracking``; needs no import of MLflow."""
 
+import contextlib
 import os
 import re
+import signal
 import socket
-import subprocess
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmark import guardian
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 DEFAULT_STUDIES = "studies.journal"  # of tuning; here, as this module is light
+LOCAL_UI = "http://127.0.0.1:5000"
 PLANS = "plans"  # the folder in a plan's run with its cells, a file for each run directory
 PLANNED = ("id", "task", "method", "variant", "seed", "steps")  # of each
 QUIET = {
@@ -42,6 +46,11 @@ def resolve(uri: str | None) -> str:
         raise InputError(f"tracking store {chosen}: the address has no host; expected one like http://localhost:5000")
     file = database_file(chosen)
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+
+
+def runs_page(experiment: str) -> str:
+    """Where MLflow's interface shows the runs of an experiment; without the last word it shows traces."""
+    return f"/#/experiments/{experiment}/runs"
 
 
 def is_usual(uri: str) -> bool:
@@ -103,28 +112,55 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     file = database_file(store)
     if file and not file.exists():
         raise InputError(f"{file}: no such tracking store; 'run' makes it, and 'sync' makes it from a run directory")
+    address = f"http://{host}:{port}"
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
-    print(f"MLflow on http://{host}:{port} in some seconds; Ctrl-C closes it", flush=True)
+    print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
+    for experiment, name in _experiments(file) if file else ():
+        print(f"  {name}: {address}{runs_page(experiment)}", flush=True)
     # Seven processes for jobs of language models are not needed here.
     environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
+    command = [
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        store,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with _ended_by_signals():
+        server = guardian.start([sys.executable, *command, *artifacts], environment)
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # the way to close it
+            return 0
+        finally:
+            guardian.end(server)
+
+
+def _experiments(file: Path) -> list[tuple[str, str]]:
+    """Ids and names of the experiments in a database file, without MLflow, which takes seconds to import."""
+    query = "SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
     try:
-        return subprocess.call(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "ui",
-                "--backend-store-uri",
-                store,
-                "--host",
-                host,
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-                *artifacts,
-            ],
-            env=environment,
-        )
-    except KeyboardInterrupt:  # the way to close it
-        return 0
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            return [(str(number), str(name)) for number, name in database.execute(query)]
+    except sqlite3.Error:  # MLflow itself says what is wrong with it
+        return []
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are as Ctrl-C, where they are not ignored (nohup)."""
+    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in usual.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -68,8 +68,8 @@ class Report:
     """What the process says to its supervisor: nothing, once that has gone.
 
     Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("cell", id, state, text),
-    at the end one of ("done", train_seconds), ("stopped", step), ("memory", text), ("failed", last line of the
-    traceback).
+    ("timed", how and how long), at the end one of ("done", train_seconds), ("stopped", step), ("memory", text),
+    ("failed", last line of the traceback).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -193,6 +193,7 @@ def _train(
     actions = _actions(job)
     for note in keeper.begin():
         report("note", f"{job.title}: {note}")
+    begun = trainer.step
 
     def save() -> None:
         keeper.save()
@@ -219,6 +220,9 @@ def _train(
         save()
     for ended in keeper.finish(alive):
         report("cell", *ended)
+    timed = {"device": device, "threads": settings.threads, "compiled": trainer.compiled, "whole": not begun,
+             "train_seconds": trainer.train_seconds, "compile_seconds": trainer.compile_seconds}  # fmt: skip
+    report("timed", timed)
     report("done", trainer.train_seconds)
 
 

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from bism import engine
-from bism.checks import check_count
+from bism.checks import check_count, check_model, check_seeds
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
 from bism.gradients import average, shards
 from bism.hyperparameters import Range, count, number, specs, validate
 from bism.optimisers import Tree, adam_init, adam_update
+from bism.progress import Progress, Shown, in_pieces
 from bism.rng import Rng
 from bism.state import Info, State, initial_parameters
+from bism.threads import suitable_threads, using_threads
 
 Hyper = dict[str, Tensor]
 RATES = ("lr", "lr_posterior")  # the learning rates that a method may have
@@ -215,6 +217,8 @@ class Estimator(ABC):
         precision: str = "float32",
         accumulate: int = 1,
         resume: Path | str | None = None,
+        threads: int | None = None,
+        progress: bool | Progress = False,
     ) -> Fitted:
         """Trains ``model`` on ``data`` once for every seed, all seeds side by side.
 
@@ -230,28 +234,43 @@ class Estimator(ABC):
                 in bfloat16 (autocast); parameters, energies and objectives stay in float32.
             accumulate: shards of equal size that a minibatch is taken in, one after another, to save memory.
             resume: a checkpoint written by ``Fitted.save``.
+            threads: of the CPU; None for one where the model is so small that more would only wait for each other, and
+                else as many as torch has. Those of before are restored.
+            progress: True to be told on standard error, or a function that is called now and then with the iterations
+                done and all of them; an exception that it raises ends the training.
 
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
         check_count("steps", steps, 0)
-        trainer = engine.Trainer(
-            self,
-            model,
-            data,
-            seeds=seeds,
-            batch_size=batch_size,
-            posterior=posterior,
-            device=device,
-            dtype=dtype,
-            compile=engine.pays(steps) if compile is None else compile,
-            data_noise=data_noise,
-            precision=precision,
-            accumulate=accumulate,
-        )
-        if resume is not None:
-            trainer.load(resume)
-        if steps < trainer.step:
-            raise InputError(f"steps must be at least the checkpoint's {trainer.step}, got {steps}")
-        trainer.run(steps - trainer.step)
-        return trainer.fitted()
+        compiled = engine.pays(steps) if compile is None else compile
+        shown = Shown(self.name) if progress is True else progress or None
+        check_model(self, model)
+        work = len(check_seeds(seeds)), check_count("batch_size", batch_size, 1)
+        count = suitable_threads(model, *work) if threads is None else check_count("threads", threads, 1)
+        with using_threads(count if device == "cpu" else None):
+            if isinstance(shown, Shown) and compiled:
+                shown.note("compiling, which takes some seconds and pays later")
+            trainer = engine.Trainer(
+                self,
+                model,
+                data,
+                seeds=seeds,
+                batch_size=batch_size,
+                posterior=posterior,
+                device=device,
+                dtype=dtype,
+                compile=compiled,
+                data_noise=data_noise,
+                precision=precision,
+                accumulate=accumulate,
+            )
+            if resume is not None:
+                trainer.load(resume)
+            if steps < trainer.step:
+                raise InputError(f"steps must be at least the checkpoint's {trainer.step}, got {steps}")
+            if shown is None:
+                trainer.run(steps - trainer.step)
+            else:
+                in_pieces(trainer.run, trainer.step, steps, shown)
+            return trainer.fitted()

@@ -1,1 +1,39 @@
-"""Figures redrawn from what MLflow holds. Needs no torch."""
+"""Figures redrawn from what MLflow holds, and results as a pandas frame (``frame``). Needs no torch."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["frame"]
+
+
+def frame(
+    suite: str | None = None,
+    preset: str | Sequence[str] | None = None,
+    *,
+    metric: str | None = None,
+    tracking_uri: str | None = None,
+) -> "pd.DataFrame":
+    """Results as a tidy pandas frame: one row per cell, or the whole curve of a metric.
+
+    Args:
+        suite: by default all that the store has.
+        preset: one or several; by default all.
+        metric: such as "val/log_likelihood": then a row per cell and iteration, with ``step`` and ``value``.
+        tracking_uri: the MLflow store; by default MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working directory.
+
+    Returns:
+        The columns ``suite``, ``preset``, ``task``, ``method``, ``variant``, ``seed``, ``steps`` and ``state``, ``run``
+        (MLflow's id) and other tags of the run, a ``param.*`` for every hyper-parameter, and the last value of every
+        metric by its name. Cells that were planned and have not been begun have no ``run``.
+
+    Raises:
+        InputError: there is no such store, suite or preset.
+    """
+    from reports.frames import frame as made  # MLflow, which takes seconds to import
+
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return made(uri, suite, [preset] if isinstance(preset, str) else preset, metric)

@@ -47,7 +47,8 @@ STUDY = (
 )
 TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
-          "git_commit", "torch_version", "python_version", "mlflow_version", "error")  # fmt: skip
+          "git_commit", "torch_version", "python_version", "mlflow_version", "error",
+          "compiled", "threads", "jobs_beside")  # fmt: skip
 
 
 class Store:

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from benchmark import registry
+from benchmark import registry, tables
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
 from benchmark.models import takes_images
@@ -124,7 +124,7 @@ def tune(request: Request, console: Console) -> int:
         try:
             patiently(lambda: tracking.sync(studies.values(), last=True), threading.Event())
             for study in studies.values():
-                console.print(summary(study))
+                tables.show(console, summary(study))
             complete = all(of_state(study, TrialState.COMPLETE) for study in studies.values())
         except (StorageAway, *FAILURES) as error:
             away = f"studies at {unsecret(request.storage)} do not answer: {error}; the same command goes on"

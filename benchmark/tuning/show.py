@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark import tables
 from benchmark.progress import duration
 from benchmark.selection import better
 from benchmark.tracking_store import unsecret
@@ -124,7 +125,7 @@ def listing(storage_name: str, console: Console, name: str | None = None) -> int
     )
     for one in names:
         try:
-            console.print(summary(optuna.load_study(storage=storage, study_name=one)))
+            tables.show(console, summary(optuna.load_study(storage=storage, study_name=one)))
         except InputError as error:  # another's
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     if not names:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, words
+from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.sweep import Sweep, selected
 
@@ -31,7 +31,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 title=f"{words.method(str(method))}: inner steps K and unrolled steps N ({task})",
                 caption=f"{name} and a seed's share of the time of an iteration of {words.method(str(method))} against "
                 f"N, a curve for each K; mean over {words.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
-                f"intervals (Student's t).",
+                f"intervals (Student's t). Times: {timing.conditions(cells)}.",
                 alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {words.number(row['quality'])}"
                                             for row in grid.to_dict("records")) + ".",
                 numbers=grid,

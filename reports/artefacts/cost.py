@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, words
+from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
@@ -25,13 +25,16 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None or "time/ms_per_step" not in done:
             continue
         frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
-        devices, name = ", ".join(sorted(set(done["device"]))), words.measure(metric)
-        figure, off = draw(frame, done, metric) if len(frame) > 1 else (None, False)
+        name = words.measure(metric)
+        uncompiled = timing.not_compiled(done)
+        drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
+        figure, off = draw(drawn, done, metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
-            caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, on "
-            f"{devices}; seeds of one job train side by side)."
+            caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, "
+            f"{timing.conditions(done)}; seeds of one job train side by side; the first steps are left out)."
+            + _about_compiling(done, uncompiled)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),
             alt=f"{words.capital(name)} against milliseconds per iteration: "
@@ -43,6 +46,17 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             figure=figure and style.mark(figure, missing),
             table=Table(frame, _formats(frame)),
         )  # fmt: skip
+
+
+def _about_compiling(done: pd.DataFrame, uncompiled: pd.Series) -> str:
+    """Why the times are no steady-state times of compiled code, where they are not."""
+    if uncompiled.all() and len(uncompiled):
+        return (
+            " No time is one of compiled code, since trainings as short as these are not compiled: long ones take a "
+            "fraction of it, and in other proportions (python -m benchmark speed measures them)."
+        )
+    left = sorted(set(done["variant"][uncompiled]))
+    return f" Not drawn, since their steps were not compiled and the others' were: {', '.join(left)}." if left else ""
 
 
 def _reaching(sweep: Sweep, task: str, often: str) -> str:

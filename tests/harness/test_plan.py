@@ -211,7 +211,8 @@ def test_choosing_tasks_and_methods() -> None:
         (
             {"methods": ["bidms"]},
             "no method 'bidms': did you mean 'bidsm'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; "
+            "one of your own is named by --plugin FILE.py",
         ),
         (
             {"methods": ["nce", "sm"]},
@@ -221,7 +222,8 @@ def test_choosing_tasks_and_methods() -> None:
         (
             {"overrides": [("cdd", "k", 1)]},
             "no method 'cdd': did you mean 'cd'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; "
+            "one of your own is named by --plugin FILE.py",
         ),
         (
             {"overrides": [("cd", "kk", 1)]},

@@ -72,6 +72,64 @@ def test_the_library_example() -> None:
     assert (values < 0.7).all()  # log 2 and the luck of 1,000 points
 
 
+# --- docs/models.md, docs/usage.md and links --------------------------------------------------------------------------
+
+
+def test_the_example_of_the_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks(text_of("models.md"), "python")
+    names = dict[str, Any]()
+    with contextlib.chdir(tmp_path):
+        exec(example, names)
+    assert (tmp_path / "cd.pt").exists()
+    assert names["samples"].shape == (2, 16, 2)
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("CD-5: 100 of 100 iterations")
+    assert said.out.startswith("tensor([")
+
+
+def text_of(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+GUIDES = sorted(file.name for file in (ROOT / "docs").glob("*.md"))
+
+
+def all_commands(text: str) -> list[str]:
+    """Every call of our command line in a text's shell blocks."""
+    lines = [line for language in ("sh", "bash") for block in blocks(text, language) for line in block.splitlines()]
+    return [line.strip() for line in lines if "-m benchmark " in line and not line.endswith(("\\", "<TAB>"))]
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for text in (README, *map(text_of, GUIDES)) for line in all_commands(text)})
+)
+def test_commands_are_commands(line: str) -> None:
+    arguments = shlex.split(line, comments=True)
+    arguments = arguments[arguments.index("benchmark") + 1 :]
+    assert _parser().parse_args([argument for argument in arguments if argument != "..."]).command
+
+
+def test_the_options_of_delete_are_those_that_the_guide_names() -> None:
+    (section,) = re.findall(r"## Deleting\n(.*?)\n## ", text_of("usage.md"), flags=re.DOTALL)
+    named = set(re.findall(r"`(--[a-z-]+)`", section))
+    usage = _parser()._subparsers._group_actions[0].choices["delete"].format_help()  # type: ignore[union-attr,index,call-overload]
+    assert named <= set(re.findall(r"--[a-z-]+", usage))
+    assert {"--states", "--cells", "--all", "--yes"} <= named
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{guide}" for guide in GUIDES)])
+def test_links_lead_somewhere(name: str) -> None:
+    file = ROOT / name
+    for link in re.findall(r"\]\(([^)#\s]+)", file.read_text(encoding="utf-8")):
+        there = link.startswith(("http://", "https://")) or (file.parent / link).exists()
+        assert there or link == "gpu.md", link
+
+
+def test_the_index_names_every_guide() -> None:
+    linked = set(re.findall(r"\]\(([a-z_]+\.md)\)", text_of("README.md")))
+    assert set(GUIDES) - {"README.md"} <= linked
+
+
 # --- docs/tuning.md ---------------------------------------------------------------------------------------------------
 
 

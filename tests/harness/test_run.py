@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -220,7 +221,7 @@ def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     write(tmp_path)
     said = command(tmp_path, *RUN, "--dry-run", "--set", "bidsm.K=10", "--steps", "7")
     assert (said.code, said.err) == (0, "")
-    assert [name in said.out for name in ("BiDSM-5 [K=10,", "CD-1 [steps=7]", "inner_steps=10", "0,1")] == [True] * 4
+    assert [name in said.out for name in ("BiDSM-5 [K=10,", "CD-1 [steps=7]", "inner_steps=10", "0-1")] == [True] * 4
     assert records(tmp_path) == []
     assert contents(tmp_path) == {}
     assert {file.name.split("-")[0] for file in (tmp_path / "runs").iterdir()} == {"cells", "owners", "index.sqlite"}
@@ -681,6 +682,46 @@ def test_list_shows_suites_methods_and_hyper_parameters(tmp_path: Path) -> None:
     ):
         assert text in said.out, text
     assert "searched" not in said.out
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "140"])
+def test_list_shows_a_suite_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    without = "        steps: 20\n        without: {nce: its noise is far from these points}"
+    write(tmp_path, replaced(("        steps: 20", without), ("- {method: cd}", "- {method: cd, set: {k: [1, 20]}}")))
+    said = command(tmp_path, "list", "tiny.yaml")
+    assert (said.code, said.err) == (0, "")
+    assert max(map(len, said.out.splitlines())) <= int(columns)
+    text = " ".join(said.out.replace("│", " ").split())
+    for part in ("suite tiny: a tiny suite", "task board: points of the checkerboard", "model grbm hidden=3", "0-1",
+                 "preset test (default): two methods", "CD-1", "CD-20", "k=20", "BiDSM-5", "β=0.01", "20",
+                 "board: without nce: its noise is far from these points"):  # fmt: skip
+        assert part in text, part
+    assert "methods" not in text.replace("two methods", "")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmark.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("bism-benchmark ")
+
+
+def test_a_run_says_what_to_look_at_next(tmp_path: Path) -> None:
+    other = TINY[TINY.index("  test:\n") :].replace("  test:", "  small:").replace("steps: 20", "steps: 3")
+    write(tmp_path, TINY + other)
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--preset", "small")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines()[-2:] == [
+        "what to look at next:",
+        "  train two methods: python -m benchmark run --suite tiny.yaml --preset test "
+        + said.out.splitlines()[-1].partition("--preset test ")[2],
+    ]
+    assert re.search(r"\(about \d+ s, by what has been trained here\)$", said.out.splitlines()[-1])
+    main_preset = command(tmp_path, "run", "--suite", "tiny.yaml", "--methods", "cd")
+    assert "what to look at next" not in main_preset.out
 
 
 def test_list_shows_the_search_spaces(tmp_path: Path) -> None:

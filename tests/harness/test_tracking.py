@@ -26,6 +26,9 @@ from benchmark import tracking, tracking_store
 from benchmark.rundir import Record, RunDir, cell_folder
 from bism import GRBM, InputError, log_likelihood
 from bism.engine import Trainer
+from bism.enumeration import exact_samples
+from bism.rng import Rng, generator
+from bism.sampling import gibbs, gibbs_noise
 from reports.store import Store
 
 DATA_HASH = "0123456789abcdef" * 4
@@ -449,7 +452,7 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
     cell = cells.add(seed=0, lines=1)
     cells.train(cell, 0)
     assert tracker.sync(run_dir.records())
-    assert tracker.ui_hint() == f"{server}/#/experiments/{tracker._experiment(cells.suite)}"
+    assert tracker.ui_hint() == f"{server}/#/experiments/{tracker._experiment(cells.suite)}/runs"
 
     with monkeypatch.context() as down:
 
@@ -477,12 +480,13 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
     assert "MLmodel" in {item.path for item in tracker._client.list_logged_model_artifacts(model.model_id)}
 
 
-def predict(uri: str, store: str, table: pd.DataFrame) -> pd.DataFrame:
-    """What a model in the store says of a table, in another process and folder."""
+def predict(uri: str, store: str, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a model in the store says of a table, and 50 samples of seed 3, in another process and folder."""
     code = (
         "import sys, pandas, mlflow; mlflow.set_tracking_uri(sys.argv[2])\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
-        "print('ANSWER' + model.predict(pandas.read_json(sys.stdin, dtype=False)).to_json(double_precision=15))"
+        "print('ANSWER' + model.predict(pandas.read_json(sys.stdin, dtype=False)).to_json(double_precision=15))\n"
+        "print('ANSWER' + model.predict(None, params={'sample': 50, 'seed': 3}).to_json(double_precision=15))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code, uri, store],
@@ -494,7 +498,8 @@ def predict(uri: str, store: str, table: pd.DataFrame) -> pd.DataFrame:
         cwd="/",
     )
     assert answer.returncode == 0, answer.stderr
-    return pd.DataFrame(json.loads(answer.stdout.split("ANSWER")[1]))
+    _, scores, samples = answer.stdout.split("ANSWER")
+    return pd.DataFrame(json.loads(scores)), pd.DataFrame(json.loads(samples))
 
 
 def models(tracker: tracking.Tracker, cells: Cells) -> dict[str, str]:
@@ -543,9 +548,114 @@ def test_the_best_seed_of_each_variant_is_logged_once_and_scores_as_it_did(
     files = {file.name for file in Path(mlflow.artifacts.download_artifacts(model.artifact_location)).rglob("*")}
     assert not any(name.endswith(".pkl") for name in files)
     v = torch.rand(7, 2)
-    scores = predict(f"models:/{logged[best]}", tracker.uri, pd.DataFrame(v.numpy(), columns=["x", "y"]))
+    scores, samples = predict(f"models:/{logged[best]}", tracker.uri, pd.DataFrame(v.numpy(), columns=["x", "y"]))
     expected = log_likelihood(trainers[best].fitted().model(0), v)
     np.testing.assert_allclose(scores["log_likelihood"], expected, rtol=0, atol=1e-10)
+    rng = Rng(generator(3, 0, "samples", torch.device("cpu")), torch.float64)
+    wanted = exact_samples(trainers[best].fitted().model(0).double(), 50, rng)
+    np.testing.assert_allclose(samples.to_numpy(), wanted, rtol=0, atol=1e-10)
+
+
+def loaded(cells: Cells, run_dir: RunDir, model: Any = None) -> tuple[Any, Any]:
+    """The code of the logged models on a cell that was trained a little, with another model in its place if wanted."""
+    from mlflow.pyfunc.model import PythonModelContext
+
+    from benchmark.tracking_pyfunc import TrainedModel
+
+    cell = cells.add(seed=0)
+    cells.train(cell, 0)
+    folder = run_dir.folder(cell)
+    files = {"checkpoint": str(folder.artifacts / "best.pt"), "config": str(folder.path / "config.json")}
+    context, made = PythonModelContext(files, {}), TrainedModel()
+    made.load_context(context)
+    if model is not None:
+        made.model, made.log_z = model.double(), None
+    return made, context
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+def test_chains_of_a_model_that_cannot_be_enumerated_start_at_the_rows(cells: Cells, run_dir: RunDir) -> None:
+    model, context = loaded(cells, run_dir, GRBM(2, 21))
+    start = pd.DataFrame(torch.rand(3, 2).numpy(), columns=["x", "y"])
+    drawn = model.predict(context, start, {"sample": 5, "sweeps": 2, "seed": 1})
+    assert (list(drawn), len(drawn)) == (["x", "y"], 5)
+    v = torch.tensor(start.to_numpy(), dtype=torch.float64)[[0, 1, 2, 0, 1]]
+    rng = Rng(generator(1, 0, "samples", torch.device("cpu")), torch.float64)
+    for _ in range(2):
+        v = gibbs(model.model, v, gibbs_noise(model.model, 5, 1, rng))
+    np.testing.assert_array_equal(drawn.to_numpy(), v.detach().numpy())
+    alone = model.predict(context, None, {"sample": 4, "sweeps": 1})
+    assert alone.shape == (4, 2)
+    assert not alone.equals(model.predict(context, None, {"sample": 4, "sweeps": 1, "seed": 1}))
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+def test_samples_that_cannot_be_drawn(cells: Cells, run_dir: RunDir) -> None:
+    model, context = loaded(cells, run_dir)
+    with pytest.raises(InputError, match="sample must be at least 1, got -1"):
+        model.predict(context, None, {"sample": -1})
+    model.model = torch.nn.Linear(2, 2)
+    with pytest.raises(InputError, match="Linear has no conditionals for Gibbs sampling"):
+        model.predict(context, None, {"sample": 1})
+
+
+def test_the_parameters_of_predict_are_those_of_the_signature() -> None:
+    from benchmark.tracking_models import _SIGNATURE
+    from benchmark.tracking_pyfunc import SAMPLING
+
+    assert {param.name: param.default for param in _SIGNATURE.params.params} == SAMPLING
+
+
+def ranked(cells: Cells, variant: str, seed: int, value: float) -> str:
+    cell = cells.add(seed, variant, label="a smoke ranking", timing={"compiled": True, "threads": 1, "jobs_beside": 1})
+    times = {"time/train_seconds": 1.0, "time/ms_per_step": 0.25}
+    cells.run_dir.folder(cell).append(20, {"test/log_likelihood": value, "val/log_likelihood": 0.0, **times})
+    cells.end(cell, "done")
+    return cell
+
+
+def note(tracker: tracking.Tracker, cells: Cells) -> list[str]:
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    return str(plan.data.tags["mlflow.note.content"]).splitlines()
+
+
+def test_the_ranking_stands_in_the_description_of_the_plan_s_run(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
+    for variant, value in (("DSM", -1.0), ("SM", 2.0)):
+        for seed in (0, 1):
+            ranked(cells, variant, seed, value + seed)
+    tracker.sync(run_dir.records(), last=True)
+    tracker.finish(cells.suite, "quick")
+    said = note(tracker, cells)
+    assert said[0] == "4 cells: 4 done."
+    assert "**a smoke ranking**" in said
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in said if line.startswith("|")][2:]
+    assert [row[:3] + row[4:] for row in rows] == [
+        ["1", "SM", "2.500", "2", "0.250"], ["2", "DSM", "-0.500", "2", "0.250"],
+    ]  # fmt: skip
+    assert "Times: compiled, on cpu with 1 thread, beside 1 other job." in said
+    tags = cells.run_of(tracker, run_dir.records()[0].id).data.tags
+    assert (tags["compiled"], tags["threads"], tags["jobs_beside"]) == ("true", "1", "1")
+
+
+def test_deleted_cells_have_no_run_and_no_place_in_plan_and_ranking(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
+    kept, gone = ranked(cells, "SM", 0, 2.0), ranked(cells, "DSM", 0, -1.0)
+    tracker.sync(run_dir.records(), last=True)
+    tracker.finish(cells.suite, "quick")
+    tracker.forget([record for record in run_dir.records() if record.id == gone])
+    run_dir.remove([gone])
+    (left,) = search(tracker, cells.suite, "tags.kind = 'cell'")
+    assert left.data.tags["cell"] == kept
+    assert not any("DSM" in line for line in note(tracker, cells))
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    (file,) = tracker._client.list_artifacts(plan.info.run_id, "plans")
+    planned = json.loads(Path(tracker._client.download_artifacts(plan.info.run_id, file.path)).read_text())
+    assert [one["id"] for one in planned] == [kept]
+    tracker.forget(run_dir.records())
+    assert search(tracker, cells.suite) == []
 
 
 def test_an_unknown_choice_of_models_is_refused(tracker: tracking.Tracker) -> None:
@@ -589,10 +699,17 @@ def test_the_interface_of_a_server_is_the_server(capsys: pytest.CaptureFixture[s
         tracking.start_ui(f"sqlite:///{tmp_path}/none.db", "127.0.0.1", 5000)
 
 
-def test_the_command_for_the_interface(tracker: tracking.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracker.ui_hint() == f"python -m benchmark ui --tracking-uri {tracker.uri}"
+def test_the_command_for_the_interface(
+    tracker: tracking.Tracker, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = f"python -m benchmark ui --tracking-uri {tracker.uri}, then open http://127.0.0.1:5000"
+    assert tracker.ui_hint() == asked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
-    assert tracker.ui_hint() == "python -m benchmark ui"
+    assert tracker.ui_hint() == "python -m benchmark ui, then open http://127.0.0.1:5000"
+    cells.add()
+    tracker.sync(cells.run_dir.records(), last=True)
+    experiment = tracker._experiment(cells.suite)
+    assert tracker.ui_hint().endswith(f"then open http://127.0.0.1:5000/#/experiments/{experiment}/runs")
 
 
 @pytest.mark.long

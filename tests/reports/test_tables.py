@@ -174,6 +174,30 @@ def test_a_small_bound_keeps_its_digits() -> None:
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 
+TIMED = {"threads": "1", "jobs_beside": "1"}
+
+
+def test_times_of_compiled_and_of_other_code_are_not_drawn_beside_each_other() -> None:
+    held = learning(Held(), {"CD-5": ("cd", 0.4), "SM": ("sm", 0.5), "SSM": ("ssm", 0.6)}, compiled="true", **TIMED)
+    learning(held, {"DSM": ("dsm", 0.3)}, compiled="false", **TIMED)
+    made = built(cost, held)["cost-board"]
+    assert made.figure is not None
+    drawn = {text.get_text() for text in made.figure.axes[0].texts}
+    assert drawn == {"CD-5", "SM", "SSM"}
+    assert set(made.numbers["variant"]) == {"CD-5", "SM", "SSM", "DSM"}
+    assert "Not drawn, since their steps were not compiled and the others' were: DSM." in made.caption
+    assert "compiled, on cpu, 1 thread, beside 1 other job; not compiled, on cpu, 1 thread" in made.caption
+
+
+@pytest.mark.parametrize("compiled", ["true", "false"])
+def test_a_figure_of_uncompiled_times_says_so(compiled: str) -> None:
+    held = learning(Held(), {"CD-5": ("cd", 0.4), "SM": ("sm", 0.5)}, compiled=compiled, **TIMED)
+    made = built(cost, held)["cost-board"]
+    assert made.figure is not None
+    assert ("No time is one of compiled code" in made.caption) == (compiled == "false")
+    assert "Not drawn" not in made.caption
+
+
 def test_cost_and_the_time_to_most_of_the_gain() -> None:
     row = built(cost, learning(Held(), {"CD-5": ("cd", 0.4)}))["cost-board"].numbers.iloc[0]
     assert row["ms per iteration and seed"] == 3.0

@@ -1,0 +1,161 @@
+"""What jobs have taken on this machine, under which conditions, and from that what others will take."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmark.plan import Job
+from benchmark.progress import duration
+from benchmark.rundir import Timing
+from bism.engine import pays
+
+CORES = 2  # of the machine on which the minutes of suite files were measured
+_FAR = 4  # times as many seeds, or as few: what is then not known from the other number
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where jobs are to run: the device, the threads of each, and how many of them at once."""
+
+    device: str
+    threads: int
+    at_once: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds until all is done, or None where that is not known here; and what it took where it was measured."""
+
+    seconds: float | None
+    elsewhere: float | None
+
+
+def key(config: Mapping[str, Any]) -> str:
+    """The same for jobs whose steps cost the same: everything but seeds, steps, labels and continuous values."""
+    names = ("method", "model", "batch_size", "precision", "accumulate", "metrics", "evaluations")
+    content = {
+        **{name: config[name] for name in names},
+        "data": config["data"]["hash"],
+        "noisy": config["data_noise"] > 0,
+        "hyper": {name: value for name, value in config["hyper"].items() if not isinstance(value, float)},
+        "probes": [(probe["name"], probe["options"]) for probe in config["probes"]],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def estimate(
+    work: Sequence[Job],
+    begun: Mapping[str, int],
+    place: Place,
+    known: Iterable[Timing],
+    measured: Sequence[tuple[float, Sequence[Job]]],
+) -> Estimate:
+    """What these jobs will take.
+
+    From what the same jobs took here, compiled or not as these will be. Where a preset's task has not been seen here
+    and is to be trained whole, what it took where the suite's author measured it, times how much slower or faster this
+    machine was at the tasks that were trained whole both here and there. A part is not known from the whole.
+
+    Args:
+        begun: iterations that are done already, by cell.
+        measured: minutes, and the jobs of a preset's task that together took so long there.
+    """
+    here = platform.node(), place.device, place.threads
+    seen = [one for one in known if (one.host, one.device, one.threads) == here]
+    there = {_identity(job) for job in work} | {(one.key, one.compiled) for one in seen}
+    share = published([one for one in measured if there.issuperset(map(_identity, one[1]))])
+    slowness, total, longest, elsewhere = _slowness(seen, measured), 0.0, 0.0, 0.0
+    for job in work:
+        left = 1 - sum(begun.get(cell.id, 0) for cell in job.cells) / (job.config["steps"] * len(job.cells))
+        theirs = share(job) * left
+        ours = seconds(job, left, seen)
+        took = theirs * slowness if ours is None else ours
+        total, longest, elsewhere = total + took, max(longest, took), elsewhere + theirs
+    return Estimate(_known(max(total / place.at_once, longest)), _known(elsewhere / CORES))
+
+
+def seconds(job: Job, left: float, seen: Iterable[Timing]) -> float | None:
+    """What is left of a job takes, by the latest like it; None where there is none.
+
+    Some seeds more or fewer side by side cost between nothing and in proportion: the geometric mean.
+    """
+    ours, compiled, count = key(job.config), pays(job.config["steps"]), len(job.cells)
+    like = [
+        one for one in seen if (one.key, one.compiled) == (ours, compiled) and 1 <= _FAR * one.seeds / count <= _FAR**2
+    ]
+    if not like:
+        return None
+    one, steps = like[-1], job.config["steps"]
+    rest = max(0.0, one.wall_seconds - one.train_seconds - one.compile_seconds)
+    scale = math.sqrt(count / one.seeds)
+    return one.compile_seconds + scale * (rest + left * one.train_seconds * steps / one.steps)
+
+
+def _slowness(seen: Sequence[Timing], measured: Iterable[tuple[float, Sequence[Job]]]) -> float:
+    """How many times as long jobs take here as where they were measured; NaN where no task was trained whole here."""
+    ours, theirs = 0.0, 0.0
+    for minutes, jobs in measured:
+        took = [seconds(job, 1.0, seen) for job in jobs]
+        if None not in took:
+            ours, theirs = ours + sum(one for one in took if one is not None), theirs + 60 * CORES * minutes
+    return ours / theirs if theirs else math.nan
+
+
+def _identity(job: Job) -> tuple[str, bool]:
+    return key(job.config), pays(job.config["steps"])
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def published(presets: Iterable[tuple[float, Sequence[Job]]]) -> Callable[[Job], float]:
+    """The seconds of a job on a core where the suite's author measured it; NaN where nobody has.
+
+    A task's minutes are shared among its jobs in proportion to ``Job.work``. Of a job with other steps or seeds the
+    training is taken in proportion; nothing is known where one of the two is compiled and the other not.
+    """
+    found: dict[tuple[str, bool], tuple[float, Job]] = {}
+    for minutes, jobs in presets:
+        whole = sum(job.work for job in jobs)
+        for job in jobs:
+            found[_identity(job)] = 60 * CORES * minutes * job.work / whole, job
+
+    def of(job: Job) -> float:
+        took, like = found.get(_identity(job), (math.nan, job))
+        return took * job.config["steps"] / like.config["steps"] * math.sqrt(len(job.cells) / len(like.cells))
+
+    return of
+
+
+def said(estimate: Estimate) -> str:
+    """For people: "about 12 min", or that it is not known."""
+    if estimate.seconds is not None:
+        return f"about {duration(estimate.seconds)}, by what has been trained here"
+    if estimate.elsewhere is None:
+        return "how long it takes is not known: nothing like it has been trained here yet"
+    return (
+        f"how long it takes here is not known yet; it was measured on {CORES} cores of a server, "
+        f"at about {duration(estimate.elsewhere)}"
+    )
+
+
+def conditions(configs: Iterable[Mapping[str, Any]]) -> str:
+    """Under which conditions the times of finished cells were taken: "compiled, 1 thread, beside 1 other job"."""
+    kinds = Counter(_condition(config) for config in configs if "timing" in config)
+    return "; ".join(kind if len(kinds) == 1 else f"{kind} ({count} cells)" for kind, count in kinds.most_common())
+
+
+def _condition(config: Mapping[str, Any]) -> str:
+    timing = config["timing"]
+    threads, beside = timing["threads"], timing["jobs_beside"]
+    return (
+        f"{'compiled' if timing['compiled'] else 'not compiled'}, on {config['device']}"
+        + (f" with {threads} thread{'s' * (threads > 1)}" if config["device"] == "cpu" else "")
+        + (f", beside {beside} other job{'s' * (beside > 1)}" if beside else ", alone")
+    )

@@ -1,0 +1,39 @@
+"""Results as a tidy frame, for whoever does their own statistics."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bism.errors import InputError, nearest
+from reports.store import Store
+
+_FIRST = ["suite", "preset", "task", "method", "variant", "seed", "steps", "state", "run"]
+
+
+def frame(uri: str, suite: str | None, presets: Sequence[str] | None, metric: str | None) -> pd.DataFrame:
+    """See ``reports.frame``."""
+    store = Store(uri)
+    with store.reading():
+        parts = [
+            store.cells(one, preset).assign(suite=one, preset=preset)
+            for one in ([suite] if suite is not None else store.suites)
+            for preset in store.presets(one)
+            if presets is None or preset in presets
+        ]
+        if not parts:
+            known = sorted(
+                {name for one in ([suite] if suite is not None else store.suites) for name in store.presets(one)}
+            )
+            asked = next((name for name in presets or () if name not in known), None)
+            said = f"no preset '{asked}': {nearest(asked, known)}" if asked else "no cells"
+            raise InputError(f"tracking store {store.uri} has {said}")
+        cells = pd.concat(parts, ignore_index=True)
+        cells = cells[[*_FIRST, *(name for name in cells if name not in _FIRST)]]
+        if metric is None:
+            return cells
+        begun = cells.loc[cells["run"] != "", _FIRST]
+        curves = store.histories(list(begun["run"]), metric)
+    if curves.empty:
+        known = sorted(str(name) for name in cells if "/" in str(name))
+        raise InputError(f"no cell has the metric '{metric}': {nearest(metric, known)}")
+    return begun.merge(curves, on="run").sort_values([*_FIRST[:6], "step"], ignore_index=True)

@@ -1,0 +1,154 @@
+"""Estimates from what jobs took here, and from what the suite's author measured; never from other conditions."""
+
+import dataclasses
+import platform
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry, timing
+from benchmark.datasets import checkerboard
+from benchmark.plan import Choices, Job, jobs, plan
+from benchmark.rundir import RunDir, Timing
+from benchmark.suite_file import load_suite
+from tests.harness.tiny import command, records, replaced, write
+
+DATA = checkerboard(Path("nowhere"), 500, 200, 200)
+PLACE = timing.Place("cpu", 1, 2)
+
+
+def made(folder: Path, steps: int = 20, **choices: object) -> list[Job]:
+    """The jobs of the tiny suite: BiDSM-5 and CD-1, the longest first."""
+    suite = load_suite(str(write(folder, replaced(("steps: 20", f"steps: {steps}")))), registry.methods())
+    return jobs(plan(suite, Choices(**choices), registry.methods(), {"board": DATA}))  # type: ignore[arg-type]
+
+
+def took(job: Job, wall: float, train: float, **changes: object) -> Timing:
+    seen = Timing(timing.key(job.config), platform.node(), "cpu", 1, False, 1, len(job.cells), job.config["steps"],
+                  train, 0.0, wall)  # fmt: skip
+    return dataclasses.replace(seen, **changes)  # type: ignore[arg-type]
+
+
+def estimated(work: list[Job], known: list[Timing], **begun: int) -> float | None:
+    return timing.estimate(work, begun, PLACE, known, []).seconds
+
+
+def test_the_same_jobs_take_as_long_again(tmp_path: Path) -> None:
+    work = made(tmp_path)
+    assert estimated(work, [took(work[0], 30.0, 20.0), took(work[1], 10.0, 2.0)]) == 30.0  # the longest sets it
+    assert estimated(work, [took(work[0], 30.0, 20.0), took(work[1], 50.0, 2.0)]) == 50.0
+    assert estimated(work[:1] * 2, [took(work[0], 30.0, 20.0)]) == 30.0
+    assert estimated(work[:1] * 3, [took(work[0], 30.0, 20.0)]) == 45.0  # three on two cores
+
+
+def test_the_latest_counts(tmp_path: Path) -> None:
+    work = made(tmp_path)[:1]
+    assert estimated(work, [took(work[0], 30.0, 20.0), took(work[0], 60.0, 20.0)]) == 60.0
+
+
+def test_more_steps_take_more_training_and_no_more_of_the_rest(tmp_path: Path) -> None:
+    seen = took(made(tmp_path)[0], 30.0, 20.0)
+    assert estimated(made(tmp_path, 100)[:1], [seen]) == pytest.approx(110.0)
+    (job,) = made(tmp_path, 100)[:1]
+    half = {cell.id: 50 for cell in job.cells}
+    assert timing.estimate([job], half, PLACE, [seen], []).seconds == pytest.approx(60.0)
+
+
+def test_continuous_values_do_not_matter_and_structural_ones_do(tmp_path: Path) -> None:
+    job = made(tmp_path)[0]
+    other = made(tmp_path, methods=["bidsm"], overrides=[("bidsm", "lr", 0.5), ("bidsm", "sigma", 0.3)])
+    assert estimated(other, [took(job, 30.0, 20.0)]) == 30.0
+    for key in ("K", "N"):
+        changed = made(tmp_path, methods=["bidsm"], overrides=[("bidsm", key, 2)])
+        assert estimated(changed, [took(job, 30.0, 20.0)]) is None
+
+
+def test_some_more_seeds_cost_between_nothing_and_in_proportion(tmp_path: Path) -> None:
+    job = made(tmp_path)[0]
+    found = estimated(made(tmp_path, seeds=range(8))[:1], [took(job, 30.0, 20.0)])
+    assert found == pytest.approx(60.0)
+    assert estimated(made(tmp_path, seeds=range(10))[:1], [took(job, 30.0, 20.0)]) is None
+
+
+@pytest.mark.parametrize("other", [{"compiled": True}, {"threads": 2}, {"device": "cuda:0"}, {"host": "another"}])
+def test_other_conditions_say_nothing(tmp_path: Path, other: dict[str, object]) -> None:
+    work = made(tmp_path)[:1]
+    assert estimated(work, [took(work[0], 30.0, 20.0, **other)]) is None
+
+
+def test_long_trainings_are_compiled_and_short_ones_say_nothing_of_them(tmp_path: Path) -> None:
+    seen = took(made(tmp_path)[0], 30.0, 20.0)
+    long = made(tmp_path, 5000)[:1]
+    assert estimated(long, [seen]) is None
+    compiled = dataclasses.replace(seen, compiled=True, compile_seconds=8.0, steps=10_000)
+    assert estimated(long, [seen, compiled]) == pytest.approx(8 + 10 + 2)
+
+
+def test_what_was_measured_elsewhere_counts_by_how_fast_this_machine_is(tmp_path: Path) -> None:
+    short, long = made(tmp_path), made(tmp_path, 5000)
+    measured = [(1.0, short), (10.0, long)]
+    published = timing.published(measured)
+    assert sum(map(published, short)) == pytest.approx(120)  # a minute of two cores
+    assert sum(map(published, long)) == pytest.approx(1200)
+    unknown = timing.estimate(long, {}, PLACE, [], measured)
+    assert (unknown.seconds, unknown.elsewhere) == (None, pytest.approx(600))
+    assert timing.said(unknown).endswith("measured on 2 cores of a server, at about 10 min")
+    three_times = [took(job, 180.0, 50.0) for job in short]  # 360 s in place of 120, however the two share it
+    found = timing.estimate(long, {}, PLACE, three_times, measured)
+    assert found.seconds == pytest.approx(max(1800, 3 * max(map(published, long))))
+    assert timing.said(found).startswith("about ")
+
+
+def test_a_part_of_a_task_is_not_known_from_the_whole(tmp_path: Path) -> None:
+    short, long = made(tmp_path), made(tmp_path, 5000)
+    measured = [(1.0, short), (10.0, long)]
+    seen = [took(job, 180.0, 50.0) for job in short]
+    for part in (long[:1], long[1:]):
+        assert timing.estimate(part, {}, PLACE, seen, measured) == timing.Estimate(None, None)
+    assert timing.estimate(long, {}, PLACE, seen[:1], measured).seconds is None
+
+
+def test_of_other_steps_it_is_known_where_both_are_compiled_or_not(tmp_path: Path) -> None:
+    published = timing.published([(10.0, made(tmp_path, 5000))])
+    whole = sum(map(published, made(tmp_path, 5000)))
+    assert sum(map(published, made(tmp_path, 10_000))) == pytest.approx(2 * whole)
+    assert sum(map(published, made(tmp_path, 5000, seeds=range(8)))) == pytest.approx(2 * whole)
+    assert published(made(tmp_path)[0]) != published(made(tmp_path)[0])  # not a number
+
+
+def test_nothing_is_known_of_what_nobody_has_measured(tmp_path: Path) -> None:
+    text = timing.said(timing.estimate(made(tmp_path), {}, PLACE, [], []))
+    assert text == "how long it takes is not known: nothing like it has been trained here yet"
+
+
+def test_a_run_keeps_how_it_was_timed_and_estimates_the_next(tmp_path: Path) -> None:
+    write(tmp_path)
+    run = ("run", "--suite", "tiny.yaml", "--methods", "cd")
+    first = command(tmp_path, *run)
+    assert "how long it takes is not known" in first.out
+    runs = RunDir(tmp_path / "runs")
+    (seen,) = runs.timings()
+    assert (seen.compiled, seen.threads, seen.beside, seen.seeds, seen.steps) == (False, 1, 0, 2, 20)
+    assert 0 < seen.train_seconds < seen.wall_seconds
+    for record in records(tmp_path):
+        held = runs.folder(record.id).config["timing"]
+        assert held == {"compiled": False, "threads": 1, "jobs_beside": 0}
+    runs.close()
+    assert "times: not compiled, on cpu with 1 thread, alone" in command(tmp_path, "status").out
+    again = command(tmp_path, *run, "--seeds", "2-3", "--dry-run")
+    assert "by what has been trained here" in again.out
+
+
+def test_the_latest_run_beside_others_says_so(tmp_path: Path) -> None:
+    said = timing.conditions(
+        [
+            {"device": "cpu", "timing": {"compiled": True, "threads": 2, "jobs_beside": 3}},
+            {"device": "cpu", "timing": {"compiled": True, "threads": 2, "jobs_beside": 3}},
+            {"device": "cuda:0", "timing": {"compiled": False, "threads": 1, "jobs_beside": 0}},
+            {"device": "cpu"},  # of before this was recorded
+        ]
+    )
+    assert (
+        said
+        == "compiled, on cpu with 2 threads, beside 3 other jobs (2 cells); not compiled, on cuda:0, alone (1 cells)"
+    )
