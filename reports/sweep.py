@@ -2,9 +2,10 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from reports.store import Store
@@ -56,6 +57,23 @@ class Sweep:
         done = self.of(task)
         names = ("test/fid", "test/frechet_resnet56", "test/log_likelihood", "test/fisher_divergence")
         return next((name for name in names if name in done and done[name].notna().any()), None)
+
+
+def pictures(sweep: Sweep, task: str, kind: str) -> tuple[dict[str, Mapping[str, np.ndarray]], list[str], int]:
+    """The last arrays of this kind of each variant's first seed: by variant, their runs, and the seed."""
+    from reports import style
+
+    done = sweep.of(task)
+    seed = int(done["seed"].min()) if len(done) else 0
+    runs = done[done["seed"] == seed].set_index("variant")["run"]
+    found, used = dict[str, Mapping[str, np.ndarray]](), list[str]()
+    for variant in variants(done)[: style.MANY]:
+        run = runs.get(variant)
+        file = run and sweep.store.artifact(run, kind, sweep.folder / run)
+        if file:
+            with np.load(file) as content:
+                found[variant], used = dict(content), [*used, run]
+    return found, used, seed
 
 
 def at_selected(sweep: Sweep, task: str, metrics: Iterable[str]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from reports.artefacts import (
     figure3,
     figure4,
     figure5,
+    marginals,
     ranking,
     table1,
     table2,
@@ -24,6 +25,6 @@ from reports.artefacts import (
 )
 
 IN_ORDER = (
-    figure1, table1, table2, figure2, figure3, figure4, figure5, ranking, cost, bounds, ablations, failures,
+    figure1, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations, failures,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)
