@@ -25,7 +25,15 @@ from bism.hyperparameters import resolve, specs
 from bism.variables import Bernoulli
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
-_LABELS = ("variant", "paper", "reference", "description", "pictures", "rule")  # in config.json, but not what a cell is
+_LABELS = (
+    "variant",
+    "paper",
+    "reference",
+    "description",
+    "pictures",
+    "rule",
+    "preset_label",
+)  # in config.json, but not what a cell is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +190,7 @@ def _shared_config(
         "rule": task.rule,
         "probes": _probes(settings.probes, steps),
         "evaluations": preset.evaluations,
+        **({"preset_label": preset.label} if preset.label else {}),
     }
 
 

@@ -62,8 +62,14 @@ def look() -> Iterator[None]:
 def mark(figure: Figure, missing: int) -> Figure:
     """Says on the figure's face that cells are missing from it, if they are."""
     if missing:
-        figure.suptitle(words.missing(missing), color=ALARM, fontsize=8, fontweight="bold")
+        say(figure, words.missing(missing))
     return figure
+
+
+def say(figure: Figure, text: str) -> None:
+    """Writes a line above a figure, below what stands there already."""
+    above = [line for line in (figure.get_suptitle(), text) if line]
+    figure.suptitle("\n".join(above), color=ALARM, fontsize=8, fontweight="bold")
 
 
 _UNDER_LABEL = 24  # points from the axes to under their label

@@ -15,6 +15,8 @@ from reports.artefacts import (
     figure5,
     marginals,
     ranking,
+    settings,
+    summary,
     table1,
     table2,
     tuning_best,
@@ -24,7 +26,8 @@ from reports.artefacts import (
     tuning_slices,
 )
 
+SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations, failures,
+    figure1, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)
