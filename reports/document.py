@@ -16,7 +16,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from bism.errors import InputError
-from reports import style, words
+from reports import hover, style, words
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
 from reports.store import Store
@@ -231,7 +231,7 @@ def _others(sweep: Sweep) -> str:
 def _what(sweep: Sweep) -> list[tuple[str, str]]:
     cells, missing = sweep.cells, len(sweep.missing())
     seeds = cells.groupby(["task", "variant"])["seed"].nunique()
-    commands = [str(command) for command in cells.get("command", []) if command]
+    commands = [command for command in cells.get("command", pd.Series(dtype=object)).dropna() if command]
     return [
         ("command", "; ".join(dict.fromkeys(commands))),
         ("suite and preset", f"{sweep.suite}, {sweep.preset}"),
@@ -332,6 +332,7 @@ def render(artefact: Artefact, image: str) -> bytes:
     content = io.BytesIO()
     # The canvases are asked directly: `savefig` draws everything twice, and on a large figure legends take seconds.
     with style.look():
+        hover.mark(figure)
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()  # the layout takes most of the time: once is enough
             figure.set_layout_engine("none")

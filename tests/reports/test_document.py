@@ -108,7 +108,7 @@ def test_what_was_run_names_the_command_and_every_variant_s_hyper_parameters(tmp
     assert (facts["command"], facts["machine"]) == ("benchmark run", "here, cpu")
     (table,) = [artefact for artefact in part.artefacts if artefact.name == "settings-board"]
     rows = table.numbers.set_index("variant")
-    assert rows.loc["CD-5"].tolist() == ["0 to 2", "1,000", "5", "0.001", ""]
+    assert rows.loc["CD-5"].tolist() == ["0 to 2", "1,000", "0.001", "5", ""]
     assert rows.loc["DSM", "noise level σ"] == "0.05"
 
 
