@@ -1,7 +1,7 @@
 """What the page needs to show values under the pointer and to switch the curves of a figure on and off.
 
-A curve's series is its group id (``Artist.set_gid``), or its label where it has none; "_CD-5" is what belongs to a series
-and has no values of its own, such as its band.
+A curve's series is its group id (``Artist.set_gid``), or its label where it has none; "_CD-5" is what belongs to a
+series and has no values of its own, such as its band.
 """
 
 import re

@@ -67,4 +67,5 @@ def _panel(axes: Any, cells: pd.DataFrame, column: str) -> None:
     if column not in (_K, _N):
         axes.set(xscale="log", yscale="log")
     if len(cells):
+        axes.plot([], [], ":", color=style.INK, label="what the machine could do at best")
         axes.legend(frameon=False)

@@ -93,7 +93,7 @@ def pictures(sweep: Sweep, task: str, kind: str) -> tuple[dict[str, Mapping[str,
     for variant in variants(done)[: style.MANY]:
         run = runs.get(variant)
         file = run and sweep.store.artifact(run, kind, sweep.folder / run)
-        if file:
+        if run and file:
             with np.load(file) as content:
                 found[variant], used = dict(content), [*used, run]
     return found, used, seed

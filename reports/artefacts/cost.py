@@ -123,6 +123,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
     off = values < values.max() - reach
     inside, width = shown["quality"][~off], shown["± 95%"][~off].fillna(0.0)
     low, high = (inside - width).min(), (inside + width).max()
+    off = off & ((shown["quality"] < low) if sign > 0 else (shown["quality"] > high))  # the axis may reach further
     pad = 0.06 * (high - low) + 1e-9
     rows = _rows(shown[_MS].where(off))
     edge, away = (low, -pad) if sign > 0 else (high, pad)  # where the triangles are, outwards

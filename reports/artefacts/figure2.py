@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from benchmark.density import median, usual
 from reports import paper, style, words
@@ -99,13 +100,15 @@ def draw(arrays: Maps) -> Figure:
     with style.look():
         figure = Figure(figsize=(width, 1.5 * rows + (0.0 if plane else 0.3)), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        image = None
+        image: AxesImage | None = None
         for axes, variant in zip(grid.flat, panels, strict=False):
             axes.grid(visible=False)
             axes.set_title("data" if variant is None else variant)
             if variant is None:
                 assert points is not None
-                axes.scatter(*points.T, s=0.6, linewidths=0, color=style.INK, rasterized=len(points) > 500)
+                axes.scatter(
+                    points[:, 0], points[:, 1], s=0.6, linewidths=0, color=style.INK, rasterized=len(points) > 500
+                )
                 axes.set_facecolor("none")
             elif plane:
                 image = _map(axes, arrays[variant], _brightest(arrays))
@@ -115,7 +118,7 @@ def draw(arrays: Maps) -> Figure:
                 axes.text(0.5, 0.5, f"{mass[variant]:.0%} of the mass\nis shown", transform=axes.transAxes,
                           color="white" if plane else style.ALARM, fontsize=6.5, ha="center", va="center")  # fmt: skip
         style.leave(figure, len(panels), columns)
-        if plane:
+        if image is not None:
             _frame(grid, _axes(first))
             figure.supxlabel("v₁", fontsize=7)
             figure.colorbar(image, ax=grid, shrink=min(1.0, 0.6 + 0.4 / rows), label="density", extend="max")
@@ -125,7 +128,7 @@ def draw(arrays: Maps) -> Figure:
     return figure
 
 
-def _map(axes: Axes, array: Mapping[str, np.ndarray], brightest: float) -> object:
+def _map(axes: Axes, array: Mapping[str, np.ndarray], brightest: float) -> AxesImage:
     first, second = _axes(array)
     return axes.imshow(array["density"], origin="lower", extent=(first[0], first[-1], second[0], second[-1]),
                        cmap="viridis", vmin=0, vmax=brightest, aspect="auto", interpolation="nearest")  # fmt: skip

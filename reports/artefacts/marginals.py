@@ -90,7 +90,7 @@ def _low(number: int) -> str:
 
 
 def _alone(axes: Axes, points: np.ndarray, samples: np.ndarray, ends: tuple[float, float], colour: str) -> None:
-    bins = np.linspace(*ends, _BINS)
+    bins = np.linspace(*ends, _BINS).tolist()
     axes.hist(points, bins=bins, weights=np.full(len(points), 1 / len(points)), color=_DATA, alpha=0.5)
     axes.hist(samples, bins=bins, weights=np.full(len(samples), 1 / len(samples)), color=colour, histtype="step")
     axes.set_xlim(*ends)
@@ -101,8 +101,8 @@ def _alone(axes: Axes, points: np.ndarray, samples: np.ndarray, ends: tuple[floa
 def _together(
     axes: Axes, points: np.ndarray, samples: np.ndarray, ends: list[tuple[float, float]], colour: str
 ) -> None:
-    axes.scatter(*points.T, s=1.5, linewidths=0, color=_DATA, rasterized=True)
-    axes.scatter(*samples.T, s=1.5, linewidths=0, color=colour, rasterized=True)
+    axes.scatter(points[:, 0], points[:, 1], s=1.5, linewidths=0, color=_DATA, rasterized=True)
+    axes.scatter(samples[:, 0], samples[:, 1], s=1.5, linewidths=0, color=colour, rasterized=True)
     axes.set(xlim=ends[0], ylim=ends[1])
     axes.tick_params(labelsize=6)
     low, high = np.transpose(ends)
