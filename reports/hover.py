@@ -67,7 +67,8 @@ def _points(figure: Figure, axes: Axes, line: Line2D, name: str) -> Iterator[lis
     for (x, y), (right, up) in zip(data[inside], places[inside], strict=True):
         scale = 72 / figure.dpi
         place = [round(right * scale, 1), round(figure.get_figheight() * 72 - up * scale, 1)]
-        yield [*place, f"{name}: {_said(axes, 'y', y)} ({_said(axes, 'x', x)})"]
+        said = [_said(axes, "y", y), _said(axes, "x", x)]
+        yield [*place, f"{name}: {said[0]} ({said[1]})" if said[0] != name else f"{name}: {said[1]}"]
 
 
 def _said(axes: Axes, which: str, value: float) -> str:
