@@ -168,9 +168,8 @@ def test_curves_have_values_and_are_switched_off(browser: Any, file: Path) -> No
     number = next(place for place, one in enumerate(curves) if one["name"] == "CD-5")
     x, y, said = curves[number]["points"][-1]
     svg = figure.locator("svg")
-    box, wide = svg.bounding_box(), svg.evaluate("svg => svg.viewBox.baseVal.width")
-    scale = box["width"] / wide
-    page.mouse.move(box["x"] + x * scale, box["y"] + y * scale)
+    scale = svg.bounding_box()["width"] / svg.evaluate("svg => svg.viewBox.baseVal.width")
+    svg.hover(position={"x": x * scale, "y": y * scale}, force=True)
     assert page.locator("#value").inner_text() == said
     parts = figure.locator(f"[id*='-series-{number}-']")
     assert parts.first.is_visible()
