@@ -1,9 +1,11 @@
 """What a trained model looks like, as arrays (``.npz``, which reports redraw) and as images.
 
-In the plane: its density. For images: Gibbs samples, test images above their reconstructions, and the receptive fields,
-which are the columns of W.
+Of one or two coordinates: its density, beside points of the data. Of images: Gibbs samples, test images above their
+reconstructions, and the receptive fields, which are the columns of W. Of all else: Gibbs samples beside points of the
+data, in the coordinates that vary most.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +15,65 @@ import torch
 from torch import Tensor
 
 from benchmark.datasets import DataSet
+from benchmark.density import limits, usual
+from bism.enumeration import not_enumerable
 from bism.fitted import Fitted
 from bism.likelihood import grid_density
 
-_GRID = (-0.25, 1.25, 201)  # the square that densities are drawn on
+_GRID = {1: 401, 2: 201}  # values of a coordinate that densities are drawn at, by the number of coordinates
+_POINTS = 2000  # of the data, beside a density
+_CHAINS, _COORDINATES = 500, 8  # samples, and coordinates of them, that are kept of data that are no images
 _SHOWN = 64  # samples, and receptive fields
 _COLUMNS = 8
 _SWEEPS = 500
 
 
 def can_picture(data: DataSet, fitted: Fitted) -> bool:
-    """Whether there is something to show: a density in the plane, or vectors that are images of a model with
-    conditionals; images of other models are sampled by a probe."""
-    return data.train.shape[1:] == (2,) or (data.image is not None and fitted.has_conditionals)
+    """Whether there is something to show: a density of one or two coordinates, or samples of a model with conditionals;
+    images of other models are sampled by a probe."""
+    flat = len(data.train.shape) == 2
+    return _has_density(data, fitted.model(fitted.seeds[0])) or (
+        fitted.has_conditionals and (flat or data.image is not None)
+    )
+
+
+def _has_density(data: DataSet, model: Any) -> bool:
+    return data.train.shape[1:] in ((1,), (2,)) and not_enumerable(model) is None
 
 
 def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:
     """Writes everything there is to show of one seed at this step."""
     folder.mkdir(parents=True, exist_ok=True)
     model, step = fitted.model(seed), fitted.step
-    if data.train.shape[1:] == (2,):
-        axis, density = grid_density(model.cpu(), *_GRID)
-        file = save_arrays(folder, "density", step, axis=axis, density=density.float())
-        draw_density(axis.numpy(), density.numpy(), file, title)
-    elif data.image is not None:
+    if _has_density(data, model):
+        _picture_density(model.cpu(), data, folder, step, title)
+    elif data.image is None:
+        _picture_marginals(fitted, seed, data, folder, title)
+    else:
         start = data.train[:_SHOWN].to(next(model.parameters()))
         samples = _images(fitted.sample_seed(seed, start, sweeps=_SWEEPS), data)
         draw_sheet(samples, save_arrays(folder, "samples", step, samples=samples), f"samples, {title}")
         _picture_units(model, data, folder, step, title)
+
+
+def _picture_density(model: Any, data: DataSet, folder: Path, step: int, title: str) -> None:
+    """The density on the range of the training data, in each coordinate."""
+    ends = [limits(values) for values in data.train.numpy().T]
+    axes = [torch.linspace(*between, _GRID[len(ends)], dtype=torch.float64) for between in ends]
+    density, points = grid_density(model, *axes), data.train[:_POINTS].float()
+    named = dict(zip(("first", "second"), axes, strict=False))
+    file = save_arrays(folder, "density", step, **named, density=density.float(), points=points)
+    draw_density([axis.numpy() for axis in axes], density.numpy(), points.numpy(), file, title)
+
+
+def _picture_marginals(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:
+    """Samples beside points of the data, in those coordinates in which the training data vary most."""
+    coordinates = data.train.var(dim=0).argsort(descending=True)[:_COORDINATES]
+    start = data.train[:_CHAINS].to(next(fitted.model(seed).parameters()))
+    samples = fitted.sample_seed(seed, start, sweeps=_SWEEPS).detach().cpu().float()[:, coordinates]
+    points = data.train[:_CHAINS, coordinates].float()
+    file = save_arrays(folder, "marginals", fitted.step, coordinates=coordinates, points=points, samples=samples)
+    draw_marginals(points.numpy(), samples.numpy(), coordinates.numpy(), file, title)
 
 
 def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: str) -> None:
@@ -88,12 +121,52 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def draw_density(axis: np.ndarray, density: np.ndarray, file: Path, title: str) -> None:
-    """A density in the plane, on the scale from 0 to twice the data's density."""
-    figure = _figure(3.2, 3.2)
-    axes = figure.add_subplot()
-    axes.imshow(density, origin="lower", extent=(axis[0], axis[-1], axis[0], axis[-1]), cmap="viridis", vmin=0, vmax=4)
-    axes.set(title=title, xlabel="$v_1$", ylabel="$v_2$")
+def draw_density(axes: Sequence[np.ndarray], density: np.ndarray, points: np.ndarray, file: Path, title: str) -> None:
+    """A density of one coordinate over the data's histogram; of two beside points of the data, on the scale from 0 to
+    twice the density that half of the data lie above."""
+    if len(axes) == 1:
+        figure = _figure(3.6, 2.6)
+        panel = figure.add_subplot()
+        heights, _, _ = panel.hist(points[:, 0], bins=50, density=True, color="0.8", label="data")
+        panel.plot(axes[0], density, label="model")
+        panel.set(xlabel="$v_1$", ylabel="density", title=title, ylim=(0, 2 * heights.max()))
+        panel.legend()
+    else:
+        extent = (axes[0][0], axes[0][-1], axes[1][0], axes[1][-1])
+        figure = _figure(5.6, 3.0)
+        panels = figure.subplots(1, 2, sharex=True, sharey=True)
+        panels[0].scatter(*points.T, s=1, linewidths=0, color="black")
+        panels[1].imshow(density, origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=2 * usual(points),
+                         aspect="auto")  # fmt: skip
+        for panel, name in zip(panels, ("data", title), strict=True):
+            panel.set(title=name, xlabel="$v_1$", xlim=extent[:2], ylim=extent[2:])
+        panels[0].set_ylabel("$v_2$")
+    figure.savefig(file)
+
+
+def draw_marginals(
+    points: np.ndarray, samples: np.ndarray, coordinates: np.ndarray, file: Path, title: str, shown: int = 4
+) -> None:
+    """Every pair of the first coordinates: points of the data (grey) and samples (blue)."""
+    count = min(shown, len(coordinates))
+    figure = _figure(1.4 * count + 0.4, 1.4 * count + 0.4)
+    ends = [limits(values) for values in points.T]
+    for (row, column), panel in np.ndenumerate(figure.subplots(count, count, squeeze=False)):
+        panel.set_xlim(*ends[column])
+        if row == column:
+            bins = np.linspace(*ends[row], 30)
+            for values, colour in ((points, "0.7"), (samples, "tab:blue")):
+                panel.hist(values[:, row], bins=bins, density=True, color=colour, histtype="step")
+        else:
+            for values, colour in ((points, "0.7"), (samples, "tab:blue")):
+                panel.scatter(values[:, column], values[:, row], s=1, linewidths=0, color=colour)
+            panel.set_ylim(*ends[row])
+        panel.tick_params(labelsize=5)
+        if row == count - 1:
+            panel.set_xlabel(f"$v_{{{coordinates[column] + 1}}}$")
+        if column == 0:
+            panel.set_ylabel(f"$v_{{{coordinates[row] + 1}}}$")
+    figure.suptitle(f"data (grey) and samples (blue), {title}", fontsize=8)
     figure.savefig(file)
 
 

@@ -32,7 +32,7 @@ _LABELS = (
     "description",
     "pictures",
     "rule",
-    "label",
+    "preset_label",
 )  # in config.json, but not what a cell is
 
 
@@ -179,7 +179,6 @@ def _shared_config(
     return {
         "suite": suite.suite,
         "preset": preset_name,
-        "label": preset.label,
         "task": task_name,
         "steps": steps,
         "batch_size": task.batch_size,
@@ -191,6 +190,7 @@ def _shared_config(
         "rule": task.rule,
         "probes": _probes(settings.probes, steps),
         "evaluations": preset.evaluations,
+        **({"preset_label": preset.label} if preset.label else {}),
     }
 
 

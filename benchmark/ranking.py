@@ -24,7 +24,7 @@ BY = (
     "test/posterior_fisher_divergence",
 )
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
-_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "label")
+_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:

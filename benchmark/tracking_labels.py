@@ -28,7 +28,8 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
         "device": config["device"],
         "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
     }
-    return tags if config["paper"] is None else {**tags, "paper_label": config["paper"]}
+    named = {"paper_label": config["paper"], "preset_label": config.get("preset_label")}
+    return tags | {name: text for name, text in named.items() if text is not None}
 
 
 def timing(config: dict[str, Any]) -> dict[str, str]:

@@ -15,7 +15,10 @@ def plan_note(run_dir: RunDir, records: Sequence[Record]) -> str:
     finished = [run_dir.folder(record.id).config for record in records if record.state in FINISHED]
     states = ", ".join(f"{count} {state}" for state, count in Counter(record.state for record in records).items())
     parts = [f"{len(records)} cells: {states}."]
-    parts += [f"**{label}**" for label in sorted({config["label"] for config in finished if config.get("label")})]
+    parts += [
+        f"**{label}**"
+        for label in sorted({config["preset_label"] for config in finished if config.get("preset_label")})
+    ]
     frame = ranking.results(run_dir, records)
     for task in [] if frame.empty else frame["task"].unique():
         cells = frame[frame["task"] == task].dropna(axis="columns", how="all")

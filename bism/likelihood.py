@@ -91,12 +91,16 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
     return sm(lambda x: -model.free_energy(x), v).detach()
 
 
-def grid_density(model: Any, low: float, high: float, points: int) -> tuple[Tensor, Tensor]:
-    """The normalised density of a model of two visible units on a square grid: axis [points], p [points, points].
+def grid_density(model: Any, *axes: Tensor) -> Tensor:
+    """The normalised density of a model of one or two visible units on a grid, in float64.
 
-    p[i, j] is at (v_1, v_2) = (axis[j], axis[i]), as an image with its origin at the lower left shows it.
+    Args:
+        axes: of each visible unit the values [n] or [n1] and [n2].
+
+    Returns:
+        p [n], or p [n2, n1] where p[i, j] is at (v_1, v_2) = (axes[0][j], axes[1][i]), as an image with its origin at
+        the lower left shows it.
     """
-    axis = torch.linspace(low, high, points, dtype=torch.float64)
-    second, first = torch.meshgrid(axis, axis, indexing="ij")
-    v = torch.stack([first.flatten(), second.flatten()], dim=1)
-    return axis, log_likelihood(model, v).exp().reshape(points, points)
+    grid = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
+    v = torch.stack([values.flatten() for values in grid], dim=1)
+    return log_likelihood(model, v).exp().reshape(grid[0].shape)

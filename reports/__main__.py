@@ -1,7 +1,8 @@
 """``python -m reports build``: figures, tables and a report from what MLflow holds; ``scaling``: what an iteration
 costs, from the records of ``python -m benchmark speed``.
 
-Exit codes: 0 drawn from complete presets; 1 drawn, with cells missing (the report says so); 2 bad input.
+Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing or diverged (the report says so);
+2 bad input.
 """
 
 import argparse
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build.add_argument("--suite", nargs="+", help="only these suites (default: all that the store has)")
     build.add_argument("--preset", nargs="+", help="only these presets; each is a section of its own (default: all)")
     build.add_argument("--task", nargs="+", help="only these tasks (default: all)")
+    build.add_argument("--methods", nargs="+", help="only these methods, by id as `python -m benchmark list` has them")
     build.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
     build.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     build.add_argument(
@@ -81,14 +83,16 @@ def _build(options: argparse.Namespace) -> int:
     _folder(options.out)
     store = Store(uri)
     with tempfile.TemporaryDirectory() as folder, store.reading():
-        report = document.collect(store, Path(folder), options.suite, options.preset, options.task)
+        report = document.collect(store, Path(folder), options.suite, options.preset, options.task, options.methods)
     images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]
     document.write_files(report, options.out, images)
     for name in options.format:
         print(_write(name, report, options.out))
     if report.missing:
         print(f"{words.lacking(report.missing)}; the report lists them", file=sys.stderr)
-    return 1 if report.missing else 0
+    if report.diverged:
+        print(f"{words.counted(report.diverged, 'cell')} diverged; the report lists them", file=sys.stderr)
+    return 1 if report.missing or report.diverged else 0
 
 
 def _write(name: str, report: object, out: Path) -> Path:

@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import functools
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from bism.errors import InputError
-from reports import style, words
+from reports import hover, style, words
 from reports.artefact import Artefact
-from reports.artefacts import IN_ORDER, OF_STUDIES
+from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
 from reports.store import Store
 from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
-_PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow",
-               "device": "device", "host": "host", "select": "selection"}  # fmt: skip
-_WRITTEN: dict[str, Callable[[str], str]] = {"git_commit": lambda value: value[:12], "select": words.rule}
+_PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow"}
+_WRITTEN: dict[str, Callable[[str], str]] = {"git_commit": lambda value: value[:12]}
 
 _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the date, so that the same figure is the same
     "pdf": (FigureCanvasPdf, {"CreationDate": None}),
@@ -36,43 +35,90 @@ _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the dat
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a section: a heading, facts as (name, value), figures and tables."""
+
+    title: str
+    artefacts: Sequence[Artefact] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that something was made from: its variant and seed, and its page in MLflow's UI."""
+
+    of: str
+    name: str
+    page: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """What one preset of one suite shows, or how a suite was tuned.
 
     Attributes:
         preset: None for tuning.
-        facts: provenance, as (name, value).
+        parts: in the order of a reader's questions.
         missing: the cells that were planned and have no result.
         note: what must be known of all that is shown.
+        steps: iterations that were asked for in place of the preset's, if they were.
+        diverged: how many cells diverged.
+        runs: by id.
     """
 
     suite: str
     preset: str | None
-    facts: Sequence[tuple[str, str]]
-    artefacts: Sequence[Artefact]
+    parts: Sequence[Part]
     missing: pd.DataFrame
     note: str = ""
+    steps: int | None = None
+    diverged: int = 0
+    runs: Mapping[str, Run] = dataclasses.field(default_factory=dict)
+
+    @property
+    def artefacts(self) -> list[Artefact]:
+        """All figures and tables."""
+        return [artefact for part in self.parts for artefact in part.artefacts]
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """All facts."""
+        return [fact for part in self.parts for fact in part.facts]
 
     @property
     def name(self) -> str:
         """For files and anchors."""
-        return f"tuning-{self.suite}" if self.preset is None else f"{self.suite}-{self.preset}"
+        if self.preset is None:
+            return f"tuning-{self.suite}"
+        return f"{self.suite}-{self.preset}" + (f"-steps{self.steps}" if self.steps else "")
 
     @property
     def title(self) -> str:
         """Its heading."""
-        return f"Suite {self.suite}, " + ("Tuning" if self.preset is None else f"preset {self.preset}")
+        return f"Suite {self.suite}, " + ("Tuning" if self.preset is None else f"preset {self.preset}") + self._instead
 
     @property
     def short(self) -> str:
         """For a list of contents."""
-        return f"{self.suite}: {'Tuning' if self.preset is None else self.preset}"
+        return f"{self.suite}: {'Tuning' if self.preset is None else self.preset}{self._instead}"
+
+    @property
+    def _instead(self) -> str:
+        return f" with {self.steps:,} iterations" if self.steps else ""
 
     @property
     def missing_names(self) -> list[str]:
         """For people: "checkerboard CD-5 seed 3 (failed)"."""
         return [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
                 for cell in self.missing.to_dict("records")]  # fmt: skip
+
+    def made_from(self, artefact: Artefact) -> dict[str, list[Run]]:
+        """The runs behind a figure or table, by what they are of; the trials of tuning are no one's."""
+        found = dict[str, list[Run]]()
+        for run in dict.fromkeys(artefact.runs):
+            if run in self.runs:
+                found.setdefault(self.runs[run].of, []).append(self.runs[run])
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +134,11 @@ class Report:
         """How many cells have no result."""
         return sum(len(section.missing) for section in self.sections)
 
+    @property
+    def diverged(self) -> int:
+        """How many cells diverged."""
+        return sum(section.diverged for section in self.sections)
+
 
 def collect(
     store: Store,
@@ -95,10 +146,11 @@ def collect(
     suites: Sequence[str] | None = None,
     presets: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Report:
-    """Everything that the store has, or has of these suites, presets and tasks.
+    """Everything that the store has, or has of these suites, presets, tasks and methods.
 
-    Each preset is a section of its own, and so is the tuning of a suite.
+    Each preset is a section of its own; so are its runs with other numbers of iterations, and the tuning of a suite.
 
     Args:
         folder: for files that are fetched from the store.
@@ -110,11 +162,13 @@ def collect(
     for suite in suites or store.suites:
         for preset in store.presets(suite):
             if presets is None or preset in presets:
-                sections += _section(Sweep(store, suite, preset, folder, list(tasks) if tasks else None))
-        sections += _tuning(Studies(store, suite, presets, tasks))
+                own = Sweep(store, suite, preset, folder, tasks, methods)
+                others = [Sweep(store, suite, preset, folder, tasks, methods, steps) for steps in own.others]
+                sections += [section for sweep in (own, *others) for section in _section(sweep)]
+        sections += _tuning(Studies(store, suite, presets, tasks, methods))
     if not sections:
         asked = [f"{name} {', '.join(values)}" for name, values in
-                 (("suite", suites), ("preset", presets), ("task", tasks)) if values]  # fmt: skip
+                 (("suite", suites), ("preset", presets), ("task", tasks), ("method", methods)) if values]  # fmt: skip
         raise InputError(
             f"the tracking store has no finished cells{' of ' + '; '.join(asked) if asked else ''}: it has "
             + (
@@ -130,21 +184,81 @@ def _section(sweep: Sweep) -> list[Section]:
     """The section of a sweep; none where no cell has a result: an empty figure says nothing."""
     if sweep.cells.empty or not (sweep.cells["state"] == "done").any():
         return []
-    artefacts = [artefact for module in IN_ORDER for artefact in module.build(sweep)]
-    cells, missing = sweep.cells, sweep.missing()
+    summary, run, results = (
+        [artefact for module in modules for artefact in module.build(sweep)] for modules in (SUMMARY, RUN, IN_ORDER)
+    )
+    label = _label(sweep)
+    for artefact in (*summary, *results):
+        if label and artefact.figure is not None:
+            style.say(artefact.figure, words.capital(label))
+    parts = [
+        Part("Summary", summary),
+        Part("What was run", run, _what(sweep)),
+        Part("Figures", [artefact for artefact in results if artefact.figure is not None]),
+        Part("Tables", [artefact for artefact in results if artefact.figure is None]),
+        Part("Provenance", [], _provenance(sweep.cells)),
+    ]
+    columns = ["task", "variant", "seed", "state", "run"]
+    return [
+        Section(
+            sweep.suite,
+            sweep.preset,
+            [part for part in parts if part.artefacts or part.facts],
+            sweep.missing()[columns].reset_index(drop=True),
+            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep)))),
+            steps=sweep.steps,
+            diverged=int((sweep.cells["state"] == "diverged").sum()),
+            runs=_runs(sweep),
+        )
+    ]
+
+
+def _label(sweep: Sweep) -> str:
+    """What a preset says of itself; those named "quick" of older stores are smoke rankings, too."""
+    said = [str(label) for label in sweep.cells["preset_label"] if label]
+    return said[0] if said else "a smoke ranking, not a result" if sweep.preset == "quick" else ""
+
+
+def _others(sweep: Sweep) -> str:
+    if sweep.steps:
+        return f"Trained for {sweep.steps:,} iterations in place of the preset's: ranked and compared apart from them."
+    if sweep.others:
+        lengths = " and ".join(f"{steps:,}" for steps in sweep.others)
+        return f"Runs of this preset with {lengths} iterations have a section of their own."
+    return ""
+
+
+def _what(sweep: Sweep) -> list[tuple[str, str]]:
+    cells, missing = sweep.cells, len(sweep.missing())
     seeds = cells.groupby(["task", "variant"])["seed"].nunique()
-    facts = [
+    commands = [command for command in cells.get("command", pd.Series(dtype=object)).dropna() if command]
+    return [
+        ("command", "; ".join(dict.fromkeys(commands))),
+        ("suite and preset", f"{sweep.suite}, {sweep.preset}"),
         ("tasks", ", ".join(sweep.tasks)),
-        ("cells", f"{len(cells):,}{f', {len(missing):,} missing' if len(missing) else ''}"),
+        ("cells", f"{len(cells):,}{f', {missing:,} missing' if missing else ''}"),
         ("variants", str(cells["variant"].nunique())),
         ("seeds", f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
         ("iterations", ", ".join(f"{steps:,}" for steps in sorted(cells["steps"].unique()))),
+        ("selection", _values(cells["select"], words.rule)),
+        ("machine", ", ".join(filter(None, (_values(cells[name]) for name in ("host", "device"))))),
     ]
-    for column, name in _PROVENANCE.items():
-        write = _WRITTEN.get(column, str)
-        facts.append((name, ", ".join(sorted({write(str(value)) for value in cells[column] if value}))))
-    columns = ["task", "variant", "seed", "state", "run"]
-    return [Section(sweep.suite, sweep.preset, facts, artefacts, missing[columns].reset_index(drop=True))]
+
+
+def _provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    return [(name, _values(cells[column], _WRITTEN.get(column, str))) for column, name in _PROVENANCE.items()]
+
+
+def _values(column: pd.Series, write: Callable[[str], str] = str) -> str:
+    return ", ".join(sorted({write(str(value)) for value in column if value}))
+
+
+def _runs(sweep: Sweep) -> dict[str, Run]:
+    several, found = len(sweep.tasks) > 1, {}
+    for cell in sweep.cells[sweep.cells["run"] != ""].to_dict("records"):
+        of = f"{cell['variant']}, {cell['task']}" if several else str(cell["variant"])
+        found[cell["run"]] = Run(of, f"seed {cell['seed']}", sweep.store.page(sweep.suite, cell["run"]))
+    return found
 
 
 _NOTE = (
@@ -167,7 +281,8 @@ def _tuning(studies: Studies) -> list[Section]:
         values = dict.fromkeys(str(getattr(study, attribute)) for study in studies.all)
         facts.append((name, "; ".join(f"{int(text):,}" if text.isdigit() else text for text in values if text)))
     none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
-    return [Section(studies.suite, None, facts, artefacts, none, _NOTE)]
+    parts = [Part("What was run", [], facts), Part("What was found", artefacts)]
+    return [Section(studies.suite, None, parts, none, _NOTE)]
 
 
 def template(name: str, **syntax: Any) -> jinja2.Template:
@@ -217,6 +332,7 @@ def render(artefact: Artefact, image: str) -> bytes:
     content = io.BytesIO()
     # The canvases are asked directly: `savefig` draws everything twice, and on a large figure legends take seconds.
     with style.look():
+        hover.mark(figure)
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()  # the layout takes most of the time: once is enough
             figure.set_layout_engine("none")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reports import style
+from reports import hover, style
 from reports.artefact import Artefact, Table
 from reports.document import TEMPLATES, Report, Section, csv, file_name, render, template
 
@@ -24,6 +24,7 @@ def page(report: Report) -> str:
         report=report,
         vendored=vendored,
         svg=_svg,
+        series=_series,
         downloads=_downloads,
         rows=_rows,
         anchor=file_name,
@@ -52,6 +53,15 @@ def _svg(section: Section, artefact: Artefact) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()  # type: ignore[union-attr]
     return text.replace(f'width="{width}pt" height="{height}pt"', _sizes(float(width)), 1)
+
+
+def _series(artefact: Artefact) -> list[dict[str, Any]]:
+    """The series that can be pointed at and switched, of a figure that was rendered."""
+    assert artefact.figure is not None
+    render(artefact, "svg")
+    figure = artefact.figure
+    figure.set_dpi(72)
+    return hover.series(figure)
 
 
 def _sizes(points: float) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import typst
 
 from reports import words
-from reports.artefact import Table
-from reports.document import TEMPLATES, Report, file_name, render
+from reports.artefact import Artefact, Table
+from reports.document import TEMPLATES, Report, Section, file_name, render
 
 
 def write(report: Report, out: Path) -> Path:
@@ -19,31 +19,19 @@ def write(report: Report, out: Path) -> Path:
         folder = Path(name)
         sections = []
         for section in report.sections:
-            artefacts = []
-            for artefact in section.artefacts:
-                image = None
-                if artefact.figure is not None:
-                    image = f"{file_name(section, artefact)}.svg"
-                    (folder / image).write_bytes(render(artefact, "svg"))
-                artefacts.append(
-                    {
-                        "title": artefact.title,
-                        "caption": artefact.caption,
-                        "alt": artefact.alt,
-                        "missing": words.missing(artefact.missing) if image is None else "",
-                        "image": image,
-                        "width": artefact.width,
-                        "table": _table(artefact.table),
-                    }
+            parts = []
+            for part in section.parts:
+                shown = [_artefact(section, artefact, folder) for artefact in part.artefacts]
+                parts.append(
+                    {"title": part.title, "facts": [fact for fact in part.facts if fact[1]], "artefacts": shown}
                 )
             sections.append(
                 {
                     "title": section.title,
                     "note": section.note,
-                    "facts": [fact for fact in section.facts if fact[1]],
                     "missing": words.lacking(len(section.missing)),
                     "missing_names": section.missing_names,
-                    "artefacts": artefacts,
+                    "parts": parts,
                 }
             )
         missing = words.lacking(report.missing)
@@ -53,6 +41,23 @@ def write(report: Report, out: Path) -> Path:
         file = out / "report.pdf"
         typst.compile(folder / "report.typ", output=file)
     return file
+
+
+def _artefact(section: Section, artefact: Artefact, folder: Path) -> dict[str, Any]:
+    """What the template shows; the image is written to the folder."""
+    image = None
+    if artefact.figure is not None:
+        image = f"{file_name(section, artefact)}.svg"
+        (folder / image).write_bytes(render(artefact, "svg"))
+    return {
+        "title": artefact.title,
+        "caption": artefact.caption,
+        "alt": artefact.alt,
+        "missing": words.missing(artefact.missing) if image is None else "",
+        "image": image,
+        "width": artefact.width,
+        "table": _table(artefact.table),
+    }
 
 
 def _table(table: Table | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bism.errors import InputError
-from reports import style
+from reports import style, words
 
 COLUMNS = ("task", "variant", "method", "seeds", "hidden", "hyper", "train_ms_per_step", "ceiling_ms_per_step")
 _N, _K = "unroll_steps", "inner_steps"
@@ -50,7 +50,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for axes, (column, label, cells) in zip(figure.subplots(2, 2).flat, panels, strict=True):
             _panel(axes, cells, column)
             axes.set(xlabel=label, ylim=(0, None) if column in (_K, _N) else None)
-            axes.set_title(label if column == "seeds" else f"{label} ({some} seeds)")
+            axes.set_title("" if column == "seeds" else f"{some} seeds")
         figure.supylabel("ms per iteration, all seeds together")
     return figure
 
@@ -61,10 +61,11 @@ def _panel(axes: Any, cells: pd.DataFrame, column: str) -> None:
         rows = rows.sort_values(column).drop_duplicates(column)
         colour, label = style.colour(str(method)), rows["variant"].iloc[0]
         bilevel = rows[_N].notna().all() and column in (_K, _N)
-        name = str(method) if bilevel else str(label)
+        name = words.method(str(method)) if bilevel else str(label)
         axes.plot(rows[column], rows["train_ms_per_step"], "o-", markersize=3, color=colour, label=name)
         axes.plot(rows[column], rows["ceiling_ms_per_step"], ":", color=colour)
     if column not in (_K, _N):
         axes.set(xscale="log", yscale="log")
     if len(cells):
+        axes.plot([], [], ":", color=style.INK, label="what the machine could do at best")
         axes.legend(frameon=False)

@@ -32,6 +32,7 @@ _PAGE = 1000  # runs
 _BULK = 100  # runs that a server takes at once, and that a query names
 _BULK_RESULTS = 25_000  # values that it answers with at most
 _CALLS = 8  # side by side
+_UI = "http://127.0.0.1:5000"
 STUDY = (
     "study",
     "preset",
@@ -47,7 +48,7 @@ STUDY = (
 )
 TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
-          "git_commit", "torch_version", "python_version", "mlflow_version", "error",
+          "git_commit", "preset_label", "torch_version", "python_version", "mlflow_version", "error",
           "compiled", "threads", "jobs_beside")  # fmt: skip
 
 
@@ -103,6 +104,7 @@ class Store:
                 "run": run.info.run_id,
                 "started": run.info.start_time,
                 **{name: run.data.tags.get(name, "") for name in LABELS},
+                "command": run.data.tags.get("mlflow.source.name", ""),
                 **{f"param.{name}": value for name, value in run.data.params.items()},
                 **run.data.metrics,
             }
@@ -114,6 +116,11 @@ class Store:
             raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
         return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
+
+    def page(self, suite: str, run: str) -> str:
+        """The address of a run in MLflow's UI: the server's, or that of ``python -m benchmark ui``."""
+        server = self.uri.rstrip("/") if self._pages else _UI
+        return f"{server}/#/experiments/{self._experiments[suite]}/runs/{run}"
 
     @functools.cache  # noqa: B019
     def studies(self, suite: str) -> pd.DataFrame:

@@ -80,16 +80,23 @@ class Study:
 
 
 class Studies:
-    """The studies of a suite, of these presets and tasks if any are named."""
+    """The studies of a suite, of these presets, tasks and methods if any are named."""
 
     def __init__(
-        self, store: Store, suite: str, presets: Sequence[str] | None = None, tasks: Sequence[str] | None = None
+        self,
+        store: Store,
+        suite: str,
+        presets: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
     ) -> None:
         self.suite = suite
         rows = [
             {str(name): value for name, value in row.items()}
             for row in store.studies(suite).to_dict("records")
-            if (presets is None or row["preset"] in presets) and (tasks is None or row["task"] in tasks)
+            if (presets is None or row["preset"] in presets)
+            and (tasks is None or row["task"] in tasks)
+            and (methods is None or row["method"] in methods)
         ]
         trials = store.trials(suite) if rows else pd.DataFrame()
         count = Counter((row["task"], row["method"]) for row in rows)

@@ -5,6 +5,7 @@ everybody: a method's marker is its own too, and its variants differ in their da
 differ in K or N have colours of their own.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,12 +30,11 @@ _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _LOOKS = {
-    "cd": ("#2878c8", "o"), "pcd": ("#1b9bb5", "s"), "langevin_cd": ("#5f7fd4", "p"),
-    "langevin_pcd": ("#3f8fa8", "H"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
+    "cd": ("#2878c8", "o"), "pcd": ("#6f7d8f", "s"), "langevin_cd": ("#c2568f", "p"),
+    "langevin_pcd": ("#a0694a", "H"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
     "sm": ("#3a8f5c", "^"), "ssm": ("#6b8e23", "v"), "dsm": ("#0f8f86", "<"), "mdsm": ("#8a8a3a", ">"),
     "bissm": ("#a855b5", "P"), "bidsm": ("#d03a4b", "X"), "bimdsm": ("#8c6bd1", "*"),
 }  # fmt: skip
-_OTHER = ("#808080", "h")  # methods of the user's own
 _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
     ("#0e8690", "X"), ("#7a70c8", "*"),
@@ -62,8 +62,14 @@ def look() -> Iterator[None]:
 def mark(figure: Figure, missing: int) -> Figure:
     """Says on the figure's face that cells are missing from it, if they are."""
     if missing:
-        figure.suptitle(words.missing(missing), color=ALARM, fontsize=8, fontweight="bold")
+        say(figure, words.missing(missing))
     return figure
+
+
+def say(figure: Figure, text: str) -> None:
+    """Writes a line above a figure, below what stands there already."""
+    above = [line for line in (figure.get_suptitle(), text) if line]
+    figure.suptitle("\n".join(above), color=ALARM, fontsize=8, fontweight="bold")
 
 
 _UNDER_LABEL = 24  # points from the axes to under their label
@@ -119,12 +125,17 @@ def families() -> list[str]:
 
 def colour(method: str) -> str:
     """A method's colour, the same in every figure."""
-    return _LOOKS.get(method, _OTHER)[0]
+    return _look(method)[0]
 
 
 def marker(method: str) -> str:
     """A method's marker, the same in every figure."""
-    return _LOOKS.get(method, _OTHER)[1]
+    return _look(method)[1]
+
+
+def _look(method: str) -> tuple[str, str]:
+    """Methods of the user's own have one by their id, which may be that of a method of the package."""
+    return _LOOKS.get(method) or _SERIES[zlib.crc32(method.encode()) % len(_SERIES)]
 
 
 def dashes(position: int) -> Any:

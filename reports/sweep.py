@@ -2,9 +2,10 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from reports.store import Store
@@ -18,13 +19,27 @@ class Sweep:
 
     Attributes:
         cells: one row per cell that was planned, as ``Store.cells`` has it.
+        steps: the iterations asked for in place of the preset's, or None; such cells are a sweep of their own.
         folder: for files that are fetched from the store.
     """
 
-    def __init__(self, store: Store, suite: str, preset: str, folder: Path, tasks: list[str] | None = None) -> None:
-        self.store, self.suite, self.preset, self.folder = store, suite, preset, folder
+    def __init__(
+        self,
+        store: Store,
+        suite: str,
+        preset: str,
+        folder: Path,
+        tasks: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+        steps: int | None = None,
+    ) -> None:
+        self.store, self.suite, self.preset, self.folder, self.steps = store, suite, preset, folder, steps
         cells = store.cells(suite, preset)
-        self.cells = cells[cells["task"].isin(tasks)].reset_index(drop=True) if tasks else cells
+        for column, chosen in (("task", tasks), ("method", methods)):
+            cells = cells if chosen is None else cells[cells[column].isin(chosen)]
+        other = other_steps(cells)
+        self.others = sorted({int(found) for found in other if found})
+        self.cells = cells[other == (steps or 0)].reset_index(drop=True)
         self.curves = functools.lru_cache(maxsize=None)(self._curves)
 
     @property
@@ -56,6 +71,32 @@ class Sweep:
         done = self.of(task)
         names = ("test/fid", "test/frechet_resnet56", "test/log_likelihood", "test/fisher_divergence")
         return next((name for name in names if name in done and done[name].notna().any()), None)
+
+
+def other_steps(cells: pd.DataFrame) -> pd.Series:
+    """Of each cell the iterations that ``--steps`` asked for, which its variant's name then ends with; else 0."""
+    asked = [
+        int(steps) if re.search(rf"[\[ ]steps={steps}[,\]]", str(variant)) else 0
+        for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
+    ]
+    return pd.Series(asked, cells.index, dtype=int)
+
+
+def pictures(sweep: Sweep, task: str, kind: str) -> tuple[dict[str, Mapping[str, np.ndarray]], list[str], int]:
+    """The last arrays of this kind of each variant's first seed: by variant, their runs, and the seed."""
+    from reports import style
+
+    done = sweep.of(task)
+    seed = int(done["seed"].min()) if len(done) else 0
+    runs = done[done["seed"] == seed].set_index("variant")["run"]
+    found, used = dict[str, Mapping[str, np.ndarray]](), list[str]()
+    for variant in variants(done)[: style.MANY]:
+        run = runs.get(variant)
+        file = run and sweep.store.artifact(run, kind, sweep.folder / run)
+        if run and file:
+            with np.load(file) as content:
+                found[variant], used = dict(content), [*used, run]
+    return found, used, seed
 
 
 def at_selected(sweep: Sweep, task: str, metrics: Iterable[str]) -> pd.DataFrame:

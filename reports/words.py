@@ -111,9 +111,14 @@ def lacking(count: int) -> str:
     )
 
 
-def mean_over(seeds: int) -> str:
-    """What a curve and the band around it are."""
-    return f"mean over {seeds} seeds and its 95% band (Student's t)" if seeds > 1 else "1 seed, and so no band"
+def mean_of(curves: Any) -> str:
+    """What a curve and the band around it are, of a frame with ``variant`` and ``seed``: as many seeds as are drawn."""
+    counts = curves.groupby("variant")["seed"].nunique()
+    fewest, most = int(counts.min()), int(counts.max())
+    if most == 1:
+        return "1 seed, and so no band"
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    return f"mean over {seeds} and its 95% band (Student's t)" + (", none around one seed" if fewest == 1 else "")
 
 
 def seed_at(seed: int, contents: Iterable[Mapping[str, Any]]) -> str:

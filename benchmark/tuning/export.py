@@ -98,9 +98,16 @@ def _task(
     variants = list[dict[str, Any]]()
     for settings, trial in entries:
         method, config = find_method(settings.method, methods), settings.config
-        given = [settings.hyper(trial.params), *(one["hyper"] for one in settings.paper)]
-        for index, hyper in enumerate(given):
-            name = f"{method(**hyper).name} tuned" if index == 0 else settings.paper[index - 1]["variant"]
+        best_hyper = settings.hyper(trial.params)
+        named = {one["variant"]: one["hyper"] for one in settings.paper}
+        if any(method(**hyper) == method(**best_hyper) for hyper in named.values()):  # the preset's own values won:
+            named = {  # one cell, which is both the baseline and what was found, and says so
+                name + (" (preset and tuned)" if method(**hyper) == method(**best_hyper) else ""): hyper
+                for name, hyper in named.items()
+            }
+        else:
+            named = {f"{method(**best_hyper).name} tuned": best_hyper, **named}
+        for name, hyper in named.items():
             model = {} if _task_model(settings) == config["model"] else {"model": _model(config["model"])}
             variants.append(
                 {

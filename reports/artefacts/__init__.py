@@ -13,7 +13,10 @@ from reports.artefacts import (
     figure3,
     figure4,
     figure5,
+    marginals,
     ranking,
+    settings,
+    summary,
     table1,
     table2,
     tuning_best,
@@ -23,7 +26,8 @@ from reports.artefacts import (
     tuning_slices,
 )
 
+SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, table1, table2, figure2, figure3, figure4, figure5, ranking, cost, bounds, ablations, failures,
+    figure1, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -137,6 +137,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
     off = values < values.max() - reach
     inside, width = shown["quality"][~off], shown["± 95%"][~off].fillna(0.0)
     low, high = (inside - width).min(), (inside + width).max()
+    off = off & ((shown["quality"] < low) if sign > 0 else (shown["quality"] > high))  # the axis may reach further
     pad = 0.06 * (high - low) + 1e-9
     rows = _rows(shown[_MS].where(off))
     edge, away = (low, -pad) if sign > 0 else (high, pad)  # where the triangles are, outwards
@@ -149,12 +150,17 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
         for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):
             name, x, y, colour = row["variant"], row[_MS], row["quality"], style.colour(method[row["variant"]])
             if far:
-                axes.plot(x, at, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none")
+                axes.plot(
+                    x, at, gid=name, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none"
+                )
                 points.append(Point(f"{name} ({words.number(y)})", x, at, 0.0, colour))
                 continue
             half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
-            axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8, marker=style.marker(method[name]),
-                          markersize=5)  # fmt: skip
+            bars = axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8,
+                                 marker=style.marker(method[name]), markersize=5)  # fmt: skip
+            bars[0].set_gid(name)
+            for bar in bars[2]:
+                bar.set_gid(f"_{name}")
             points.append(Point(name, x, y, half, colour))
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
         axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))

@@ -1,95 +1,162 @@
-"""Figure 2: densities of the same model trained by different methods."""
+"""Figure 2: densities of the same model trained by different methods, of one or two coordinates."""
 
 import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
+from benchmark.density import median, usual
 from reports import paper, style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, variants
+from reports.sweep import Sweep, pictures
 
 _COLUMNS = 5
-_BRIGHTEST = 4.0  # twice the data's density
 _MASS = "mass on the map"
 _SEEN = 0.5  # of the mass, below which a map says so
+_BINS = 50  # of a histogram
+Maps = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
-    """One for each task in the plane."""
+    """One for each task whose densities were kept."""
     for task in sweep.tasks:
-        done = sweep.of(task)
-        first = done[done["seed"] == done["seed"].min()].set_index("variant")
-        arrays, runs = dict[str, Mapping[str, np.ndarray]](), list[str]()
-        for variant in variants(done)[: style.MANY]:
-            run = first["run"].get(variant)
-            file = run and sweep.store.artifact(run, "density", sweep.folder / run)
-            if file:
-                arrays[variant], runs = dict(np.load(file)), [*runs, run]
-        if arrays:
-            missing, axis = len(sweep.missing(task)), next(iter(arrays.values()))["axis"]
-            yield Artefact(
-                name=f"figure2-{task}",
-                title=paper.title(2, task, "densities"),
-                caption=f"Density of the trained model on the {task} beside the data's, on the square from "
-                f"{axis[0]:g} to {axis[-1]:g} in both coordinates and on one scale from 0 to "
-                f"{_BRIGHTEST:g}, twice the data's density; what is brighter has the brightest colour. "
-                f"{words.capital(words.seed_at(done['seed'].min(), arrays.values()))}. A model with less than half of "
-                f"its mass on the map is marked. "
-                + ("The paper's Figure 2 shows the data and a choice of these; it prints no numbers."
-                   if paper.has(2, task) else ""),
-                alt=f"Density maps of {', '.join(arrays)} beside the data's density.",
-                numbers=_numbers(arrays),
-                runs=runs,
-                missing=missing,
-                figure=style.mark(draw(arrays), missing),
-                arrays={"axis": axis} | {variant: array["density"] for variant, array in arrays.items()},
-            )  # fmt: skip
+        arrays, runs, seed = pictures(sweep, task, "density")
+        if not arrays:
+            continue
+        missing, first = len(sweep.missing(task)), next(iter(arrays.values()))
+        plane = first["density"].ndim == 2
+        yield Artefact(
+            name=f"figure2-{task}",
+            title=paper.title(2, task, "densities"),
+            caption=(_of_planes(arrays, task) if plane else _of_lines(arrays, task))
+            + f" {words.capital(words.seed_at(seed, arrays.values()))}. A model with less than half of its mass here "
+            "is marked."
+            + (" The paper's Figure 2 shows the data and a choice of these; it prints no numbers."
+               if paper.has(2, task) else ""),
+            alt=f"Densities of {', '.join(arrays)}" + (" beside the data." if "points" in first else "."),
+            numbers=_numbers(arrays),
+            runs=runs,
+            missing=missing,
+            figure=style.mark(draw(arrays), missing),
+            arrays={name: first[name] for name in ("first", "second", "axis", "points") if name in first}
+            | {variant: array["density"] for variant, array in arrays.items()},
+        )  # fmt: skip
 
 
-def checkerboard(axis: np.ndarray) -> np.ndarray:
-    """The data's density: 2 on the two diagonal squares of the unit square."""
-    first, second = np.meshgrid(axis, axis)
-    inside = (first >= 0) & (first < 1) & (second >= 0) & (second < 1)
-    return np.where(inside & ((first < 0.5) == (second < 0.5)), 2.0, 0.0)
+def _of_planes(arrays: Maps, task: str) -> str:
+    first = next(iter(arrays.values()))
+    beside = (f"beside {words.counted(len(first['points']), 'point')} of the training data" if "points" in first else
+              "(these runs kept no points of the data)")  # fmt: skip
+    scale = ("twice the density that half of the data lie above" if "points" in first else
+             "twice the density that half of the models' mass lies above")  # fmt: skip
+    (left, right), (bottom, top) = ((axis[0], axis[-1]) for axis in _axes(first))
+    return (f"Density of the trained model on {task} {beside}, for v₁ from {left:.3g} to {right:.3g} and v₂ from "
+            f"{bottom:.3g} to {top:.3g}, on one scale from 0 to {_brightest(arrays):.2g}, {scale}; what is brighter "
+            "has the brightest colour.").replace("-", "−")  # fmt: skip
 
 
-def _numbers(arrays: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """Of each map: how much of the mass is on the page, and where the data has any."""
+def _of_lines(arrays: Maps, task: str) -> str:
+    points = next(iter(arrays.values())).get("points", ())
+    return (f"Density of the trained model on {task} (line) over the histogram of "
+            f"{words.counted(len(points), 'point')} of the training data (grey). Peaks higher than twice the histogram "
+            "leave the panel.")  # fmt: skip
+
+
+def _axes(array: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Where the density is known, by coordinate; older files have one axis for both."""
+    if "axis" in array:
+        return [array["axis"]] * array["density"].ndim
+    return [array[name] for name in ("first", "second")[: array["density"].ndim]]
+
+
+def _brightest(arrays: Maps) -> float:
+    first = next(iter(arrays.values()))
+    if "points" in first:
+        return 2 * usual(first["points"])
+    return 2 * float(np.median([median(array["density"]) for array in arrays.values()]))
+
+
+def _numbers(arrays: Maps) -> pd.DataFrame:
+    """Of each density: how much of its mass is on the page, and its largest value."""
     rows = []
     for variant, array in arrays.items():
-        density, axis = array["density"], array["axis"]
-        cell = float(axis[1] - axis[0]) ** 2
-        rows.append(
-            {
-                "variant": variant,
-                _MASS: float(density.sum()) * cell,
-                "mass on the data's squares": float(density[checkerboard(axis) > 0].sum()) * cell,
-                "highest density": float(density.max()),
-            }
-        )
+        cell = math.prod(float(axis[1] - axis[0]) for axis in _axes(array))
+        density = array["density"]
+        rows.append({"variant": variant, _MASS: float(density.sum()) * cell, "highest density": float(density.max())})
     return pd.DataFrame(rows)
 
 
-def draw(arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """The data's density and that of each variant."""
-    axis, numbers = next(iter(arrays.values()))["axis"], _numbers(arrays).set_index("variant")
-    panels = {"data": checkerboard(axis), **{variant: array["density"] for variant, array in arrays.items()}}
-    rows = math.ceil(len(panels) / _COLUMNS)
+def draw(arrays: Maps) -> Figure:
+    """The data, where they were kept, and the density of each variant."""
+    first, mass = next(iter(arrays.values())), _numbers(arrays).set_index("variant")[_MASS]
+    plane, points = first["density"].ndim == 2, first.get("points")
+    panels: list[str | None] = [*([None] if plane and points is not None else []), *arrays]
+    rows, columns = math.ceil(len(panels) / _COLUMNS), min(_COLUMNS, len(panels))
+    width = min(style.TEXT_WIDTH, 1.45 * columns + 0.6)
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 1.45 * rows), layout="constrained")
-        grid = figure.subplots(rows, _COLUMNS, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, (title, density) in zip(grid.flat, panels.items(), strict=False):
-            extent = (axis[0], axis[-1], axis[0], axis[-1])
-            image = axes.imshow(density, origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=_BRIGHTEST)
-            axes.set_title(title)
-            mass = numbers[_MASS].get(title, 1.0)
-            if mass < _SEEN:
-                axes.text(0.5, 0.5, f"{mass:.0%} of the mass\non this map", transform=axes.transAxes, color="white",
-                          fontsize=6.5, ha="center", va="center")  # fmt: skip
-        figure.colorbar(image, ax=grid, shrink=0.6, label="density", extend="max")
+        figure = Figure(figsize=(width, 1.5 * rows + (0.0 if plane else 0.3)), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        image: AxesImage | None = None
+        for axes, variant in zip(grid.flat, panels, strict=False):
+            axes.grid(visible=False)
+            axes.set_title("data" if variant is None else variant)
+            if variant is None:
+                assert points is not None
+                axes.scatter(
+                    points[:, 0], points[:, 1], s=0.6, linewidths=0, color=style.INK, rasterized=len(points) > 500
+                )
+                axes.set_facecolor("none")
+            elif plane:
+                image = _map(axes, arrays[variant], _brightest(arrays))
+            else:
+                _line(axes, arrays[variant], _tallest(arrays))
+            if variant is not None and mass[variant] < _SEEN:
+                axes.text(0.5, 0.5, f"{mass[variant]:.0%} of the mass\nis shown", transform=axes.transAxes,
+                          color="white" if plane else style.ALARM, fontsize=6.5, ha="center", va="center")  # fmt: skip
+        style.leave(figure, len(panels), columns)
+        if image is not None:
+            _frame(grid, _axes(first))
+            figure.supxlabel("v₁", fontsize=7)
+            figure.colorbar(image, ax=grid, shrink=min(1.0, 0.6 + 0.4 / rows), label="density", extend="max")
+        else:
+            figure.supxlabel("v₁", fontsize=8)
+            figure.supylabel("density", fontsize=8)
     return figure
+
+
+def _map(axes: Axes, array: Mapping[str, np.ndarray], brightest: float) -> AxesImage:
+    first, second = _axes(array)
+    return axes.imshow(array["density"], origin="lower", extent=(first[0], first[-1], second[0], second[-1]),
+                       cmap="viridis", vmin=0, vmax=brightest, aspect="auto", interpolation="nearest")  # fmt: skip
+
+
+def _frame(grid: np.ndarray, ends: list[np.ndarray]) -> None:
+    """All panels show the same part of the plane."""
+    for axes in grid.flat:
+        axes.set(xlim=(ends[0][0], ends[0][-1]), ylim=(ends[1][0], ends[1][-1]))
+        axes.locator_params(nbins=3)
+        axes.tick_params(labelsize=6)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("v₂", fontsize=7)
+
+
+def _tallest(arrays: Maps) -> float:
+    """What panels of one coordinate reach: the highest density, and at most twice the data's histogram."""
+    first, highest = next(iter(arrays.values())), max(float(array["density"].max()) for array in arrays.values())
+    if "points" not in first:
+        return 1.05 * highest
+    heights = float(np.histogram(first["points"], bins=_BINS, density=True)[0].max())
+    return max(1.05 * heights, min(2 * heights, 1.05 * highest))
+
+
+def _line(axes: Axes, array: Mapping[str, np.ndarray], top: float) -> None:
+    (values,), density = _axes(array), array["density"]
+    if "points" in array:
+        axes.hist(array["points"][:, 0], bins=_BINS, density=True, color="#8c929c80")
+    axes.plot(values, density, color=style.series(0)[0])
+    axes.set(xlim=(values[0], values[-1]), ylim=(0, top))
+    axes.tick_params(labelsize=6)

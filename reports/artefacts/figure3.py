@@ -35,7 +35,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name=f"figure3-{task}",
             title=paper.title(3, task, f"{name} against iterations"),
-            caption=f"{words.capital(name)} on {task}: {words.mean_over(seeds)}{behind}.{beyond}"
+            caption=f"{words.capital(name)} on {task}: {words.mean_of(curves)}{behind}.{beyond}"
             + (f" Last panel: the {len(leading)} variants that end best, with their means alone." if leading else "")
             + (" Figure 3 of the paper has the same axes; it prints no numbers." if paper.has(3, task) else ""),
             alt=_in_words(numbers, name),
@@ -50,7 +50,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"convergence-{task}",
                 title=f"{words.capital(name)} against training time ({task})",
                 caption=f"The same curves against the time that a seed took on the training clock (compiling, "
-                f"evaluation and logging excluded; seeds that train side by side share it): {words.mean_over(seeds)} "
+                f"evaluation and logging excluded; seeds that train side by side share it): {words.mean_of(curves)} "
                 f"at the mean time{behind}, at their own.{beyond}",
                 alt=_in_words(numbers, name),
                 numbers=_means(timed),
@@ -174,16 +174,18 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any
     for variant in sorted(by_variant, key=natural):
         cells, look = by_variant[variant], looks[variant]
         faint = _apart(cells, ["seconds" if time else "step", "value"])
-        axes.plot(*faint, color=look["color"], alpha=0.14, linewidth=0.5, zorder=1)  # all seeds, apart at the NaNs
+        axes.plot(
+            *faint, color=look["color"], alpha=0.14, linewidth=0.5, zorder=1, gid=f"_{variant}"
+        )  # all seeds, apart at the NaNs
         summary = summaries.get_group((variant,))
         x = cells.groupby("step")["seconds"].mean().to_numpy() if time else summary["step"].to_numpy()
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look["color"],
-                          alpha=0.2, linewidth=0)  # fmt: skip
+                          alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         end = float(summary["mean"].iloc[-1])
         label = variant if low <= end <= high else f"{variant} (to {words.number(end)})"
         every = max(1, len(x) // 6)
-        axes.plot(x, summary["mean"], **look, label=label, markevery=(every // 2, every))
+        axes.plot(x, summary["mean"], **look, label=label, gid=variant, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
 
@@ -197,7 +199,8 @@ def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any
     lines = []
     for place, (variant, curve) in enumerate(means.groupby("variant")):
         look, every = looks[str(variant)], max(1, len(curve) // 6)
-        axes.plot(curve["step"], curve["value"], **look, markevery=(place * every // _LEADING, every))
+        marked = (place * every // _LEADING, every)
+        axes.plot(curve["step"], curve["value"], **look, gid=str(variant), markevery=marked)
         lines.append((str(variant), curve["step"].iloc[-1], curve["value"].iloc[-1], look["color"]))
     axes.set(title="The variants that end best", xlabel="iteration", ylabel=_broken(name))
     axes.margins(x=0.02)

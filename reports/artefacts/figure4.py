@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from reports import paper, style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, variants
+from reports.sweep import Sweep, pictures
 
 _KINDS = {  # artifact -> (arrays in it, title, caption)
     "samples": (("samples",), "samples", "Samples of the model, started at training data and run for long."),
@@ -31,15 +31,8 @@ _COLUMNS, _WIDEST = 5, 2.2  # sheets in a row, and inches of one
 def build(sweep: Sweep) -> Iterator[Artefact]:
     """One for each task and kind of picture of which there are arrays."""
     for task in sweep.tasks:
-        done = sweep.of(task)
-        first = done[done["seed"] == done["seed"].min()].set_index("variant")
         for kind, (names, title, caption) in _KINDS.items():
-            contents, runs = dict[str, Mapping[str, np.ndarray]](), list[str]()
-            for variant in variants(done)[: style.MANY]:
-                run = first["run"].get(variant)
-                file = run and sweep.store.artifact(run, kind, sweep.folder / run)
-                if file:
-                    contents[variant], runs = dict(np.load(file)), [*runs, run]
+            contents, runs, seed = pictures(sweep, task, kind)
             if contents:
                 signed, missing = kind == "receptive_fields", len(sweep.missing(task))
                 shown = {variant: {name: content[name] for name in names} for variant, content in contents.items()}
@@ -47,7 +40,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
                     title=paper.title(4, task, title) if kind == "samples" else f"{words.capital(title)} ({task})",
-                    caption=f"{caption} {words.capital(words.seed_at(done['seed'].min(), contents.values()))}.",
+                    caption=f"{caption} {words.capital(words.seed_at(seed, contents.values()))}.",
                     alt=f"{words.capital(title)} of {', '.join(sheets)}.",
                     numbers=_numbers(shown),
                     runs=runs,

@@ -13,8 +13,8 @@ from reports.sweep import Sweep, natural
 
 _HIGHER = {"train/objective": "training objective", "val/objective": "validation objective"}
 _LOWER = {
-    "train/lower_objective": "divergence of the posterior (training)",
-    "val/lower_objective": "divergence of the posterior (validation)",
+    "train/lower_objective": "divergence up to a constant (training)",
+    "val/lower_objective": "divergence up to a constant (validation)",
     "val/posterior_fisher_divergence": "Fisher divergence of the posterior (validation)",
     "test/posterior_fisher_divergence": "Fisher divergence of the posterior (test)",
 }
@@ -47,10 +47,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             name=f"figure5-{task}",
             title=paper.title(5, task, f"learning curves of {of}"),
             caption=f"Objectives of {of} of the bi-level methods against iterations: "
-            f"{words.mean_over(values['seed'].nunique())}. "
+            f"{words.mean_of(values)}. "
             + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
                if cut else "")
             + "Objectives of different methods are on different scales and are not to be compared."
+            + (" Of the posterior's divergence KL(q(h|v) || p(h|v)) the part that depends on the posterior is shown: "
+               "log p(v) is not known and left out, so that it may be negative, and drifts with the model."
+               if values["metric"].str.endswith("lower_objective").any() else "")
             + (" The paper's Figure 5 shows the Fisher divergence of the posterior falling from between 10⁴ and 10⁵ to "
                "between 10 and 100 on MNIST and CIFAR-10." if "lower" in levels else
                " The lower level was not recorded in these runs."),
@@ -97,7 +100,7 @@ def _panel(axes: Any, cells: pd.DataFrame) -> bool:
         summary, colour = statistics.bands(cells[cells["variant"] == variant]), style.series(place)[0]
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(summary["step"], summary["mean"] - half_width, summary["mean"] + half_width, color=colour,
-                          alpha=0.2, linewidth=0)  # fmt: skip
+                          alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         axes.plot(summary["step"], summary["mean"], color=colour, linestyle=style.dashes(place), label=variant)
     low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
     if cells["value"].min() > 0 and high > 20 * low:

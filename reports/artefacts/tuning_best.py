@@ -1,4 +1,4 @@
-"""What tuning found, beside the paper's values under the same budget."""
+"""What tuning found, beside the preset's values under the same budget."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from reports import words
 from reports.artefact import Artefact, Table, fixed
 from reports.studies import ENDED, Studies, Study, basis, differing
 
-_BEST, _PAPER, _DIFFERENCE, _SECONDS = "best", "paper's best", "difference", "s of training"
+_BEST, _PAPER, _DIFFERENCE, _SECONDS = "best", "preset's best", "difference", "s of training"
 _MAY_DIFFER = {"objective": "objective", "preset": "preset", "seeds": "seeds", "steps": "iterations"}
 _EDGE = 0.02  # of a range, or of its logarithm
 
@@ -24,10 +24,10 @@ def build(studies: Studies) -> Iterator[Artefact]:
         values = fixed(frame[_DIFFERENCE], 2, least=3)
         yield Artefact(
             name=f"best-{task}",
-            title=f"Best trials and the paper's values ({task})",
+            title=f"Best trials and the preset's values ({task})",
             caption=f"{basis(of_task)}. Beside the best complete trial of each method stands the best of those with "
-            "the paper's values, which were trained under the same budget; difference: best − paper's, 0 where the "
-            "paper's values are the best. Training time is that of all trials, pruned and failed ones too."
+            "the preset's values, which were trained under the same budget; difference: best − preset's, 0 where the "
+            "preset's values are the best. Training time is that of all trials, pruned and failed ones too."
             + (" Where two objectives were searched for, the best is that of the first." if several else ""),
             numbers=frame,
             runs=runs,
@@ -43,7 +43,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
                 "method": chosen["method"],
                 "hyper-parameter": chosen["name"].map(words.hyperparameter),
                 "best": chosen["best"].map(words.setting),
-                "paper's": chosen["paper's"].map(words.setting),
+                "preset's": chosen["preset's"].map(words.setting),
                 "searched": chosen["searched"],
                 "end of range": chosen["end of range"],
             })  # fmt: skip
@@ -51,7 +51,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
             yield Artefact(
                 name=f"best-values-{task}",
                 title=f"Hyper-parameters of the best trials ({task})",
-                caption="Of the best trial of each method, and of the best one with the paper's values."
+                caption="Of the best trial of each method, and of the best one with the preset's values."
                 + (
                     " End of range: the best value lies there; a better one may lie beyond, where there are values."
                     if ends
@@ -76,7 +76,7 @@ def best(studies: Sequence[Study]) -> pd.DataFrame:
                 _BEST: math.nan if ours is None else float(ours[study.objective]),
                 "trial": math.nan if ours is None else float(ours["trial"]),
                 _PAPER: math.nan if papers is None else float(papers[study.objective]),
-                "paper's variant": "" if papers is None else papers["variant"],
+                "preset's variant": "" if papers is None else papers["variant"],
                 _DIFFERENCE: math.nan if ours is None or papers is None
                 else float(ours[study.objective] - papers[study.objective]),
                 "trials": len(states),
@@ -102,7 +102,7 @@ def settings(studies: Sequence[Study]) -> pd.DataFrame:
                     "method": study.label,
                     "name": name,
                     "best": found,
-                    "paper's": None if papers is None else papers[f"param.{name}"],
+                    "preset's": None if papers is None else papers[f"param.{name}"],
                     "searched": space(searched),
                     "end of range": end(found, searched),
                 }

@@ -32,13 +32,13 @@ def build(studies: Studies) -> Iterator[Artefact]:
             best = frame[frame["on the front"]].sort_values(["method", second], kind="stable")
             best = pd.concat([best[best["method"] == study.label] for study in of_pair])
             table = best[["method", "trial", "variant", first, second]].reset_index(drop=True)
-            table = table.rename(columns={"variant": "paper's variant", first: named[0], second: named[1]})
+            table = table.rename(columns={"variant": "preset's variant", first: named[0], second: named[1]})
             yield Artefact(
                 name=f"front-{task}" + (f"-{place + 1}" if place else ""),
                 title=f"{words.capital(words.measure(first, unit=False))} against "
                 f"{words.measure(second, unit=False)} ({task})",
                 caption=f"{basis(of_pair)}. All complete trials; the line and the table are the Pareto front, the "
-                "trials that no other one of the method equals or betters in both objectives. Stars: the paper's "
+                "trials that no other one of the method equals or betters in both objectives. Stars: the preset's "
                 "values; the ring: the best of the first objective. Triangles stand at the edge for values beyond it.",
                 alt="Pareto fronts: " + "; ".join(
                     f"{study.label} with {words.counted(int(front(study).sum()), 'trial')}" for study in of_pair) + ".",

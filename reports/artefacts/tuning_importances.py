@@ -80,7 +80,7 @@ def importances(study: Study) -> dict[str, float] | str:
         try:
             trials.append(optuna.trial.create_trial(
                 params=values, distributions={name: space[name] for name in values}, value=float(cost)))  # fmt: skip
-        except ValueError:  # the paper's values may lie outside of what was searched
+        except ValueError:  # the preset's values may lie outside of what was searched
             continue
     if len(trials) < FEWEST:
         return f"{words.counted(len(trials), 'complete trial')}, and {FEWEST} are needed"

@@ -41,7 +41,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
                 name=f"slices-{study.method}-{task}{again}",
                 title=f"{label}: the objective against each hyper-parameter ({task})",
                 caption=f"{basis([study])}. Each trial is in every panel. Filled: trained to the end; hollow: pruned, "
-                "with its last value before that, after fewer iterations; stars: the paper's values; the ring: the "
+                "with its last value before that, after fewer iterations; stars: the preset's values; the ring: the "
                 "best. Triangles stand at the edge for values beyond it.",
                 alt=f"{words.capital(words.measure(study.objective))} of {words.counted(len(shown), 'trial')} of "
                 f"{label} against {', '.join(names)}"
@@ -111,7 +111,7 @@ def _panel(axes: Axes, study: Study, shown: pd.DataFrame, axis: edges.Axis, name
 
 
 def _show(axes: Axes, values: np.ndarray) -> None:
-    """The axis shows all that was searched, and the paper's values where they lie outside of it."""
+    """The axis shows all that was searched, and the preset's values where they lie outside of it."""
     log = axes.get_xscale() == "log"
     low, high = (np.log(values) if log else values).min(), (np.log(values) if log else values).max()
     pad = 0.06 * (high - low)
@@ -128,7 +128,7 @@ def places(found: pd.Series, searched: Mapping[str, Any]) -> np.ndarray:
 
 def scatter(axes: Axes, study: Study, trials: pd.DataFrame, x: np.ndarray, y: np.ndarray, off: np.ndarray,
             arrows: str | Sequence[str]) -> None:  # fmt: skip
-    """Trials as points: those at the edge as triangles, the paper's as stars above all others, the best in a ring."""
+    """Trials as points: those at the edge as triangles, the preset's as stars above all others, the best in a ring."""
     colour, marker = style.colour(study.method), MARKER
     complete, papers = (trials["state"] == "complete").to_numpy(), (trials["origin"] == "paper").to_numpy()
     pointing = np.array([arrows] * len(trials) if isinstance(arrows, str) else list(arrows))
@@ -160,7 +160,7 @@ def legend(figure: Figure, colour: str, shown: pd.DataFrame, off: bool, more: Se
     if off:
         handles.append(Line2D([], [], color=colour, marker="v", label="beyond the edge", **none))
     if (shown["origin"] == "paper").any():
-        handles.append(Line2D([], [], label="paper's values", linestyle="", **PAPER))
+        handles.append(Line2D([], [], label="preset's values", linestyle="", **PAPER))
     if (shown["state"] == "complete").any():
         handles.append(Line2D([], [], color=style.INK, marker="o", markersize=8, markerfacecolor="none", label="best",
                               linestyle="", markeredgewidth=0.9))  # fmt: skip

@@ -67,3 +67,41 @@ def test_a_sheet_of_colour_images(tmp_path: Path) -> None:
     assert red.mean() > 0.25
     assert np.argwhere(red)[:, 0].max() < np.argwhere(blue)[:, 0].min()
     assert np.argwhere(blue)[:, 1].max() < np.argwhere(red)[:, 1].mean()
+
+
+def test_vectors_are_sampled_in_the_coordinates_that_vary_most(tmp_path: Path) -> None:
+    vectors = V * torch.arange(1.0, 13.0)
+    data = DataSet("vectors", vectors, vectors, vectors)
+    trainer = Trainer(SM(lr=0.01), GRBM(12, 3), vectors, seeds=[2])
+    trainer.run(3)
+    assert can_picture(data, trainer.fitted())
+    picture(trainer.fitted(), 2, data, tmp_path, "SM")
+    kept = dict(np.load(tmp_path / "marginals_step_00000003.npz"))
+    order = vectors.var(dim=0).argsort(descending=True)[:8]
+    np.testing.assert_array_equal(kept["coordinates"], order)
+    np.testing.assert_array_equal(kept["points"], vectors[:, order])
+    whole = trainer.fitted().sample_seed(2, vectors, sweeps=500)
+    np.testing.assert_array_equal(kept["samples"], whole[:, order])
+    assert matplotlib.image.imread(tmp_path / "marginals_step_00000003.png").std() > 0.05
+
+
+def test_a_density_of_one_coordinate(tmp_path: Path) -> None:
+    values = 100 + 5 * V[:, :1]
+    data = DataSet("values", values, values, values)
+    trainer = Trainer(SM(lr=0.01), GRBM(1, 3), values, seeds=[0])
+    trainer.run(3)
+    picture(trainer.fitted(), 0, data, tmp_path, "SM")
+    kept = dict(np.load(tmp_path / "density_step_00000003.npz"))
+    assert 98 < kept["first"][0] < values.min() < values.max() < kept["first"][-1] < 107
+    expected = trainer.fitted().log_likelihood(torch.tensor(kept["first"][:, None]).float())[0].exp()
+    np.testing.assert_allclose(kept["density"], expected, rtol=1e-4)
+
+
+def test_a_density_that_cannot_be_normalised_gives_way_to_samples(tmp_path: Path) -> None:
+    """More hidden units than can be enumerated."""
+    points = V[:, :2]
+    data = DataSet("points", points, points, points)
+    trainer = Trainer(SM(lr=0.01), GRBM(2, 24), points, seeds=[0])
+    trainer.run(1)
+    picture(trainer.fitted(), 0, data, tmp_path, "SM")
+    assert sorted(file.suffix for file in tmp_path.glob("marginals*")) == [".npz", ".png"]

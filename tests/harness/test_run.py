@@ -19,6 +19,7 @@ import torch
 
 from baselines import CD
 from benchmark.datasets import checkerboard
+from benchmark.density import limits
 from benchmark.models import MODELS
 from benchmark.rundir import CellFolder, Record, RunDir
 from bism import GRBM, BiDSM, log_likelihood
@@ -156,16 +157,19 @@ def test_densities_of_the_first_seed_alone(trained: tuple[Path, Said]) -> None:
 def test_a_density_is_that_of_the_model(trained: tuple[Path, Said]) -> None:
     model = resumed(trained, CD(lr=0.01), 0, "last.pt", 20).model(0)
     with np.load(cell(trained[0], "CD-1", 0).artifacts / "density_step_00000020.npz") as saved:
-        axis, density, step = saved["axis"], saved["density"], int(saved["step"])
+        first, second, points = saved["first"], saved["second"], saved["points"]
+        density, step = saved["density"], int(saved["step"])
     assert step == 20
-    assert (axis[0], axis[-1], len(axis)) == (-0.25, 1.25, 201)
-    mass = density.sum() * (axis[1] - axis[0]) ** 2
+    np.testing.assert_array_equal(points, DATA.train[:2000])
+    for axis, values in ((first, DATA.train[:, 0].numpy()), (second, DATA.train[:, 1].numpy())):
+        assert (axis[0], axis[-1]) == pytest.approx(limits(values))
+    mass = density.sum() * (first[1] - first[0]) * (second[1] - second[0])
     assert 0.05 < mass < 1
-    point = torch.tensor([[axis[150], axis[40]]])  # v_1 is along the second axis, as in an image
+    point = torch.tensor([[first[150], second[40]]])  # v_1 is along the second axis, as in an image
     assert density[40, 150] == pytest.approx(float(log_likelihood(model, point).exp()), rel=1e-4)
     assert density[150, 40] != pytest.approx(density[40, 150], rel=1e-4)
-    _, wider = grid_density(model, -10, 11, 401)
-    assert float(wider.sum()) * (21 / 400) ** 2 == pytest.approx(1, abs=1e-3)
+    wide = torch.linspace(-10, 11, 401, dtype=torch.float64)
+    assert float(grid_density(model, wide, wide).sum()) * (21 / 400) ** 2 == pytest.approx(1, abs=1e-3)
 
 
 def test_a_density_s_picture_shows_it(trained: tuple[Path, Said]) -> None:
@@ -173,7 +177,7 @@ def test_a_density_s_picture_shows_it(trained: tuple[Path, Said]) -> None:
 
     folder = cell(trained[0], "BiDSM-5", 0).artifacts
     first, last = (matplotlib.image.imread(folder / f"density_step_000000{step}.png") for step in ("00", "20"))
-    assert first.shape[:2] == (480, 480)
+    assert first.shape[:2] == (450, 840)
     assert np.abs(first - last).max() > 0.1
 
 

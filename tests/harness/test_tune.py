@@ -3,7 +3,9 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 import pytest
@@ -13,7 +15,7 @@ from optuna.trial import TrialState
 from baselines import CD
 from benchmark import registry
 from benchmark.datasets import DataSet, load
-from benchmark.tuning import leases, spaces
+from benchmark.tuning import export, leases, spaces
 from benchmark.tuning import study as studies
 from benchmark.tuning.export import tuned_suite
 from benchmark.tuning.storage import open_storage
@@ -264,6 +266,23 @@ def test_an_exported_suite_is_what_the_plan_of_a_tuned_run_is_made_of(tuned: tup
     assert names[-1] == "Peak-1"
     assert [bool(re.fullmatch(r"\S+ tuned", name or "")) for name in names] == [True, False, False, True, False]
     assert suite.presets["tuned"].tasks["board"].steps == 18
+
+
+def test_where_the_preset_s_own_values_win_the_baseline_is_shown_and_says_so() -> None:
+    """One cell is both what was found and the baseline: it keeps the baseline's name."""
+    baseline = {"variant": "CD-1", "hyper": {"k": 1, "lr": 0.01}}
+    settings = SimpleNamespace(
+        steps=10, method="cd", paper=[baseline, {"variant": "CD-5", "hyper": {"k": 5, "lr": 0.01}}], probes=[],
+        config={"data_noise": 0.0, "model": {"name": "grbm"}, "precision": "float32"}, hyper=lambda params: params,
+        preset_model={"name": "grbm"},
+    )  # fmt: skip
+    for found, names in (
+        ({"k": 1, "lr": 0.01}, ["CD-1 (preset and tuned)", "CD-5"]),
+        ({"k": 1, "lr": 0.02}, ["CD-1 tuned", "CD-1", "CD-5"]),
+    ):
+        with patch.object(export, "_task_model", lambda settings: settings.config["model"]):
+            task = export._task("board", [(settings, SimpleNamespace(params=found))], {"cd": CD})  # type: ignore[list-item]
+        assert [variant["name"] for variant in task["variants"]] == names
 
 
 @pytest.mark.parametrize(

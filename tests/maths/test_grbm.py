@@ -103,13 +103,22 @@ def test_grid_density_has_v1_along_its_columns() -> None:
     # a narrow bump at (1, -0.5): the largest value is in the column of v_1 = 1 and the row of v_2 = -0.5
     W, b = torch.zeros(2, 1).double(), torch.tensor([1.0, -0.5]).double()
     model = set_grbm(W, b, torch.zeros(1).double(), torch.full((2,), 0.2).double())
-    axis, density = grid_density(model, -3, 3, 121)
-    row, column = divmod(int(density.argmax()), 121)
-    assert (float(axis[column]), float(axis[row])) == pytest.approx((1, -0.5))
-    assert float(density.sum() * (axis[1] - axis[0]) ** 2) == pytest.approx(1, abs=1e-9)
-    rows, columns = np.meshgrid(axis, axis, indexing="ij")
+    first, second = (torch.linspace(*ends, dtype=torch.float64) for ends in ((-1, 3, 81), (-3, 3, 121)))
+    density = grid_density(model, first, second)
+    row, column = divmod(int(density.argmax()), 81)
+    assert (float(first[column]), float(second[row])) == pytest.approx((1, -0.5))
+    assert float(density.sum() * (first[1] - first[0]) * (second[1] - second[0])) == pytest.approx(1, abs=1e-9)
+    rows, columns = np.meshgrid(second, first, indexing="ij")
     expected = np.exp(-((columns - 1) ** 2 + (rows + 0.5) ** 2) / 0.08) / (0.08 * math.pi)
     np.testing.assert_allclose(density, expected, atol=1e-9)
+
+
+def test_grid_density_of_one_unit() -> None:
+    W, b = torch.zeros(1, 1).double(), torch.ones(1).double()
+    model = set_grbm(W, b, torch.zeros(1).double(), torch.full((1,), 0.5).double())
+    axis = torch.linspace(-3, 5, 161, dtype=torch.float64)
+    expected = (-2 * (axis - 1) ** 2).exp() * math.sqrt(2 / math.pi)
+    torch.testing.assert_close(grid_density(model, axis), expected, atol=1e-9, rtol=0)
 
 
 def test_the_posterior_is_the_ratio_of_joint_and_marginal() -> None:

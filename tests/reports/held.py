@@ -53,6 +53,9 @@ class Held:
     def presets(self, suite: str) -> list[str]:
         return list(dict.fromkeys(row["preset"] for row in self.rows if row["suite"] == suite))
 
+    def page(self, suite: str, run: str) -> str:
+        return f"https://mlflow/{suite}/{run}"
+
     def studies(self, suite: str) -> pd.DataFrame:
         return pd.DataFrame()  # those are written through MLflow: tests/reports/tuned.py
 

@@ -21,6 +21,7 @@ from reports.artefacts import (
     figure3,
     figure4,
     figure5,
+    marginals,
     ranking,
 )
 from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
@@ -152,31 +153,90 @@ def test_the_same_k_looks_the_same_in_every_panel() -> None:
     assert (above, below) == ("2", "2")
 
 
-def test_figure2_shows_the_data_beside_the_models(tmp_path: Path) -> None:
-    held, axis = learning(Held(), {"SM": ("sm", 0.3), "MDSM": ("mdsm", 0.1)}), np.linspace(-0.25, 1.25, 151)
-    held.arrays["grbm-paper-board-SM-0", "density"] = {
-        "axis": axis, "density": np.full((151, 151), 0.25), "step": np.array(1000)}  # fmt: skip
-    held.arrays["grbm-paper-board-MDSM-0", "density"] = {
-        "axis": axis, "density": np.full((151, 151), 0.1), "step": np.array(1000)}  # fmt: skip
-    artefact = built(figure2, held, tmp_path)["figure2-board"]
-    assert artefact.figure is not None
-    panels = {axes.get_title(): axes.images[0].get_array() for axes in artefact.figure.axes if axes.images}
-    assert set(panels) == {"data", "SM", "MDSM"}
-    said = {axes.get_title(): [text.get_text() for text in axes.texts] for axes in artefact.figure.axes if axes.images}
-    assert (said["SM"], said["MDSM"]) == ([], ["23% of the mass\non this map"])
-    assert "seed 0 of each variant, at iteration 1,000" in artefact.caption.replace("Seed", "seed")
-    assert np.array_equal(artefact.arrays["SM"], np.full((151, 151), 0.25))
-    assert float(panels["data"].sum() * 0.01**2) == pytest.approx(1.0, abs=0.02)
-    assert float(panels["SM"].max()) == 0.25
+def planes(held: Held, **more: np.ndarray) -> Held:
+    """Densities of 0.25 and 0.1 on a rectangle of 1.5 x 3."""
+    for variant, density in (("SM", 0.25), ("MDSM", 0.1)):
+        held.arrays[f"grbm-paper-board-{variant}-0", "density"] = {
+            "density": np.full((301, 151), density), "step": np.array(1000), **more}  # fmt: skip
+    return held
+
+
+def shown(artefact: Any) -> dict[str, Any]:
+    return {axes.get_title(): axes for axes in artefact.figure.axes if axes.get_title()}
+
+
+def test_figure2_shows_the_data_s_own_points_beside_the_models(tmp_path: Path) -> None:
+    held = learning(Held(), {"SM": ("sm", 0.3), "MDSM": ("mdsm", 0.1)})
+    points = np.random.default_rng(0).random((2000, 2)) * [0.5, 1] + [10, -20]
+    first, second = np.linspace(9.5, 11, 151), np.linspace(-21, -18, 301)
+    artefact = built(figure2, planes(held, first=first, second=second, points=points), tmp_path)["figure2-board"]
+    panels = shown(artefact)
+    assert list(panels) == ["data", "MDSM", "SM"]
+    assert np.array_equal(panels["data"].collections[0].get_offsets(), points)
+    assert all((axes.get_xlim(), axes.get_ylim()) == ((9.5, 11), (-21, -18)) for axes in panels.values())
+    (image,) = panels["SM"].images
+    assert float(image.get_array().max()) == 0.25
+    assert image.get_clim() == pytest.approx((0, 4), rel=0.2)  # twice the data's density
+    said = {name: [text.get_text() for text in axes.texts] for name, axes in panels.items()}
+    assert said == {"data": [], "SM": [], "MDSM": ["45% of the mass\nis shown"]}
+    assert "v₁ from 9.5 to 11 and v₂ from −21 to −18" in artefact.caption
+    assert "2,000 points of the training data" in artefact.caption
+    assert "Seed 0 of each variant, at iteration 1,000" in artefact.caption
+    assert np.array_equal(artefact.arrays["points"], points)
     assert artefact.runs == ["grbm-paper-board-MDSM-0", "grbm-paper-board-SM-0"]
     row = artefact.numbers.set_index("variant").loc["SM"]
-    assert row["mass on the map"] == pytest.approx(0.25 * 1.51**2)
-    assert row["mass on the data's squares"] == pytest.approx(0.25 / 2, abs=0.01)
+    assert row["mass on the map"] == pytest.approx(0.25 * 151 * 301 * 1e-4)
 
 
-def test_the_checkerboard_density_lies_on_the_rising_diagonal() -> None:
-    density = figure2.checkerboard(np.array([0.25, 0.75]))
-    assert density.tolist() == [[2.0, 0.0], [0.0, 2.0]]
+def test_densities_of_older_runs_are_shown_without_inventing_data(tmp_path: Path) -> None:
+    held, axis = learning(Held(), {"SM": ("sm", 0.3)}), np.linspace(-0.25, 1.25, 151)
+    held.arrays["grbm-paper-board-SM-0", "density"] = {
+        "axis": axis, "density": np.full((151, 151), 0.4), "step": np.array(1000)}  # fmt: skip
+    artefact = built(figure2, held, tmp_path)["figure2-board"]
+    assert list(shown(artefact)) == ["SM"]
+    assert "kept no points of the data" in artefact.caption
+
+
+def test_figure2_of_one_coordinate_is_drawn_over_the_histogram(tmp_path: Path) -> None:
+    held, first = learning(Held(), {"SM": ("sm", 0.3)}), np.linspace(-4, 4, 401)
+    points = np.random.default_rng(0).normal(size=(2000, 1))
+    density = np.exp(-(first**2) / 2) / math.sqrt(2 * math.pi)
+    held.arrays["grbm-paper-board-SM-0", "density"] = {
+        "first": first, "density": density, "points": points, "step": np.array(1000)}  # fmt: skip
+    artefact = built(figure2, held, tmp_path)["figure2-board"]
+    axes = shown(artefact)["SM"]
+    assert np.array_equal(axes.lines[0].get_xydata(), np.transpose([first, density]))
+    areas = [patch.get_width() * patch.get_height() for patch in axes.patches]
+    assert sum(areas) == pytest.approx(1)  # a density, as the line
+    assert artefact.numbers["mass on the map"].tolist() == pytest.approx([1.0], abs=1e-3)
+
+
+def test_samples_of_many_coordinates_stand_beside_the_data(tmp_path: Path) -> None:
+    held, draws = learning(Held(), {f"SM-{i}": ("sm", 0.3) for i in range(8)}), np.random.default_rng(0)
+    points, samples = draws.normal(size=(400, 5)), draws.normal(size=(500, 5))
+    samples[:250, 1] += 100
+    for i in range(8):
+        held.arrays[f"grbm-paper-board-SM-{i}-0", "marginals"] = {
+            "coordinates": np.array([7, 2, 0, 4, 9]), "points": points, "samples": samples, "step": np.array(1000)
+        }  # fmt: skip
+    found = built(marginals, held, tmp_path)
+    assert list(found) == ["marginals-board", "marginals-board-2"]
+    assert [len(artefact.runs) for artefact in found.values()] == [6, 2]
+    figure = found["marginals-board-2"].figure
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes[:6]] == [
+        "v₈",
+        "v₃",
+        "v₁",
+        "v₃ against v₈",
+        "v₁ against v₈",
+        "v₁ against v₃",
+    ]
+    data, model = figure.axes[3].collections
+    assert np.array_equal(data.get_offsets(), points[:, :2])
+    assert np.array_equal(model.get_offsets(), samples[:, :2])
+    assert [axes.get_xlabel() for axes in figure.axes[3:6]] == ["50% outside", "", "50% outside"]
+    assert "500 samples of each model" in found["marginals-board"].caption
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])

@@ -158,6 +158,29 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, file: Path) -
         assert drawn.evaluate("svg => 6.5 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width") >= 8.5
 
 
+def test_curves_have_values_and_are_switched_off(browser: Any, file: Path) -> None:
+    import json
+
+    page = opened(browser, file).page
+    figure = page.locator("#grbm-paper-figure3-board figure")
+    figure.scroll_into_view_if_needed()
+    curves = json.loads(figure.locator("script.series").text_content())
+    number = next(place for place, one in enumerate(curves) if one["name"] == "CD-5")
+    x, y, said = curves[number]["points"][-1]
+    svg = figure.locator("svg")
+    scale = svg.bounding_box()["width"] / svg.evaluate("svg => svg.viewBox.baseVal.width")
+    svg.hover(position={"x": x * scale, "y": y * scale}, force=True)
+    assert page.locator("#value").inner_text() == said
+    parts = figure.locator(f"[id*='-series-{number}-']")
+    assert parts.first.is_visible()
+    button = figure.locator(".legend button", has_text="CD-5")
+    button.click()
+    assert not any(part.is_visible() for part in parts.all())
+    assert button.get_attribute("aria-pressed") == "false"
+    button.click()
+    assert parts.first.is_visible()
+
+
 def test_downloads_have_their_names(browser: Any, file: Path, tmp_path: Path) -> None:
     page = opened(browser, file).page
     with page.expect_download() as waiting:

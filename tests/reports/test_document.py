@@ -91,12 +91,77 @@ def test_nothing_finished_is_an_error_and_no_empty_figure(tmp_path: Path) -> Non
         report(held, tmp_path)
 
 
+def test_the_order_is_that_of_a_reader_s_questions(whole: Report) -> None:
+    section = whole.sections[0]
+    titles = [part.title for part in section.parts]
+    assert titles == ["Summary", "What was run", "Figures", "Tables", "Provenance"]
+    assert [artefact.name for artefact in section.parts[0].artefacts] == ["summary-board"]
+    assert all(artefact.figure is not None for artefact in section.parts[2].artefacts)
+    assert all(artefact.figure is None for artefact in section.parts[3].artefacts)
+
+
+def test_what_was_run_names_the_command_and_every_variant_s_hyper_parameters(tmp_path: Path) -> None:
+    held = learning(Held(), {"CD-5": ("cd", 0.4)}, **{"param.lr": "0.001", "param.k": "5", "command": "benchmark run"})
+    learning(held, {"DSM": ("dsm", 0.3)}, **{"param.lr": "0.01", "param.sigma": "0.05", "host": "here"})
+    (part,) = [part for part in report(held, tmp_path).sections[0].parts if part.title == "What was run"]
+    facts = dict(part.facts)
+    assert (facts["command"], facts["machine"]) == ("benchmark run", "here, cpu")
+    (table,) = [artefact for artefact in part.artefacts if artefact.name == "settings-board"]
+    rows = table.numbers.set_index("variant")
+    assert rows.loc["CD-5"].tolist() == ["0 to 2", "1,000", "0.001", "5", ""]
+    assert rows.loc["DSM", "noise level σ"] == "0.05"
+
+
+def test_runs_with_other_numbers_of_iterations_are_ranked_apart(tmp_path: Path) -> None:
+    held = learning(Held(), BOTH)
+    for variant in ("CD-5 [steps=1000]", "CD-10 [K=3, steps=1000]"):
+        learning(held, {variant: ("cd", 9.0)})
+    sections = {section.name: section for section in report(held, tmp_path).sections}
+    assert list(sections) == ["grbm-paper", "grbm-paper-steps1000"]
+    ranked = {name: next(one for one in section.artefacts if one.name == "ranking-board").numbers["variant"]
+              for name, section in sections.items()}  # fmt: skip
+    assert set(ranked["grbm-paper"]) == set(BOTH)
+    assert set(ranked["grbm-paper-steps1000"]) == {"CD-5 [steps=1000]", "CD-10 [K=3, steps=1000]"}
+    assert "with 1,000 iterations have a section of their own" in sections["grbm-paper"].note
+    assert sections["grbm-paper-steps1000"].title == "Suite grbm, preset paper with 1,000 iterations"
+
+
+@pytest.mark.parametrize(
+    ("preset", "label", "said"),
+    [("quick", "", "A smoke ranking, not a result"), ("small", "only a try", "Only a try"), ("paper", "", "")],
+)
+def test_a_preset_that_makes_no_results_says_so_on_every_figure(
+    tmp_path: Path, preset: str, label: str, said: str
+) -> None:
+    held = learning(Held(), BOTH, preset=preset, preset_label=label)
+    section = report(held, tmp_path).sections[0]
+    figures = [artefact.figure for artefact in section.artefacts if artefact.figure is not None]
+    assert {figure.get_suptitle() for figure in figures} == {said}
+    assert section.note == (f"{said}." if said else "")
+
+
+def test_a_label_and_what_is_missing_are_both_on_the_figure(tmp_path: Path) -> None:
+    held = incomplete()
+    for row in held.rows:
+        row["preset_label"] = "only a try"
+    figures = [artefact.figure for artefact in report(held, tmp_path).sections[0].artefacts if artefact.figure]
+    assert {figure.get_suptitle() for figure in figures} == {"INCOMPLETE: 2 cells are missing\nOnly a try"}
+
+
+def test_a_choice_of_methods(tmp_path: Path) -> None:
+    section = report(learning(Held(), BOTH), tmp_path, methods=["cd", "bidsm"]).sections[0]
+    (ranked,) = [artefact for artefact in section.artefacts if artefact.name == "ranking-board"]
+    assert set(ranked.numbers["variant"]) == {"CD-5", "CD-10", "BiDSM-5"}
+    with pytest.raises(InputError, match="no finished cells of method none"):
+        report(learning(Held(), BOTH), tmp_path, methods=["none"])
+
+
 # --- HTML -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_needs_nothing_else(whole: Report) -> None:
     page = Page(html.page(whole))
-    outside = [link for link in page.links if not link.startswith(("#", "data:"))]
+    outside = [link for link in page.links if not link.startswith(("#", "data:", "https://mlflow/"))]
     assert outside == []
     assert "@import" not in html.page(whole)
     assert not re.search(r"url\((?!#)", html.page(whole))
@@ -112,7 +177,8 @@ def test_the_page_holds_its_downloads(whole: Report) -> None:
     assert b"<svg" in page.downloads["grbm-paper-figure3-board.svg"]
     held = pd.read_csv(io.BytesIO(page.downloads["grbm-paper-figure3-board.csv"]))
     assert held["mean"].tolist() == pytest.approx(figure.numbers["mean"].tolist())
-    assert all(run in page.text for run in figure.runs)
+    assert all(f"https://mlflow/grbm/{run}" in page.links for run in figure.runs)  # names, with links
+    assert not any(run in page.text for run in figure.runs)
 
 
 def test_the_ink_of_figures_is_that_of_the_page(whole: Report) -> None:
@@ -199,6 +265,13 @@ def test_the_exit_code_says_whether_all_is_there(command: object, capsys: pytest
     assert command(learning(Held(), BOTH), "--format", "html", "md") == 0  # type: ignore[operator]
     assert command(incomplete(), "--format", "html") == 1  # type: ignore[operator]
     assert "INCOMPLETE: 2 planned cells have no result" in capsys.readouterr().err
+
+
+def test_a_divergence_is_exit_code_1(command: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = learning(Held(), BOTH)
+    held.add("CD-5", "cd", 7, "diverged")
+    assert command(held, "--format", "md") == 1  # type: ignore[operator]
+    assert "1 cell diverged; the report lists them" in capsys.readouterr().err
 
 
 def test_figures_and_numbers_are_files(command: object, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def one(trials: list[Trial], uri: str, **more: Any) -> Study:
 def test_the_best_is_beside_the_papers(studies: Studies) -> None:
     row = built(tuning_best, studies)["best-board"].numbers.iloc[0]
     assert (row["method"], row["best"], row["trial"]) == ("BiDSM", 0.60, 3)
-    assert (row["paper's best"], row["paper's variant"]) == (0.45, "BiDSM-5")
+    assert (row["preset's best"], row["preset's variant"]) == (0.45, "BiDSM-5")
     assert row["difference"] == pytest.approx(0.15)
     counted = row[["trials", "complete", "pruned", "failed", "not ended"]].tolist()
     assert counted == [11, 6, 1, 3, 1]
@@ -90,7 +90,7 @@ def test_the_lowest_divergence_is_the_best_and_no_paper_is_no_difference(studies
     assert math.isnan(table.loc["DSM", "difference"])
     best = max(range(len(POINTS)), key=lambda i: POINTS[i][0])
     assert table.loc["CD", "best"] == POINTS[best][0]
-    assert table.loc["CD", "paper's best"] == max(POINTS[0][0], POINTS[1][0])
+    assert table.loc["CD", "preset's best"] == max(POINTS[0][0], POINTS[1][0])
     assert table.loc["CD", "s of training"] == pytest.approx(sum(5 + second for _, second in POINTS))
 
 
@@ -98,7 +98,7 @@ def test_hyperparameters_are_beside_the_papers(studies: Studies) -> None:
     artefact = built(tuning_best, studies)["best-values-board"]
     rows = artefact.numbers.set_index("name")
     assert rows["best"].to_dict() == params(0.002, k=7, n=10)
-    assert rows["paper's"].to_dict() == params(0.001, alpha=0.001)
+    assert rows["preset's"].to_dict() == params(0.001, alpha=0.001)
     assert rows.loc["unroll_steps", "end of range"] == "highest"
     assert rows.loc["lr", "searched"] == "0.0001 to 0.1, logarithmic"
     assert artefact.table is not None
@@ -182,7 +182,7 @@ def test_what_tune_writes_is_read(uri: str) -> None:
     assert StudyTracker(uri).sync(given)
     (study,) = Studies(Store(uri), "real").all
     row = tuning_best.best([study]).iloc[0]
-    assert row[["best", "trial", "paper's best", "paper's variant"]].tolist() == [0.7, 1, 0.5, "BiDSM-5"]
+    assert row[["best", "trial", "preset's best", "preset's variant"]].tolist() == [0.7, 1, 0.5, "BiDSM-5"]
     assert row[["complete", "pruned", "failed", "not ended", "s of training"]].tolist() == [2, 1, 1, 0, 8.0]
     assert study.trials[["iteration", LL]].to_numpy()[2].tolist() == [10, 0.9]
     assert tuning_best.settings([study])["best"].tolist() == [0.01, 5]

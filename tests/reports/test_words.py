@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from reports import words
@@ -43,4 +44,11 @@ def test_one_is_not_plural() -> None:
     assert words.lacking(1) == "INCOMPLETE: 1 planned cell has no result"
     assert words.lacking(2) == "INCOMPLETE: 2 planned cells have no result"
     assert (words.missing(0), words.lacking(0)) == ("", "")
-    assert "1 seed" in words.mean_over(1)
+    assert "1 seed" in words.mean_of(pd.DataFrame({"variant": ["A"], "seed": [0]}))
+
+
+def test_a_caption_counts_the_seeds_that_are_drawn() -> None:
+    curves = pd.DataFrame({"variant": ["A", "A", "B", "B", "B"], "seed": [0, 1, 0, 1, 2]})
+    assert words.mean_of(curves).startswith("mean over 2 to 3 seeds and")
+    assert words.mean_of(curves[curves["variant"] == "A"]).startswith("mean over 2 seeds and")
+    assert words.mean_of(curves[1:]).endswith("none around one seed")

@@ -1,0 +1,69 @@
+"""What was run: the hyper-parameters of every variant."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from reports import words
+from reports.artefact import Artefact, Table
+from reports.sweep import Sweep, variants
+
+_SIZES = (
+    "model",
+    "batch_size",
+    "data_noise",
+    "precision",
+    "accumulate",
+)  # of all methods, after what is a method's own
+_NOT = ("seed", "steps", "data")
+
+
+def build(sweep: Sweep) -> Iterator[Artefact]:
+    """One table for each task whose runs have parameters."""
+    for task in sweep.tasks:
+        cells = sweep.of(task, None)
+        cells = cells[cells["run"] != ""]
+        frame = settings(cells)
+        if frame.shape[1] <= 3:
+            continue
+        same = [name for name in frame if frame[name].nunique() == 1 and name not in ("variant", "seeds")]
+        shown = frame.drop(columns=same if len(frame) > 1 else [])
+        same = same if len(frame) > 1 else []
+        yield Artefact(
+            name=f"settings-{task}",
+            title=f"Hyper-parameters ({task})",
+            caption="Of every variant; empty where its method has no such parameter."
+            + (" The same for all: " + "; ".join(f"{name} {frame[name].iloc[0]}" for name in same) + "."
+               if same else ""),
+            numbers=frame,
+            runs=list(cells["run"]),
+            table=Table(shown),
+        )  # fmt: skip
+
+
+def settings(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant: its seeds, iterations and parameters, as texts."""
+    columns = [str(name) for name in cells if str(name).startswith("param.") and str(name)[6:] not in _NOT]
+    own = [name for name in columns if not name[6:].startswith(_SIZES)]
+    rows = []
+    for variant in variants(cells):
+        of = cells[cells["variant"] == variant]
+        row = {"variant": variant, "seeds": ranges(sorted(of["seed"])),
+               "iterations": ", ".join(f"{steps:,}" for steps in sorted(of["steps"].unique()))}  # fmt: skip
+        for column in [*own, *(name for name in columns if name not in own)]:
+            values = list(dict.fromkeys(str(value) for value in of[column].dropna()))
+            row[words.hyperparameter(column[6:])] = ", ".join(values)
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=[name for name in frame if (frame[name] == "").all()])
+
+
+def ranges(numbers: list[int]) -> str:
+    """ "0 to 4, 7" of 0, 1, 2, 3, 4, 7."""
+    found = list[list[int]]()
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in found)

@@ -1,0 +1,83 @@
+"""What a reader wants first: where every variant ends, with its interval."""
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import edges, style, words
+from reports.artefact import Artefact
+from reports.artefacts import ranking
+from reports.sweep import Sweep, better_is_high
+
+_WIDTH, _ROW = 4.6, 0.19  # inches
+
+
+def build(sweep: Sweep) -> Iterator[Artefact]:
+    """A dot with its interval for each variant of each task that has something to be compared by."""
+    for task in sweep.tasks:
+        metric, done = sweep.measures(task), sweep.of(task)
+        if metric is None:
+            continue
+        frame = ranking.ranking(sweep, task, metric).dropna(subset=["mean"])
+        if frame.empty:
+            continue
+        method = dict(zip(done["variant"], done["method"], strict=True))
+        figure, off = draw(frame[: style.MANY], method, metric)
+        missing, alone = len(sweep.missing(task)), int(frame["± 95%"].isna().sum())
+        name, best = words.measure(metric), frame.iloc[0]
+        yield Artefact(
+            name=f"summary-{task}",
+            title=f"Summary ({task})",
+            caption=f"{words.capital(name)} of {words.counted(len(frame), 'variant')}, best first: mean over seeds "
+            f"({_seeds(frame)}) and its 95% interval (Student's t); the rule is that of the ranking."
+            + (f" {words.counted(alone, 'variant')} with one seed {'has' if alone == 1 else 'have'} no interval."
+               if alone else "")
+            + (f" Hollow triangles stand at the edge for {words.counted(off, 'variant')} beyond it, with "
+               f"{'its value' if off == 1 else 'their values'}." if off else "")
+            + f" First is {best['variant']} with {words.number(best['mean'])}; whether it is better than others the "
+            "comparisons say, not this order.",
+            alt=f"{words.capital(name)}: "
+            + ", ".join(f"{row['variant']} {words.number(row['mean'])}" for row in frame.to_dict("records")) + ".",
+            numbers=frame,
+            runs=list(done["run"]),
+            missing=missing,
+            figure=style.mark(figure, missing),
+        )  # fmt: skip
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    fewest, most = int(frame["seeds"].min()), int(frame["seeds"].max())
+    return words.counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+
+
+def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, int]:
+    """A row for each variant; what is far from the best is a hollow triangle at the edge.
+
+    Returns:
+        The figure, and how many triangles it has.
+    """
+    half = frame["± 95%"].fillna(0.0)
+    axis = edges.axis(frame["mean"], pd.concat([frame["mean"] - half, frame["mean"] + half]), better_is_high(metric))
+    assert axis is not None
+    far = axis.beyond(frame["mean"])
+    with style.look():
+        figure = Figure(figsize=(_WIDTH, 0.7 + _ROW * len(frame)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, (row, off) in enumerate(zip(frame.to_dict("records"), far, strict=True)):
+            name, colour = row["variant"], style.colour(method[row["variant"]])
+            if off:
+                axes.plot([axis.at], [place], marker=edges.arrow(axis, vertical=False), color=colour, gid=name,
+                          markerfacecolor="none", linestyle="")  # fmt: skip
+                axes.annotate(words.number(row["mean"]), (axis.at, place), (6 * axis.sign, 0), color=colour,
+                              textcoords="offset points", fontsize=6.5, va="center",
+                              ha="left" if axis.sign > 0 else "right")  # fmt: skip
+                continue
+            if not math.isnan(row["± 95%"]):
+                ends = [row["mean"] - row["± 95%"], row["mean"] + row["± 95%"]]
+                axes.plot(ends, [place] * 2, color=colour, linewidth=1.6, label="_interval", gid=f"_{name}")
+            axes.plot([row["mean"]], [place], marker=style.marker(method[name]), color=colour, markersize=4.5, gid=name)
+        axes.set_yticks(range(len(frame)), frame["variant"])
+        axes.set(xlim=(axis.low, axis.high), ylim=(len(frame) - 0.4, -0.6), xlabel=words.measure(metric))
+    return figure, int(far.sum())

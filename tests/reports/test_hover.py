@@ -1,0 +1,46 @@
+"""What the page knows of its curves: names, places and values."""
+
+import re
+
+import pytest
+
+from reports import document, hover, html
+from reports.artefacts import figure3, figure5, summary
+from tests.reports.held import BOTH, Held, built, learning
+
+
+def test_every_curve_has_its_values_where_they_are_drawn() -> None:
+    artefact = built(figure3, learning(Held(), {"CD-5": ("cd", 0.4), "DSM": ("dsm", 0.3)}))["figure3-board"]
+    assert artefact.figure is not None
+    svg = document.render(artefact, "svg").decode()
+    found = {one["name"]: one for one in html._series(artefact)}
+    assert set(found) == {"CD-5", "DSM"}
+    x, y, said = found["CD-5"]["points"][-1]
+    assert said == "CD-5: test log-likelihood (nats) 0.410 (iteration 1,000)"
+    group = svg[svg.index(f'id="series-{list(found).index("CD-5")}-') :]
+    numbers = [tuple(map(float, pair)) for pair in re.findall(r"[ML] ([\d.]+) ([\d.]+)", svg)]
+    assert min(abs(right - x) + abs(down - y) for right, down in numbers) < 0.2  # a vertex of the SVG's own path
+    assert group
+
+
+def test_bands_and_faint_seeds_are_switched_with_their_curve() -> None:
+    artefact = built(figure3, learning(Held(), {"CD-5": ("cd", 0.4)}))["figure3-board"]
+    ids = re.findall(r'id="(series-0-\d+)"', document.render(artefact, "svg").decode())
+    assert len(ids) == len(set(ids)) == 3  # the seeds, their band and the mean
+
+
+@pytest.mark.parametrize("module", [figure3, figure5, summary])
+def test_marking_twice_changes_nothing(module: object) -> None:
+    for artefact in built(module, learning(Held(), BOTH)).values():
+        assert artefact.figure is not None
+        hover.mark(artefact.figure)
+        once = hover.series(artefact.figure)
+        hover.mark(artefact.figure)
+        assert hover.series(artefact.figure) == once
+        assert all(one["colour"].startswith("#") for one in once)
+
+
+def test_the_summary_names_the_variant_and_its_value() -> None:
+    artefact = built(summary, learning(Held(), BOTH))["summary-board"]
+    said = [one["points"][0][2] for one in html._series(artefact)]
+    assert "CD-10: test log-likelihood (nats) 0.510" in said
