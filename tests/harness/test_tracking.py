@@ -607,7 +607,9 @@ def test_the_parameters_of_predict_are_those_of_the_signature() -> None:
 
 
 def ranked(cells: Cells, variant: str, seed: int, value: float) -> str:
-    cell = cells.add(seed, variant, label="a smoke ranking", timing={"compiled": True, "threads": 1, "jobs_beside": 1})
+    cell = cells.add(
+        seed, variant, preset_label="a smoke ranking", timing={"compiled": True, "threads": 1, "jobs_beside": 1}
+    )
     times = {"time/train_seconds": 1.0, "time/ms_per_step": 0.25}
     cells.run_dir.folder(cell).append(20, {"test/log_likelihood": value, "val/log_likelihood": 0.0, **times})
     cells.end(cell, "done")
