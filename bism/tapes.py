@@ -125,7 +125,8 @@ class Tapes:
             rows: the seeds, by their places; all of them, if not given.
         """
         chosen = rows or slice(0, len(self._seeds))
-        all_keys, first = self._key(f"{purpose}/{kind}"), torch.tensor(step, dtype=torch.int32, device=self._device)
+        all_keys = self._key(f"{purpose}/{kind}")
+        first = torch.full((), step, dtype=torch.int32, device=self._device)  # not copied there: nothing waits
         pairs, steps = self._counters(length, tape.shape[1])
         for group in self.groups(chosen):
             program = self._program(kind, group)
