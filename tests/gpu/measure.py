@@ -25,7 +25,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
 
 from baselines import CD, DSM
 from benchmark.provenance import cores, machine

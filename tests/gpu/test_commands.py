@@ -42,7 +42,9 @@ presets:
         steps: 4
         all: {lr: 0.001, lower: fisher, K: 2, N: 0, sigma_min: 0.1, precision: PRECISION}
         probes:
-          - {name: samples, at: [last], options: {count: 12, batch: 8, schedule: &short [{steps: 3, first: 10, last: 1}]}}
+          - name: samples
+            at: [last]
+            options: {count: 12, batch: 8, schedule: &short [{steps: 3, first: 10, last: 1}]}
           - name: samples
             at: [last]
             options: {count: 12, batch: 12, h: joint, precision: bf16, schedule: *short}

@@ -1,6 +1,5 @@
 """What a GPU can do that a CPU cannot: run out of its memory, round its products, be one of several."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,8 +76,7 @@ def test_want_of_memory_is_said_and_not_fallen_back_from(compiled: bool) -> None
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.02, DEVICE)
     try:
-        with warnings.catch_warnings(), pytest.raises(Exception, match="out of memory") as caught:
-            warnings.simplefilter("error")
+        with pytest.raises(Exception, match="out of memory") as caught:  # of a fallback the tests here make an error
             Trainer(DSM(), GRBM(64, 4096), points(), seeds=[0], batch_size=1 << 18, device=DEVICE, compile=compiled)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
