@@ -174,7 +174,8 @@ class Trainer:
                 count = len(self._leaves)
                 with or_without("step by step, without CUDA graphs"), torch.no_grad():
                     state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
-                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda)
+                    together = 1 if processes() > 1 else None  # all must record alike, whatever each of them measures
+                    steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda, together)
                     self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
         self.compile_seconds = time.perf_counter() - started
 
@@ -287,7 +288,7 @@ class Trainer:
     @property
     def diverged_at(self) -> list[int | None]:
         """For each seed the step at which it became non-finite, or None."""
-        return [int(step) if step >= 0 else None for step in self._tensors["diverged_at"]]
+        return [step if step >= 0 else None for step in self._tensors["diverged_at"].tolist()]  # one wait for a GPU
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
