@@ -38,7 +38,7 @@ def capturing(wanted: bool = True) -> Iterator[None]:
     """Trainers that are made and used inside record their steps, or do not."""
     with ExitStack() as stack:
         if not (wanted and ON_A_GPU):
-            stack.enter_context(mock.patch.object(engine, "captures", lambda device: wanted))
+            stack.enter_context(mock.patch.object(engine, "captures", return_value=wanted))
         if not ON_A_GPU:
             stack.enter_context(mock.patch.object(engine, "capture_on_cuda", lambda function: function))
         yield
