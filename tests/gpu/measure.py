@@ -5,7 +5,7 @@
 A command and not a test: it times. First the deep step is compiled alone, in an empty cache, on all cores; then all
 other programs side by side. Then each part runs alone, in a process of its own, from what was compiled: after a
 warm-up, medians of rounds of whole blocks through ``Trainer.run``, synchronised. What fails, or does not
-fit the time, is said and takes nothing else along. DIR/NAME.json has what was found, as it comes; DIR/table.md all of it.
+fit the time, is said and takes nothing else along. DIR/NAME.json has what was found, as it comes; DIR/table.md all.
 
 ``--small --device cpu`` rehearses it anywhere, on sizes whose numbers mean nothing.
 """

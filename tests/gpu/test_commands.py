@@ -152,7 +152,7 @@ def test_deep_models_are_trained_sampled_and_looked_at(tmp_path: Path, precision
     assert "not computed" not in said.out
     latent = {name for line in journal(tmp_path, "BiMDSM-0", 0) for name in line["metrics"]}
     assert {"latent/share_of_h", "latent/knn_accuracy", "ood/auroc_noise", "val/lower_objective"} <= latent
-    assert len(list(tmp_path.glob("runs/cells/*/samples/samples_step_*.npy"))) == 3  # h is of latent variables alone
+    assert len(list(tmp_path.glob("runs/cells/*/samples/samples_step_*.npy"))) == 4
 
 
 def test_the_bias_is_studied(tmp_path: Path) -> None:
