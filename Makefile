@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-long lint install
+.PHONY: run test test-long test-gpu lint install
 
 run: .venv/installed ## the main job, small: every method on both tasks, into ./runs and ./mlflow.db
 	$(BIN)/python -m benchmark run --suite grbm --preset quick
 
 test: lint ## lint, types and the tests that take seconds
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not gpu"
 
 test-long: .venv/installed-test ## the tests that take longer
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not gpu"
+
+test-gpu: .venv/installed-test ## the tests that need a GPU (docs/gpu.md)
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ An executor starts a job and brings what its process says; what becomes of a job
 same everywhere. A further engine is one more class with these few methods.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -11,7 +12,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -178,6 +180,18 @@ def prepare_environment(available: Sequence[Place] = ()) -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started inside do not hear Ctrl-C, which is ours to handle: also not while they import what
+    they need, which takes seconds where they are spawned. We hear it afterwards."""
+    resource_tracker.ensure_running()  # starting it would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class JobProcess:
     """A job's process on this machine."""
 
@@ -200,7 +214,8 @@ class JobProcess:
         self._process = context.Process(
             target=run_job, daemon=True, args=(job, data, first, run_dir, settings, fresh, sender, group)
         )
-        self._process.start()
+        with _deaf():
+            self._process.start()
         sender.close()
         for line in group.lines if group else ():
             line.close()
@@ -218,7 +233,8 @@ class JobProcess:
             process = context.Process(
                 target=follow, daemon=True, args=(Group(rank, size, meeting, (theirs,)), own, settings.threads, make)
             )
-            process.start()
+            with _deaf():
+                process.start()
             theirs.close()
             self._followers.append(process)
         return Group(0, size, meeting, tuple(lines))

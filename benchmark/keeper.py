@@ -155,6 +155,7 @@ class Keeper:
         training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
         lower = trainer.lower_objective_on(self.data.val)
         scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
+        diverged_at = trainer.diverged_at
         for i in range(len(self.cells)):
             if self._closed[i]:
                 continue
@@ -164,7 +165,7 @@ class Keeper:
                 objectives["val/lower_objective"] = float(lower[i])
             line = {**objectives, **scores[i], **self._cost()}
             self._line(i, line.copy)
-            self._closed[i] = trainer.diverged_at[i] is not None
+            self._closed[i] = diverged_at[i] is not None
             self._keep_best(i, line)
 
     def _cost(self) -> dict[str, float]:
@@ -248,13 +249,14 @@ class Keeper:
 
         ``alive`` is called between what takes long.
         """
+        diverged_at = self.trainer.diverged_at
         for i, (cell, planned) in enumerate(zip(self.cells, self.job.cells, strict=True)):
             self.trainer.save(cell.artifacts / "last.pt", seed=self.trainer.seeds[i])
             if not self._closed[i]:
                 self._probe_checkpoints(i)
                 self._name_selected(i)
             alive()
-            diverged = self.trainer.diverged_at[i]
+            diverged = diverged_at[i]
             yield planned.id, *(("done", None) if diverged is None else ("diverged", f"not finite at step {diverged}"))
 
     def _name_selected(self, index: int) -> None:

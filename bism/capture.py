@@ -131,15 +131,21 @@ def _room(of_step: Tensor, steps: int) -> Tensor:
     return room.as_strided((steps, *of_step.shape), (of_step.numel(), *of_step.stride()))
 
 
-def capture_on_cuda(function: Callable[[], None]) -> Callable[[], None]:
-    """Captures the kernels that ``function`` launches on the current device, in a CUDA graph."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # allocations and lazy initialisation of a first run must not be captured
-        function()
-        function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
+def capture_on_cuda() -> Capture:
+    """What captures the kernels that a function launches on the current device, in CUDA graphs that share the memory of
+    their intermediate results: they are replayed one after the other."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(function: Callable[[], None]) -> Callable[[], None]:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # allocations and lazy initialisation of a first run must not be captured
+            function()
+            function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            function()
+        return graph.replay
+
+    return capture

@@ -43,13 +43,18 @@ def check_scale(name: str, value: Any) -> float:
 
 
 def check_place(device: Any, dtype: torch.dtype) -> torch.device:
-    """A device that torch knows, and a floating-point type."""
+    """A device that torch knows and, if it is a GPU, that is here; and a floating-point type."""
     if not dtype.is_floating_point:
         raise InputError(f"dtype must be floating point, got {dtype}")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device must be one that torch knows, such as 'cpu' or 'cuda:0', got {device!r}") from error
+    found = torch.cuda.device_count() if place.type == "cuda" else 1
+    if (place.index or 0) >= found:
+        which = "no GPU" if place.index is None else f"no GPU {place.index}"
+        raise InputError(f"device {place}: there is {which} here ({found} found)")
+    return place
 
 
 def check_precision(precision: Any, dtype: torch.dtype, device: torch.device) -> str:

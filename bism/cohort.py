@@ -289,8 +289,9 @@ class Cohort:
                     (self._inner, self._outer), self.compiled = programs, True
             if captures(self.device):
                 with or_without("step by step, without CUDA graphs"):
-                    recorded = CapturedProgram(self._inner, inner, capture_on_cuda) if inner else self._inner
-                    self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, capture_on_cuda)
+                    record = capture_on_cuda()
+                    recorded = CapturedProgram(self._inner, inner, record) if inner else self._inner
+                    self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, record)
                     self.captured = True
         self.compile_seconds = time.perf_counter() - started
 

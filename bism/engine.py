@@ -113,7 +113,9 @@ class Trainer:
         self.stream = stream([*self.seeds, *self.seeds[-1:] * spare], batch_size, groups=groups)
         self._program: Program = self._side_by_side
         self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
-        self._to_capture = captures(self.device)  # at the first step: many a trainer is only asked
+        # Processes that train together do without: a graph with an exchange in it outlives the group.
+        self._captures = captures(self.device) and processes() == 1
+        self._to_capture = self._captures  # at the first step: many a trainer is only asked
         if compile:
             self._compile()
 
@@ -173,12 +175,10 @@ class Trainer:
     def _capture(self) -> None:
         """Records steps for replay; where that cannot be done here, they are launched one by one, and it is said."""
         started, count = time.perf_counter(), len(self._leaves)
-        # processes that train together must run the same collectives, whatever each one measures
-        together = 1 if processes() > 1 else None
         with computing(self.device, self.precision), or_without("step by step, without CUDA graphs"), torch.no_grad():
             example = self._example("capture")
             state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
-            steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda, together)
+            steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda())
             self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
         self.compile_seconds += time.perf_counter() - started
 
@@ -191,7 +191,7 @@ class Trainer:
         return self._laid_out(self.stream.draw(data, index, purpose, 1, group).at(0))
 
     def _laid_out(self, consumed: Sequence[Tensor]) -> list[Tensor]:
-        return [dense(x) for x in consumed] if captures(self.device) else list(consumed)
+        return [dense(x) for x in consumed] if self._captures else list(consumed)
 
     def _of_group(self, group: int, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The part of stacked tensors that a group's seeds have; the last seed's stands in where they are too few."""
@@ -297,7 +297,7 @@ class Trainer:
     @property
     def diverged_at(self) -> list[int | None]:
         """For each seed the step at which it became non-finite, or None."""
-        return [int(step) if step >= 0 else None for step in self._tensors["diverged_at"]]
+        return [step if step >= 0 else None for step in self._tensors["diverged_at"].tolist()]  # one wait for a GPU
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""

@@ -23,10 +23,12 @@ def first_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is want of memory: torch says it in a class of its own on a
-    GPU, in a RuntimeError's text on the CPU, and its compiler in an error that names the other."""
+    GPU, in a RuntimeError's text on the CPU, its compiler in an error that names the other, and the driver and
+    the libraries of a GPU in words of their own."""
     while error is not None:
         said = f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError) or "OutOfMemoryError" in said or "can't allocate memory" in said:
+        wanting = ("OutOfMemoryError", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+        if isinstance(error, MemoryError) or any(words in said for words in wanting):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
 TOGETHER = 10  # steps of one replay on a GPU (``bism.capture``), and so what blocks there are multiples of
-_GPU_SHARE = 128  # on a GPU the block of all seeds takes one such part of the memory: fewer and larger launches
+_GPU_BYTES = 1 << 29  # on a GPU the block of all seeds takes so much: fewer and larger launches
+_GPU_SHARE = 64  # but at most one such part of the memory
 _GPU_LONGEST_BLOCK = 1000
 
 
@@ -167,7 +168,7 @@ def block_steps(step_bytes: int, seeds: int, device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, min(_LONGEST_BLOCK, _BLOCK_BYTES // step_bytes))
     memory = torch.cuda.get_device_properties(device).total_memory
-    steps = max(1, min(_GPU_LONGEST_BLOCK, memory // _GPU_SHARE // (step_bytes * seeds)))
+    steps = max(1, min(_GPU_LONGEST_BLOCK, min(_GPU_BYTES, memory // _GPU_SHARE) // (step_bytes * seeds)))
     return steps // TOGETHER * TOGETHER or steps
 
 

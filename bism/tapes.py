@@ -96,7 +96,7 @@ class Tapes:
 
     def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device, longest: int = 0) -> None:
         self._seeds, self._device, self._dtype = list(seeds), device, dtype
-        self._keys, self._places = dict[str, Tensor](), dict[int, tuple[Tensor, Tensor]]()
+        self._keys, self._places = dict[str, Tensor](), dict[tuple[int, int], tuple[Tensor, Tensor]]()
         self._chunk = LARGE_CHUNK if longest > LARGE_CHUNK // 2 else CHUNK
         if device.type != "cpu":
             self._chunk = max(CHUNK, 1 << (_GPU_CALL // len(self._seeds)).bit_length() - 1)
@@ -125,22 +125,19 @@ class Tapes:
             rows: the seeds, by their places; all of them, if not given.
         """
         chosen = rows or slice(0, len(self._seeds))
-        all_keys, first = self._key(f"{purpose}/{kind}"), torch.tensor(step, dtype=torch.int32, device=self._device)
-        pairs, steps = self._counters(length, tape.shape[1])
-        for group in self.groups(chosen):
-            program = self._program(kind, group)
-            ours = tape[group.start - chosen.start : group.stop - chosen.start]
-            for start in range(0, tape.shape[1], self._chunk):
-                half = slice(start // 2, (start + self._chunk) // 2)
-                (numbers,) = program(all_keys[group], pairs[half], steps[half], first)
-                part = ours[:, start : start + self._chunk]
+        all_keys = self._key(f"{purpose}/{kind}")
+        first = torch.full((), step, dtype=torch.int32, device=self._device)  # not copied there: nothing waits
+        for start in range(0, tape.shape[1], self._chunk):
+            counters = self._counters(length, start)
+            for group in self.groups(chosen):
+                (numbers,) = self._program(kind, group)(all_keys[group], *counters, first)
+                part = tape[group.start - chosen.start : group.stop - chosen.start, start : start + self._chunk]
                 part.copy_(numbers[:, : part.shape[1]])
 
     def work(self, kind: str, numbers: int) -> Work:
         """The work of filling a tape of so many numbers for each seed."""
-        pairs, steps = self._counters(TILE, self._chunk)
         first = torch.zeros((), dtype=torch.int32, device=self._device)
-        work = count_work(_maker(kind, self._dtype), [self._key("work"), pairs, steps, first])
+        work = count_work(_maker(kind, self._dtype), [self._key("work"), *self._counters(TILE, 0), first])
         return work * (numbers / self._chunk)
 
     def _key(self, purpose: str) -> Tensor:
@@ -148,13 +145,16 @@ class Tapes:
             self._keys[purpose] = keys(self._seeds, purpose).to(self._device)
         return self._keys[purpose]
 
-    def _counters(self, length: int, numbers: int) -> tuple[Tensor, Tensor]:
-        """For each pair of words of a tape its number in its step, and its step after the first; in whole chunks."""
-        if length not in self._places or 2 * len(self._places[length][0]) < numbers:
-            count = self._chunk // 2 * -(-numbers // self._chunk)
-            pair = torch.arange(count, dtype=torch.int32, device=self._device)
-            self._places[length] = pair % (length // 2), pair // (length // 2)
-        return self._places[length]
+    def _counters(self, length: int, start: int) -> tuple[Tensor, Tensor]:
+        """For each pair of words of a chunk that begins at a position its number in its step, and its step after the
+        first."""
+        if (length, start) in self._places:
+            return self._places[length, start]
+        pair = torch.arange(start // 2, (start + self._chunk) // 2, dtype=torch.int32, device=self._device)
+        found = pair % (length // 2), pair // (length // 2)
+        if self._device.type == "cpu":  # on a GPU they are large, and made in no time
+            self._places[length, start] = found
+        return found
 
     def _program(self, kind: str, group: slice) -> Program:
         if not self.compiled:

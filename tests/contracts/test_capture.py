@@ -27,7 +27,7 @@ def distance(mine: Trainer, other: Trainer) -> float:
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Training goes the way it goes on a GPU, but for the graph itself: what is recorded is called instead."""
     monkeypatch.setattr(engine, "captures", lambda device: True)
-    monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
+    monkeypatch.setattr(engine, "capture_on_cuda", lambda: lambda function: function)
     compile_there = compiler._compiled
 
     def checking(function: Any, example: Any, options: dict[str, Any]) -> Any:
@@ -107,7 +107,7 @@ def test_without_a_capture_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_a_compiler_training_goes_on_and_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "captures", lambda device: True)
-    monkeypatch.setattr(engine, "capture_on_cuda", lambda function: function)
+    monkeypatch.setattr(engine, "capture_on_cuda", lambda: lambda function: function)
     monkeypatch.setattr(engine, "compile_program", broken)
     with pytest.warns(UserWarning, match=r"training runs uncompiled .*: not on this card$"):
         mine = trainer(small(DSM), compile=True)

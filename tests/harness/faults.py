@@ -9,15 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 from torch.utils._pytree import tree_leaves
 
 from benchmark.rundir import holding
-from benchmark.tracking import MlflowClient, Run
 from bism.checkpoint import load_checkpoint
 from tests.harness.tiny import ROOT, Said, cell, command, journal, numbers, records, replaced, states, write
+
+if TYPE_CHECKING:
+    from benchmark.tracking import Run
 
 SECONDS = 400  # the longest that anything here may take
 STEPS = 1600  # a few seconds, uncompiled
@@ -124,8 +127,10 @@ def left_alone(folder: Path) -> None:
         pass
 
 
-def tracked(uri: str) -> dict[str, Run]:
+def tracked(uri: str) -> "dict[str, Run]":
     """A store's runs of cells, by cell, each of which has one."""
+    from benchmark.tracking import MlflowClient  # the rest is used where there is no MLflow
+
     client = MlflowClient(uri)
     experiments = [found.experiment_id for found in client.search_experiments() if found.name == "tiny"]
     runs = client.search_runs(experiments, "tags.kind = 'cell'") if experiments else []
@@ -135,6 +140,8 @@ def tracked(uri: str) -> dict[str, Run]:
 
 def exactly_once(folder: Path, uri: str) -> None:
     """Whether a store has every (run, metric, step) of the journals, with its value, and nothing else."""
+    from benchmark.tracking import MlflowClient
+
     client, runs = MlflowClient(uri), tracked(uri)
     assert set(runs) == {record.id for record in records(folder)}
     for record in records(folder):

@@ -142,6 +142,8 @@ def test_blocks_fit_a_cpu_s_cache_or_a_share_of_a_gpu_s_memory(monkeypatch: pyte
     gpu = torch.device("cuda")
     assert [block_steps(size, 10, CPU) for size in (1 << 10, 1 << 16, 1 << 30)] == [256, 16, 1]
     assert block_steps(1 << 10, 10, gpu) == 1000  # no more than that, however small
-    assert block_steps(27_000, 1000, gpu) == 20  # 640 MiB for all seeds together, in whole replays
-    assert block_steps(1 << 27, 1, gpu) == 5  # where not even one replay fits
+    assert block_steps(20_000, 1000, gpu) == 20  # 512 MiB for all seeds together, in whole replays
+    assert block_steps(1 << 27, 1, gpu) == 4  # where not even one replay fits
+    Card.total_memory = 8 << 30  # type: ignore[misc]
+    assert block_steps(1 << 20, 10, gpu) == 10  # 128 MiB
     assert block_steps(1 << 40, 1, gpu) == 1
