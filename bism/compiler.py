@@ -169,18 +169,42 @@ def trace(function: Program, example: Sequence[Tensor], decompositions: dict[Any
     return traced
 
 
-def simplify(module: fx.GraphModule) -> fx.GraphModule:
-    """The same function with fewer matrix products; unchanged where it writes into tensors."""
-    if any(
+def traced_program(function: Program, example: Sequence[Tensor]) -> Program:
+    """``function`` as its torch operations one after the other, for tensors shaped as ``example``: the same numbers to
+    the last bit, without what the transforms of ``torch.func`` cost at every call, and equal operations done once.
+
+    Raises:
+        Exception: of whatever class, where ``function`` cannot be traced.
+    """
+    with torch.no_grad():
+        graph = trace(function, example)
+        return graph if _writes(graph) else _without_repetitions(graph)
+
+
+def _writes(module: fx.GraphModule) -> bool:
+    """Whether the graph writes into tensors."""
+    return any(
         isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes
-    ):
-        return module
+    )
+
+
+def _without_repetitions(module: fx.GraphModule) -> fx.GraphModule:
     for node in list(module.graph.nodes):
         if node.target in _COPIES:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     if (passed := CSEPass()(module)) is not None:
         module = passed.graph_module
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def simplify(module: fx.GraphModule) -> fx.GraphModule:
+    """The same function with fewer matrix products; unchanged where it writes into tensors."""
+    if _writes(module):
+        return module
+    module = _without_repetitions(module)
     for node in list(module.graph.nodes):
         if node.target is _aten.convolution.default:
             _restore_weight_gradient(module.graph, node)

@@ -14,7 +14,7 @@ from bism import BiDSM, Estimator, compiler, engine, tapes
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block
-from tests.contracts.cases import data, discovered, same, small, trainer
+from tests.contracts.cases import Case, cases, data, discovered, same, small, trainer
 
 
 def distance(mine: Trainer, other: Trainer) -> float:
@@ -158,6 +158,25 @@ def test_steps_are_replayed_together_where_they_are_short_and_alone_at_the_end()
     assert steps(state, block)[0].tolist() == [2 * float(row.sum()) for row in seen]
     assert said == [2, 1]
     assert steps(state, block.part(6, 1))[0].tolist() == [2 * float(row[6]) for row in seen]
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_a_traced_step_gives_the_same_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = trainer(case)
+    traced.run(2)
+    plain = trainer(case)
+    plain.run(8)
+    monkeypatch.setattr(engine, "_TRACE_PAYS", 2)
+    made: list[Any] = []
+    monkeypatch.setattr(
+        engine, "traced_program", lambda *given: made.append(compiler.traced_program(*given)) or made[0]
+    )
+    traced.run(4)
+    traced.run(2)
+    assert len(made) == 1
+    assert traced._program is made[0]
+    assert same(plain._tensors, traced._tensors)
+    assert torch.equal(plain.objective_on(data(50)), traced.objective_on(data(50)))
 
 
 def test_where_a_block_is_cut_changes_nothing() -> None:
