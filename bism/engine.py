@@ -225,6 +225,13 @@ class Trainer:
 
     def run(self, steps: int) -> None:
         """Trains for ``steps`` more iterations."""
+        before = _TRACE_PAYS - self._plain_steps
+        if self._to_trace and 0 < before <= steps - 2 * _TRACE_PAYS:
+            self._run(before)
+            steps -= before
+        self._run(steps)
+
+    def _run(self, steps: int) -> None:
         if self._to_capture and steps:
             self._to_capture = False
             self._capture()

@@ -104,7 +104,8 @@ def trained(part: Part, way: str, device: str, small: bool) -> Record:
     with going(way):
         _reset(device)
         mine = made(part, device, small)
-    block = mine.stream.block_steps
+        block = mine.stream.block_steps
+        mine.run(block)  # steps are recorded at the first of them
     took = medians(lambda: mine.run(block), device, small)
     drawing = medians(lambda: mine.stream.draw(mine.data, 0, "timing", block), device, small)
     return {
