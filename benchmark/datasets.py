@@ -46,6 +46,13 @@ class DataSet:
         Raises:
             MissingData: float32 has no room for them.
         """
+        for name, split in zip(("training", "validation", "test"), (self.train, self.val, self.test), strict=True):
+            infinite = (~split.float().isfinite()).flatten(1).any(1)
+            if infinite.any():
+                raise MissingData(
+                    f"data set {self.name}: {int(infinite.sum())} rows of the {name} data have values that float32 "
+                    f"cannot hold; in what pictures and samples show they would be infinite: divide the data first"
+                )
         scaling = SCALES[kind](self.train)
         splits = [scaling.scaled(split).float() for split in (self.train, self.val, self.test)]
         for name, split in zip(("training", "validation", "test"), splits, strict=True):

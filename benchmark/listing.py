@@ -66,7 +66,8 @@ def _default(suite: Suite, preset: str) -> str:
 def _setting(task: Task) -> str:
     """Data, model, batch and measures of a task."""
     data = task.data.name or task.data.file
-    said = f"ranked at {'the last iteration' if task.rule == 'last' else f'the best {task.select}'}"
+    rules = {"last": "at the last iteration", "last_tenth": "by the mean of the last tenth of evaluations"}
+    said = f"ranked {rules.get(task.rule, f'at the best {task.select}')}"
     return (
         f"data {data}, {_model(task.model)}, batches of {task.batch_size}, measured: {', '.join(task.metrics)}; {said}"
     )

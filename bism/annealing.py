@@ -134,12 +134,13 @@ class Bracket:
 def base_rate(model: GRBM, data: Tensor) -> BaseRate:
     """The base-rate model of data [n, D]: its means and standard deviations, and the mean of p(h|v) on it.
 
-    Standard deviations are at least a hundredth of their mean, so that a visible unit that never changes can move.
+    Standard deviations are at least a hundredth of the model's own s_i, so that a visible unit that never changes can
+    move, in whatever units each is measured.
     """
     v = data.to(model.b)
-    scale = v.std(0)
+    scale = v.std(0).maximum(0.01 * model.log_s.detach().exp())
     hidden = model.hidden_logits(v).sigmoid().mean(0).clamp(0.01, 0.99)
-    return BaseRate(v.mean(0), scale.clamp(min=float(0.01 * scale.mean()) + 1e-6), hidden.logit().detach())
+    return BaseRate(v.mean(0), scale, hidden.logit().detach())
 
 
 def temperatures(count: int) -> Tensor:

@@ -315,6 +315,9 @@ def _restore_weight_gradient(graph: fx.Graph, node: fx.Node) -> None:
     if not (_swaps_first(x) and _swaps_first(g)) or bias is not None or transposed or groups != 1:
         return
     result = node.meta["val"]
+    sizes = zip(_shape(x)[2:], _shape(g)[2:], result.shape[2:], stride, padding, dilation, strict=True)
+    if any((size + 2 * p - s * (kernel - 1) - 1) // d + 1 != of_g for size, of_g, kernel, s, p, d in sizes):
+        return  # the other convolution's result would be larger than g
     if math.prod(_shape(g)[2:]) < _LARGE_KERNEL * math.prod(result.shape[2:]):
         return
     with graph.inserting_before(node):

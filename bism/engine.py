@@ -259,9 +259,12 @@ class Trainer:
         return leaves
 
     def mean_objective(self) -> Tensor:
-        """The estimator's own objective averaged over the steps since the last call, [seeds] (not a number if none)."""
-        since, tensors = self.step - self._reported, self._tensors
-        mean = tensors["objective_sum"] / since if since else torch.full_like(self._hyper["lr"], math.nan)
+        """The estimator's own objective averaged over the steps since the last call, [seeds]: of a seed that has
+        diverged since over those before, and not a number where there were none."""
+        tensors = self._tensors
+        ended = torch.where(tensors["diverged_at"] < 0, self.step, tensors["diverged_at"])
+        counted = (ended - self._reported).clamp(min=0)
+        mean = torch.where(counted > 0, tensors["objective_sum"] / counted, math.nan)
         self._tensors = {**tensors, "objective_sum": torch.zeros_like(tensors["objective_sum"])}
         self._reported = self.step
         return mean

@@ -273,6 +273,17 @@ def test_a_seed_that_diverges_is_frozen_and_harms_no_other(case: Case) -> None:
     assert sick.mean_objective()[[0, 2]].isfinite().all()
 
 
+def test_a_diverged_seed_s_objective_is_that_of_the_steps_before() -> None:
+    healthy, sick = trainer(small(SM)), trainer(small(SM))
+    for mine in (healthy, sick):
+        mine.run(5)
+    sick._tensors["state"]["params"]["model"]["b"][1] = float("nan")
+    sick.run(20)
+    torch.testing.assert_close(sick.mean_objective()[1], healthy.mean_objective()[1])
+    sick.run(2)
+    assert sick.mean_objective().isnan().tolist() == [False, True]
+
+
 def test_a_seed_that_overflows_is_frozen_with_its_last_finite_numbers() -> None:
     mine = trainer(small(SM, lr=1e200), seeds=(0, 1))
     mine.run(5)

@@ -40,8 +40,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def usual_signals() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would what the tests start."""
+    """A shell's background jobs ignore Ctrl-C, and those of nohup hang-ups; so would what the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def started(folder: Path) -> tuple["subprocess.Popen[bytes]", list[psutil.Process]]:

@@ -581,8 +581,10 @@ def test_data_from_a_file(tmp_path: Path) -> None:
     sizes = {"train": 60, "val": 20, "test": 20, "shape": [5]}
     assert {key: config["data"][key] for key in ("name", *sizes)} == {"name": "points", **sizes}
     assert config["model"]["visible"] == 5
-    assert len(journal(tmp_path, "CD-1", 0)) == 5
-    assert sorted(file.name for file in cell(tmp_path, "CD-1", 0).artifacts.iterdir()) == ["best.pt", "last.pt"]
+    evaluated = [line["step"] for line in journal(tmp_path, "CD-1", 0)]
+    assert len(evaluated) == 5
+    shown = {file.name for file in cell(tmp_path, "CD-1", 0).artifacts.iterdir()} - {"best.pt", "last.pt"}
+    assert shown == {f"marginals_step_{step:08d}.{kind}" for step in evaluated for kind in ("npz", "png")}
 
 
 def test_a_missing_data_file_stops_everything(tmp_path: Path) -> None:

@@ -262,9 +262,10 @@ def test_an_exported_suite_is_what_the_plan_of_a_tuned_run_is_made_of(tuned: tup
     methods = registry.methods([PEAK])
     suite = tuned_suite(str(folder / "studies.journal"), ["hill"], methods)
     names = [variant.name for variant in suite.presets["tuned"].tasks["board"].variants]
-    assert names[1:3] == ["BiDSM-0", "BiDSM-1"]
-    assert names[-1] == "Peak-1"
-    assert [bool(re.fullmatch(r"\S+ tuned", name or "")) for name in names] == [True, False, False, True, False]
+    # what was found for each method, beside the preset's own, which may have won
+    assert sum(bool(re.fullmatch(r"\S+ (tuned|\(preset and tuned\))", name or "")) for name in names) == 2
+    own = {str(name).removesuffix(" (preset and tuned)") for name in names if not str(name).endswith(" tuned")}
+    assert own == {"BiDSM-0", "BiDSM-1", "Peak-1"}
     assert suite.presets["tuned"].tasks["board"].steps == 18
 
 

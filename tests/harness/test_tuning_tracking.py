@@ -423,4 +423,6 @@ def test_a_store_that_cannot_be_used(tmp_path: Any) -> None:
 
 
 def test_the_command_for_the_interface(uri: str) -> None:
-    assert StudyTracker(uri).ui_hint() == f"python -m benchmark ui --tracking-uri {uri}"
+    assert (
+        StudyTracker(uri).ui_hint() == f"python -m benchmark ui --tracking-uri {uri}, then open http://127.0.0.1:5000"
+    )

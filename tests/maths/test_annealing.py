@@ -247,3 +247,15 @@ def test_annealing_is_for_grbms() -> None:
         ais(model, torch.zeros(5, 2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be enumerated"):
         log_partition(model)
+
+
+def test_units_do_not_matter() -> None:
+    """A model in other units has another log Z, by the sum of their logarithms, and AIS has the same error."""
+    model = make_grbm(4, 3)
+    data = data_like(model)
+    data[:, 2] = data[0, 2]  # a unit that does not vary
+    factor = torch.tensor([1e5, 1.0, 1.0, 1e-5], dtype=torch.float64)
+    shift = torch.tensor([0.0, 1.0, -3.0, 2.0], dtype=torch.float64)
+    there = model.rescaled(shift, factor)
+    here, found = (ais(*of, chains=100, steps=50) for of in ((model, data), (there, shift + factor * data)))
+    assert found.log_z - log_partition(there) == pytest.approx(here.log_z - log_partition(model), abs=1e-4)
