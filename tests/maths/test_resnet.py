@@ -196,9 +196,8 @@ def trainer(steps: int, unroll: int = 0, precision: str = "float32", **settings:
 
 
 def traced_step(of: Trainer) -> GraphModule:
-    consumed = of.stream.draw(of.data, 0, "training", 1).at(0)
     with torch.no_grad():
-        return simplify(trace(of._all_seeds, [*of._leaves, *consumed, *of._hyper.values()]))
+        return simplify(trace(of._side_by_side, of._example("training")))
 
 
 def test_a_step_is_so_many_passes_through_the_resnet() -> None:
@@ -226,7 +225,7 @@ def test_the_step_s_graph_is_the_step_with_no_kernel_as_large_as_the_images() ->
     convolutions = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution.default]
     assert max(node.args[1].meta["val"].shape[-1] for node in convolutions) <= 4
     arguments = [*of._leaves, *of.stream.draw(of.data, 0, "training", 1).at(0), *of._hyper.values()]
-    torch.testing.assert_close(graph(*arguments), of._all_seeds(*arguments), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(graph(*arguments), of._side_by_side(*arguments), rtol=1e-10, atol=1e-12)
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------------------------
@@ -262,7 +261,7 @@ def test_training_in_bf16_is_near_that_in_float32(estimator: Any) -> None:
 
 
 def test_a_wrong_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="precision must be one of float32, bf16, got 'half'"):
+    with pytest.raises(InputError, match="precision must be one of float32, tf32, bf16, got 'half'"):
         MDSM().fit(ebm(), torch.rand(20, *SHAPE), steps=1, precision="half")
     with pytest.raises(InputError, match="precision bf16 needs parameters in float32"):
         MDSM().fit(ebm(), torch.rand(20, *SHAPE).double(), steps=1, precision="bf16", dtype=torch.float64)
