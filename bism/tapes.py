@@ -130,9 +130,11 @@ class Tapes:
         for start in range(0, tape.shape[1], self._chunk):
             counters = self._counters(length, start)
             for group in self.groups(chosen):
-                (numbers,) = self._program(kind, group)(all_keys[group], *counters, first)
+                both = self._program(kind, group)(all_keys[group], *counters, first)
                 part = tape[group.start - chosen.start : group.stop - chosen.start, start : start + self._chunk]
-                part.copy_(numbers[:, : part.shape[1]])
+                runs = part.view(len(part), -1, 2, _RUN)
+                for place, numbers in enumerate(both):
+                    runs[:, :, place].copy_(numbers[:, : part.shape[1] // 2].reshape(len(part), -1, _RUN))
 
     def work(self, kind: str, numbers: int) -> Work:
         """The work of filling a tape of so many numbers for each seed."""
@@ -167,12 +169,11 @@ def _length(rows: slice) -> int:
 
 
 def _maker(kind: str, dtype: torch.dtype) -> Program:
-    """What makes a chunk of numbers from keys [seeds, 2], pairs [chunk / 2], steps [chunk / 2] and the first step."""
+    """What makes a chunk of numbers, [seeds, chunk / 2] from the first words and as many from the second, from keys
+    [seeds, 2], pairs [chunk / 2], steps [chunk / 2] and the first step."""
 
     def make(key: Tensor, pairs: Tensor, steps: Tensor, first: Tensor) -> list[Tensor]:
-        both = _KINDS[kind](*threefry(key[:, :1], key[:, 1:], pairs[None], steps[None] + first), dtype)
-        runs = [numbers.reshape(len(key), -1, _RUN) for numbers in both]
-        return [torch.stack(runs, dim=2).flatten(1)]
+        return list(_KINDS[kind](*threefry(key[:, :1], key[:, 1:], pairs[None], steps[None] + first), dtype))
 
     return make
 
