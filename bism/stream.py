@@ -91,7 +91,7 @@ class Stream:
     def compile(self) -> None:
         """Compiles what makes the numbers; see ``Tapes.compile``."""
         uniform, normal = self.lengths
-        kinds = [("words", True), ("uniforms", uniform > 0), ("normals", normal > 0 or self.data_noise > 0)]
+        kinds = [("uniforms", uniform > 0), ("normals", normal > 0 or self.data_noise > 0)]
         self._tapes.compile([kind for kind, wanted in kinds if wanted], self._rows(0))
 
     def noise(self, rng: Rng) -> Any:

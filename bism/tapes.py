@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,11 +60,6 @@ def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return _shift_right(bits, 8).to(dtype) * 2.0**-24
 
 
-def words(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The words themselves."""
-    return first, second
-
-
 def uniforms(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two uniform numbers from two words."""
     return uniform(first, dtype), uniform(second, dtype)
@@ -76,7 +72,7 @@ def normals(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
     return radius * angle.cos(), radius * angle.sin()
 
 
-_KINDS = {"words": words, "uniforms": uniforms, "normals": normals}
+_KINDS = {"uniforms": uniforms, "normals": normals}
 
 
 def padded(length: int) -> int:
@@ -111,7 +107,7 @@ class Tapes:
 
     def compile(self, kinds: Sequence[str], rows: slice) -> None:
         """Compiles what makes such numbers; words and uniforms stay the same exactly, normals to rounding."""
-        for kind in kinds:
+        for kind in ("words", *kinds):
             _compiled(kind, self._dtype, self._chunk, _length(self.groups(rows)[0]), self._device)
         self.compiled = True
 
@@ -130,7 +126,9 @@ class Tapes:
         for start in range(0, tape.shape[1], self._chunk):
             counters = self._counters(length, start)
             for group in self.groups(chosen):
-                both = self._program(kind, group)(all_keys[group], *counters, first)
+                both = self._program("words", group)(all_keys[group], *counters, first)
+                if kind != "words":
+                    both = self._program(kind, group)(*both)
                 part = tape[group.start - chosen.start : group.stop - chosen.start, start : start + self._chunk]
                 runs = part.view(len(part), -1, 2, _RUN)
                 for place, numbers in enumerate(both):
@@ -139,7 +137,11 @@ class Tapes:
     def work(self, kind: str, numbers: int) -> Work:
         """The work of filling a tape of so many numbers for each seed."""
         first = torch.zeros((), dtype=torch.int32, device=self._device)
-        work = count_work(_maker(kind, self._dtype), [self._key("work"), *self._counters(TILE, 0), first])
+        at = [self._key("work"), *self._counters(TILE, 0), first]
+        make = _maker("words", self._dtype)
+        work = count_work(make, at)
+        if kind != "words":
+            work += count_work(_maker(kind, self._dtype), make(*at))
         return work * (numbers / self._chunk)
 
     def _key(self, purpose: str) -> Tensor:
@@ -169,19 +171,24 @@ def _length(rows: slice) -> int:
 
 
 def _maker(kind: str, dtype: torch.dtype) -> Program:
-    """What makes a chunk of numbers, [seeds, chunk / 2] from the first words and as many from the second, from keys
-    [seeds, 2], pairs [chunk / 2], steps [chunk / 2] and the first step."""
+    """What makes a chunk of numbers, [seeds, chunk / 2] from the first words and as many from the second: "words" from
+    keys [seeds, 2], pairs [chunk / 2], steps [chunk / 2] and the first step, the others from those."""
 
     def make(key: Tensor, pairs: Tensor, steps: Tensor, first: Tensor) -> list[Tensor]:
-        return list(_KINDS[kind](*threefry(key[:, :1], key[:, 1:], pairs[None], steps[None] + first), dtype))
+        return list(threefry(key[:, :1], key[:, 1:], pairs[None], steps[None] + first))
 
-    return make
+    def convert(first: Tensor, second: Tensor) -> list[Tensor]:
+        return list(_KINDS[kind](first, second, dtype))
+
+    return make if kind == "words" else convert
 
 
 @functools.cache  # one process trains many configurations with the same number of seeds
 def _compiled(kind: str, dtype: torch.dtype, chunk: int, rows: int, device: torch.device) -> Program:
     """``_maker``, compiled for so many seeds at once."""
-    counter = torch.zeros(chunk // 2, dtype=torch.int32, device=device)
-    first = torch.zeros((), dtype=torch.int32, device=device)
-    key = torch.zeros((rows, 2), dtype=torch.int32, device=device)
-    return compile_program(_maker(kind, dtype), [key, counter, counter.clone(), first])
+    of_pairs: dict[str, Any] = {"dtype": torch.int32, "device": device}
+    if kind != "words":
+        return compile_program(_maker(kind, dtype), [torch.zeros((rows, chunk // 2), **of_pairs) for _ in range(2)])
+    key, first = torch.zeros((rows, 2), **of_pairs), torch.zeros((), **of_pairs)
+    counters = [torch.zeros(chunk // 2, **of_pairs) for _ in range(2)]
+    return compile_program(_maker(kind, dtype), [key, *counters, first])
