@@ -7,6 +7,9 @@ other programs side by side. Then each part runs alone, in a process of its own,
 warm-up, medians of rounds of whole blocks through ``Trainer.run``, synchronised. What fails, or does not
 fit the time, is said and takes nothing else along. DIR/NAME.json has what was found, as it comes; DIR/table.md all.
 
+``--only speed-table --minutes 11`` runs the command ``speed`` on the checkerboard preset, from an empty cache, and
+times the whole of it; it has to be asked for, since it does not fit beside the rest.
+
 ``--small --device cpu`` rehearses it anywhere, on sizes whose numbers mean nothing.
 """
 
@@ -37,7 +40,7 @@ from tests.gpu.parallel import python, side_by_side
 
 Record = dict[str, Any]
 ROUNDS, ROUND_SECONDS = 5, 0.4
-PART_SECONDS, COMPILING_SECONDS = 90, 200  # a process that takes longer is ended
+PART_SECONDS, COMPILING_SECONDS, TABLE_SECONDS = 90, 200, 600  # a process that takes longer is ended
 SAMPLED = {"hidden": 50, "width": 128, "layers": 18, "batch": 100, "side": 32}
 
 
@@ -63,6 +66,7 @@ PARTS = {
 }
 DEEP = ("plain-float32", "plain-tf32", "package-bf16", "package-float32", "package-tf32")
 COLD = "deep-package-bf16"  # the one whose compiling is timed alone
+TABLE = "speed-table"
 WAYS = {
     "usual": "",
     "alone": "one step in a replay",
@@ -230,7 +234,8 @@ class Measuring:
     """The parts one after the other, until the time is up."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.out, self.failed = options, options.out, dict[str, str]()
+        self.options, self.out = options, options.out
+        self.failed, self.took = dict[str, str](), dict[str, float]()
         self.end = time.monotonic() + 60 * options.minutes
         self.out.mkdir(parents=True, exist_ok=True)
         self.environment = {"TORCHINDUCTOR_CACHE_DIR": str(self.out / "compiled"), "OMP_NUM_THREADS": "1"}
@@ -250,7 +255,14 @@ class Measuring:
             self.alone(name, self.part(name), PART_SECONDS)
         for name in [*deep, *sampling]:
             self.alone(name, self.deep(name) if name in deep else self.part(name), PART_SECONDS)
-        (self.out / "table.md").write_text(table(self.out, self.options.device, self.failed))
+        if TABLE in (self.options.only or ()):
+            self.alone(TABLE, self.table(), TABLE_SECONDS, threads=cores())
+        (self.out / "table.md").write_text(table(self.out, self.options.device, self.failed, self.took))
+
+    def table(self) -> list[str]:
+        preset = ["--preset", "quick", "--methods", "dsm"] if self.options.small else ["--preset", "paper"]
+        asked = ["--tasks", "checkerboard", "--devices", self.options.device, "--json", str(self.out / f"{TABLE}.json")]
+        return ["-m", "benchmark", "speed", "--suite", "grbm", *preset, *asked]
 
     def part(self, name: str, folder: str = "") -> list[str]:
         file = str(self.out / folder / f"{name}.json")
@@ -289,12 +301,15 @@ class Measuring:
         else:
             started = time.monotonic()
             given = {**self.environment, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
+            if name == TABLE:  # nothing is compiled already
+                given["TORCHINDUCTOR_CACHE_DIR"] = str(self.out / "compiled-for-the-table")
             patience = 5 if self.options.small else 1  # where nothing is timed, the machine may be busy
             code, said = python(command, min(patience * seconds, self.left), given)
             if code:
                 self.failed[name] = _ending(code, said)
                 (self.out / f"{name}.log").write_text(said)
-            print(f"{name}: {self.failed.get(name, 'done')} in {time.monotonic() - started:.0f} s", flush=True)
+            self.took[name] = time.monotonic() - started
+            print(f"{name}: {self.failed.get(name, 'done')} in {self.took[name]:.0f} s", flush=True)
 
 
 def _ending(code: int, said: str) -> str:
@@ -302,7 +317,7 @@ def _ending(code: int, said: str) -> str:
     return "it took too long" if code == 124 else f"failed with {code}: {last}"
 
 
-def table(out: Path, device: str, failed: dict[str, str]) -> str:
+def table(out: Path, device: str, failed: dict[str, str], took: dict[str, float]) -> str:
     """What the files say, in Markdown."""
     of = machine(device)
     lines = [f"{of['machine']}, torch {of['torch']}, Python {of['python']}, commit {of['commit'][:7]}", ""]
@@ -338,6 +353,8 @@ def table(out: Path, device: str, failed: dict[str, str]) -> str:
     lines += ["", _row(["sampling", "ms per step", "MB"]), _row(["---", "---:", "---:"])]
     for name, r in _read(out / "sampling.json", {}).items():
         lines.append(_row([name, f"{r['ms_per_step']:.2f}", _megabytes(r["peak_bytes"])]))
+    if variants := _read(out / f"{TABLE}.json", []):
+        lines += ["", f"`speed` on the checkerboard preset: {len(variants)} rows in {took[TABLE]:.0f} s."]
     lines += ["", *(f"- {name}: {why}" for name, why in failed.items())]
     return "\n".join(lines) + "\n"
 
@@ -361,7 +378,7 @@ def _megabytes(count: int | None) -> str:
 def main() -> None:
     """All parts, or with ``--part`` one of them in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*PARTS, *(f"deep-{name}" for name in DEEP), "sampling"]
+    names = [*PARTS, *(f"deep-{name}" for name in DEEP), "sampling", TABLE]
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=", ".join(names))
