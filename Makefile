@@ -1,6 +1,8 @@
 # `make run` and `make test` do everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of one file share what is trained for them. More than eight workers start longer than they save.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .PHONY: run test test-long test-gpu lint install
 
@@ -8,10 +10,10 @@ run: .venv/installed ## the main job, small: every method on both tasks, into ./
 	$(BIN)/python -m benchmark run --suite grbm --preset quick
 
 test: lint ## lint, types and the tests that take seconds
-	$(BIN)/python -m pytest -m "not long and not gpu"
+	$(BIN)/python -m pytest -m "not long and not gpu" $(PARALLEL)
 
 test-long: .venv/installed-test ## the tests that take longer
-	$(BIN)/python -m pytest -m "long and not gpu"
+	$(BIN)/python -m pytest -m "long and not gpu" $(PARALLEL)
 
 test-gpu: .venv/installed-test ## the tests that need a GPU (docs/gpu.md)
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -1,5 +1,6 @@
 """One thread and known random numbers for every test."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages of this source tree, and tests.maths.checks
+os.environ.pop("COLUMNS", None)  # commands write as into a pipe, whatever the terminal that the tests were started in
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -349,9 +349,10 @@ def test_a_method_in_baselines_is_found(copy: Path) -> None:
     assert {record.method for record in records(copy)} == {"fdssm", "ssm"}
 
 
-def test_the_contract_tests_find_a_method_in_baselines(copy: Path) -> None:
+@pytest.mark.parametrize("more", [("-m", "not long"), pytest.param((), marks=pytest.mark.long)], ids=["quick", "all"])
+def test_the_contract_tests_find_a_method_in_baselines(copy: Path, more: tuple[str, ...]) -> None:
     assert commands(1)[2:] == [f"{PYTHON} -m pytest tests/contracts -k fdssm"]
-    done = in_copy(copy, commands(1)[2], "-p", "no:cacheprovider")
+    done = in_copy(copy, commands(1)[2], "-p", "no:cacheprovider", *more)
     assert done.returncode == 0, done.stdout
     found = re.search(r"(\d+) passed, \d+ deselected", done.stdout)
     assert found, done.stdout
