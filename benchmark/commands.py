@@ -245,7 +245,7 @@ def _override(text: str, option: str = "--set", like: str = "bidsm.K=10") -> tup
     if not (equals and dot and method and key and value):
         raise InputError(f"{option} {text}: must look like {like}")
     try:
-        return method, key, yaml_text.read(value)[1]
+        return method, key, yaml_text.read(value)
     except yaml.YAMLError as error:
         raise InputError(
             f"{option} {shortened(text)}: {shortened(value)} is not a value of YAML: {yaml_text.problem(error)}"

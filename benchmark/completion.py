@@ -62,7 +62,7 @@ def _content(options: argparse.Namespace) -> Mapping[str, Any]:
     name = str(getattr(options, "suite", None) or "grbm")
     file = Path(name) if name.endswith((".yaml", ".yml")) else _SHIPPED / f"{name}.yaml"
     try:
-        _, found = yaml_text.read(limits.read_file(file, yaml_text.BYTES, "suite file").decode("utf-8-sig"))
+        found = yaml_text.read(limits.read_file(file, yaml_text.BYTES, "suite file").decode("utf-8-sig"))
     except _UNFINISHED:
         return {}
     return found if isinstance(found, dict) else {}

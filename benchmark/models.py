@@ -1,6 +1,8 @@
 """The models that suites name."""
 
+import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,8 +51,13 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 
 def parameter_count(config: Mapping[str, Any]) -> int | None:
     """How many parameters a model has, which takes no memory to find out; None of one that cannot be made without."""
+    return _parameter_count(MODELS.get(config["name"]), json.dumps(config))
+
+
+@functools.lru_cache(maxsize=1000)
+def _parameter_count(made_by: object, config: str) -> int | None:
     try:
         with torch.device("meta"):
-            return sum(parameter.numel() for parameter in build_model(config).parameters())
+            return sum(parameter.numel() for parameter in build_model(json.loads(config)).parameters())
     except Exception:  # a plug-in's model may look at its own numbers
         return None

@@ -1,6 +1,7 @@
 """What a suite file says: its sections, and what each of their keys may hold. ``suite_file`` reads them."""
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -45,10 +46,12 @@ def parse_seeds(text: Any) -> list[int]:
 
 def _seed_range(part: str, text: Any) -> range:
     """ "5-7", or "5"."""
-    first, dash, second = part.partition("-")
-    low, high = limits.whole(first), limits.whole(second if dash else first)
+    found = re.fullmatch("([0-9]+)(?:-([0-9]+))?", part)
+    if not found:
+        raise ValueError(f"must look like 0-9 or 0,3,5-7, got {shown(text)}")
+    low, high = limits.whole(found[1]), limits.whole(found[2] or found[1])
     if low is None or high is None:
-        raise ValueError(f"must look like 0-9 or 0,3,5-7, of numbers up to {limits.SEED:,}, got {shown(text)}")
+        raise ValueError(f"must be at most {limits.SEEDS:,} seeds up to {limits.SEED:,}, got {shown(text)}")
     if high < low:
         raise ValueError(f"must have ranges from a lower seed to a higher one, got {shown(text)}")
     return range(low, high + 1)

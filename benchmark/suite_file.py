@@ -65,9 +65,10 @@ def _with_files_beside(suite: Suite, folder: Path) -> Suite:
 
 
 def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
-    raw = limits.read_file(path, yaml_text.BYTES, "suite file")
+    raw, lines = limits.read_file(path, yaml_text.BYTES, "suite file"), dict[Place, int]()
     try:
-        node, content = yaml_text.read(raw.decode("utf-8-sig"))  # some editors write a mark before the text
+        text = raw.decode("utf-8-sig")  # some editors write a mark before the text
+        content = yaml_text.read(text, lambda node: lines.update(_lines(node, (), path)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not YAML: {yaml_text.problem(error)}") from error
@@ -75,9 +76,8 @@ def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
         raise InputError(f"{path}: not YAML: {yaml_text.problem(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if node is None:
+    if not lines:
         raise InputError(f"{path}:1: the file is empty; it needs {', '.join(Suite.model_fields)}")
-    lines = dict(_lines(node, (), path))
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """YAML as people write it in suite files and behind ``--set``: safe, and of bounded size, depth and numbers."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -75,8 +76,11 @@ def _children(node: Any) -> list[Any]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def read(text: str) -> tuple[yaml.Node | None, Any]:
-    """The one document in a text: its nodes, which know their lines, and its content.
+def read(text: str, look: Callable[[yaml.Node], None] = lambda node: None) -> Any:
+    """The content of the one document in a text; None of an empty one.
+
+    Args:
+        look: is shown the nodes, which know their lines, as they stand in the text: what ``<<`` merges is not in yet.
 
     Raises:
         yaml.YAMLError: it is none, or more than is read.
@@ -84,7 +88,10 @@ def read(text: str) -> tuple[yaml.Node | None, Any]:
     loader = Loader(text)
     try:
         node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
+        if node is None:
+            return None
+        look(node)
+        return loader.construct_document(node)
     finally:
         loader.dispose()
 

@@ -2,6 +2,7 @@
 traceback, and nothing outside the folder."""
 
 import contextlib
+import copy
 import io
 import struct
 from collections.abc import Callable
@@ -97,10 +98,10 @@ def damaged_suites(draw: st.DrawFn) -> bytes:
             holder = holder[one]
         what = draw(st.sampled_from(["replace", "replace", "rename", "remove", "add"]))
         if what == "replace" or isinstance(holder, list):
-            holder[key] = draw(NASTY)
+            holder[key] = copy.deepcopy(draw(NASTY))  # or the suite would come to hold itself
         elif what == "add":
             optional = ["probes", "without", "name", "set", "spaces", "precision", "scale", "pad", "file", "init"]
-            holder[draw(st.sampled_from(optional) | st.text(max_size=5))] = draw(NASTY)
+            holder[draw(st.sampled_from(optional) | st.text(max_size=5))] = copy.deepcopy(draw(NASTY))
         else:
             value = holder.pop(key)
             if what == "rename":
