@@ -6,6 +6,7 @@ or missing data; 130 interrupted.
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import warnings
@@ -19,27 +20,29 @@ from rich.console import Console
 from benchmark import commands, completion
 from benchmark.rundir import STATES, RunDirError
 from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
-from bism.errors import InputError
+from bism.errors import InputError, message, shortened, shown
 
 _LOG_WIDTH = 120  # columns, where the output is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    _write_anything()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
         completion.install(parser)
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
     try:
+        _check_texts(options)
         with _plain_warnings():
             code: int = options.command(options, console)
         return code
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         return 2
     except RunDirError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -47,6 +50,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (Exception, SystemExit) as error:
+        said = _known(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        return 2
+
+
+def _known(error: BaseException) -> str | None:
+    """What to say of an error that is not of our making: of a plug-in's code, the system's, or want of memory."""
+    registry = sys.modules.get("benchmark.registry")  # not imported where the command needs no PyTorch
+    said: str | None = registry.blame(error) if registry else None
+    if said is None and isinstance(error, OSError):  # a path that cannot be, above all; it is named
+        return message(error)
+    if said is None and isinstance(error, MemoryError):
+        return f"this machine has not enough memory: {message(error) or 'ask for less'}"
+    return said
+
+
+def _write_anything() -> None:
+    """What a terminal's or a log's encoding lacks is written as its number, and stops nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_texts(options: argparse.Namespace) -> None:
+    """Refuses what no file, database or report can be called: NUL, and bytes that are not UTF-8.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, value in vars(options).items():
+        for text in map(str, value) if isinstance(value, list) else [str(value)]:
+            if not text.isprintable() and any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text):
+                raise InputError(f"--{name.replace('_', '-')} {shown(text)}: must be UTF-8 and have no NUL")
 
 
 @contextlib.contextmanager
@@ -60,8 +99,15 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = usual
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a line without repeating all of it."""
+
+    def error(self, message: str) -> Any:
+        super().error(shortened(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m benchmark",
         description="Benchmark of estimators for energy-based "
         "latent variable models: bi-level score matching and its rivals.",

@@ -4,20 +4,21 @@ What a command needs is imported when it runs, so that the others, and ``--help`
 """
 
 import argparse
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 
-from benchmark import tables
+from benchmark import limits, tables
 from benchmark.tracking_store import DEFAULT_STORE, start_ui
-from bism.errors import InputError
+from bism.errors import InputError, shortened
 
 if TYPE_CHECKING:
     from benchmark.plan import Choices
     from benchmark.probes import Judges
+
+_THREADS, _JOBS = 4096, 1024  # at most
 
 
 def listing(options: argparse.Namespace, console: Console) -> int:
@@ -42,10 +43,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from benchmark.provenance import git_commit
     from benchmark.worker import Settings
 
-    session.at_least_one("--threads", options.threads)
-    session.at_least_one("--jobs-per-device", options.jobs_per_device)
-    _positive("--checkpoint-every", options.checkpoint_every)
-    _positive("--stall-limit", options.stall_limit)
+    limits.check_count("--threads", options.threads, most=_THREADS)
+    limits.check_count("--jobs-per-device", options.jobs_per_device, most=_JOBS)
+    limits.check_positive("--checkpoint-every", options.checkpoint_every, limits.SECONDS / 60)
+    limits.check_positive("--stall-limit", options.stall_limit, limits.SECONDS / 60)
     choices = _choices(options)
     place = session.Place(
         run_dir=options.run_dir,
@@ -81,12 +82,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def tune(options: argparse.Namespace, console: Console) -> int:
     """Tunes methods of a suite, or joins studies that are there."""
-    from benchmark import session
     from benchmark.tuning import command
 
-    session.at_least_one("--trials", options.trials)
-    session.at_least_one("--threads", options.threads)
-    _positive("--lease", options.lease)
+    limits.check_count("--trials", options.trials, most=1_000_000)
+    limits.check_count("--threads", options.threads, most=_THREADS)
+    limits.check_positive("--lease", options.lease, limits.SECONDS)
     changes: dict[str, dict[str, Any]] = {}
     for text in options.spaces:
         method, key, value = _override(text, "--space", "bidsm.K=[0, 1, 5] or bidsm.lr=1e-4..1e-2 log")
@@ -134,14 +134,13 @@ def tune_export(options: argparse.Namespace, console: Console) -> int:
 
 def speed(options: argparse.Namespace, console: Console) -> int:
     """Times the training of what the user chose of a suite."""
-    from benchmark import session
     from benchmark import speed as timing
     from benchmark.worker import Settings
 
     for count in options.num_seeds:
-        session.at_least_one("--num-seeds", count)
-    session.at_least_one("--threads", options.threads)
-    _positive("--seconds", options.seconds)
+        limits.check_count("--num-seeds", count, most=limits.SEEDS)
+    limits.check_count("--threads", options.threads, most=_THREADS)
+    limits.check_positive("--seconds", options.seconds, 86_400)
     choices = _choices(options)
     return timing.speed(
         options.suite,
@@ -197,6 +196,7 @@ def ui(options: argparse.Namespace, console: Console) -> int:
     store = _store(options)
     if store is None:
         raise InputError("ui needs a tracking store, and --tracking-uri is none")
+    limits.check_count("--port", options.port, most=65_535)
     return start_ui(store, options.host, options.port)
 
 
@@ -238,16 +238,18 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
 
 
 def _override(text: str, option: str = "--set", like: str = "bidsm.K=10") -> tuple[str, str, Any]:
-    from benchmark.suite_file import Loader
+    from benchmark import yaml_text
 
     target, equals, value = text.partition("=")
     method, dot, key = target.partition(".")
     if not (equals and dot and method and key and value):
         raise InputError(f"{option} {text}: must look like {like}")
     try:
-        return method, key, yaml.load(value, Loader=Loader)
+        return method, key, yaml_text.read(value)
     except yaml.YAMLError as error:
-        raise InputError(f"{option} {text}: {value} is not a value of YAML") from error
+        raise InputError(
+            f"{option} {shortened(text)}: {shortened(value)} is not a value of YAML: {yaml_text.problem(error)}"
+        ) from error
 
 
 def _choices(options: argparse.Namespace) -> "Choices":
@@ -263,11 +265,6 @@ def _choices(options: argparse.Namespace) -> "Choices":
         [_override(text) for text in options.overrides],
         options.data_parallel,
     )
-
-
-def _positive(option: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{option} must be a positive number, got {value:g}")
 
 
 def _store(options: argparse.Namespace) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from benchmark import limits, yaml_text
+
 _SHIPPED = Path(__file__).parent / "suites"
 _UNFINISHED = (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError)
 Completer = Callable[..., list[str]]
@@ -60,7 +62,7 @@ def _content(options: argparse.Namespace) -> Mapping[str, Any]:
     name = str(getattr(options, "suite", None) or "grbm")
     file = Path(name) if name.endswith((".yaml", ".yml")) else _SHIPPED / f"{name}.yaml"
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml_text.read(limits.read_file(file, yaml_text.BYTES, "suite file").decode("utf-8-sig"))
     except _UNFINISHED:
         return {}
     return found if isinstance(found, dict) else {}

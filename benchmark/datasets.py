@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from benchmark.catalogue import CATALOGUE, verified
 from benchmark.files import MissingData as MissingData  # those who load data find these here too
 from benchmark.files import data_folder as data_folder
 from benchmark.formats import Damaged, read_cifar, read_freyface, read_idx, read_npy
+from benchmark.limits import check_file
+from benchmark.memory import check_fits
 from bism.errors import InputError, nearest
 from bism.scaling import Scaling
 
@@ -95,6 +98,9 @@ class DataSet:
         if self.image is None or max(self.image[-2:]) > side:
             raise InputError(f"data set {self.name} cannot be padded to {side} x {side}: {self.image or 'no images'}")
         height, width = self.image[-2:]
+        images = len(self.train) + len(self.val) + len(self.test)
+        needed = 4.0 * images * math.prod(self.image[:-2]) * side**2
+        check_fits(needed, f"data set {self.name} padded to {side} x {side}", "a smaller pad")
         top, left = (side - height) // 2, (side - width) // 2
         margins = (left, side - width - left, top, side - height - top)
         image = self.image
@@ -136,6 +142,7 @@ def checkerboard(folder: Path, train: int = _BOARD[0], val: int = _BOARD[1], tes
 
     The best log-likelihood that any model can reach is log 2 = 0.693 nats.
     """
+    check_fits(48.0 * (train + val + test), f"the checkerboard with {train + val + test:,} points", "fewer of them")
     random = np.random.RandomState(0)  # the legacy generator's stream never changes
     points = random.uniform(size=(train + val + test, 2))
     square = random.randint(2, size=(len(points), 1))
@@ -216,15 +223,17 @@ def from_file(
         MissingData: naming the file, and the row where one is to blame.
     """
     path = Path(file)
-    if not path.is_file():
-        raise MissingData(f"{path}: no such file; data.file must name an .npy file with an array [n, D]")
+    try:
+        check_file(path, "file")
+    except InputError as error:
+        raise MissingData(f"{error}; data.file must name an .npy file with an array [n, D]") from None
     try:
         array = read_npy(path)
     except (Damaged, OSError, ValueError) as error:
         raise MissingData(f"{path}: not a readable .npy file ({error})") from error
     try:
         rows = _checked(path, array, exact)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:  # numpy's and torch's want of memory
         raise MissingData(f"{path}: {array.nbytes / 2**30:,.1f} GiB do not fit into memory") from error
     val, test = (max(1, round(fraction * len(rows))) for fraction in split[1:])
     sizes = (len(rows) - val - test, val, test)
@@ -246,6 +255,7 @@ def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
         )
     if not array.shape[1]:
         raise MissingData(f"{path}: needs at least one column, got {array.dtype} {list(array.shape)}")
+    check_fits(2.0 * array.size * (8 if exact else 4), f"{path}, {array.dtype} {list(array.shape)},", "fewer rows")
     rows = torch.empty(array.shape, dtype=torch.float64 if exact else torch.float32)
     step = max(1, _CHUNK // array.shape[1])
     for start in range(0, len(array), step):

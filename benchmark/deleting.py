@@ -52,6 +52,11 @@ class Filter:
         for name, values in self.given().items():
             field, option = _FIELDS[name]
             there = {str(getattr(record, field)) for record in records}
+            if name == "seeds" and not there.intersection(map(str, values)):
+                held = tables.ranges(record.seed for record in records) or "no cells"
+                raise InputError(
+                    f"{option} {tables.ranges(map(int, values))}: no cell has such a seed; there are {held}"
+                )
             for value in values:
                 if str(value) not in there and name not in ("states", "seeds"):
                     raise InputError(f"{option} {value}: no cell has this {field}: {nearest(str(value), there)}")
@@ -86,6 +91,8 @@ def delete(
         runs.repair()
         records = conditions.chosen(runs.records())
         _show(console, records)
+        if not records:
+            console.print("nothing to delete: no cell fits all of that")
         if not records or dry:
             return 0
         busy = [record for record in records if record.state == "running"]

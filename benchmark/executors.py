@@ -22,11 +22,13 @@ import platformdirs
 import psutil
 
 from benchmark.datasets import DataSet
+from benchmark.limits import whole
 from benchmark.parallel import Group, follow
 from benchmark.plan import Job
 from benchmark.provenance import cores
+from benchmark.rundir import cell_folder
 from benchmark.worker import Settings, make_trainer, run_job
-from bism.errors import InputError
+from bism.errors import InputError, shown
 
 
 @dataclasses.dataclass
@@ -113,8 +115,8 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
     kind, colon, numbers = text.partition(":")
     found = torch.cuda.device_count()
     named = numbers.split(",") if colon else [str(number) for number in range(found)]
-    if kind != "cuda" or not all(part.isdigit() for part in named):
-        raise InputError(f"--devices must be cpu, cuda or like cuda:0,1, got {text!r}")
+    if kind != "cuda" or any(whole(part) is None for part in named):
+        raise InputError(f"--devices must be cpu, cuda or like cuda:0,1, got {shown(text)}")
     if not named:
         raise InputError(f"--devices {text}: there is no GPU here")
     for number in named:
@@ -209,7 +211,10 @@ class JobProcess:
         self.ending: Ending | None = None
         self.messages: Connection
         self.messages, sender = context.Pipe(duplex=False)
-        group = self._start_followers(context, job, data, device, settings) if settings.data_parallel > 1 else None
+        output = cell_folder(run_dir, job.cells[0].id).output
+        group = (
+            self._start_followers(context, job, data, device, settings, output) if settings.data_parallel > 1 else None
+        )
         first = device.split(",")[0]
         self._process = context.Process(
             target=run_job, daemon=True, args=(job, data, first, run_dir, settings, fresh, sender, group)
@@ -220,7 +225,9 @@ class JobProcess:
         for line in group.lines if group else ():
             line.close()
 
-    def _start_followers(self, context: Any, job: Job, data: DataSet, device: str, settings: Settings) -> Group:
+    def _start_followers(
+        self, context: Any, job: Job, data: DataSet, device: str, settings: Settings, output: Path
+    ) -> Group:
         """Starts the processes that follow the job's; returns its group as it sees it."""
         size, lines, devices = settings.data_parallel, list[Connection](), device.split(",")
         self._meeting = Path(tempfile.mkdtemp(prefix="bism-"))
@@ -231,7 +238,9 @@ class JobProcess:
             own = devices[rank % len(devices)]
             make = functools.partial(make_trainer, job, data, own, settings)
             process = context.Process(
-                target=follow, daemon=True, args=(Group(rank, size, meeting, (theirs,)), own, settings.threads, make)
+                target=follow,
+                daemon=True,
+                args=(Group(rank, size, meeting, (theirs,)), own, settings.threads, make, output),
             )
             with _deaf():
                 process.start()

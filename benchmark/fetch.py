@@ -119,7 +119,7 @@ def _identity(address: str, response: Any) -> dict[str, str | None]:
 
 def _total(response: Any, done: int) -> int | None:
     length = response.headers.get("Content-Length")
-    return done + int(length) if length and length.isdigit() else None
+    return done + int(length) if length and length.isdecimal() else None
 
 
 def _guard(partial: Path) -> Path:

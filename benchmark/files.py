@@ -78,6 +78,8 @@ class Part:
 
     def examine(self, path: Path) -> Finding:
         """What the file at ``path`` is as this part; it is read whole."""
+        if path.exists() and not path.is_file():
+            return Finding(path, WRONG, "it is a folder, a pipe or a device, and must be a file")
         try:
             return Finding(path, *self.check(path))
         except Damaged as error:

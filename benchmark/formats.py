@@ -7,10 +7,13 @@ import gzip
 import io
 import math
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+
+from bism.errors import first_line
 
 TRUNCATED, CORRUPTED, WRONG = "truncated", "corrupted", "wrong"
 CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: a label, then 1,024 each of red, green and blue, row by row
@@ -103,26 +106,49 @@ def read_npy(path: Path) -> np.ndarray:
         Damaged: another format, an array of objects, or less than its header announces.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-        if start == b"PK\x03\x04":
-            raise Damaged(WRONG, "it is an .npz archive, and must be one array: np.save writes one")
-        not_a_web_page(start)
+        _not_another_format(file.read(100))
         file.seek(0)
         try:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
+            with warnings.catch_warnings():  # of Python 2's headers, and of what is no Python at all
+                warnings.simplefilter("ignore")
+                version = np.lib.format.read_magic(file)
+                known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, fortran, dtype = known.get(version, np.lib.format.read_array_header_2_0)(file)
             announced, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
         except Exception as error:  # numpy raises many kinds for damaged headers
-            text = (str(error).splitlines() or [type(error).__name__])[0]
-            raise Damaged(WRONG, f"it has no header of an .npy file ({text[:200]})") from None
+            raise Damaged(WRONG, f"it has no header of an .npy file ({first_line(error)[:200]})") from None
+        start = file.tell()
     if dtype.hasobject:
         raise Damaged(WRONG, "it holds Python objects, which would have to be unpickled, and must hold numbers")
+    if abs(announced) > 2**80:  # nor can a number of thousands of digits be printed
+        raise Damaged(TRUNCATED, f"{there:,} of the far more bytes that its header announces")
     if any(length < 0 for length in shape) or there < announced:
         raise Damaged(TRUNCATED, f"{there:,} of the {announced:,} bytes that its header announces")
-    if not announced:
-        return np.empty(shape, dtype)
-    return np.load(path, allow_pickle=False, mmap_mode="r")
+    try:
+        if not announced:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    except (ValueError, OverflowError, TypeError) as error:  # more dimensions, or longer ones, than arrays have
+        raise Damaged(WRONG, f"its header announces no possible array: {first_line(error)}") from None
+
+
+_FORMATS = {
+    b"PK\x03\x04": "an .npz archive, and must be one array: np.save writes one",
+    b"\x1f\x8b": "packed by gzip: unpack it first",
+    b"\x89HDF": "an HDF5 file: np.save writes its array as .npy",
+    b"PAR1": "a Parquet file: np.save writes its columns as .npy",
+    b"\x80": "a pickle, which is not read: np.save writes an array",
+}
+
+
+def _not_another_format(start: bytes) -> None:
+    """Refuses by name what data often come in."""
+    not_a_web_page(start)
+    for magic, what in _FORMATS.items():
+        if start.startswith(magic):
+            raise Damaged(WRONG, f"it is {what}")
+    if start.strip() and all(9 <= byte <= 13 or 32 <= byte < 127 for byte in start):
+        raise Damaged(WRONG, "it is a text, such as CSV: np.save(file, np.loadtxt(text, delimiter=',')) makes it .npy")
 
 
 def read_freyface(path: Path) -> np.ndarray:

@@ -7,13 +7,16 @@ alone measures and writes, and tells the others what to do.
 import dataclasses
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from benchmark import output
 from bism.engine import Trainer
 from bism.precision import computing
 
@@ -69,8 +72,9 @@ class LeadingTrainer(Trainer):
         super().restore(saved, source)
 
 
-def follow(group: Group, device: str, threads: int, make: Callable[[], Trainer]) -> None:
-    """What a process does that does not lead, until the one that does has gone."""
+def follow(group: Group, device: str, threads: int, make: Callable[[], Trainer], printed: Path) -> None:
+    """What a process does that does not lead, until the one that does has gone; ``printed`` gets what it prints."""
+    output.redirect(printed)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     if device == "cpu":
         torch.set_num_threads(threads)
@@ -83,3 +87,6 @@ def follow(group: Group, device: str, threads: int, make: Callable[[], Trainer])
                 getattr(trainer, name)(*arguments)
     except (EOFError, OSError, RuntimeError):  # it has ended: well, or in the middle of a step
         os._exit(0)
+    except BaseException:  # of a method: who leads raises it too, and says so
+        traceback.print_exc()
+        os._exit(1)

@@ -12,7 +12,9 @@ from typing import Any
 from torch import nn
 
 from benchmark.datasets import DataSet, load
-from benchmark.models import build_model, takes_images
+from benchmark.limits import CELLS
+from benchmark.memory import check_fits
+from benchmark.models import build_model, parameter_count, takes_images
 from benchmark.probes import PROBES
 from benchmark.registry import find
 from benchmark.rundir import Record
@@ -145,18 +147,24 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
     for method in [*(choices.methods or ()), *(method for method, _, _ in choices.overrides)]:
         find(method, methods)
     cells: dict[str, Cell] = {}
+    seeds = list(choices.seeds or preset.seeds)
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
         _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
+            _check_size(f"task {task}: {variant}", config, len(seeds), shared["batch_size"] // shared["accumulate"])
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
-            for cell in _seeds(estimator, variant, entry, own, choices, preset):
+            for cell in _cells(estimator, variant, entry, own, seeds):
                 cells.setdefault(cell.id, cell)
+            if len(cells) > CELLS:
+                raise InputError(
+                    f"this plan has more than {CELLS:,} cells: take fewer seeds, or a part by --tasks and --methods"
+                )
     if not cells:
         raise InputError(
             f"nothing to run: preset {preset_name} has none of {', '.join(choices.methods or ())} "
@@ -281,6 +289,10 @@ def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -
 
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
     """A probe must suit one of a preset's variants at least; the others do without."""
+    if not preset.tasks[task].probes:
+        return
+    for entry in preset.tasks[task].variants:
+        _check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
     trained = [
         (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
         for entry, estimator, _ in _variants(preset.tasks[task], Choices(), methods)
@@ -291,10 +303,23 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
             raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")
 
 
-def _seeds(
-    estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], choices: Choices, preset: Preset
+def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int) -> None:
+    """Refuses what no machine like this one can train: the parameters of all seeds, their gradients and both averages
+    of Adam are held at once, and the minibatches."""
+    parameters, visible = (
+        parameter_count(model),
+        math.prod(model["visible"] if isinstance(model["visible"], list) else [model["visible"]]),
+    )
+    check_fits(
+        4.0 * seeds * (4 * (parameters or 0) + examples * visible),
+        f"{what}, {parameters or 0:,} parameters for each of {seeds:,} seeds, minibatches of {examples:,},",
+        "a smaller model, smaller minibatches, or fewer seeds at a time",
+    )
+
+
+def _cells(
+    estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], seeds: Sequence[int]
 ) -> Iterable[Cell]:
-    seeds = list(choices.seeds or preset.seeds)
     description = (type(estimator).__doc__ or estimator.id).strip().splitlines()[0]
     for seed in seeds:
         yield Cell(

@@ -60,6 +60,10 @@ class Lines:
             f"about {duration(left)} left"
         )
 
+    def printed(self, job: Job, where: str) -> None:
+        """Where the file is with what a job has printed."""
+        self.note(f"{job.title}: what it printed is in {where}")
+
     def note(self, text: str) -> None:
         self.spoke = time.monotonic()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

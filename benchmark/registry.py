@@ -4,7 +4,9 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +14,12 @@ from types import ModuleType
 import baselines
 import bism.methods
 from benchmark.datasets import DATASETS
+from benchmark.limits import NAME, check_file
 from benchmark.models import MODELS
 from bism import Estimator
-from bism.errors import InputError, nearest
+from bism.errors import InputError, described, nearest, of_a_user, shown
+
+_PLUGIN = "bism_plugin_"  # begins the names of plug-ins' modules
 
 
 def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
@@ -48,9 +53,8 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
 
 def load_plugin(path: Path) -> ModuleType:
     """Imports a file with methods, models or data sets of the user's own."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such plug-in file")
-    name = f"bism_plugin_{path.stem}"
+    check_file(path, "plug-in file")
+    name = f"{_PLUGIN}{path.stem}"
     if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path.resolve())
@@ -60,10 +64,11 @@ def load_plugin(path: Path) -> ModuleType:
     sys.modules[name] = module
     before = [*MODELS, *DATASETS]
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may fail in any way
+        with of_a_user(f"{path}: cannot be imported"):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise
     if not _defined_in(module) and [*MODELS, *DATASETS] == before:
         raise InputError(
             f"{path}: defines no method (an Estimator with an id), and adds no model and no data set "
@@ -72,9 +77,23 @@ def load_plugin(path: Path) -> ModuleType:
     return module
 
 
+def blame(error: BaseException) -> str | None:
+    """What to say of an error that was raised in a plug-in's code: its file and line, and what it says; else None."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__")).startswith(_PLUGIN):
+            where = f"{frame.f_globals.get('__file__')}:{line}: in {frame.f_code.co_name}"
+            return f"{where}: {described(error)}"
+    return None
+
+
 def _check(estimator: type[Estimator], module: ModuleType) -> None:
     """What is easily forgotten in a new method."""
     lacking = [name for name in ("label", "reference") if not isinstance(getattr(estimator, name, None), str)]
+    if not re.fullmatch("[A-Za-z0-9_-]+", estimator.id) or len(estimator.id) > NAME:
+        raise InputError(
+            f"{module.__file__}: the id of {estimator.__name__} must consist of letters, digits, '_' and '-', "
+            f"at most {NAME}, got {shown(estimator.id)}"
+        )
     if "__dataclass_params__" not in vars(estimator):
         lacking.append("@dataclasses.dataclass(frozen=True, kw_only=True)")
     if lacking:

@@ -6,6 +6,7 @@
     runs/cells/<id>/artifacts/   the best and the last checkpoint, arrays, images
     runs/cells/<id>/checkpoint.pt, checkpoint.previous.pt  of a training that is under way
     runs/cells/<id>/error.txt    the traceback of a failed cell
+    runs/cells/<id>/output.txt   what the job has printed of which this is the first cell
     runs/owners/<name>.lock      held by a process as long as it lives: what tells a running cell from an orphan
     runs/owners/cells            of which a job's process holds one byte for each of its cells
 
@@ -129,6 +130,11 @@ class CellFolder:
         """The traceback of a failed cell."""
         file = self.path / "error.txt"
         return file.read_text() if file.exists() else None
+
+    @property
+    def output(self) -> Path:
+        """What its job has printed, where this is its first cell."""
+        return self.path / "output.txt"
 
     @property
     def checkpoints(self) -> tuple[Path, Path]:

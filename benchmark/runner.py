@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from benchmark import timing
+from benchmark import output, timing
 from benchmark.datasets import DataSet
 from benchmark.executors import Executor, Place, Worker
 from benchmark.plan import Job
@@ -26,6 +26,7 @@ class Progress(Protocol):
     def stepped(self, job: Job, step: int) -> None: ...
     def doing(self, job: Job, what: str, done: int, total: int) -> None: ...
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None: ...
+    def printed(self, job: Job, where: str) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -296,6 +297,9 @@ class Supervisor:
 
     def _told(self, one: _Running, state: str, text: str | None) -> None:
         self.progress.ended(one.job, state, time.monotonic() - one.started, text)
+        printed = output.kept(self.run_dir.folder(one.job.cells[0].id).output)
+        if printed is not None:
+            self.progress.printed(one.job, printed)
 
     def _stop(self) -> None:
         """Asks the running jobs to write their checkpoints and end, and marks what is claimed as stopped."""

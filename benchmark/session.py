@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import ranking, registry, tables, timing
+from benchmark import limits, ranking, registry, tables, timing
 from benchmark.advice import advice
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
@@ -31,21 +31,18 @@ from benchmark.tracking_process import Writer, project
 from benchmark.tracking_store import is_usual, resolve, unsecret
 from benchmark.worker import Settings
 from bism import Estimator
-from bism.errors import InputError
+from bism.errors import InputError, shown
 
-
-def at_least_one(option: str, value: int | None) -> None:
-    """Refuses a count that is not positive."""
-    if value is not None and value < 1:
-        raise InputError(f"{option} must be at least 1, got {value}")
+_PARTS = 10_000  # of a plan
 
 
 def parse_shard(text: str) -> tuple[int, int]:
     """``1/4`` as the first of four parts."""
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise InputError(f"--shard must look like 1/4, the first of four parts, got {text!r}")
-    return int(number), int(count)
+    number, _, count = text.partition("/")
+    part, parts = limits.whole(number), limits.whole(count)
+    if part is None or parts is None or not 1 <= part <= parts <= _PARTS:
+        raise InputError(f"--shard must look like 1/4, the first of four parts, got {shown(text)}")
+    return part, parts
 
 
 def choices(
@@ -58,8 +55,8 @@ def choices(
     data_parallel: int = 1,
 ) -> Choices:
     """The command line's selection, checked."""
-    at_least_one("--steps", steps)
-    at_least_one("--data-parallel", data_parallel)
+    limits.check_count("--steps", steps, most=limits.STEPS)
+    limits.check_count("--data-parallel", data_parallel, most=1024)
     return Choices(preset, tasks, methods, chosen_seeds(seeds), steps, overrides, data_parallel)
 
 

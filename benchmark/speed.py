@@ -218,6 +218,9 @@ class _Quiet(Lines):
     def stepped(self, job: Job, step: int) -> None:
         pass
 
+    def printed(self, job: Job, where: str) -> None:
+        pass  # the folder is gone when one would look
+
 
 def _cost(job: Job, runs: RunDir) -> dict[str, Any] | None:
     """What a job has cost, by the last line of its journals."""

@@ -2,17 +2,18 @@
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from benchmark import limits
 from benchmark.datasets import DATASETS, SCALES
 from benchmark.models import MODELS
 from benchmark.probes import PROBES
 from benchmark.selection import RULES, SAMPLED
 from bism import Estimator
-from bism.errors import nearest
+from bism.errors import nearest, shown
 from bism.hyperparameters import resolve, specs
 from bism.models import INITS
 from bism.precision import PRECISIONS
@@ -32,14 +33,28 @@ def parse_seeds(text: Any) -> list[int]:
     if isinstance(text, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in text):
         seeds = text
     else:
-        parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in str(text).split(",")]
-        if not all(parts):
-            raise ValueError(f"must look like 0-9 or 0,3,5-7, got {text!r}")
-        ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
-        seeds = [seed for low, high in ranges for seed in range(low, high + 1)]
+        ranges = [_seed_range(part.strip(), text) for part in str(text).split(",")]
+        if sum(map(len, ranges)) > limits.SEEDS:
+            raise ValueError(f"must name at most {limits.SEEDS:,} seeds, got {shown(text)}")
+        seeds = [seed for some in ranges for seed in some]
     if not seeds or min(seeds) < 0:
-        raise ValueError(f"must name at least one seed >= 0, got {text!r}")
+        raise ValueError(f"must name at least one seed >= 0, got {shown(text)}")
+    if max(seeds) > limits.SEED or len(seeds) > limits.SEEDS:
+        raise ValueError(f"must be at most {limits.SEEDS:,} seeds up to {limits.SEED:,}, got {shown(text)}")
     return sorted(set(seeds))
+
+
+def _seed_range(part: str, text: Any) -> range:
+    """ "5-7", or "5"."""
+    found = re.fullmatch("([0-9]+)(?:-([0-9]+))?", part)
+    if not found:
+        raise ValueError(f"must look like 0-9 or 0,3,5-7, got {shown(text)}")
+    low, high = limits.whole(found[1]), limits.whole(found[2] or found[1])
+    if low is None or high is None:
+        raise ValueError(f"must be at most {limits.SEEDS:,} seeds up to {limits.SEED:,}, got {shown(text)}")
+    if high < low:
+        raise ValueError(f"must have ranges from a lower seed to a higher one, got {shown(text)}")
+    return range(low, high + 1)
 
 
 def _known(names: Iterable[str], what: str) -> AfterValidator:
@@ -51,8 +66,34 @@ def _known(names: Iterable[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _named(name: str) -> str:
+    """Checks what results are filed under."""
+    problem = limits.name_problem(name)
+    if problem:
+        raise ValueError(f"{problem}, got {shown(name)}")
+    return name
+
+
+def _one_line(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"must be one line without control characters, got {shown(name)}")
+    return name
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    """All that an option of a probe holds."""
+    if isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _whole_numbers(one)
+    elif isinstance(value, int):
+        yield value
+
+
+Name = Annotated[str, AfterValidator(_named)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataEntry(_Section):
@@ -65,11 +106,11 @@ class DataEntry(_Section):
 
     name: Annotated[str, _known(DATASETS, "data set")] | None = None
     file: str | None = None
-    train: int | None = Field(None, gt=0)
-    val: int | None = Field(None, gt=0)
-    test: int | None = Field(None, gt=0)
+    train: int | None = Field(None, gt=0, le=10 * limits.COUNT)
+    val: int | None = Field(None, gt=0, le=10 * limits.COUNT)
+    test: int | None = Field(None, gt=0, le=10 * limits.COUNT)
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    pad: int | None = Field(None, gt=0)
+    pad: int | None = Field(None, gt=0, le=10_000)
     scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
 
 
@@ -82,10 +123,10 @@ class ModelEntry(_Section):
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, _known(MODELS, "model")]
-    hidden: int | None = Field(None, gt=0)
-    width: int | None = Field(None, gt=0)
-    layers: int | None = Field(None, gt=0)
-    posterior_width: int | None = Field(None, gt=0)
+    hidden: int | None = Field(None, gt=0, le=limits.COUNT)
+    width: int | None = Field(None, gt=0, le=100_000)
+    layers: int | None = Field(None, gt=0, le=1_000)
+    posterior_width: int | None = Field(None, gt=0, le=100_000)
     init: Annotated[str, _known(INITS, "way to start")] | None = None
 
     @property
@@ -98,18 +139,20 @@ class ProbeEntry(_Section):
     """An expensive measurement, at these iterations or of the best and last checkpoint, with its options."""
 
     name: Annotated[str, _known(PROBES, "probe")]
-    at: list[Annotated[int, Field(ge=0)] | Literal["best", "last"]] = Field(min_length=1)
+    at: list[Annotated[int, Field(ge=0, le=limits.STEPS)] | Literal["best", "last"]] = Field(min_length=1)
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _has_its_options(self) -> "ProbeEntry":
+        if max(_whole_numbers(self.options), default=0) > limits.COUNT:
+            raise ValueError(f"options of the probe {self.name}: numbers must be at most {limits.COUNT:,}")
         try:
             PROBES[self.name].model_validate(self.options)
         except ValidationError as error:
             problem, known = error.errors()[0], PROBES[self.name].model_fields
-            key, unknown = str(problem["loc"][0]), problem["type"] == "extra_forbidden"
+            key, unknown = ".".join(map(str, problem["loc"])), problem["type"] == "extra_forbidden"
             what = f"unknown; {nearest(key, known)}" if unknown else expected(problem)
-            raise ValueError(f"option {key} of the probe {self.name}: {what}") from None
+            raise ValueError(f"{f'option {key}' if key else 'options'} of the probe {self.name}: {what}") from None
         return self
 
 
@@ -125,7 +168,7 @@ class Task(_Section):
     description: str
     data: DataEntry
     model: ModelEntry
-    batch_size: int = Field(100, gt=0)
+    batch_size: int = Field(100, gt=0, le=limits.COUNT)
     metrics: list[Annotated[str, _known(METRICS, "metric")]] = _DEFAULT_METRICS
     select: Annotated[str, _known(SELECT, "metric")] = "val/log_likelihood"
     rule: Annotated[str, _known(RULES, "rule")] = "last_tenth"
@@ -140,7 +183,7 @@ class Variant(_Section):
     """
 
     method: str
-    name: str | None = Field(None, min_length=1)
+    name: Annotated[str, Field(min_length=1, max_length=limits.NAME), AfterValidator(_one_line)] | None = None
     set: dict[str, Any] = {}
     data_noise: float = Field(0.0, ge=0)
     model: ModelEntry | None = None
@@ -154,10 +197,10 @@ class PresetTask(_Section):
     ``Estimator.fit``. ``without`` says why methods that one might look for are not among the variants.
     """
 
-    steps: int = Field(gt=0)
+    steps: int = Field(gt=0, le=limits.STEPS)
     minutes: float | None = Field(None, gt=0)
     precision: Annotated[str, _known(PRECISIONS, "precision")] = "float32"
-    accumulate: int = Field(1, gt=0)
+    accumulate: int = Field(1, gt=0, le=limits.COUNT)
     all: dict[str, Any] = {}
     probes: list[ProbeEntry] = []
     without: dict[str, str] = {}
@@ -170,18 +213,18 @@ class Preset(_Section):
     description: str
     label: str | None = None
     seeds: Annotated[list[int], BeforeValidator(parse_seeds)]
-    evaluations: int = Field(50, gt=0)
+    evaluations: int = Field(50, gt=0, le=limits.EVALUATIONS)
     tasks: dict[str, PresetTask] = Field(min_length=1)
 
 
 class Suite(_Section):
     """A suite file."""
 
-    suite: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    suite: Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str
     default_preset: str
-    tasks: dict[str, Task] = Field(min_length=1)
-    presets: dict[str, Preset] = Field(min_length=1)
+    tasks: dict[Name, Task] = Field(min_length=1)
+    presets: dict[Name, Preset] = Field(min_length=1)
 
 
 def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -> list[dict[str, Any]]:
@@ -206,6 +249,10 @@ _EXPECTED = {
     "model_type": "must be a mapping (key: value)",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le:,}",
+    "finite_number": "must be finite",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "needs at least {min_length} characters",
     "too_short": "needs at least {min_length}",
     "too_long": "takes at most {max_length}",
     "string_pattern_mismatch": "must consist of letters, digits, '.', '_' and '-'",
@@ -216,4 +263,4 @@ def expected(problem: Any) -> str:
     """What one of pydantic's errors expected, and what it got."""
     message = problem["msg"].removeprefix("Value error, ")
     text = _EXPECTED.get(problem["type"], message).format(**problem.get("ctx", {}))
-    return f"{text}, got {problem['input']!r}"
+    return f"{text}, got {shown(problem['input'])}"

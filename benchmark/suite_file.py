@@ -1,6 +1,6 @@
 """Suite files: YAML, validated before anything trains, with errors that name file, line and key."""
 
-import re
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from benchmark import limits, yaml_text
 from benchmark.models import sizes, takes_images
 from benchmark.registry import find
 from benchmark.suite import (
@@ -24,20 +25,12 @@ from benchmark.suite import (
     expected,
 )
 from bism import Estimator
-from bism.errors import InputError, nearest
+from bism.errors import InputError, nearest, shown
 from bism.hyperparameters import resolve, specs
 
 SHIPPED = Path(__file__).parent / "suites"
 Place = tuple[Any, ...]  # the keys that lead to an entry
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number: PyYAML's rules, those of YAML 1.1, make it a text."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_PROBLEMS = 20  # that are said of a file
 
 
 def shipped() -> dict[str, Path]:
@@ -56,8 +49,6 @@ def load_suite(name_or_file: str, methods: dict[str, type[Estimator]]) -> Suite:
         if name_or_file not in known:
             raise InputError(f"no suite '{name_or_file}': {nearest(name_or_file, known)}; a file's name ends in .yaml")
         return _parse(known[name_or_file], methods)
-    if not Path(name_or_file).is_file():
-        raise InputError(f"{name_or_file}: no such suite file")
     suite = _parse(Path(name_or_file), methods)
     return _with_files_beside(suite, Path(name_or_file).parent)
 
@@ -74,28 +65,36 @@ def _with_files_beside(suite: Suite, folder: Path) -> Suite:
 
 
 def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
+    raw, lines = limits.read_file(path, yaml_text.BYTES, "suite file"), dict[Place, int]()
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=Loader)
-        content = yaml.load(text, Loader=Loader)
+        text = raw.decode("utf-8-sig")  # some editors write a mark before the text
+        content = yaml_text.read(text, lambda node: lines.update(_lines(node, (), path)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}:{line}: not YAML: {yaml_text.problem(error)}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {yaml_text.problem(error)}") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if node is None:
+    if not lines:
         raise InputError(f"{path}:1: the file is empty; it needs {', '.join(Suite.model_fields)}")
-    lines = dict(_lines(node, (), path))
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(_message(path, lines, problem) for problem in error.errors())) from None
+        raise InputError(_listed([_message(path, lines, problem) for problem in error.errors()])) from None
     problems: dict[Place, str] = {}  # one for each place
     for where, what in [*_contradictions(suite), *_bad_variants(suite, methods), *_bad_spaces(suite, methods)]:
         problems.setdefault(where, what)
+        if len(problems) > _PROBLEMS:
+            break
     if problems:
-        raise InputError("\n".join(_located(path, lines, where, what) for where, what in problems.items()))
+        raise InputError(_listed([_located(path, lines, where, what) for where, what in problems.items()]))
     return suite
+
+
+def _listed(problems: list[str]) -> str:
+    more = [f"... and more than these {_PROBLEMS}"] if len(problems) > _PROBLEMS else []
+    return "\n".join([*problems[:_PROBLEMS], *more])
 
 
 def _lines(node: yaml.Node, where: Place, path: Path) -> Iterator[tuple[Place, int]]:
@@ -195,7 +194,7 @@ def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:
         if key not in known:
             yield key, f"the model {model.name} has no such size; {nearest(key, known)}"
         elif not isinstance(model.sizes[key], (bool, int, float, str)):
-            yield key, f"must be a number or a text, got {model.sizes[key]!r}"
+            yield key, f"must be a number or a text, got {shown(model.sizes[key])}"
     for key in (key for key, needed in known.items() if needed and key not in model.sizes):
         yield key, "this key is missing"
 
@@ -233,7 +232,7 @@ def _bad_spaces(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[t
 
 def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[tuple[Place, str]]:
     """Yields (where, what) for unknown methods, unknown hyper-parameters and impossible values."""
-    every = {name for method in methods.values() for name in _names(method)}
+    every, count = {name for method in methods.values() for name in _names(method)}, 0
     for preset_name, preset in suite.presets.items():
         for task_name, task in preset.tasks.items():
             place = ("presets", preset_name, "tasks", task_name)
@@ -248,16 +247,28 @@ def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator
                 except InputError as error:
                     yield (*where, "method"), str(error)
                     continue
+                count += _count(entry, task.all, estimator)
+                if count > limits.VARIANTS:
+                    yield where, f"with this entry the file has {count:,} variants, and may have {limits.VARIANTS:,}"
+                    return
                 yield from _bad_values(entry, task.all, estimator, where)
 
 
 def _bad_omissions(task: PresetTask, methods: dict[str, type[Estimator]], place: Place) -> Iterator[tuple[Place, str]]:
     trained = {entry.method for entry in task.variants}
     for method in task.without:
-        if method not in methods:
-            yield (*place, method), f"no method '{method}': {nearest(method, methods)}"
-        elif method in trained:
+        try:
+            find(method, methods)
+        except InputError as error:
+            yield (*place, method), str(error)
+        if method in trained:
             yield (*place, method), f"{method} is among the variants"
+
+
+def _count(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -> int:
+    """How many variants an entry stands for, by its lists of values."""
+    own = {key: value for key, value in shared.items() if key in _names(estimator)} | entry.set
+    return math.prod(len(value) for value in own.values() if isinstance(value, list))
 
 
 def _names(estimator: type[Estimator]) -> set[str]:

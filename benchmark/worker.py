@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmark import registry
+from benchmark import output, registry
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluation_steps, picture_steps
 from benchmark.keeper import Keeper
@@ -28,13 +28,15 @@ from benchmark.probes import NO_JUDGES, Judges, Subject
 from benchmark.provenance import trained_with
 from benchmark.rundir import CellFolder, cell_folder, holding
 from bism.engine import Trainer, pays
-from bism.errors import out_of_memory
+from bism.errors import described, out_of_memory, shortened
+from bism.errors import message as said_by
 from bism.precision import computing
 
 _PIECE_SECONDS = 2.0  # between signs of life, about; no number depends on it
 _FIRST_PIECE = 100  # iterations
 _PREDECESSOR_SECONDS = 120  # for a process that is being ended to let go of the cells
 _ORPHAN_SECONDS = 30  # for a checkpoint, where the supervisor has gone
+_NOTES = 20  # different warnings of a job that are passed on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,7 @@ def run_job(
 ) -> None:
     """Trains a job from its checkpoints (``again``: from the start), writes its cells' files and says how it goes."""
     stop = threading.Event()
+    output.redirect(cell_folder(run_dir, job.cells[0].id).output, again)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_the_supervisor, args=(stop,), daemon=True).start()
@@ -110,23 +113,35 @@ def run_job(
                 group.leave()
     except Stopped as stopped:
         report("stopped", str(stopped))
-    except Exception as error:  # whatever a method or a plug-in raises is recorded; the other jobs go on
-        text = traceback.format_exc()
+    except BaseException as error:  # whatever a method or a plug-in raises, sys.exit too; the other jobs go on
+        text = _traceback()
         with contextlib.suppress(OSError):  # the disk may be full
             for cell in cells:
                 cell.path.mkdir(parents=True, exist_ok=True)
-                (cell.path / "error.txt").write_text(text)
-        report("memory" if out_of_memory(error) else "failed", text.strip().splitlines()[-1])
+                (cell.path / "error.txt").write_text(text, errors="backslashreplace")
+        report("memory" if out_of_memory(error) else "failed", described(error))
+
+
+def _traceback() -> str:
+    """Of the error that is being handled; the middle of a very long one is left out."""
+    text, half = traceback.format_exc(), output.LIMIT // 2
+    return text if len(text) <= 2 * half else f"{text[:half]}\n[... left out ...]\n{text[-half:]}"
 
 
 def _noting(job: Job, report: Report) -> Callable[..., None]:
-    """Passes warnings on as notes, each text once: what holds for every seed of a job is said for all of them."""
+    """Passes warnings on as notes, each text once: what holds for every seed of a job is said for all of them. Of many
+    different ones the first are passed on, and the others printed."""
     said = set[str]()
 
     def note(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            report("note", f"{job.title}: {message}")
+        text = said_by(message) if isinstance(message, Warning) else message
+        if text in said:
+            return
+        if len(said) < _NOTES:
+            said.add(text)
+            report("note", f"{job.title}: {shortened(text)}")
+        else:
+            print(f"warning: {text}")
 
     return note
 

@@ -1,7 +1,14 @@
 """What a user did wrong, said in one message: what, where, what was expected, how to mend it."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+
+_SHOWN = 50  # names
+_TEXT, _LINE, _LINES = 500, 2000, 40  # characters of a value or an error's text, of a line of a message, and its lines
 
 
 class InputError(ValueError):
@@ -11,24 +18,110 @@ class InputError(ValueError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``did you mean 'sigma'? valid: k, lr, sigma`` for a misspelt ``name``."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:_TEXT], names, n=1, cutoff=0.5) if len(names) <= 20 * _SHOWN else []
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}valid: {', '.join(names)}"
+    more = f", ... ({len(names):,} in all)" if len(names) > _SHOWN else ""
+    return f"{hint}valid: {', '.join(names[:_SHOWN])}{more}"
+
+
+def shortened(text: str, most: int = _TEXT) -> str:
+    """The text, or its beginning and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters in all)"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, shortened; a whole number of too many digits by its size."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return f"a whole number of {value.bit_length():,} bits"
+    try:
+        return shortened(repr(value))
+    except Exception:  # a number like that within it, or an object's own repr
+        return f"a {type(value).__name__}"
+
+
+def message(error: BaseException) -> str:
+    """An error's text as it can be printed: long words, lines and lists of lines shortened, control characters and lone
+    surrogates written out."""
+    lines = [re.sub(rf"\S{{{2 * _TEXT},}}", _middle_left_out, line) for line in _text(error).splitlines()]
+    kept = [shortened(line, _LINE) for line in lines[:_LINES]]
+    more = [f"... ({len(lines):,} lines in all)"] if len(lines) > _LINES else []
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", _escaped, "\n".join(kept + more))
+
+
+def _middle_left_out(word: re.Match[str]) -> str:
+    return f"{word[0][: _TEXT // 5]}...({len(word[0]):,} characters)...{word[0][-_TEXT // 10 :]}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
+
+
+def described(error: BaseException) -> str:
+    """ "ValueError: what it says", in one short line, whatever the error is: its text may be long, or none at all."""
+    first = next(iter(_text(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {shortened(first)}"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(_text(error).strip().splitlines()), type(error).__name__)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as second:  # of a user's own class, whose __str__ may do anything
+        return f"(its text cannot be made: {type(second).__name__})"
 
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is want of memory: torch says it in a class of its own on a
     GPU, in a RuntimeError's text on the CPU, its compiler in an error that names the other, and the driver and
     the libraries of a GPU in words of their own."""
-    while error is not None:
-        said = f"{type(error).__name__}: {error}"
+    seen = list[BaseException]()
+    while error is not None and not any(error is one for one in seen):
+        seen.append(error)  # a cause may be the error itself
+        said = f"{type(error).__name__}: {_text(error)}"
         wanting = ("OutOfMemoryError", "can't allocate memory", "out of memory", "ALLOC_FAILED")
         if isinstance(error, MemoryError) or any(words in said for words in wanting):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextlib.contextmanager
+def of_a_user(what: str) -> Iterator[None]:
+    """Inside runs code of a user's own, which may raise anything: ``sys.exit``, a KeyboardInterrupt that nobody has
+    pressed. All of it becomes an InputError; a real Ctrl-C stays one.
+
+    Args:
+        what: begins the message: "mine.py: cannot be imported".
+    """
+    with _ctrl_c_noticed() as pressed:
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException as error:
+            if pressed.is_set():
+                raise
+            raise InputError(f"{what}: {described(error)}") from error
+
+
+@contextlib.contextmanager
+def _ctrl_c_noticed() -> Iterator[threading.Event]:
+    """Whether Ctrl-C was pressed inside; its effect stays what it is."""
+    pressed, usual = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield pressed
+        return
+
+    def notice(number: int, frame: object) -> None:
+        pressed.set()
+        usual(number, frame)  # type: ignore[arg-type]
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -5,11 +5,11 @@ and the search space of tuning.
 """
 
 import dataclasses
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bism.errors import InputError, nearest
+from bism.errors import InputError, nearest, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Spec:
             return "must be an integer"
         if kind in (bool, str) and not isinstance(value, kind):
             return "must be true or false" if kind is bool else "must be a text"
-        if kind is float and not math.isfinite(value):
+        if kind is float and not abs(value) <= sys.float_info.max:  # nor an integer beyond all of them
             return "must be finite"
         if self.minimum is not None and value < self.minimum:
             return f"must be at least {self.minimum}"
@@ -116,6 +116,6 @@ def validate(estimator: Any) -> None:
         value, spec, kind = getattr(estimator, field.name), field.metadata["spec"], type(field.default)
         problem = spec.problem(value, kind)
         if problem:
-            raise InputError(f"{estimator.id}: {field.name} {problem}, got {value!r}")
+            raise InputError(f"{estimator.id}: {field.name} {problem}, got {shown(value)}")
         if kind is float:
             object.__setattr__(estimator, field.name, float(value))

@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bism.errors import InputError
+from benchmark.limits import read_file
+from bism.errors import InputError, message
 
 FORMATS = ("html", "pdf", "latex", "md")
+_RECORDS_BYTES = 1 << 26  # of a file of timings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        print(f"error: {message(error)}", file=sys.stderr)
         return 2
 
 
@@ -55,10 +57,14 @@ def _scaling(files: Sequence[Path], out: Path) -> int:
 
     records = []
     for file in files:
+        content = read_file(file, _RECORDS_BYTES, "file of records")
         try:
-            records += json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise InputError(f"{file}: has no list of records; `python -m benchmark speed --json FILE` writes one")
+        records += found
     figure = scaling.draw(scaling.frame(records))
     _folder(out)
     for suffix in ("png", "pdf"):

@@ -279,7 +279,7 @@ def _tuning(studies: Studies) -> list[Section]:
     for name, attribute in (("preset", "preset"), ("tuning seeds", "seeds"), ("iterations", "steps"),
                             ("sampler", "sampler"), ("pruner", "pruner")):  # fmt: skip
         values = dict.fromkeys(str(getattr(study, attribute)) for study in studies.all)
-        facts.append((name, "; ".join(f"{int(text):,}" if text.isdigit() else text for text in values if text)))
+        facts.append((name, "; ".join(f"{int(text):,}" if text.isdecimal() else text for text in values if text)))
     none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
     parts = [Part("What was run", [], facts), Part("What was found", artefacts)]
     return [Section(studies.suite, None, parts, none, _NOTE)]

@@ -190,5 +190,5 @@ def basis(studies: Sequence[Study]) -> str:
     names = " or ".join(dict.fromkeys(words.measure(study.objective) for study in studies))
     seeds = "the tuning seeds" if differing(studies, "seeds") else f"tuning seeds {studies[0].seeds}"
     steps = studies[0].steps
-    after = f", after {int(steps):,} iterations" if steps.isdigit() and not differing(studies, "steps") else ""
+    after = f", after {int(steps):,} iterations" if steps.isdecimal() and not differing(studies, "steps") else ""
     return f"{words.capital(names)}, mean over {seeds}{after}: no result, since the best of many is chosen by it"

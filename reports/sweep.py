@@ -126,7 +126,7 @@ def better_is_high(metric: str) -> bool:
 
 def natural(variant: str) -> list[tuple[int, str]]:
     """Sorts "CD-5" before "CD-10"."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", variant)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", variant)]
 
 
 def variants(cells: pd.DataFrame) -> list[str]:

@@ -48,7 +48,7 @@ class Subject:
 class Probe(BaseModel, ABC):
     """A measurement; its fields are its options."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @staticmethod
     @abstractmethod

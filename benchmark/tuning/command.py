@@ -5,6 +5,7 @@ import dataclasses
 import multiprocessing
 import re
 import signal
+import tempfile
 import threading
 import time
 import warnings
@@ -17,9 +18,10 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from benchmark import registry, tables
+from benchmark import output, registry, tables
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
+from benchmark.limits import SECONDS, check_positive
 from benchmark.models import takes_images
 from benchmark.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
 from benchmark.session import command_line, sigterm_as_ctrl_c
@@ -40,7 +42,7 @@ from benchmark.tuning.study import (
 )
 from benchmark.tuning.worker import Limits, Work, work_on
 from bism import Estimator
-from bism.errors import InputError
+from bism.errors import InputError, shown
 
 TRIALS = 100
 _LIMITS = "limits"  # a study's attribute
@@ -82,10 +84,12 @@ class Request:
 
 def seconds_of(option: str, text: str) -> float:
     """ "10m", "600", "1.5h" in seconds."""
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
     if not parts or not float(parts[1]):
-        raise InputError(f"{option} must look like 90s, 10m or 1.5h, got {text!r}")
-    return float(parts[1]) * _UNITS[parts[2]]
+        raise InputError(f"{option} must look like 90s, 10m or 1.5h, got {shown(text)}")
+    seconds = float(parts[1]) * _UNITS[parts[2]]
+    check_positive(option, min(seconds, 1e300), SECONDS)
+    return seconds
 
 
 def tune(request: Request, console: Console) -> int:
@@ -118,9 +122,11 @@ def tune(request: Request, console: Console) -> int:
             console.print("stopped: trials under way are given back; the same command goes on from here:")
             console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
             crew.stop()
+            crew.close()
             with contextlib.suppress(*FAILURES):
                 tracking.sync(studies.values(), last=True)
             raise
+        crew.close()
         try:
             patiently(lambda: tracking.sync(studies.values(), last=True), threading.Event())
             for study in studies.values():
@@ -226,13 +232,16 @@ class _Crew:
         self._context = multiprocessing.get_context("spawn")
         self._all: list[tuple[Any, Connection, str, int]] = []
         self._deaths = 0
+        self._printed = Path(tempfile.mkdtemp(prefix="bism-tune-"))  # by the processes, a file for each
         for number, device in enumerate(devices):
             self._start(device, number)
 
     def _start(self, device: str, number: int) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
         first = number % len(self._work.names)
-        process = self._context.Process(target=work_on, args=(self._work, self._data, device, first, theirs))
+        process = self._context.Process(
+            target=work_on, args=(self._work, self._data, device, first, theirs, self._printed_by(number))
+        )
         with _ctrl_c_ignored():  # also while it imports what it needs
             process.start()
         theirs.close()
@@ -269,6 +278,10 @@ class _Crew:
         """One has ended; if it was killed, another takes its place. Whether it failed for good."""
         process, _, device, number = member
         process.join()
+        where = output.kept(self._printed_by(number))
+        if where is not None:
+            text = f"what a process printed is in {where}"
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         if process.exitcode is not None and process.exitcode > 0:
             self._console.print(f"a process ended with exit code {process.exitcode}")
             return True
@@ -281,6 +294,16 @@ class _Crew:
                 self._start(device, number)
             return not again
         return False
+
+    def _printed_by(self, number: int) -> Path:
+        return self._printed / f"{number}.txt"
+
+    def close(self) -> None:
+        """Removes the files of what was printed where nothing was."""
+        for file in self._printed.iterdir():
+            output.kept(file)
+        with contextlib.suppress(OSError):
+            self._printed.rmdir()
 
     def stop(self) -> None:
         """Asks all to give back what they have, and ends them."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from benchmark.limits import COUNT, NAME
 from bism import Estimator
-from bism.errors import InputError
+from bism.errors import InputError, shortened, shown
 from bism.hyperparameters import Range, resolve, specs
 
 Space = dict[str, BaseDistribution]  # by spelled-out name
@@ -64,9 +65,11 @@ def _parse(method: type[Estimator], name: str, said: Any) -> Any:
     if isinstance(said, dict):
         unknown, lacking = set(said) - {"low", "high", "log"}, {"low", "high"} - set(said)
         if unknown or lacking:
-            raise _bad(method, name, said, f"has low, high and log, not {', '.join(sorted(unknown | lacking))}")
+            raise _bad(
+                method, name, said, f"has low, high and log, not {', '.join(sorted(map(str, unknown | lacking)))}"
+            )
         return Range(said["low"], said["high"], said.get("log", False))
-    text = _RANGE.fullmatch(said) if isinstance(said, str) else None
+    text = _RANGE.fullmatch(said) if isinstance(said, str) and len(said) < NAME else None
     if text:
         return Range(_number(method, name, said, text[1]), _number(method, name, said, text[2]), bool(text[3]))
     return said
@@ -100,6 +103,8 @@ def _distribution(method: type[Estimator], name: str, where: Any) -> BaseDistrib
         _check(method, name, value)
     if specs(method)[name].continuous:
         return FloatDistribution(float(where.low), float(where.high), log=where.log)
+    if where.high > COUNT:
+        raise _bad(method, name, f"{where.low:g}..{where.high:g}", f"whole numbers go up to {COUNT:,}")
     return IntDistribution(int(where.low), int(where.high), log=where.log)
 
 
@@ -108,8 +113,12 @@ def _check(method: type[Estimator], name: str, value: Any) -> None:
     default = next(field.default for field in vars(method)["__dataclass_fields__"].values() if field.name == name)
     problem = specs(method)[name].problem(value, type(default))
     if problem:
-        raise InputError(f"search space of {method.id}: {name} {problem}, got {value!r}; a space looks like {_FORMS}")
+        raise InputError(
+            f"search space of {method.id}: {name} {problem}, got {shown(value)}; a space looks like {_FORMS}"
+        )
 
 
 def _bad(method: type[Estimator], name: str, said: Any, what: str) -> InputError:
-    return InputError(f"search space of {method.id}: {name}: {said}: {what}; a space looks like {_FORMS}")
+    return InputError(
+        f"search space of {method.id}: {name}: {shortened(str(said))}: {what}; a space looks like {_FORMS}"
+    )

@@ -14,12 +14,13 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 
+from benchmark.limits import name_problem
 from benchmark.plan import Cell
 from benchmark.suite import METRICS, Preset, Suite
 from benchmark.tuning import spaces
 from benchmark.tuning.storage import quietly
 from bism import Estimator
-from bism.errors import InputError, nearest
+from bism.errors import InputError, nearest, shortened
 from bism.hyperparameters import specs
 
 TIME = "time/train_seconds"
@@ -242,8 +243,9 @@ def _paper(cells: Sequence[Cell], space: spaces.Space, method: str) -> list[dict
 
 def full_name(prefix: str, settings: Settings) -> str:
     """A study's name in the storage: "grbm.checkerboard.bidsm"."""
-    if not _NAME.fullmatch(prefix):
-        raise InputError(f"--study {prefix}: must consist of letters, digits, '.', '_' and '-'")
+    if not _NAME.fullmatch(prefix) or name_problem(prefix):
+        what = name_problem(prefix) or "must consist of letters, digits, '.', '_' and '-'"
+        raise InputError(f"--study {shortened(prefix)}: {what}")
     return f"{prefix}.{settings.task}.{settings.method}"
 
 

@@ -20,7 +20,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from benchmark import registry
+from benchmark import output, registry
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate, evaluation_steps
 from benchmark.models import build_model
@@ -31,7 +31,7 @@ from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read
 from bism.cohort import Cohort, Member, structure
 from bism.engine import pays
-from bism.errors import InputError
+from bism.errors import InputError, described, message
 from bism.precision import computing
 
 GROUP = 16  # trials of a process under way
@@ -195,8 +195,8 @@ class Tuner:
         try:
             estimator = self._method(**self.settings.hyper(trial.params))
             member = self._cohort(estimator).begin(estimator)
-        except Exception as error:  # of the method, a plug-in, or a lack of memory
-            text = str(error) if isinstance(error, InputError) else _brief(error)
+        except BaseException as error:  # of the method, a plug-in (sys.exit too), or a lack of memory
+            text = message(error) if isinstance(error, InputError) else described(error)
             self._safely(lambda: self._fail(trial, text))
             self._refused += 1
             if self._refused == _REFUSALS or not isinstance(error, InputError):
@@ -265,8 +265,8 @@ class Tuner:
                 return
             for lane in lanes:
                 lane.value = self._measure(cohort, lane)
-        except Exception as error:  # of the method, a plug-in, or a lack of memory
-            text = _brief(error)
+        except BaseException as error:  # of the method, a plug-in (sys.exit too), or a lack of memory
+            text = described(error)
             for lane in lanes:
                 self._safely(lambda lane=lane: self._fail(lane.trial, text))
                 self._leave(lane)
@@ -351,12 +351,17 @@ class Tuner:
             return None
 
 
-def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, connection: Connection) -> None:
+def work_on(
+    work: Work, data: dict[str, DataSet], device: str, first: int, connection: Connection, printed: Path | None = None
+) -> None:
     """The process: works on each study in turn, beginning with the ``first``; says ("note", text) and, at the end,
     ("done", ""), ("stopped", "") or ("failed", why).
 
     data: by task.
+    printed: a file for what it prints.
     """
+    if printed is not None:
+        output.redirect(printed)
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -394,13 +399,10 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
     except StorageAway as away:
         say("failed", f"studies at {unsecret(work.storage)} do not answer: {away}")
     except InputError as error:
-        say("failed", str(error))
-    except Exception:  # whatever a method or a plug-in raises
-        say("failed", traceback.format_exc())
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        say("failed", message(error))
+    except BaseException as error:  # whatever a method or a plug-in raises
+        traceback.print_exc()
+        say("failed", described(error))
 
 
 def _end_with_the_parent(stop: threading.Event) -> None:

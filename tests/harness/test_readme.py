@@ -21,8 +21,9 @@ from benchmark import registry
 from benchmark.cli import _parser
 from benchmark.datasets import DataSet
 from benchmark.probes import PROBES, Annealing, Subject
-from benchmark.suite_file import SHIPPED, Loader, load_suite
+from benchmark.suite_file import SHIPPED, load_suite
 from benchmark.tuning import spaces
+from benchmark.yaml_text import Loader
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
 from bism.objectives import sm

@@ -130,7 +130,7 @@ def test_seeds(text: str, seeds: list[int]) -> None:
         ("-1", "must look like 0-9 or 0,3,5-7, got '-1'"),
         ("", "must look like 0-9 or 0,3,5-7, got ''"),
         ("1.5", "must look like 0-9 or 0,3,5-7, got '1.5'"),
-        ("9-0", "must name at least one seed >= 0, got '9-0'"),
+        ("9-0", "must have ranges from a lower seed to a higher one, got '9-0'"),
         ([0, -1], "must name at least one seed >= 0, got [0, -1]"),
         ([], "must name at least one seed >= 0, got []"),
         ([True], "must look like 0-9 or 0,3,5-7, got [True]"),
@@ -213,7 +213,8 @@ BAD = {
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; "
+        "one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [

@@ -38,6 +38,9 @@ class Events:
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         self.said.append(state)
 
+    def printed(self, job: Job, where: str) -> None:
+        pass
+
     def note(self, text: str) -> None:
         self.said.append(text)
 

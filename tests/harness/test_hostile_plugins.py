@@ -1,0 +1,232 @@
+"""Code of a user's own that does not raise but exits, interrupts, floods: it takes only itself along, in one line."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmark import output, registry
+from bism import InputError
+from bism.errors import described, out_of_memory
+from tests.harness.tiny import Said, cell, command, replaced, states, write
+
+METHODS = '''\
+import dataclasses, os, sys
+from baselines.cd import CD
+
+settings = dataclasses.dataclass(frozen=True, kw_only=True)
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise KeyError("no text")
+
+
+@settings
+class Exits(CD):
+    """Leaves."""
+    id, label, reference = "exits", "Exits", "here"
+
+    def loss(self, *arguments):
+        sys.exit(0)
+
+
+@settings
+class Interrupts(CD):
+    """Pretends that Ctrl-C was pressed."""
+    id, label, reference = "interrupts", "Interrupts", "here"
+
+    def loss(self, *arguments):
+        raise KeyboardInterrupt
+
+
+@settings
+class Closes(CD):
+    """Raises what generators end by."""
+    id, label, reference = "closes", "Closes", "here"
+
+    def loss(self, *arguments):
+        raise GeneratorExit
+
+
+@settings
+class Mute(CD):
+    """Its error has no text."""
+    id, label, reference = "mute", "Mute", "here"
+
+    def loss(self, *arguments):
+        raise Silent
+
+
+@settings
+class Long(CD):
+    """Its error has a long text."""
+    id, label, reference = "long", "Long", "here"
+
+    def loss(self, *arguments):
+        raise ValueError("x" * 3_000_000)
+
+
+@settings
+class Prints(CD):
+    """Prints from Python and from C, more than anybody reads, and trains."""
+    id, label, reference = "prints", "Prints", "here"
+
+    def init_carry(self, *arguments):
+        print("the beginning")
+        for _ in range(50):
+            print("y" * 100_000)
+        os.write(1, b"from C\\\\n")
+        print("the \\\\udc80 end", file=sys.stderr)
+        return {}
+'''
+VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
+WRONG = {
+    "Exits": "SystemExit: 0",
+    "Interrupts": "KeyboardInterrupt: ",
+    "Closes": "GeneratorExit: ",
+    "Mute": "Silent: (its text cannot be made: KeyError)",
+    "Long": "ValueError: " + "x" * 500 + "... (3,000,000 characters in all)",
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    folder = tmp_path_factory.mktemp("hostile")
+    methods = [*map(str.lower, WRONG), "prints"]
+    write(folder, replaced((VARIANTS, "".join(f"          - {{method: {name}}}\n" for name in methods))))
+    write(folder, METHODS.replace("\\\\", "\\"), "mine.py")
+    return folder, command(folder, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--seeds", "0")
+
+
+def test_whatever_a_loss_raises_fails_its_cell_alone(ran: tuple[Path, Said]) -> None:
+    folder, said = ran
+    assert (said.code, said.err) == (1, "")
+    assert states(folder) == {**{(name, 0): "failed" for name in WRONG}, ("Prints", 0): "done"}
+    for name, reason in WRONG.items():
+        (line,) = [one for one in said.out.splitlines() if one.startswith(f"failed: board {name} ")]
+        where = (cell(folder, name, 0).path / "error.txt").relative_to(folder)
+        assert line == f"failed: board {name} seed 0: {reason}; see {where}"
+    assert len(said.out) < 10_000
+
+
+def test_a_traceback_is_kept_whole_as_far_as_anybody_reads(ran: tuple[Path, Said]) -> None:
+    folder, _ = ran
+    assert "in loss\n    sys.exit(0)" in (cell(folder, "Exits", 0).error or "")
+    assert "Silent: <exception str() failed>" in (cell(folder, "Mute", 0).error or "")
+    long = cell(folder, "Long", 0).error or ""
+    assert "mine.py" in long
+    assert "[... left out ...]" in long
+    assert output.LIMIT < len(long) < output.LIMIT + 100
+
+
+def test_what_a_job_prints_is_in_a_file_and_not_passed_on(ran: tuple[Path, Said]) -> None:
+    folder, said = ran
+    file = cell(folder, "Prints", 0).output
+    (line,) = [one for one in said.out.splitlines() if "what it printed is in" in one]
+    assert line.startswith(f"board Prints: what it printed is in {file.relative_to(folder)} (")
+    content = file.read_text()
+    assert len(content) < output.LIMIT + 1000
+    assert content.startswith("the beginning\nyyy")
+    assert "[... left out: of what is printed the first and the last 524,288 bytes are kept ...]" in content
+    assert content.endswith("y\nfrom C\nthe \\udc80 end\n")
+    assert not cell(folder, "Exits", 0).output.exists()  # which printed nothing
+
+
+# --- when it is imported ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise SystemExit", "SystemExit: "),
+        ("raise KeyboardInterrupt('me')", "KeyboardInterrupt: me"),
+        ("raise GeneratorExit", "GeneratorExit: "),
+        ("class E(Exception):\n  def __str__(self): raise E\nraise E", "E: (its text cannot be made: E)"),
+        ("class B(BaseException): pass\nraise B(7)", "B: 7"),
+        ("raise ValueError('z' * 10**6)", f"ValueError: {'z' * 500}... (1,000,000 characters in all)"),
+        ("(" * 300, "SyntaxError: too many nested parentheses"),
+        ("x = '\0'", "SyntaxError: source code string cannot contain null bytes"),
+    ],
+    ids=range(9),
+)
+def test_a_plug_in_that_ends_its_import_somehow(tmp_path: Path, code: str, cause: str) -> None:
+    write(tmp_path)
+    write(tmp_path, code + "\n", "mine.py")
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: mine.py: cannot be imported: {cause}")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_real_ctrl_c_while_a_plug_in_is_imported(tmp_path: Path) -> None:
+    assert threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        write(tmp_path)
+        write(tmp_path, f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGINT)\ntime.sleep(60)\n", "mine.py")
+        said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py")
+        assert (said.code, said.err) == (130, "interrupted\n")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+PLANNED = '''\
+import dataclasses, sys
+from baselines.cd import CD
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(CD):
+    """Mine."""
+    id, label, reference = "mine", "Mine", "here"
+
+    def unsupported(self, model):
+        WHAT
+'''
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"), [("sys.exit(0)", "SystemExit: 0"), ("return 1 / 0", "ZeroDivisionError: division by zero")]
+)
+def test_a_plug_in_that_breaks_the_plan_is_named_with_its_line(tmp_path: Path, what: str, cause: str) -> None:
+    write(tmp_path, replaced(("{method: cd}", "{method: mine}")))
+    file = write(tmp_path, PLANNED.replace("WHAT", what), "mine.py")
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--dry-run")
+    assert (said.code, said.err) == (2, f"error: {file}:10: in unsupported: {cause}\n")
+
+
+@pytest.mark.parametrize("name", ["../mine", "my method", "", "a.b", "x" * 101])
+def test_an_id_that_is_none(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, PLANNED.replace('"mine"', repr(name)).replace("WHAT", "return None"), "mine.py")
+    with pytest.raises(InputError, match="the id of Mine must consist of letters, digits, '_' and '-'"):
+        registry.methods([file])
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_that_causes_itself_is_looked_at_once() -> None:
+    error = ValueError("me")
+    error.__cause__ = error
+    assert not out_of_memory(error)
+    assert described(error) == "ValueError: me"
+
+
+def test_a_file_is_cut_again_and_again_and_keeps_its_ends(tmp_path: Path) -> None:
+    file = tmp_path / "output.txt"
+    for number in range(8):
+        with file.open("ab") as end:
+            end.write(b"%d" % number * 400_000)
+        output.cut(file)
+    content = file.read_bytes()
+    assert content.startswith(b"0" * 400_000 + b"1" * 124_288 + b"\n[... left out")
+    assert content.endswith(b" kept ...]\n" + b"6" * 124_288 + b"7" * 400_000)
+    assert content.count(b"left out") == 1
+    assert output.kept(file) == f"{file} ({len(content):,} bytes)"
+    file.write_bytes(b"")
+    assert output.kept(file) is None
+    assert not file.exists()
