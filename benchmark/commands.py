@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from benchmark import tables
-from benchmark.tracking_store import DEFAULT_STORE, start_ui
+from benchmark.tracking_store import DEFAULT_STORE, resolve, start_ui
 from bism.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def listing(options: argparse.Namespace, console: Console) -> int:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Trains and measures what the user chose of a suite."""
+    store = _store(options)  # known in no time, before PyTorch is imported
     from benchmark import session
     from benchmark.provenance import git_commit
     from benchmark.worker import Settings
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     place = session.Place(
         run_dir=options.run_dir,
         data_dir=options.data_dir,
-        store=_store(options),
+        store=store,
         executor=options.executor,
         address=options.address,
         devices=options.devices,
@@ -81,6 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def tune(options: argparse.Namespace, console: Console) -> int:
     """Tunes methods of a suite, or joins studies that are there."""
+    store = _store(options)
     from benchmark import session
     from benchmark.tuning import command
 
@@ -108,7 +110,7 @@ def tune(options: argparse.Namespace, console: Console) -> int:
         threads=options.threads,
         plugins=tuple(options.plugin),
         data_dir=options.data_dir,
-        store=_store(options),
+        store=store,
         lease=options.lease,
     )
     return command.tune(request, console)
@@ -233,7 +235,7 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
     """What works on this machine and what does not."""
     from benchmark.doctor import examine, table
 
-    tables.show(console, table(list(examine(options.data_dir, options.run_dir, _store(options) or "none"))))
+    tables.show(console, table(list(examine(options.data_dir, options.run_dir, _store_named(options) or "none"))))
     return 0
 
 
@@ -271,7 +273,18 @@ def _positive(option: str, value: float) -> None:
 
 
 def _store(options: argparse.Namespace) -> str | None:
-    """The tracking store in use, or None where tracking is off."""
+    """The tracking store in use, or None where tracking is off.
+
+    Raises:
+        InputError: it cannot be one.
+    """
+    uri = _store_named(options)
+    if uri is not None:
+        resolve(uri)
+    return uri
+
+
+def _store_named(options: argparse.Namespace) -> str | None:
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     return None if uri == "none" else uri
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmark import registry
+from benchmark.credentials import clean
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluation_steps, picture_steps
 from benchmark.keeper import Keeper
@@ -111,7 +112,7 @@ def run_job(
     except Stopped as stopped:
         report("stopped", str(stopped))
     except Exception as error:  # whatever a method or a plug-in raises is recorded; the other jobs go on
-        text = traceback.format_exc()
+        text = clean(traceback.format_exc())
         with contextlib.suppress(OSError):  # the disk may be full
             for cell in cells:
                 cell.path.mkdir(parents=True, exist_ok=True)

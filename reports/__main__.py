@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark import credentials
 from bism.errors import InputError
 
 FORMATS = ("html", "pdf", "latex", "md")
@@ -43,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     options = parser.parse_args(arguments)
-    try:
-        return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    credentials.remember(options.tracking_uri if options.command == "build" else None)
+    with credentials.kept_out():
+        try:
+            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
 
 
 def _scaling(files: Sequence[Path], out: Path) -> int:
@@ -80,8 +83,8 @@ def _build(options: argparse.Namespace) -> int:
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    _folder(options.out)
     store = Store(uri)
+    _folder(options.out)
     with tempfile.TemporaryDirectory() as folder, store.reading():
         report = document.collect(store, Path(folder), options.suite, options.preset, options.task, options.methods)
     images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]

@@ -21,11 +21,11 @@ import torch
 from optuna.trial import TrialState
 
 from benchmark import registry
+from benchmark.credentials import clean, unsecret
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate, evaluation_steps
 from benchmark.models import build_model
 from benchmark.selection import better
-from benchmark.tracking_store import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read
@@ -396,7 +396,7 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
     except InputError as error:
         say("failed", str(error))
     except Exception:  # whatever a method or a plug-in raises
-        say("failed", traceback.format_exc())
+        say("failed", clean(traceback.format_exc()))
 
 
 def _brief(error: Exception) -> str:
