@@ -167,6 +167,7 @@ def status(options: argparse.Namespace, console: Console) -> int:
 
 def delete(options: argparse.Namespace, console: Console) -> int:
     """Deletes cells and their MLflow runs."""
+    store = _store(options)
     from benchmark import deleting, session
 
     chosen = deleting.Filter(
@@ -180,17 +181,17 @@ def delete(options: argparse.Namespace, console: Console) -> int:
         cells=options.cells,
     )
     return deleting.delete(
-        console, options.run_dir, _store(options), chosen, sure=options.yes, everything=options.all, dry=options.dry_run
+        console, options.run_dir, store, chosen, sure=options.yes, everything=options.all, dry=options.dry_run
     )
 
 
 def sync(options: argparse.Namespace, console: Console) -> int:
     """Brings the tracking store up to the run directory."""
-    from benchmark import session
-
     store = _store(options)
     if store is None:
         raise InputError("sync needs a tracking store, and --tracking-uri is none")
+    from benchmark import session
+
     return session.sync(console, options.run_dir, store, options.log_models)
 
 

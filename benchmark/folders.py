@@ -44,8 +44,15 @@ def cache_folder() -> Path:
 
 
 def home_cache() -> Path:
-    """Our folder in the user's cache, whether it is there or not."""
-    return platformdirs.user_cache_path("bism")
+    """Our folder in the user's cache, whether it is there or not: also where we have named another cache to others."""
+    named, ours = os.environ.get("XDG_CACHE_HOME"), os.environ.get(CACHE_VARIABLE)
+    if named is None or ours is None or named != str(Path(ours) / _OTHERS["XDG_CACHE_HOME"]):
+        return platformdirs.user_cache_path("bism")
+    del os.environ["XDG_CACHE_HOME"]
+    try:
+        return platformdirs.user_cache_path("bism")
+    finally:
+        os.environ["XDG_CACHE_HOME"] = named
 
 
 def can_be_written(folder: Path) -> bool:
