@@ -10,10 +10,12 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark import credentials
+from benchmark.folders import cache_folder
 from bism.errors import InputError
 
 FORMATS = ("html", "pdf", "latex", "md")
@@ -47,10 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     credentials.remember(options.tracking_uri if options.command == "build" else None)
     with credentials.kept_out():
         try:
+            _settle()
             return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+
+
+def _settle() -> None:
+    """Finds a place for matplotlib's cache, before that is imported."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        cache_folder()
+    for warning in said:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def _scaling(files: Sequence[Path], out: Path) -> int:
