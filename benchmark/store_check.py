@@ -10,6 +10,7 @@ import sqlite3
 import ssl
 from collections.abc import Iterator
 from http.client import BadStatusLine, RemoteDisconnected
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -23,7 +24,7 @@ _WRITTEN = "%40 for @, %2F for /, %3F for ?, %23 for #, %3A for :"
 # What a database's server says that is there and has no room or no time now; all else that it says will not pass.
 _FOR_NOW = re.compile(
     r"starting up|shutting down|in recovery|not yet accepting|too many (?:clients|connections)|connection slots|"
-    r"timeout|timed out|refused|unreachable|closed the connection|lost connection|reset by peer|locked|"
+    r"timeout|timed out|refused|unreachable|closed the connection|lost connection|reset by peer|database is locked|"
     r"\((?:1040|2002|2003|2006|2013)\b",
     re.IGNORECASE,
 )
@@ -36,6 +37,14 @@ class Unreachable(InputError):
 def scheme_of(address: str) -> str:
     """``postgresql`` of ``postgresql+psycopg2://...``; "" of a path."""
     return address.partition("://")[0].partition("+")[0].lower() if "://" in address else ""
+
+
+def with_driver(address: str) -> str:
+    """A PostgreSQL address that names no driver, with the one that is here: SQLAlchemy would look for psycopg alone."""
+    plain = "postgresql://"
+    if address.startswith(plain) and not find_spec("psycopg") and find_spec("psycopg2"):
+        return "postgresql+psycopg2://" + address.removeprefix(plain)
+    return address
 
 
 def check_form(what: str, address: str) -> None:
@@ -109,7 +118,7 @@ def check_database(what: str, address: str) -> None:
         knock(address)
         _log_in(address)
     except ModuleNotFoundError as error:
-        hint = ": pip install '.[server]'" if error.name == "psycopg2" else ""
+        hint = ": pip install '.[server]'" if error.name in ("psycopg", "psycopg2") else ""
         raise InputError(f"{what} {shown}: the driver {error.name} is not installed{hint}") from error
     except Exception as error:  # SQLAlchemy's, or any of a driver's
         raise failure(what, address, error) from error
@@ -208,7 +217,8 @@ def _is_wrong(chain: list[BaseException]) -> bool:
     if names & {"InvalidURL", "InvalidUrlException", "InvalidProxyURL", "MissingSchema", "InvalidSchema", "SSLError"}:
         return True
     if any(type(error).__module__.startswith("sqlalchemy") for error in chain):
-        return not any(_FOR_NOW.search(str(error)) for error in chain)
+        texts = (re.sub(r'".*?"', "", str(error)) for error in chain)  # a user may be called "refused"
+        return not any(_FOR_NOW.search(text) for text in texts)
     ours = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)  # of this machine's files
     return not any(isinstance(error, OSError) and not isinstance(error, ours) for error in chain)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmark import guardian
 from benchmark.credentials import unsecret
 from benchmark.signals import ended_as_by_ctrl_c
-from benchmark.store_check import SECONDS, check_database, check_file, check_form, check_server, scheme_of
+from benchmark.store_check import SECONDS, check_database, check_file, check_form, check_server, scheme_of, with_driver
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -54,7 +54,7 @@ def resolve(uri: str | None) -> str:
     file = database_file(chosen)
     if scheme == "sqlite" and (file is None or str(file) in (".", ":memory:")):
         raise InputError(f"tracking store {shown}: a database in a file is wanted, such as {DEFAULT_STORE}")
-    return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+    return f"sqlite:///{file.absolute()}" if file else with_driver(chosen.rstrip("/"))
 
 
 def check(uri: str, write: bool) -> None:

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.credentials import unsecret
-from benchmark.store_check import advised, brief, check_database, check_file, check_form, scheme_of
+from benchmark.store_check import advised, brief, check_database, check_file, check_form, scheme_of, with_driver
 from benchmark.tracking_store import DEFAULT_STUDIES, database_file
 from bism.errors import InputError
 
@@ -38,20 +38,24 @@ def open_storage(where: str) -> BaseStorage:
     """
     name = unsecret(where)
     other = (
-        f"Give another --storage: a file such as {DEFAULT_STUDIES}, or a database such as postgresql://user@host/name"
+        f"Give another --storage: a file such as {DEFAULT_STUDIES}, or a database such as postgresql://host/name"
     )
     try:
         with quietly():
             if "://" not in where:
                 return JournalStorage(JournalFileBackend(str(_journal(Path(where)))))
-            _check(where)
-            storage = RDBStorage(where)
+            address = with_driver(where)
+            _check(address)
+            storage = RDBStorage(address)
             storage.get_all_studies()
             return storage
     except InputError as error:
         raise advised(error, other) from error
     except (*FAILURES, ValueError, RuntimeError, ImportError) as error:
-        raise InputError(f"studies at {name} cannot be used: {brief(error)} {other}") from error
+        text = brief(error)
+        if "table schema" in text:  # whoever makes the tables of one takes those of the other for an odd version
+            text = "its tables are MLflow's, or another version's of Optuna; studies need a database of their own."
+        raise InputError(f"studies at {name} cannot be used: {text} {other}") from error
 
 
 def _check(address: str) -> None:

@@ -124,7 +124,7 @@ def test_a_file_that_another_process_has_locked_is_away(tmp_path: Path, monkeypa
     [
         ('FATAL:  password authentication failed for user "x"\nsecond line', "wrong"),
         ('FATAL:  database "x" does not exist', "wrong"),
-        ('FATAL:  role "x" does not exist', "wrong"),
+        ('FATAL:  role "refused" does not exist', "wrong"),
         ('FATAL:  no pg_hba.conf entry for host "1.2.3.4"', "wrong"),
         ("(1045, \"Access denied for user 'x'@'localhost'\")", "wrong"),
         ("(1049, \"Unknown database 'x'\")", "wrong"),
