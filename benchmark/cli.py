@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import commands, completion
+from benchmark import commands, completion, credentials
 from benchmark.rundir import STATES, RunDirError
 from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
 from bism.errors import InputError, message, shortened, shown
@@ -32,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
         completion.install(parser)
     options = parser.parse_args(arguments)
+    credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
+    with credentials.kept_out():
+        return _carried_out(options)
+
+
+def _carried_out(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
     try:
         _check_texts(options)

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from benchmark import limits, tables
-from benchmark.tracking_store import DEFAULT_STORE, start_ui
+from benchmark.tracking_store import DEFAULT_STORE, resolve, start_ui
 from bism.errors import InputError, shortened
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def listing(options: argparse.Namespace, console: Console) -> int:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Trains and measures what the user chose of a suite."""
+    store = _store(options)  # known in no time, before PyTorch is imported
     from benchmark import session
     from benchmark.provenance import git_commit
     from benchmark.worker import Settings
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     place = session.Place(
         run_dir=options.run_dir,
         data_dir=options.data_dir,
-        store=_store(options),
+        store=store,
         executor=options.executor,
         address=options.address,
         devices=options.devices,
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def tune(options: argparse.Namespace, console: Console) -> int:
     """Tunes methods of a suite, or joins studies that are there."""
+    store = _store(options)
     from benchmark.tuning import command
 
     limits.check_count("--trials", options.trials, most=1_000_000)
@@ -108,7 +110,7 @@ def tune(options: argparse.Namespace, console: Console) -> int:
         threads=options.threads,
         plugins=tuple(options.plugin),
         data_dir=options.data_dir,
-        store=_store(options),
+        store=store,
         lease=options.lease,
     )
     return command.tune(request, console)
@@ -164,6 +166,7 @@ def status(options: argparse.Namespace, console: Console) -> int:
 
 def delete(options: argparse.Namespace, console: Console) -> int:
     """Deletes cells and their MLflow runs."""
+    store = _store(options)
     from benchmark import deleting, session
 
     chosen = deleting.Filter(
@@ -177,17 +180,17 @@ def delete(options: argparse.Namespace, console: Console) -> int:
         cells=options.cells,
     )
     return deleting.delete(
-        console, options.run_dir, _store(options), chosen, sure=options.yes, everything=options.all, dry=options.dry_run
+        console, options.run_dir, store, chosen, sure=options.yes, everything=options.all, dry=options.dry_run
     )
 
 
 def sync(options: argparse.Namespace, console: Console) -> int:
     """Brings the tracking store up to the run directory."""
-    from benchmark import session
-
     store = _store(options)
     if store is None:
         raise InputError("sync needs a tracking store, and --tracking-uri is none")
+    from benchmark import session
+
     return session.sync(console, options.run_dir, store, options.log_models)
 
 
@@ -233,7 +236,7 @@ def doctor(options: argparse.Namespace, console: Console) -> int:
     """What works on this machine and what does not."""
     from benchmark.doctor import examine, table
 
-    tables.show(console, table(list(examine(options.data_dir, options.run_dir, _store(options) or "none"))))
+    tables.show(console, table(list(examine(options.data_dir, options.run_dir, _store_named(options) or "none"))))
     return 0
 
 
@@ -268,7 +271,18 @@ def _choices(options: argparse.Namespace) -> "Choices":
 
 
 def _store(options: argparse.Namespace) -> str | None:
-    """The tracking store in use, or None where tracking is off."""
+    """The tracking store in use, or None where tracking is off.
+
+    Raises:
+        InputError: it cannot be one.
+    """
+    uri = _store_named(options)
+    if uri is not None:
+        resolve(uri)
+    return uri
+
+
+def _store_named(options: argparse.Namespace) -> str | None:
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     return None if uri == "none" else uri
 

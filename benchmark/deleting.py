@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import tables
+from benchmark.credentials import unsecret
 from benchmark.rundir import Record, RunDir
 from bism.errors import InputError, nearest
 
@@ -103,7 +104,7 @@ def delete(
         if store is not None:
             _forget(runs, records, store)
         removed = runs.remove(record.id for record in records)
-        console.print(f"{len(removed)} cells are deleted" + (f", and their runs in {store}" if store else ""))
+        console.print(f"{len(removed)} cells are deleted" + (f", and their runs in {unsecret(store)}" if store else ""))
         return 0
 
 

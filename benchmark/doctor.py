@@ -4,13 +4,11 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from rich.table import Table
@@ -18,9 +16,11 @@ from rich.table import Table
 from baselines import DSM
 from benchmark import tracking_store
 from benchmark.catalogue import CATALOGUE, state
+from benchmark.credentials import unsecret
 from benchmark.datasets import load
 from benchmark.executors import Place, prepare_environment
 from benchmark.files import DATA_VARIABLE, data_folder
+from benchmark.folders import CACHE_VARIABLE, cache_folder, can_be_written, home_cache
 from benchmark.provenance import cores
 from benchmark.resnet56 import WEIGHTS as RESNET56
 from benchmark.weights import INCEPTION, Published
@@ -29,7 +29,6 @@ from bism.engine import Trainer
 from bism.errors import InputError, first_line
 
 PACKAGES = ("torch", "mlflow", "optuna", "pandas", "matplotlib", "seaborn", "torch-fidelity", "pydantic")
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _APART = 1e-4  # ten steps in float32, added up in another order
 Line = tuple[str, bool, str]
 
@@ -42,6 +41,7 @@ def examine(data_dir: Path | None, run_dir: Path, tracking_uri: str) -> Iterator
     yield "cores", True, f"{cores()} for this process, so as many jobs at once"
     yield from _gpus()
     yield _compiler()
+    yield _caches()
     yield "run directory", _writable(run_dir), f"{run_dir.resolve()}"
     yield _store(tracking_uri)
     folder = data_folder(data_dir)
@@ -102,24 +102,31 @@ def _package(name: str) -> Line:
 
 
 def _store(uri: str) -> Line:
+    what = "tracking store"
     if uri == "none":
-        return "tracking store", True, "none: the run directory alone"
+        return what, True, "none: the run directory alone"
     try:
         resolved = tracking_store.resolve(uri)
+        file, shown = tracking_store.database_file(resolved), unsecret(resolved)
+        if file is not None and not file.exists():
+            return what, can_be_written(file.parent), f"{shown}: not there yet, made by the first run"
+        tracking_store.check(resolved, write=True)
     except InputError as error:
-        return "tracking store", False, str(error)
-    file, shown = tracking_store.database_file(resolved), tracking_store.unsecret(resolved)
-    if file is not None:
-        state = "there" if file.exists() else "not there yet, made by the first run"
-        return "tracking store", _writable(file), f"{shown}: {state}"
-    address = urlsplit(resolved)
-    if address.scheme not in _PORTS:
-        return "tracking store", True, f"{shown}: not tried"
+        return what, False, str(error)
+    return what, True, f"{shown}: {'there' if file else 'answers'}"
+
+
+def _caches() -> Line:
+    """The folder of what may be lost: the home's, or what is taken where that cannot be written."""
+    usual = home_cache()
     try:
-        socket.create_connection((address.hostname or "", address.port or _PORTS[address.scheme]), timeout=3).close()
-    except OSError as error:
-        return "tracking store", False, f"{shown}: cannot be reached ({error})"
-    return "tracking store", True, f"{shown}: answers"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # this line says it
+            folder = cache_folder()
+    except InputError as error:
+        return "caches", False, str(error)
+    why = "" if can_be_written(usual) or folder == usual else f", since {usual} cannot be written"
+    return "caches", can_be_written(folder), f"{folder}{why} (${CACHE_VARIABLE})"
 
 
 def _compiler() -> Line:
@@ -133,8 +140,7 @@ def _compiler() -> Line:
 
 
 def _writable(folder: Path) -> bool:
-    place = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
-    return os.access(place, os.W_OK)
+    return can_be_written(folder.absolute())
 
 
 def _data_set(name: str, folder: Path) -> Line:

@@ -12,23 +12,29 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from multiprocessing import resource_tracker
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import platformdirs
 import psutil
 
 from benchmark.datasets import DataSet
+from benchmark.folders import cache_folder
 from benchmark.limits import whole
 from benchmark.parallel import Group, follow
 from benchmark.plan import Job
 from benchmark.provenance import cores
 from benchmark.rundir import cell_folder
+from benchmark.signals import deaf
 from benchmark.worker import Settings, make_trainer, run_job
 from bism.errors import InputError, shown
+
+_STARTS = 3  # of a job, by a fork server
+_STARTING_SECONDS = 0.2
+_END_SECONDS = 10.0  # for a process that is killed
+_UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was killed before it
 
 
 @dataclasses.dataclass
@@ -176,22 +182,18 @@ def prepare_environment(available: Sequence[Place] = ()) -> None:
     jobs_on_gpus = sum(place.slots for place in available if place.device != "cpu")
     compilers = max(1, cores() // jobs_on_gpus) if jobs_on_gpus else 1
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(compilers))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("bism") / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started inside do not hear Ctrl-C, which is ours to handle: also not while they import what
-    they need, which takes seconds where they are spawned. We hear it afterwards."""
-    resource_tracker.ensure_running()  # starting it would let Ctrl-C through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _seen(pid: int | None) -> psutil.Process | None:
+    """A process as the system knows it: multiprocessing loses sight of those whose fork server is killed."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:  # it has ended already
+        return None
 
 
 class JobProcess:
@@ -212,16 +214,26 @@ class JobProcess:
         self.messages: Connection
         self.messages, sender = context.Pipe(duplex=False)
         output = cell_folder(run_dir, job.cells[0].id).output
-        group = (
-            self._start_followers(context, job, data, device, settings, output) if settings.data_parallel > 1 else None
-        )
-        first = device.split(",")[0]
-        self._process = context.Process(
-            target=run_job, daemon=True, args=(job, data, first, run_dir, settings, fresh, sender, group)
-        )
-        with _deaf():
-            self._process.start()
-        sender.close()
+        try:
+            group = (
+                self._start_followers(context, job, data, device, settings, output)
+                if settings.data_parallel > 1
+                else None
+            )
+            first = device.split(",")[0]
+            self._process = context.Process(
+                target=run_job, daemon=True, args=(job, data, first, run_dir, settings, fresh, sender, group)
+            )
+            with deaf():
+                self._process.start()
+        except BaseException:
+            for follower in self._followers:
+                follower.kill()
+            self._clear()
+            raise
+        finally:
+            sender.close()
+        self._seen = _seen(self._process.pid)
         for line in group.lines if group else ():
             line.close()
 
@@ -242,7 +254,7 @@ class JobProcess:
                 daemon=True,
                 args=(Group(rank, size, meeting, (theirs,)), own, settings.threads, make, output),
             )
-            with _deaf():
+            with deaf():
                 process.start()
             theirs.close()
             self._followers.append(process)
@@ -258,22 +270,29 @@ class JobProcess:
             self._process.join()
             self._clear()
             code = self._process.exitcode
-            self.ending = (
-                Ending(f"the process ended with signal {signal.Signals(-code).name}", True)
-                if code < 0
-                else Ending(f"the process ended with exit code {code}", False)
-            )
+            if code < 0:
+                self.ending = Ending(f"the process ended with signal {signal.Signals(-code).name}", True)
+            elif code == _UNKNOWN:
+                self.ending = Ending("the process ended, nobody knows how", True)
+            else:
+                self.ending = Ending(f"the process ended with exit code {code}", False)
         return said
 
     def stop(self) -> None:
         """Asks it to write a checkpoint and end."""
-        self._process.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._seen:
+                self._seen.terminate()
 
     def kill(self) -> None:
         """Ends it at once."""
         for process in [self._process, *self._followers]:
             process.kill()
             process.join()
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            if self._seen:
+                self._seen.kill()
+                self._seen.wait(_END_SECONDS)
         self._clear()
 
     def _clear(self) -> None:
@@ -292,7 +311,17 @@ class LocalExecutor:
         self._context = context(available)
 
     def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> JobProcess:
-        """Starts a job on a place."""
+        """Starts a job on a place. Where the server that jobs are forked from has been killed, a new one is started;
+        one that ends again and again is done without."""
+        for _ in range(_STARTS):
+            try:
+                return self._start(job, data, place, fresh)
+            except (EOFError, ConnectionError):
+                time.sleep(_STARTING_SECONDS)  # until the system says that it has ended
+        self._context = multiprocessing.get_context("spawn")
+        return self._start(job, data, place, fresh)
+
+    def _start(self, job: Job, data: DataSet, place: Place, fresh: bool) -> JobProcess:
         return JobProcess(self._context, job, data, place.device, self._run_dir, self._settings, fresh)
 
     def wait(self, workers: Sequence[JobProcess], seconds: float) -> None:

@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import platformdirs
-
+from benchmark.folders import cache_folder, home_cache
 from benchmark.formats import (
     CORRUPTED,
     TRUNCATED,
@@ -32,8 +31,12 @@ class MissingData(InputError):
 
 
 def data_folder(given: Path | str | None = None) -> Path:
-    """Where data sets lie: ``--data-dir``, else $BISM_DATA, else a folder in the user's cache."""
-    return Path(given or os.environ.get(DATA_VARIABLE) or platformdirs.user_cache_path("bism") / "data")
+    """Where data sets lie: ``--data-dir``, else $BISM_DATA, else a folder in the user's cache (``cache_folder``)."""
+    named = given or os.environ.get(DATA_VARIABLE)
+    if named:
+        return Path(named)
+    at_home = home_cache() / "data"  # where it is there, it is read, also in a home that cannot be written
+    return at_home if at_home.is_dir() else cache_folder() / "data"
 
 
 def data_command(action: str, name: str, folder: Path) -> str:

@@ -23,7 +23,7 @@ from benchmark.datasets import DataSet
 from benchmark.executors import Ending, JobProcess, Place, prepare_environment
 from benchmark.plan import Job
 from benchmark.rundir import RunDir, RunDirError, cell_folder, write_atomically
-from benchmark.tracking_store import check_answer
+from benchmark.store_check import knock
 from benchmark.worker import Settings
 from bism.errors import InputError
 
@@ -282,7 +282,7 @@ def _connect(address: str | None) -> Any:
     code = [str(Path(importlib.import_module(name).__file__ or "").parent) for name in _PACKAGES]
     try:
         if address is not None:  # Ray itself would try for a minute
-            check_answer(address if "//" in address else f"ray://{address}")
+            knock(address if "//" in address else f"ray://{address}")
         ray.init(
             address=address or "auto",
             runtime_env={"py_modules": code},

@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,16 +17,18 @@ from rich.text import Text
 
 from benchmark import limits, ranking, registry, tables, timing
 from benchmark.advice import advice
+from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
+from benchmark.signals import ended_as_by_ctrl_c
 from benchmark.suite import Preset, Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
-from benchmark.tracking_store import is_usual, resolve, unsecret
+from benchmark.tracking_store import is_usual, resolve
 from benchmark.worker import Settings
 from bism import Estimator
 from bism.errors import InputError, shown
@@ -124,7 +124,7 @@ def run(
     with (
         contextlib.closing(_executor(place, console)) as executor,
         contextlib.closing(RunDir(place.run_dir)) as runs,
-        sigterm_as_ctrl_c(),
+        ended_as_by_ctrl_c(),
     ):
         check_precision((cell.config for cell in cells), executor.places)
         orphans = runs.repair()
@@ -182,19 +182,6 @@ def _executor(place: Place, console: Console) -> Executor[Any]:
 def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
     """What cells that are under way were trained beside."""
     return {cell: record.job for cell, record in records.items() if record.progress and record.state not in FINISHED}
-
-
-@contextlib.contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """A batch system or a container that ends this process first asks by SIGTERM: it is stopped as by Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -390,12 +377,12 @@ def status(console: Console, run_dir: Path) -> int:
 def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
     """Brings the tracking store up to the run directory."""
     if not (run_dir / "index.sqlite").exists():
-        raise InputError(f"{run_dir}: no run directory to bring to {store}")
+        raise InputError(f"{run_dir}: no run directory to bring to {unsecret(store)}")
     from benchmark.tracking import Tracker
 
     with contextlib.closing(RunDir(run_dir)) as runs:
         runs.repair()
         records, started = runs.records(), time.monotonic()
         complete = project(Tracker(store, runs), records, command_line(), log_models)
-        console.print(f"{len(records)} cells brought to {store} in {time.monotonic() - started:.0f} s")
+        console.print(f"{len(records)} cells brought to {unsecret(store)} in {time.monotonic() - started:.0f} s")
         return 0 if complete else 1

@@ -15,21 +15,23 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from benchmark.credentials import unsecret
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
+from benchmark.store_check import Unreachable, advised, brief, failure
 from benchmark.tracking_store import (
+    INSTEAD,
     LOCAL_UI,
     PLANNED,
     PLANS,
     QUIET,
     artifacts_folder,
-    check_answer,
+    check,
     database_file,
     is_usual,
     patience,
     resolve,
     runs_page,
     start_ui,
-    unsecret,
 )
 from bism.errors import InputError
 
@@ -39,17 +41,12 @@ for _name, _value in QUIET.items():  # before MLflow is imported; what the user 
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
-from sqlalchemy.exc import OperationalError  # noqa: E402
 
 from benchmark import tracking_labels, tracking_models, tracking_notes  # noqa: E402
 
 __all__ = ["StoreWriter", "Tracker", "Unreachable", "resolve", "start_ui"]
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "stopped": "KILLED"}
 _BATCH = 800  # metrics per call; with the parameters and tags below MLflow's limit of 1,000 entities
-
-
-class Unreachable(InputError):
-    """A tracking store that may be there later."""
 
 
 class StoreWriter:
@@ -64,8 +61,8 @@ class StoreWriter:
         behind: whether the store failed lately and lacks something.
 
     Raises:
-        Unreachable: a server or a server's database does not answer.
-        InputError: a plain folder, or a store that cannot be used.
+        Unreachable: the store is away: a server does not answer, a file is locked.
+        InputError: it cannot be used.
     """
 
     _MEANWHILE = ""  # what people are told when the store fails
@@ -83,18 +80,19 @@ class StoreWriter:
         self._lock: AbstractContextManager[Any] = FileLock(f"{self._file}.lock") if self._file else nullcontext()
         try:
             self._client = self._connect()
-        except Exception as error:  # MLflow's, SQLAlchemy's, or that of a database driver that is not installed
-            absent = self._file is None and isinstance(error, (MlflowException, OSError, OperationalError))
-            if absent:
-                raise Unreachable(f"tracking store {self.store} cannot be reached: {_brief(error)}") from error
-            raise InputError(
-                f"tracking store {self.store} cannot be used: {_brief(error)} {self._INSTEAD}".strip()
-            ) from error
+        except Unreachable:
+            raise
+        except InputError as error:
+            raise advised(error, self._INSTEAD) from error
 
     def _connect(self) -> MlflowClient:
-        if self._file:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-        check_answer(self.uri)
+        check(self.uri, write=True)
+        try:
+            return self._opened()
+        except Exception as error:  # MLflow's, SQLAlchemy's, or a driver's
+            raise failure("tracking store", self.uri, error) from error
+
+    def _opened(self) -> MlflowClient:
         with self._lock, patience(seconds=5, retries=0), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             client = MlflowClient(self.uri)
@@ -120,7 +118,7 @@ class StoreWriter:
             self._retry_at = time.monotonic() + 10 * (time.monotonic() - started)
             if not self.behind:
                 self.behind = True
-                warnings.warn(f"tracking store {self.store} fails: {_brief(error)} {self._MEANWHILE}", stacklevel=4)
+                warnings.warn(f"tracking store {self.store} fails: {brief(error)} {self._MEANWHILE}", stacklevel=4)
         else:
             self.behind = False
 
@@ -176,7 +174,7 @@ class Tracker(StoreWriter):
     """
 
     _MEANWHILE = "Training goes on and the run directory keeps everything; 'python -m benchmark sync' catches up."
-    _INSTEAD = "Give another --tracking-uri, or --tracking-uri none and 'sync' later."
+    _INSTEAD = INSTEAD
 
     def __init__(self, uri: str | None, run_dir: RunDir) -> None:
         super().__init__(uri)
@@ -237,7 +235,7 @@ class Tracker(StoreWriter):
                 for plan in dict.fromkeys((record.suite, record.preset) for record in gone):
                     self._shrink_plan(*plan, {record.id for record in gone})
         except (MlflowException, OSError) as error:
-            raise InputError(f"tracking store {self.store} fails: {_brief(error)} No cell is deleted.") from error
+            raise InputError(f"tracking store {self.store} fails: {brief(error)} No cell is deleted.") from error
 
     def _shrink_plan(self, suite: str, preset: str, gone: set[str]) -> None:
         """Writes a plan's file without these cells; a plan of which the store has no run any more goes, too."""
@@ -419,7 +417,3 @@ def _plan_status(states: set[str]) -> str:
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1][:1000]
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -17,11 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmark import credentials
+from benchmark.credentials import unsecret
 from benchmark.rundir import Record, RunDir
-from benchmark.tracking_store import resolve, unsecret
+from benchmark.signals import deaf
+from benchmark.store_check import Unreachable, advised
+from benchmark.tracking_store import INSTEAD, check, resolve
 from bism.errors import InputError
 
 _PAUSE_SECONDS = 5.0  # between passes, at least
+_DEATHS = 3  # of writers of one run, after which it goes on without
 _SHARE = 0.05  # of the time, at most, that passes take
 
 
@@ -56,28 +61,44 @@ class Writer:
         log_models: str,
         note: Callable[[str], None],
     ) -> None:
-        resolve(store)
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._note = note
-        self._process = context.Process(
-            target=_write, daemon=True, args=(store, run_dir.absolute(), list(ids), command, log_models, theirs)
-        )
-        self._process.start()
-        theirs.close()
+        _check(store)
+        self.store = unsecret(store)
         self.tracked = Tracked(False, None)
-        kind, text = self._receive(("refused", f"tracking store {unsecret(store)}: its writer ended at once"))
+        self._note, self._deaths = note, 0
+        self._arguments = store, run_dir.absolute(), list(ids), command, log_models
+        self._start()
+        while (message := self._receive()) is None:  # it was killed: it has written nothing yet that counts
+            if not self._start_again():
+                raise InputError(f"tracking store {self.store}: its writer ended at once, {_DEATHS} times")
+        kind, text = message
         if kind == "refused":
             raise InputError(text)
         if kind == "note":
             note(text)
-        self.store = unsecret(store)
 
-    def _receive(self, otherwise: tuple[str, Any]) -> tuple[str, Any]:
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_write, daemon=True, args=(*self._arguments, theirs))
+        with deaf():
+            self._process.start()
+        theirs.close()
+
+    def _start_again(self) -> bool:
+        """Another writer in the place of one that was killed, a few times: it finds out what the store lacks."""
+        self._process.join()
+        self._deaths += 1
+        if self._deaths < _DEATHS:
+            self._connection.close()
+            self._start()
+        return self._deaths < _DEATHS
+
+    def _receive(self) -> tuple[str, Any] | None:
+        """What it says next; None where it has ended."""
         try:
             message: tuple[str, Any] = self._connection.recv()
         except (EOFError, OSError):
-            return otherwise
+            return None
         return message
 
     def __enter__(self) -> "Writer":
@@ -85,43 +106,69 @@ class Writer:
 
     def listen(self) -> None:
         """Tells what has been said up to now."""
-        with contextlib.suppress(EOFError, OSError):
-            while self._connection.poll():
-                _, text = self._connection.recv()
-                self._note(text)
+        while self._deaths < _DEATHS and self._connection.poll():
+            message = self._receive()
+            if message is not None:
+                self._tell(message)
+            elif self._start_again():
+                self._note("the process that writes to the tracking store was ended; another goes on")
+            else:
+                self._note("the process that writes to the tracking store was ended again; it is not replaced")
+
+    def _tell(self, message: tuple[str, Any]) -> None:
+        if message[0] == "tracked":
+            self.tracked = message[1]
+        elif message[0] != "ready":
+            self._note(message[1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with contextlib.suppress(OSError):
-                self._connection.send("end")
-            message, content = "", None
-            while message not in ("tracked", "lost"):
-                message, content = self._receive(("lost", None))
-                if message == "note":
-                    self._note(content)
-            self.tracked = content or self.tracked
+            message: tuple[str, Any] | None = None
+            while self._deaths < _DEATHS and (message is None or message[0] not in ("tracked", "refused")):
+                with contextlib.suppress(OSError):
+                    self._connection.send("end")
+                while (message := self._receive()) is not None and message[0] not in ("tracked", "refused"):
+                    self._tell(message)
+                if message is None and not self._start_again():
+                    break
+            if message is not None:
+                self._tell(message)
         finally:  # also where Ctrl-C does not want to wait
             self._process.kill()
             self._process.join()
 
 
+def _check(store: str) -> None:
+    """Refuses what cannot be a store, before a process is started; what needs MLflow for it is left to that."""
+    uri = resolve(store)
+    try:
+        if not uri.startswith("http"):
+            check(uri, write=True)
+    except Unreachable:  # which the writer says, and tries again
+        pass
+    except InputError as error:
+        raise advised(error, INSTEAD) from error
+
+
 def _write(store: str, run_dir: Path, ids: list[str], command: str, log_models: str, connection: Connection) -> None:
     """Passes over the cells until told to end, and once more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the command that started it says when to end
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(5)  # training comes first
-    from benchmark.tracking import Tracker, Unreachable
+    from benchmark.tracking import Tracker
 
     def tell(kind: str, content: Any) -> None:
         with contextlib.suppress(OSError):
             connection.send((kind, content))
 
     warnings.simplefilter("always", UserWarning)
-    warnings.showwarning = lambda message, *_, **__: tell("note", str(message))
-    tracker: Tracker | None = None
-    with contextlib.closing(RunDir(run_dir)) as runs:
+    warnings.showwarning = lambda message, *_, **__: tell("note", credentials.clean(str(message)))
+    with credentials.kept_out(store), contextlib.closing(RunDir(run_dir)) as runs:
+        tracker: Tracker | None = None
         try:
             tracker = Tracker(store, runs)
             tell("ready", "")

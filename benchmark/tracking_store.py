@@ -3,49 +3,78 @@
 import contextlib
 import os
 import re
-import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from benchmark import guardian
+from benchmark.credentials import unsecret
+from benchmark.signals import ended_as_by_ctrl_c
+from benchmark.store_check import SECONDS, check_database, check_file, check_form, check_server, scheme_of, with_driver
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 DEFAULT_STUDIES = "studies.journal"  # of tuning; here, as this module is light
 LOCAL_UI = "http://127.0.0.1:5000"
+INSTEAD = "Give another --tracking-uri, or --tracking-uri none and 'sync' later."  # of one that cannot be used
 PLANS = "plans"  # the folder in a plan's run with its cells, a file for each run directory
 PLANNED = ("id", "task", "method", "variant", "seed", "steps")  # of each
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",
-}  # no telemetry, no chatter: read when MLflow is imported
+}  # no telemetry, no chatter: read when MLflow is imported; what fails, we say ourselves
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 
 def resolve(uri: str | None) -> str:
     """The store that is meant, absolute: ``uri``, MLFLOW_TRACKING_URI, or ``mlflow.db`` in the working directory.
 
     Raises:
-        InputError: a plain folder, or an address without a host.
+        InputError: a plain folder, or nothing that could be the address of a store.
     """
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    if urlsplit(chosen).scheme in ("", "file"):
-        raise InputError(
-            f"tracking store {chosen}: MLflow 3.13 and later refuse plain folders; expected a database "
-            f"or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none"
-        )
-    if urlsplit(chosen).scheme in ("http", "https") and not urlsplit(chosen).hostname:
-        raise InputError(f"tracking store {chosen}: the address has no host; expected one like http://localhost:5000")
+    chosen = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE).strip()
+    if "://" in chosen:
+        chosen = chosen.partition("://")[0].lower() + "://" + chosen.partition("://")[2]
+    scheme, shown = scheme_of(chosen), unsecret(chosen)
+    expected = (
+        f"expected a database or a server, such as --tracking-uri {DEFAULT_STORE} or http://localhost:5000, or none"
+    )
+    if scheme == "file" or (not scheme and ":" not in chosen and chosen not in ("databricks", "databricks-uc", "uc")):
+        raise InputError(f"tracking store {shown}: MLflow 3.13 and later refuse plain folders; {expected}")
+    if scheme not in _SCHEMES and scheme not in {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}:
+        raise InputError(f"tracking store {shown}: stores of this kind cannot be used; {expected}")
+    check_form("tracking store", chosen)
     file = database_file(chosen)
-    return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+    if scheme == "sqlite" and (file is None or str(file) in (".", ":memory:")):
+        raise InputError(f"tracking store {shown}: a database in a file is wanted, such as {DEFAULT_STORE}")
+    return f"sqlite:///{file.absolute()}" if file else with_driver(chosen.rstrip("/"))
+
+
+def check(uri: str, write: bool) -> None:
+    """Whether a resolved store can be used: seconds, where MLflow takes minutes.
+
+    Args:
+        write: whether it is to be written, and made where there is none.
+
+    Raises:
+        Unreachable: it is away, and may be there later.
+        InputError: it cannot be used.
+    """
+    scheme, file = scheme_of(uri), database_file(uri)
+    if file is not None:
+        check_file("tracking store", file, write)
+    elif scheme in ("http", "https"):
+        with patience(seconds=int(SECONDS), retries=0):
+            check_server("tracking store", uri)
+    elif scheme in _SCHEMES:
+        check_database("tracking store", uri)
 
 
 def runs_page(experiment: str) -> str:
@@ -59,31 +88,15 @@ def is_usual(uri: str) -> bool:
     return named != "none" and uri == resolve(None)
 
 
-def check_answer(uri: str, seconds: float = 5.0) -> None:
-    """Knocks at the port of a database's server: MLflow itself would try for minutes, and not quietly.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    address = urlsplit(uri)
-    port = address.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(address.scheme.partition("+")[0])
-    if address.hostname and port and not address.scheme.startswith("http"):
-        socket.create_connection((address.hostname, port), timeout=seconds).close()
-
-
 def database_file(uri: str) -> Path | None:
     """The file of a SQLite store, or None."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    found = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", uri)
+    return Path(found[1]) if found else None
 
 
 def artifacts_folder(file: Path) -> Path:
     """Where the artifacts of a database in a file lie: beside it, wherever the command was called from."""
     return file.parent / "mlartifacts"
-
-
-def unsecret(uri: str) -> str:
-    """The address without user and password."""
-    return re.sub("//[^/@]*@", "//", uri, count=1)
 
 
 @contextmanager
@@ -117,23 +130,19 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
     for experiment, name in _experiments(file) if file else ():
         print(f"  {name}: {address}{runs_page(experiment)}", flush=True)
-    # Seven processes for jobs of language models are not needed here.
-    environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
-    command = [
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        store,
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with _ended_by_signals():
-        server = guardian.start([sys.executable, *command, *artifacts], environment)
+    # Seven processes for jobs of language models are not needed here. The address of the store is none of a command
+    # line's business: everybody on the machine can read those.
+    environment = {
+        **QUIET,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_TRACKING_URI": store,
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1", *artifacts]
+    with ended_as_by_ctrl_c():
+        server = guardian.start(command, environment)
         try:
             return server.wait()
         except KeyboardInterrupt:  # the way to close it
@@ -150,17 +159,3 @@ def _experiments(file: Path) -> list[tuple[str, str]]:
             return [(str(number), str(name)) for number, name in database.execute(query)]
     except sqlite3.Error:  # MLflow itself says what is wrong with it
         return []
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP are as Ctrl-C, where they are not ignored (nohup)."""
-    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in usual.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmark import output, registry
+from benchmark.credentials import clean
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluation_steps, picture_steps
 from benchmark.keeper import Keeper
@@ -114,7 +115,7 @@ def run_job(
     except Stopped as stopped:
         report("stopped", str(stopped))
     except BaseException as error:  # whatever a method or a plug-in raises, sys.exit too; the other jobs go on
-        text = _traceback()
+        text = clean(_traceback())
         with contextlib.suppress(OSError):  # the disk may be full
             for cell in cells:
                 cell.path.mkdir(parents=True, exist_ok=True)

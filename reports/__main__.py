@@ -10,9 +10,12 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark import credentials
+from benchmark.folders import cache_folder
 from benchmark.limits import read_file
 from bism.errors import InputError, message
 
@@ -45,11 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     options = parser.parse_args(arguments)
-    try:
-        return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
-    except (InputError, OSError) as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        return 2
+    credentials.remember(options.tracking_uri if options.command == "build" else None)
+    with credentials.kept_out():
+        try:
+            _settle()
+            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
+        except (InputError, OSError) as error:
+            print(f"error: {message(error)}", file=sys.stderr)
+            return 2
+
+
+def _settle() -> None:
+    """Finds a place for matplotlib's cache, before that is imported."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        cache_folder()
+    for warning in said:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def _scaling(files: Sequence[Path], out: Path) -> int:
@@ -86,8 +101,8 @@ def _build(options: argparse.Namespace) -> int:
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    _folder(options.out)
     store = Store(uri)
+    _folder(options.out)
     with tempfile.TemporaryDirectory() as folder, store.reading():
         report = document.collect(store, Path(folder), options.suite, options.preset, options.task, options.methods)
     images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]

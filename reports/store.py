@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by MLflow when it is imported; what the user set stays
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # what fails, we say ourselves
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -25,7 +26,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.tracking_store import PLANS, check_answer, database_file, unsecret
+from benchmark.credentials import unsecret
+from benchmark.store_check import brief
+from benchmark.tracking_store import PLANS, check, database_file, patience, resolve
 from bism.errors import InputError
 
 _PAGE = 1000  # runs
@@ -60,15 +63,16 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
+        uri = resolve(uri)
         self.uri = unsecret(uri)
         file = database_file(uri)
         if file is not None and not file.exists():
             raise InputError(
                 f"{file}: no such store; `python -m benchmark run` makes one, --tracking-uri names another"
             )
+        check(uri, write=False)
         with self.reading(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
-            check_answer(uri)
             self._client = MlflowClient(uri)
             self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
         self._pages = uri.startswith(("http://", "https://"))
@@ -77,9 +81,10 @@ class Store:
     def reading(self) -> Iterator[None]:
         """Inside, a store that fails is an InputError that names it."""
         try:
-            yield
+            with patience(seconds=30, retries=2):
+                yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise InputError(f"tracking store {self.uri} cannot be read: {_brief(error)}") from error
+            raise InputError(f"tracking store {self.uri} cannot be read: {brief(error)}") from error
 
     @property
     def suites(self) -> list[str]:
@@ -213,7 +218,3 @@ class Store:
     @functools.cache  # noqa: B019
     def _artifacts(self, run: str) -> list[str]:
         return [file.path for file in self._client.list_artifacts(run)]
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 import multiprocessing
 import re
-import signal
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,17 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from benchmark import output, registry, tables
+from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
 from benchmark.limits import SECONDS, check_positive
 from benchmark.models import takes_images
 from benchmark.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
-from benchmark.session import command_line, sigterm_as_ctrl_c
+from benchmark.session import command_line
+from benchmark.signals import deaf, ended_as_by_ctrl_c
+from benchmark.store_check import brief
 from benchmark.suite_file import load_suite
-from benchmark.tracking_store import DEFAULT_STUDIES, unsecret
+from benchmark.tracking_store import DEFAULT_STUDIES
 from benchmark.tuning import leases
 from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
 from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently
@@ -114,7 +116,7 @@ def tune(request: Request, console: Console) -> int:
         lease=request.lease,
     )
     prepare_environment(available)
-    with sigterm_as_ctrl_c(), _Tracking(request.store, console) as tracking:
+    with ended_as_by_ctrl_c(), _Tracking(request.store, console) as tracking:
         crew = _Crew(work, data, devices, console)
         try:
             failed = crew.watch(studies, tracking)
@@ -133,7 +135,7 @@ def tune(request: Request, console: Console) -> int:
                 tables.show(console, summary(study))
             complete = all(of_state(study, TrialState.COMPLETE) for study in studies.values())
         except (StorageAway, *FAILURES) as error:
-            away = f"studies at {unsecret(request.storage)} do not answer: {error}; the same command goes on"
+            away = f"studies at {unsecret(request.storage)} do not answer: {brief(error)} The same command goes on."
             console.print(away, markup=False, highlight=False, soft_wrap=True)
             return 1
     _hints(console, request, studies, tracking)
@@ -242,7 +244,7 @@ class _Crew:
         process = self._context.Process(
             target=work_on, args=(self._work, self._data, device, first, theirs, self._printed_by(number))
         )
-        with _ctrl_c_ignored():  # also while it imports what it needs
+        with deaf():  # also while it imports what it needs
             process.start()
         theirs.close()
         self._all.append((process, ours, device, number))
@@ -317,19 +319,6 @@ class _Crew:
                 process.join()
 
 
-@contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """What is started inside ignores Ctrl-C from its first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _Tracking:
     """The MLflow projection, where tracking is on."""
 
@@ -339,16 +328,27 @@ class _Tracking:
 
     def __enter__(self) -> "_Tracking":
         if self._store is not None:
-            from benchmark.tuning.tracking import StudyTracker, Unreachable
+            from benchmark.tuning.tracking import Unreachable
 
             try:
-                self._tracker = StudyTracker(self._store)
+                self._open(self._store)
             except Unreachable as error:
-                self._console.print(f"warning: {error} Tuning goes on without it.", markup=False, soft_wrap=True)
+                away = f"warning: {error} Tuning goes on, and the store is tried again."
+                self._console.print(away, markup=False, highlight=False, soft_wrap=True)
         return self
+
+    def _open(self, store: str) -> None:
+        from benchmark.tuning.tracking import StudyTracker
+
+        self._tracker = StudyTracker(store)
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store has all there is, where there is to be one."""
+        return self._store is None or (self._tracker is not None and not self._tracker.behind)
 
     def sync_now_and_then(self, studies: Any) -> None:
         """At most a tenth of the time."""
@@ -359,6 +359,9 @@ class _Tracking:
 
     def sync(self, studies: Any, last: bool = False) -> None:
         """Writes what has finished."""
+        if self._store is not None and self._tracker is None:
+            with contextlib.suppress(InputError):  # it is still away
+                self._open(self._store)
         for study in studies if self._tracker else ():
             self._tracker.sync(study, command_line(), last=last)
 
@@ -389,6 +392,8 @@ def _hints(console: Console, request: Request, studies: Mapping[str, optuna.Stud
         f"--tuned {prefix}{storage}",
         f"look at the studies: optuna-dashboard {unsecret(request.storage)}",
     ]
+    if not tracking.complete:
+        lines.append("the tracking store lacks some of it: once it is there, the same command writes what is missing")
     lines += [f"compare the trials in the MLflow UI: {tracking.hint}"] if tracking.hint else []
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import tables
+from benchmark.credentials import unsecret
 from benchmark.progress import duration
 from benchmark.selection import better
-from benchmark.tracking_store import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_studies, read

@@ -14,7 +14,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.tracking_store import DEFAULT_STUDIES, check_answer, unsecret
+from benchmark.credentials import unsecret
+from benchmark.store_check import advised, brief, check_database, check_file, check_form, scheme_of, with_driver
+from benchmark.tracking_store import DEFAULT_STUDIES, database_file
 from bism.errors import InputError
 
 FAILURES = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is away
@@ -35,24 +37,37 @@ def open_storage(where: str) -> BaseStorage:
         InputError: it cannot be reached or used.
     """
     name = unsecret(where)
+    other = f"Give another --storage: a file such as {DEFAULT_STUDIES}, or a database such as postgresql://host/name"
     try:
         with quietly():
             if "://" not in where:
                 return JournalStorage(JournalFileBackend(str(_journal(Path(where)))))
-            check_answer(where)
-            storage = RDBStorage(where)
+            address = with_driver(where)
+            _check(address)
+            storage = RDBStorage(address)
             storage.get_all_studies()
             return storage
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"studies at {name}: the driver {error.name} is not installed: pip install '.[server]'"
-        ) from error
+    except InputError as error:
+        raise advised(error, other) from error
     except (*FAILURES, ValueError, RuntimeError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"studies at {name} cannot be reached: {first}. Give another --storage: a file such as {DEFAULT_STUDIES}, "
-            f"or a database such as postgresql://user@host/name"
-        ) from error
+        text = brief(error)
+        if "table schema" in text:  # whoever makes the tables of one takes those of the other for an odd version
+            text = "its tables are MLflow's, or another version's of Optuna; studies need a database of their own."
+        raise InputError(f"studies at {name} cannot be used: {text} {other}") from error
+
+
+def _check(address: str) -> None:
+    """Looks at a database first: Optuna and its driver would wait for one that is away, for as long as the system does.
+
+    Raises:
+        InputError: it is away, or cannot be used.
+    """
+    check_form("studies at", address)
+    file = database_file(address)
+    if file is not None:
+        check_file("studies at", file, write=True)
+    elif scheme_of(address) != "sqlite":
+        check_database("studies at", address)
 
 
 def _journal(path: Path) -> Path:
@@ -100,5 +115,5 @@ def patiently(action: Callable[[], Result], stop: Event, also: type[Exception] =
                 return action()
         except (*FAILURES, also) as error:
             if attempt == tries or stop.wait(_PAUSE_SECONDS):
-                raise StorageAway((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+                raise StorageAway(brief(error)) from error
     raise AssertionError

@@ -21,11 +21,11 @@ import torch
 from optuna.trial import TrialState
 
 from benchmark import output, registry
+from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate, evaluation_steps
 from benchmark.models import build_model
 from benchmark.selection import better
-from benchmark.tracking_store import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read

@@ -43,6 +43,27 @@ class PostgreSQL:
             timeout=SECONDS,
         )
 
+    def lock(self, user: str, password: str) -> None:
+        """Makes a user, who owns the database and needs a password."""
+        quoted = password.replace("'", "''")
+        self._sql(f"CREATE ROLE {user} LOGIN PASSWORD '{quoted}'; ALTER DATABASE mlflow OWNER TO {user}; "
+                  f"GRANT ALL ON SCHEMA public TO {user}")  # fmt: skip
+        self._call(
+            "createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=bism", f"--owner={user}", "optuna"
+        )
+        rules = "host all bism 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        (self.folder / "data" / "pg_hba.conf").write_text(rules)
+        self._sql("SELECT pg_reload_conf()")
+
+    def _sql(self, text: str) -> None:
+        self._call("psql", "--host=127.0.0.1", f"--port={self.port}", "--username=bism", "--command", text, "mlflow")
+
+    def dump(self) -> str:
+        """All that the databases hold, without who may use them."""
+        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=bism"]
+        dumps = [[str(self.binaries / "pg_dump"), *where, name] for name in ("mlflow", "optuna")]
+        return "".join(subprocess.check_output(dump, text=True, timeout=SECONDS) for dump in dumps)
+
     def start(self) -> None:
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
         log = str(self.folder / "log")

@@ -313,12 +313,12 @@ class Failing:
 def test_a_store_that_fails_while_it_is_read_is_said_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(store, "check_answer", lambda uri: None)
+    monkeypatch.setattr(store, "check", lambda uri, write: None)
     monkeypatch.setattr(store, "MlflowClient", Failing)
     uri = "postgresql+psycopg2://me:secret@db/mlflow"
     assert main(["build", "--tracking-uri", uri, "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said == "error: tracking store postgresql+psycopg2://db/mlflow cannot be read: the server is gone\n"
+    assert said == "error: tracking store postgresql+psycopg2://db/mlflow cannot be read: the server is gone.\n"
     assert store.Store(uri).uri == "postgresql+psycopg2://db/mlflow"  # what a report names
 
 
