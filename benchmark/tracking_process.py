@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmark.integrity import inspect
 from benchmark.rundir import Record, RunDir
 from benchmark.tracking_store import resolve, unsecret
 from bism.errors import InputError
@@ -144,7 +145,7 @@ def _write(store: str, run_dir: Path, ids: list[str], command: str, log_models: 
         if tracker is None:
             tell("tracked", Tracked(False, None))
         else:
-            complete = project(tracker, runs.records(ids), command, log_models)
+            complete = project(tracker, inspect(runs, runs.records(ids)).sound, command, log_models)
             tell("tracked", Tracked(complete, tracker.ui_hint()))
 
 

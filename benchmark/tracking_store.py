@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmark import guardian
@@ -29,6 +30,8 @@ QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",
 }  # no telemetry, no chatter: read when MLflow is imported
 
+_PLAIN = re.compile(r"[\w .:/@,+=()\[\]-]*")
+
 
 def resolve(uri: str | None) -> str:
     """The store that is meant, absolute: ``uri``, MLFLOW_TRACKING_URI, or ``mlflow.db`` in the working directory.
@@ -46,6 +49,17 @@ def resolve(uri: str | None) -> str:
         raise InputError(f"tracking store {chosen}: the address has no host; expected one like http://localhost:5000")
     file = database_file(chosen)
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
+
+
+def tag_condition(**tags: str) -> str:
+    """MLflow's filter for runs with these tags. Its language has no escapes: what it cannot say is left out, and
+    ``has_tags`` decides."""
+    return " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items() if _PLAIN.fullmatch(value))
+
+
+def has_tags(run: Any, **tags: str) -> bool:
+    """Whether a run of MLflow's has these tags."""
+    return all(run.data.tags.get(name) == value for name, value in tags.items())
 
 
 def runs_page(experiment: str) -> str:

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.tracking_store import PLANS, check_answer, database_file, unsecret
+from benchmark.tracking_store import PLANS, check_answer, database_file, has_tags, tag_condition, unsecret
 from bism.errors import InputError
 
 _PAGE = 1000  # runs
@@ -93,12 +93,12 @@ class Store:
             raise InputError(
                 f"the tracking store has no suite '{suite}': it has {', '.join(self._experiments) or 'none'}"
             )
-        plans = sorted(self._search(suite, "tags.kind = 'plan'"), key=lambda run: run.info.start_time)
+        plans = sorted(self._search(suite, kind="plan"), key=lambda run: run.info.start_time)
         return list(dict.fromkeys(run.data.tags["preset"] for run in plans))
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric."""
-        runs = self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'")
+        runs = self._search(suite, kind="cell", preset=preset)
         rows: list[dict[str, Any]] = [
             {
                 "run": run.info.run_id,
@@ -131,7 +131,7 @@ class Store:
         rows = [
             {"run": run.info.run_id, "started": run.info.start_time,
              **{name: run.data.tags.get(name, "") for name in STUDY}}
-            for run in self._search(suite, "tags.kind = 'study'")
+            for run in self._search(suite, kind="study")
         ]  # fmt: skip
         frame = pd.DataFrame(rows, columns=["run", "started", *STUDY])
         return frame.sort_values(["started", "run"]).drop_duplicates("study").reset_index(drop=True)
@@ -146,13 +146,13 @@ class Store:
               **{name: run.data.tags.get(name, "") for name in TRIAL},
               **({"state": ""} if run.info.status == "RUNNING" else {}),
               **{f"param.{name}": value for name, value in run.data.params.items()}, **run.data.metrics}
-             for run in self._search(suite, "tags.kind = 'trial'")]
+             for run in self._search(suite, kind="trial")]
         )  # fmt: skip
 
     def _planned(self, suite: str, preset: str) -> list[dict[str, Any]]:
         """The cells that were planned, begun or not, as every machine that shares the plan has written them."""
         found: dict[str, dict[str, Any]] = {}
-        for run in self._search(suite, f"tags.kind = 'plan' and tags.preset = '{preset}'"):
+        for run in self._search(suite, kind="plan", preset=preset):
             for file in self._client.list_artifacts(run.info.run_id, PLANS):
                 for record in json.loads(self._text(run, file.path)):
                     labels = {name: str(record.get(name, "")) for name in LABELS}
@@ -163,12 +163,13 @@ class Store:
         with tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_text()
 
-    def _search(self, suite: str, condition: str) -> list[Any]:
-        runs, token = list[Any](), None
+    def _search(self, suite: str, **tags: str) -> list[Any]:
+        """The runs of a suite with these tags."""
+        runs, token, condition = list[Any](), None, tag_condition(**tags)
         while token is None or token:
             page = self._client.search_runs([self._experiments[suite]], condition, max_results=_PAGE, page_token=token)
             runs, token = runs + list(page), page.token or ""
-        return runs
+        return [run for run in runs if has_tags(run, **tags)]
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """Every value of a metric: run, step, value; in the order of steps."""
