@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import commands, completion, credentials
-from benchmark.rundir import STATES, RunDirError
+from benchmark.rundir import DAMAGED, STATES, RunDirError
 from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
 from bism.errors import InputError, message, shortened, shown
 
@@ -137,7 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         help="MLflow models: the best seed of each variant, all seeds, or none (default: best)",
     )
     run.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
-    run.add_argument("--rerun", action="store_true", help="train finished cells again, and all from the start")
+    run.add_argument(
+        "--rerun",
+        nargs="?",
+        const="all",
+        choices=("all", "damaged"),
+        help="train finished cells again, and all from the start; damaged: only those whose files were cut or altered",
+    )
     run.add_argument(
         "--shard",
         default="1/1",
@@ -267,7 +273,8 @@ def _add_deleting(subparsers: Any) -> None:
     delete.add_argument("--methods", nargs="+", metavar="METHOD", help="of these methods, by id")
     delete.add_argument("--variants", nargs="+", metavar="VARIANT", help='of these variants, such as "BiDSM-5 [K=10]"')
     delete.add_argument("--seeds", metavar="0-9", help="of these seeds: 0-9, or 0,3,5-7")
-    delete.add_argument("--states", nargs="+", choices=STATES, metavar="STATE", help=f"of {', '.join(STATES)}")
+    delete.add_argument("--states", nargs="+", choices=(*STATES, DAMAGED), metavar="STATE",
+                        help=f"of {', '.join((*STATES, DAMAGED))}")  # fmt: skip
     delete.add_argument("--cells", nargs="+", metavar="ID", help="these cells, by id")
     delete.add_argument("--all", action="store_true", help="every cell of the run directory")
     delete.add_argument("--dry-run", action="store_true", help="show which, and delete nothing")

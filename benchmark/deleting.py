@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import tables
+from benchmark import integrity, standing, tables
 from benchmark.credentials import unsecret
-from benchmark.rundir import Record, RunDir
+from benchmark.rundir import DAMAGED, Record, RunDir
 from bism.errors import InputError, nearest
 
 _FIELDS = {  # of the filter: of the record, and the option
@@ -84,18 +84,22 @@ def delete(
     Raises:
         InputError: no condition, nobody to ask, cells that are being trained, or a store that cannot be reached.
     """
-    if not (run_dir / "index.sqlite").exists():
+    if not RunDir.exists(run_dir):
         raise InputError(f"{run_dir}: no run directory; --run-dir names another")
     if not conditions.given() and not everything:
         raise InputError("delete needs to be told which cells, such as --methods nce or --states diverged; or --all")
     with contextlib.closing(RunDir(run_dir)) as runs:
+        code = int(bool(standing.recovered(console, runs)))
         runs.repair()
-        records = conditions.chosen(runs.records())
+        known: Sequence[Record] = runs.records()
+        if DAMAGED in (conditions.states or ()):
+            known = integrity.inspect(runs, known).records
+        records = conditions.chosen(known)
         _show(console, records)
         if not records:
             console.print("nothing to delete: no cell fits all of that")
         if not records or dry:
-            return 0
+            return code
         busy = [record for record in records if record.state == "running"]
         if busy:
             raise InputError(f"{len(busy)} of them are being trained: stop their command first; nothing is deleted")
@@ -105,7 +109,7 @@ def delete(
             _forget(runs, records, store)
         removed = runs.remove(record.id for record in records)
         console.print(f"{len(removed)} cells are deleted" + (f", and their runs in {unsecret(store)}" if store else ""))
-        return 0
+        return code
 
 
 def _show(console: Console, records: Sequence[Record]) -> None:

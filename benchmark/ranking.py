@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from benchmark.cells import understood
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.selection import said, selected
 
@@ -24,16 +25,20 @@ BY = (
     "test/posterior_fisher_divergence",
 )
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
-_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label")
+_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
-    """One row per finished cell: its labels, and the metrics at the iteration that the task's rule picks."""
+    """One row per finished cell: its labels, and the metrics at the iteration that the task's rule picks.
+
+    Those that are damaged are left out if they are known as such (``integrity.inspect``).
+    """
     rows = []
     for record in records:
         folder = run_dir.folder(record.id)
         config = folder.config if record.state in FINISHED else {}
-        found = selected(folder.measurements(), config["rule"], config["select"]) if config else None
+        with understood(folder.path / "config.json"):
+            found = selected(folder.measurements(), config["rule"], config["select"]) if config else None
         if found:
             rows.append(
                 {

@@ -6,11 +6,12 @@
     runs/cells/<id>/artifacts/   the best and the last checkpoint, arrays, images
     runs/cells/<id>/checkpoint.pt, checkpoint.previous.pt  of a training that is under way
     runs/cells/<id>/error.txt    the traceback of a failed cell
+    runs/cells/<id>/finished.json  what proves a finished cell whole (``integrity``)
     runs/cells/<id>/output.txt   what the job has printed of which this is the first cell
     runs/owners/<name>.lock      held by a process as long as it lives: what tells a running cell from an orphan
     runs/owners/cells            of which a job's process holds one byte for each of its cells
 
-MLflow is a projection of it and can be rebuilt from it.
+MLflow is a projection of it and can be rebuilt from it, and so can the index from the cells' folders (``recovery``).
 
 A process holds its cells by a lock of the operating system's, which ends with the process however that ends, and not
 by the time of day or a process number: neither a clock that jumps nor a number used again can free or block a cell.
@@ -19,7 +20,6 @@ by the time of day or a process number: neither a clock that jumps nor a number 
 import dataclasses
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -33,20 +33,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from benchmark.cells import CellFolder as CellFolder
+from benchmark.cells import Measurement as Measurement
+from benchmark.cells import write_atomically as write_atomically
+from benchmark.index import NAME, open_index
 from bism.errors import InputError
 
 STATES = ("planned", "running", "done", "diverged", "failed", "stopped")
 FINISHED = ("done", "diverged")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS cells (
-    id TEXT PRIMARY KEY, suite TEXT, preset TEXT, task TEXT, method TEXT, variant TEXT, seed INTEGER, steps INTEGER,
-    state TEXT, owner TEXT, updated REAL, message TEXT, train_seconds REAL, progress INTEGER DEFAULT 0, job TEXT);
-CREATE TABLE IF NOT EXISTS synced (
-    cell TEXT, store TEXT, run TEXT, lines INTEGER, state TEXT, PRIMARY KEY (cell, store));
-CREATE TABLE IF NOT EXISTS timings (
-    key TEXT, host TEXT, device TEXT, threads INTEGER, compiled INTEGER, beside INTEGER, seeds INTEGER, steps INTEGER,
-    train_seconds REAL, compile_seconds REAL, wall_seconds REAL);
-"""
+DAMAGED = "damaged"  # a finished cell that is not what it was (``integrity``); no state of the index
+
+
+_LABELS = ("suite", "preset", "task", "method", "variant", "seed", "steps")
+_FEW = 100  # cells that a query names
 
 
 class RunDirError(Exception):
@@ -99,98 +98,20 @@ class Timing:
     wall_seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """One line of a journal: metrics at a step, and when they were taken (milliseconds since 1970)."""
-
-    step: int
-    time_ms: int
-    metrics: dict[str, float]
-
-
-class CellFolder:
-    """The files of one cell."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.artifacts = path / "artifacts"
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration and the labels."""
-        content: dict[str, Any] = json.loads((self.path / "config.json").read_text())
-        return content
-
-    def describe(self, **more: Any) -> None:
-        """Adds to the configuration what is known only later, such as how it was timed."""
-        write_atomically(self.path / "config.json", json.dumps({**self.config, **more}, indent=1, sort_keys=True))
-
-    @property
-    def error(self) -> str | None:
-        """The traceback of a failed cell."""
-        file = self.path / "error.txt"
-        return file.read_text() if file.exists() else None
-
-    @property
-    def output(self) -> Path:
-        """What its job has printed, where this is its first cell."""
-        return self.path / "output.txt"
-
-    @property
-    def checkpoints(self) -> tuple[Path, Path]:
-        """Of a training that is under way: the newest, and the one before."""
-        return self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
-
-    def prepare(self, config: dict[str, Any]) -> None:
-        """Makes the folder ready for training; a last line of the journal that a crash cut short goes."""
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.json", json.dumps(config, indent=1, sort_keys=True))
-        (self.path / "error.txt").unlink(missing_ok=True)
-        journal = self.path / "metrics.jsonl"
-        if journal.exists():
-            content = journal.read_bytes()
-            os.truncate(journal, content.rfind(b"\n") + 1)
-
-    def clear(self) -> None:
-        """Removes what an earlier training has measured, its samples and its checkpoints: the next one is from the
-        start."""
-        for file in (self.path / "metrics.jsonl", self.artifacts / "best.pt", *self.checkpoints):
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.samples, ignore_errors=True)
-
-    @property
-    def samples(self) -> Path:
-        """Where all samples lie; a sheet of them is among the artifacts."""
-        return self.path / "samples"
-
-    def append(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a line to the journal. NaN and infinity are kept (JSON's extension that Python reads back)."""
-        line = json.dumps({"step": step, "time_ms": int(time.time() * 1000), "metrics": metrics})
-        with (self.path / "metrics.jsonl").open("a") as journal:
-            journal.write(line + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())  # before any checkpoint that counts it
-
-    @property
-    def journal_bytes(self) -> int:
-        """How long the journal is."""
-        file = self.path / "metrics.jsonl"
-        return file.stat().st_size if file.exists() else 0
-
-    def end(self) -> None:
-        """Removes what only an unfinished training needs."""
-        for file in self.checkpoints:
-            file.unlink(missing_ok=True)
-
-    def measurements(self, skip: int = 0) -> list[Measurement]:
-        """The journal from line ``skip`` on; a last line cut short by a crash is left out."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        return [Measurement(**json.loads(line)) for line in lines[skip:] if line.endswith("\n")]
+def sound(row: Record | Timing) -> bool:
+    """Whether every field has a value of its type, as it has unless a file was altered."""
+    states = STATES if isinstance(row, Record) else ()
+    return all(
+        isinstance(value := getattr(row, field.name), field.type) and (field.name != "state" or value in states)  # type: ignore[arg-type]
+        for field in dataclasses.fields(row)
+    )
 
 
 class RunDir:
     """A run directory, made where it does not exist.
+
+    Attributes:
+        note: what people should know of its index, or None.
 
     Raises:
         InputError: it cannot be made or written.
@@ -201,22 +122,16 @@ class RunDir:
         try:
             for name in ("cells", "owners"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            self._index = sqlite3.connect(self.path / "index.sqlite", timeout=60)
-            self._index.execute("PRAGMA journal_mode=WAL")
-            self._index.executescript(_SCHEMA)
-            self._add_columns()
+            self._index, self.note = open_index(self.path)
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"run directory {self.path} cannot be written: {error}") from error
-        self._index.row_factory = sqlite3.Row
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lock: FileLock | None = None
 
-    def _add_columns(self) -> None:
-        """Brings an index of an earlier version up to this one."""
-        held = {row[1] for row in self._index.execute("PRAGMA table_info(cells)")}
-        for name, kind in (("progress", "INTEGER DEFAULT 0"), ("job", "TEXT")):
-            if name not in held:
-                self._index.execute(f"ALTER TABLE cells ADD COLUMN {name} {kind}")
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether there is a run directory: an index, or cells of one that was lost."""
+        return (path / NAME).exists() or ((path / "cells").is_dir() and any((path / "cells").iterdir()))
 
     def close(self) -> None:
         """Closes the index and gives up what is claimed."""
@@ -247,30 +162,60 @@ class RunDir:
                 f"the same command again."
             ) from error
 
+    def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        try:
+            return self._index.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            raise RunDirError(f"run directory {self.path}: its index cannot be read any more: {error}") from error
+
     def plan(self, records: Iterable[Record]) -> None:
-        """Adds cells that are not there yet, as planned."""
+        """Adds cells that are not there yet; of those that have not finished the labels are those given now."""
         names = [field.name for field in dataclasses.fields(Record)]
+        labels = ", ".join(f"{name} = excluded.{name}" for name in _LABELS)
         with self._transaction() as index:
             index.executemany(
-                f"INSERT OR IGNORE INTO cells ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+                f"INSERT INTO cells ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
+                f"ON CONFLICT (id) DO UPDATE SET {labels} WHERE state NOT IN ('done', 'diverged')",
                 [dataclasses.astuple(record) for record in records],
             )
 
     def records(self, ids: Iterable[str] | None = None) -> list[Record]:
-        """All cells, or those of ``ids``, in the order they were planned."""
+        """All cells, or those of ``ids``, in the order they were planned; rows that were altered are left out."""
         wanted = None if ids is None else set(ids)
-        rows = [Record(**dict(row)) for row in self._index.execute("SELECT * FROM cells ORDER BY rowid")]
-        return [row for row in rows if wanted is None or row.id in wanted]
+        few = list(wanted) if wanted is not None and len(wanted) <= _FEW else []
+        condition = f"WHERE id IN ({', '.join('?' * len(few))})" if few else ""
+        found = self._read(f"SELECT {_names(Record)} FROM cells {condition} ORDER BY rowid", *few)
+        rows = [Record(**dict(row)) for row in found]
+        return [row for row in rows if (wanted is None or row.id in wanted) and sound(row)]
+
+    def correct(self, records: Iterable[Record]) -> None:
+        """Writes rows anew, but for those that a live process trains meanwhile."""
+        names = [field.name for field in dataclasses.fields(Record) if field.name != "id"]
+        values, rows = ", ".join(f"{name} = ?" for name in names), list(records)
+        if rows:
+            with self._transaction() as index:
+                index.executemany(
+                    f"UPDATE cells SET {values} WHERE id = ? AND state != 'running'",
+                    [(*(getattr(record, name) for name in names), record.id) for record in rows],
+                )
+
+    def drop_altered(self) -> None:
+        """Forgets rows that no cell can have: what is in the folders stays."""
+        rows = self._read(f"SELECT rowid, {_names(Record)} FROM cells")
+        bad = [row["rowid"] for row in rows if not sound(Record(**{name: row[name] for name in row.keys()[1:]}))]
+        if bad:
+            with self._transaction() as index:
+                index.executemany("DELETE FROM cells WHERE rowid = ?", [(number,) for number in bad])
 
     def claim(self, ids: Iterable[str], again: bool = False) -> list[str]:
         """Takes what is free of ``ids``: not finished (unless ``again``), and not running in a live process."""
         wanted, claimed = list(ids), []
         self._hold_lock()
-        job = uuid.uuid5(uuid.NAMESPACE_OID, " ".join(wanted)).hex[:12]
+        job = company(wanted)
         with self._transaction() as index:
             for cell in wanted:
                 row = index.execute("SELECT state, owner FROM cells WHERE id = ?", (cell,)).fetchone()
-                free = row["state"] != "running" or not self._alive(row["owner"])
+                free = row and (row["state"] != "running" or not self._alive(row["owner"]))
                 if free and (again or row["state"] not in FINISHED):
                     index.execute(
                         "UPDATE cells SET state = 'running', owner = ?, updated = ?, message = NULL, job = ?, "
@@ -305,9 +250,34 @@ class RunDir:
                     index.execute("DELETE FROM cells WHERE id = ?", (cell,))
                     index.execute("DELETE FROM synced WHERE cell = ?", (cell,))
                     removed.append(cell)
-        for cell in removed:
-            shutil.rmtree(self.folder(cell).path, ignore_errors=True)
+        self._remove_folders(removed)
         return removed
+
+    def reset(self, ids: Iterable[str]) -> None:
+        """Makes cells planned ones, of which nothing is left, but for those that a live process trains."""
+        cells = list(ids)
+        with self._transaction() as index:
+            index.executemany(
+                "UPDATE cells SET state = 'planned', owner = NULL, message = NULL, train_seconds = NULL, progress = 0, "
+                "job = NULL WHERE id = ? AND state != 'running'",
+                [(cell,) for cell in cells],
+            )
+        self._remove_folders(record.id for record in self.records(cells) if record.state == "planned")
+
+    def _remove_folders(self, ids: Iterable[str]) -> None:
+        """A folder gets another name first: one that is there in part must not be taken for a cell."""
+        left = []
+        for cell in ids:
+            path = self.folder(cell).path
+            try:
+                if path.is_symlink() or path.is_file():
+                    path.unlink()
+                elif path.exists():
+                    shutil.rmtree(path.rename(path.with_name(f".removed-{cell}-{uuid.uuid4().hex[:8]}")))
+            except OSError as error:
+                left.append(f"{error.filename}: {error.strerror}")
+        if left:
+            raise RunDirError(f"run directory {self.path}: cannot be removed: {'; '.join(left)}")
 
     def set_state(self, cell: str, state: str, message: str | None = None, train_seconds: float | None = None) -> None:
         """Records where a cell stands."""
@@ -330,8 +300,9 @@ class RunDir:
 
     def timings(self) -> list[Timing]:
         """What jobs took, the latest last."""
-        names = ", ".join(field.name for field in dataclasses.fields(Timing))
-        return [Timing(**dict(row)) for row in self._index.execute(f"SELECT {names} FROM timings ORDER BY rowid")]
+        found = [dict(row) for row in self._read(f"SELECT {_names(Timing)} FROM timings ORDER BY rowid")]
+        rows = [Timing(**{**row, "compiled": bool(row["compiled"])}) for row in found]
+        return [row for row in rows if sound(row)]
 
     def set_progress(self, ids: Iterable[str], step: int) -> None:
         """Records how far the checkpoints of these cells are."""
@@ -364,15 +335,24 @@ class RunDir:
 
     def synced(self, cell: str, store: str) -> tuple[str | None, int, str | None]:
         """What a tracking store holds of a cell: its run, the number of journal lines, the state."""
-        row = self._index.execute(
-            "SELECT run, lines, state FROM synced WHERE cell = ? AND store = ?", (cell, store)
-        ).fetchone()
-        return (row["run"], row["lines"], row["state"]) if row else (None, 0, None)
+        for row in self._read("SELECT run, lines, state FROM synced WHERE cell = ? AND store = ?", cell, store):
+            if isinstance(row["run"], str) and isinstance(row["lines"], int) and row["lines"] >= 0:
+                return row["run"], row["lines"], row["state"]
+        return None, 0, None
 
     def set_synced(self, cell: str, store: str, run: str, lines: int, state: str) -> None:
         """Records what a tracking store holds of a cell."""
         with self._transaction() as index:
             index.execute("INSERT OR REPLACE INTO synced VALUES (?, ?, ?, ?, ?)", (cell, store, run, lines, state))
+
+
+def _names(kind: type[Record] | type[Timing]) -> str:
+    return ", ".join(field.name for field in dataclasses.fields(kind))
+
+
+def company(ids: Iterable[str]) -> str:
+    """What cells that are trained beside each other have in common."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, " ".join(ids)).hex[:12]
 
 
 def cell_folder(run_dir: Path, cell: str) -> CellFolder:
@@ -401,10 +381,3 @@ def holding(run_dir: Path, cells: Iterable[str], timeout: float) -> Iterator[Non
                         raise TimeoutError(f"cell {cell} is still in the hands of another process") from None
                     time.sleep(0.1)
         yield
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from benchmark import output, timing
+from benchmark.cells import DamagedFile
 from benchmark.datasets import DataSet
 from benchmark.executors import Executor, Place, Worker
+from benchmark.integrity import seal
 from benchmark.plan import Job
 from benchmark.rundir import RunDir, Timing
 
@@ -224,11 +226,21 @@ class Supervisor:
     def _finish(self, one: _Running, train_seconds: float) -> None:
         self._keep_timing(one)  # before the cells are done, and so written to the tracking store for good
         self.run_dir.set_states(one.states, train_seconds / len(one.job.cells))
+        self._seal(one.job)
         for cell in one.job.cells:
             self.run_dir.folder(cell.id).end()
         bad = [text for state, text in one.states.values() if state != "done"]
         text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
         self._told(one, "diverged" if bad else "done", text)
+
+    def _seal(self, job: Job) -> None:
+        """Writes the proofs of cells that are finished: after the index has them all, since a part of a job that is
+        known as finished would leave another to go on with."""
+        for record in self.run_dir.records(cell.id for cell in job.cells):
+            try:
+                seal(self.run_dir.folder(record.id), record)
+            except OSError as error:  # a full disk, above all
+                self.progress.note(f"{job.title}: the proof that seed {record.seed} is whole is not written: {error}")
 
     def _keep_timing(self, one: _Running) -> None:
         """How the job's times came about, with each cell; and what a whole job took, for estimates."""
@@ -236,7 +248,7 @@ class Supervisor:
             return
         how = {name: one.timed[name] for name in ("compiled", "threads")} | {"jobs_beside": one.beside}
         for cell in one.job.cells:
-            with contextlib.suppress(OSError):  # the disk may be full
+            with contextlib.suppress(OSError, DamagedFile):  # the disk may be full
                 self.run_dir.folder(cell.id).describe(timing=how)
         whole = one.timed["whole"] and all(state == "done" for state, _ in one.states.values())
         if whole and one.worker.began and not one.place.engine:

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import limits, ranking, registry, tables, timing
+from benchmark import integrity, limits, registry, standing, tables, timing
 from benchmark.advice import advice
 from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display
-from benchmark.rundir import FINISHED, Record, RunDir
+from benchmark.rundir import DAMAGED, FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
 from benchmark.signals import ended_as_by_ctrl_c
 from benchmark.suite import Preset, Suite, parse_seeds
@@ -34,6 +34,7 @@ from bism import Estimator
 from bism.errors import InputError, shown
 
 _PARTS = 10_000  # of a plan
+_UNDER_WAY = ("planned", "running", "stopped", "failed")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -97,12 +98,13 @@ def run(
     *,
     part: tuple[int, int] = (1, 1),
     dry_run: bool = False,
-    rerun: bool = False,
+    rerun: str | None = None,
     tuned: tuple[str, Sequence[str]] | None = None,
 ) -> int:
     """Plans, trains what is not done, tracks, and prints the ranking.
 
     part: which of how many shards of the plan is ours.
+    rerun: ``all`` cells that have finished, from the start, or those that are ``damaged``.
     tuned: a storage and the names of studies, whose best trials are what is trained.
     """
     methods = registry.methods(place.settings.plugins)
@@ -127,13 +129,17 @@ def run(
         ended_as_by_ctrl_c(),
     ):
         check_precision((cell.config for cell in cells), executor.places)
+        standing.recovered(console, runs)
         orphans = runs.repair()
-        records = {record.id: record for record in runs.records(cell.id for cell in cells)}
-        todo = [cell for cell in cells if rerun or cell.id not in records or records[cell.id].state not in FINISHED]
-        work = jobs(todo, {} if rerun else _company(records))
-        begun = {} if rerun else {cell: record.progress for cell, record in records.items() if record.progress}
+        records = {record.id: record for record in _inspected(runs, cells).records}
+        damaged = [cell for cell, record in records.items() if record.state == DAMAGED]
+        ended = () if rerun == "all" else (*FINISHED, *(() if rerun else (DAMAGED,)))
+        todo = [cell for cell in cells if cell.id not in records or records[cell.id].state not in ended]
+        under_way = {} if rerun == "all" else {cell: one for cell, one in records.items() if one.state in _UNDER_WAY}
+        work = jobs(todo, _company(under_way))
+        begun = {cell: record.progress for cell, record in under_way.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
-        _announce(console, suite, preset_name, cells, work, begun, at_once)
+        _announce(console, suite, preset_name, cells, work, begun, at_once, 0 if rerun else len(damaged))
         if todo:
             where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
             estimate = _estimate(suite, methods, data, runs, work, begun, where)
@@ -141,12 +147,14 @@ def run(
         if dry_run:
             _show_plan(console, work, begun)
             return 0
+        if rerun:
+            runs.reset(damaged)
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
-            _train(work, data, runs, executor, place, console, writer, rerun)
-        code = _finish(console, runs, cells, preset, writer)
-        records = {record.id: record for record in runs.records(cell.id for cell in cells)}
-        if all(record.state in FINISHED for record in records.values()):
+            _train(work, data, runs, executor, place, console, writer, rerun == "all")
+        known = _inspected(runs, cells)
+        code = _finish(console, runs, known, preset, writer)
+        if all(record.state in FINISHED for record in known.records):
             where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
             about = (
                 None if tuned else functools.partial(_about_the_default, suite_name, suite, methods, runs, place, where)
@@ -181,7 +189,11 @@ def _executor(place: Place, console: Console) -> Executor[Any]:
 
 def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
     """What cells that are under way were trained beside."""
-    return {cell: record.job for cell, record in records.items() if record.progress and record.state not in FINISHED}
+    return {cell: record.job for cell, record in records.items() if record.progress}
+
+
+def _inspected(runs: RunDir, cells: Sequence[Cell]) -> integrity.Inspected:
+    return integrity.inspect(runs, runs.records(cell.id for cell in cells))
 
 
 @contextlib.contextmanager
@@ -234,6 +246,7 @@ def _announce(
     work: Sequence[Job],
     begun: Mapping[str, int],
     at_once: int,
+    damaged: int,
 ) -> None:
     preset = suite.presets[preset_name]
     label = f" ({preset.label})" if preset.label else ""
@@ -241,7 +254,8 @@ def _announce(
     going_on = sum(cell.id in begun for cell in todo)
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
     console.print(
-        f"{len(cells)} cells, {len(cells) - len(todo)} done already, "
+        f"{len(cells)} cells, {len(cells) - len(todo) - damaged} done already, "
+        + (f"{damaged} damaged, " if damaged else "")
         + (f"{going_on} to go on with, " if going_on else "")
         + f"{len(todo) - going_on} to train in {len(work)} jobs, {at_once} at once"
     )
@@ -290,11 +304,10 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
     tables.show(console, table)
 
 
-def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, writer: Writer | None) -> int:
+def _finish(console: Console, runs: RunDir, known: integrity.Inspected, preset: Preset, writer: Writer | None) -> int:
     """The ranking, what went wrong, and where to look further."""
-    records = runs.records(cell.id for cell in cells)
-    _print_rankings(console, runs, records, preset.label)
-    code = _print_problems(console, runs, records)
+    standing.print_rankings(console, runs, known.records, preset.label)
+    code = standing.print_problems(console, runs, known)
     if writer is not None and not writer.tracked.complete:
         text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -332,57 +345,34 @@ def _about_the_default(
     return f"{command} ({timing.said(_estimate(suite, methods, data, runs, work, {}, where))})"
 
 
-def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], label: str | None) -> None:
-    frame = ranking.results(runs, records)
-    for task in [] if frame.empty else frame["task"].unique():
-        cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-        metric = next((name for name in ranking.BY if name in cells), None)
-        title = f"{task}: {label}" if label else str(task)
-        if metric is not None:  # every cell may have diverged
-            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
-            ended = [
-                runs.folder(record.id).config for record in records if record.state == "done" and record.task == task
-            ]
-            if timed := timing.conditions(ended):
-                console.print(f"times: {timed}", markup=False)
-
-
-def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:
-    """Lists cells that ended badly; the exit code: 0 where all are done."""
-    for record in records:
-        if record.state in ("diverged", "failed", "stopped"):
-            more = f"; see {runs.folder(record.id).path / 'error.txt'}" if record.state == "failed" else ""
-            name = f"{record.task} {record.variant} seed {record.seed}"
-            console.print(f"{record.state}: {name}: {record.message or '-'}{more}", markup=False, soft_wrap=True)
-    return 0 if all(record.state == "done" for record in records) else 1
-
-
 def status(console: Console, run_dir: Path) -> int:
     """Where the cells of a run directory stand."""
-    if not (run_dir / "index.sqlite").exists():
+    if not RunDir.exists(run_dir):
         raise InputError(f"{run_dir}: no run directory; `python -m benchmark run` makes one, --run-dir names another")
     with contextlib.closing(RunDir(run_dir)) as runs:
+        unknown = standing.recovered(console, runs)
         runs.repair()
-        records = runs.records()
-        for suite, preset in dict.fromkeys((record.suite, record.preset) for record in records):
-            group = [record for record in records if (record.suite, record.preset) == (suite, preset)]
+        known = integrity.inspect(runs, runs.records())
+        for suite, preset in dict.fromkeys((record.suite, record.preset) for record in known.records):
+            group = [record for record in known.records if (record.suite, record.preset) == (suite, preset)]
             counts = Counter(record.state for record in group)
-            console.print(
-                f"suite {suite}, preset {preset}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-            )
-            _print_rankings(console, runs, group, f"preset {preset}")
-        return _print_problems(console, runs, records)
+            states = ", ".join(f"{n} {state}" for state, n in counts.items())
+            console.print(f"suite {suite}, preset {preset}: {states}", markup=False, highlight=False, soft_wrap=True)
+            standing.print_rankings(console, runs, group, f"preset {preset}")
+        return standing.print_problems(console, runs, known) or int(bool(unknown))
 
 
 def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
-    """Brings the tracking store up to the run directory."""
-    if not (run_dir / "index.sqlite").exists():
+    """Brings the tracking store up to the run directory, but for what is damaged in it."""
+    if not RunDir.exists(run_dir):
         raise InputError(f"{run_dir}: no run directory to bring to {unsecret(store)}")
     from benchmark.tracking import Tracker
 
     with contextlib.closing(RunDir(run_dir)) as runs:
+        unknown = standing.recovered(console, runs)
         runs.repair()
-        records, started = runs.records(), time.monotonic()
-        complete = project(Tracker(store, runs), records, command_line(), log_models)
-        console.print(f"{len(records)} cells brought to {unsecret(store)} in {time.monotonic() - started:.0f} s")
-        return 0 if complete else 1
+        known, started = integrity.inspect(runs, runs.records()), time.monotonic()
+        complete = project(Tracker(store, runs), known.sound, command_line(), log_models)
+        console.print(f"{len(known.sound)} cells brought to {unsecret(store)} in {time.monotonic() - started:.0f} s")
+        standing.print_damage(console, known)
+        return 0 if complete and not known.damage and not unknown else 1

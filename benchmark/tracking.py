@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from benchmark.cells import DamagedFile, understood
 from benchmark.credentials import unsecret
+from benchmark.integrity import check as check_cell
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
 from benchmark.store_check import Unreachable, advised, brief, failure
 from benchmark.tracking_store import (
@@ -27,11 +29,13 @@ from benchmark.tracking_store import (
     artifacts_folder,
     check,
     database_file,
+    has_tags,
     is_usual,
     patience,
     resolve,
     runs_page,
     start_ui,
+    tag_condition,
 )
 from bism.errors import InputError
 
@@ -142,14 +146,14 @@ class StoreWriter:
                 raise
             return str(found.experiment_id)  # another machine was faster
 
-    def _search(self, suite: str, condition: str) -> list[Run]:
-        """All runs of an experiment under a condition, whatever MLflow's page size."""
-        page = self._client.search_runs([self._experiment(suite)], condition)
+    def _search(self, suite: str, **tags: str) -> list[Run]:
+        """All runs of an experiment with these tags, whatever MLflow's page size."""
+        page = self._client.search_runs([self._experiment(suite)], tag_condition(**tags))
         runs = list(page)
         while page.token:
-            page = self._client.search_runs([self._experiment(suite)], condition, page_token=page.token)
+            page = self._client.search_runs([self._experiment(suite)], tag_condition(**tags), page_token=page.token)
             runs += page
-        return runs
+        return [run for run in runs if has_tags(run, **tags)]
 
     def _set_status(self, run: str, status: str, ended: int | None = None) -> None:
         if status == "RUNNING":
@@ -230,7 +234,7 @@ class Tracker(StoreWriter):
         try:
             with patience(seconds=30, retries=2):
                 for record in gone:
-                    for run in self._search(record.suite, f"tags.cell = '{record.id}'"):
+                    for run in self._search(record.suite, cell=record.id):
                         self._client.delete_run(run.info.run_id)
                 for plan in dict.fromkeys((record.suite, record.preset) for record in gone):
                     self._shrink_plan(*plan, {record.id for record in gone})
@@ -249,7 +253,7 @@ class Tracker(StoreWriter):
         ]
         self._write_plan(run.info.run_id, left)
         self._describe_plan(run.info.run_id, left)
-        if not left and not self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'"):
+        if not left and not self._search(suite, kind="cell", preset=preset):
             self._client.delete_run(run.info.run_id)
 
     def log_models(self, records: Iterable[Record], which: str) -> None:
@@ -271,7 +275,7 @@ class Tracker(StoreWriter):
         if suite not in self._held:
             self._held[suite] = {
                 run.info.run_id: (run.data.tags.get("journal", ""), run.info.end_time)
-                for run in self._search(suite, "tags.kind = 'cell'")
+                for run in self._search(suite, kind="cell")
             }
         return self._held[suite]
 
@@ -308,7 +312,7 @@ class Tracker(StoreWriter):
 
     def _find_plan(self, suite: str, name: str) -> Run | None:
         """The parent run of a plan: the first, where several machines have just made one each."""
-        found = self._search(suite, f"tags.kind = 'plan' and tags.plan = '{name}'")
+        found = self._search(suite, kind="plan", plan=name)
         return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _describe_plan(self, run: str, records: Sequence[Record]) -> None:
@@ -325,8 +329,11 @@ class Tracker(StoreWriter):
             return  # claimed, and not begun yet
         now = folder.journal_bytes, record.state, record.updated
         if self._written.get(record.id) != now:
-            with self._lock:
-                self._bring(record, folder, command)
+            try:
+                with self._lock:
+                    self._bring(record, folder, command)
+            except DamagedFile as error:  # the others go on
+                warnings.warn(f"not brought to the tracking store: {error}", stacklevel=2)
             self._written[record.id] = now
 
     def _bring(self, record: Record, folder: CellFolder, command: str | None) -> None:
@@ -339,6 +346,8 @@ class Tracker(StoreWriter):
         ended = None if record.state == "running" else _milliseconds(record)
         if (lines, state) == (len(journal), record.state) and ended in (None, held[run][1]):
             return
+        if record.state in FINISHED:
+            check_cell(folder)
         self._write(run, record, journal, lines, state)
         held[run] = _journal_name(journal), ended
         self._run_dir.set_synced(record.id, self.store, run, len(journal), record.state)
@@ -348,15 +357,14 @@ class Tracker(StoreWriter):
 
         MLflow cannot take back metrics, so a training from the start cannot go on in the run of the one before.
         """
-        for run in self._search(record.suite, f"tags.cell = '{record.id}'"):
+        for run in self._search(record.suite, cell=record.id):
             if _same_journal(run.data.tags.get("journal", ""), journal):
                 return str(run.info.run_id)
             self._client.delete_run(run.info.run_id)
-        tags = {
-            **tracking_labels.cell_tags(record, folder.config),
-            **tracking_labels.provenance(command, folder.config),
-            "mlflow.parentRunId": self._plan_run(record, command),
-        }
+        config = folder.config
+        with understood(folder.path / "config.json"):
+            tags = tracking_labels.cell_tags(record, config) | tracking_labels.provenance(command, config)
+        tags["mlflow.parentRunId"] = self._plan_run(record, command)
         started = journal[0].time_ms if journal else _milliseconds(record)
         run = self._client.create_run(self._experiment(record.suite), started, tags, tracking_labels.run_name(record))
         self._cell_runs(record.suite)[run.info.run_id] = "", None
@@ -366,12 +374,14 @@ class Tracker(StoreWriter):
         """Sends the journal from ``lines`` on, and what a change of state ``before`` -> ``record.state`` brings."""
         folder = self._run_dir.folder(record.id)
         config, failed = folder.config, record.state in ("failed", "diverged")
-        tags = {"state": record.state, "journal": _journal_name(journal), **tracking_labels.timing(config)}
+        with understood(folder.path / "config.json"):
+            tags = {"state": record.state, "journal": _journal_name(journal), **tracking_labels.timing(config)}
+            params, data = tracking_labels.params(config), tracking_labels.dataset(config["data"])
         if failed or before in ("failed", "diverged"):
             tags["error"] = _last_line(folder.error or record.message or "") if failed else ""
-        self._send(run, journal[lines:], tracking_labels.params(config) if before is None else {}, tags)
+        self._send(run, journal[lines:], params if before is None else {}, tags)
         if before is None:
-            self._client.log_inputs(run, [tracking_labels.dataset(config["data"])])
+            self._client.log_inputs(run, [data])
         if record.state != "running":
             self._upload(run, folder)
         if record.state != "running" or before != "running":

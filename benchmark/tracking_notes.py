@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmark import ranking, timing
+from benchmark.integrity import inspect
 from benchmark.rundir import FINISHED, Record, RunDir
 
 
 def plan_note(run_dir: RunDir, records: Sequence[Record]) -> str:
     """Markdown: a ranking for each task, how many cells have which state, and how times were taken."""
+    records = inspect(run_dir, records).records
     finished = [run_dir.folder(record.id).config for record in records if record.state in FINISHED]
     states = ", ".join(f"{count} {state}" for state, count in Counter(record.state for record in records).items())
     parts = [f"{len(records)} cells: {states}."]

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmark import credentials
 from benchmark.credentials import unsecret
+from benchmark.integrity import inspect
 from benchmark.rundir import Record, RunDir
 from benchmark.signals import deaf
 from benchmark.store_check import Unreachable, advised
@@ -191,7 +192,7 @@ def _write(store: str, run_dir: Path, ids: list[str], command: str, log_models: 
         if tracker is None:
             tell("tracked", Tracked(False, None))
         else:
-            complete = project(tracker, runs.records(ids), command, log_models)
+            complete = project(tracker, inspect(runs, runs.records(ids)).sound, command, log_models)
             tell("tracked", Tracked(complete, tracker.ui_hint()))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from benchmark import guardian
 from benchmark.credentials import unsecret
@@ -31,6 +32,8 @@ QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",
 }  # no telemetry, no chatter: read when MLflow is imported; what fails, we say ourselves
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+
+_PLAIN = re.compile(r"[\w .:/@,+=()\[\]-]*")
 
 
 def resolve(uri: str | None) -> str:
@@ -75,6 +78,17 @@ def check(uri: str, write: bool) -> None:
             check_server("tracking store", uri)
     elif scheme in _SCHEMES:
         check_database("tracking store", uri)
+
+
+def tag_condition(**tags: str) -> str:
+    """MLflow's filter for runs with these tags. Its language has no escapes: what it cannot say is left out, and
+    ``has_tags`` decides."""
+    return " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items() if _PLAIN.fullmatch(value))
+
+
+def has_tags(run: Any, **tags: str) -> bool:
+    """Whether a run of MLflow's has these tags."""
+    return all(run.data.tags.get(name) == value for name, value in tags.items())
 
 
 def runs_page(experiment: str) -> str:

@@ -27,7 +27,7 @@ from benchmark.parallel import Group, LeadingTrainer
 from benchmark.plan import Job
 from benchmark.probes import NO_JUDGES, Judges, Subject
 from benchmark.provenance import trained_with
-from benchmark.rundir import CellFolder, cell_folder, holding
+from benchmark.rundir import CellFolder, cell_folder, company, holding
 from bism.engine import Trainer, pays
 from bism.errors import described, out_of_memory, shortened
 from bism.errors import message as said_by
@@ -188,12 +188,14 @@ def _train(
     group: Group | None,
 ) -> None:
     """Trains from one action to the next: where something is measured, probed or pictured."""
-    steps = job.config["steps"]
+    steps, beside = job.config["steps"], company(cell.id for cell in job.cells)
     for cell, planned in zip(cells, job.cells, strict=True):
         where = {"device": device, "threads": settings.threads, "provenance": trained_with(settings.commit)}
-        cell.prepare({**planned.config, **where})
         if again:
             cell.clear()
+        note = cell.prepare({**planned.config, **where, "job": beside})
+        if note:
+            report("note", f"{job.title}: {note}")
     trainer = make_trainer(job, data, device, settings, LeadingTrainer if group else Trainer)
     if isinstance(trainer, LeadingTrainer) and group:
         trainer.group = group

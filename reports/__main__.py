@@ -109,6 +109,9 @@ def _build(options: argparse.Namespace) -> int:
     document.write_files(report, options.out, images)
     for name in options.format:
         print(_write(name, report, options.out))
+    if store.left_out:
+        count = words.counted(len(store.left_out), "run")
+        print(f"{count} left out, of tags that ours do not have or files that cannot be read", file=sys.stderr)
     if report.missing:
         print(f"{words.lacking(report.missing)}; the report lists them", file=sys.stderr)
     if report.diverged:

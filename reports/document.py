@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 import functools
 import io
+import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from reports.sweep import Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
 _PROVENANCE = {"git_commit": "commit", "torch_version": "torch", "python_version": "Python", "mlflow_version": "MLflow"}
+_LONGEST = 120  # characters of a file's name
 _WRITTEN: dict[str, Callable[[str], str]] = {"git_commit": lambda value: value[:12]}
 
 _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the date, so that the same figure is the same
@@ -162,7 +165,10 @@ def collect(
     for suite in suites or store.suites:
         for preset in store.presets(suite):
             if presets is None or preset in presets:
-                own = Sweep(store, suite, preset, folder, tasks, methods)
+                try:
+                    own = Sweep(store, suite, preset, folder, tasks, methods)
+                except InputError:  # a plan of which no cell is left
+                    continue
                 others = [Sweep(store, suite, preset, folder, tasks, methods, steps) for steps in own.others]
                 sections += [section for sweep in (own, *others) for section in _section(sweep)]
         sections += _tuning(Studies(store, suite, presets, tasks, methods))
@@ -205,7 +211,7 @@ def _section(sweep: Sweep) -> list[Section]:
             sweep.preset,
             [part for part in parts if part.artefacts or part.facts],
             sweep.missing()[columns].reset_index(drop=True),
-            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep)))),
+            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep), _superseded(sweep)))),
             steps=sweep.steps,
             diverged=int((sweep.cells["state"] == "diverged").sum()),
             runs=_runs(sweep),
@@ -217,6 +223,15 @@ def _label(sweep: Sweep) -> str:
     """What a preset says of itself; those named "quick" of older stores are smoke rankings, too."""
     said = [str(label) for label in sweep.cells["preset_label"] if label]
     return said[0] if said else "a smoke ranking, not a result" if sweep.preset == "quick" else ""
+
+
+def _superseded(sweep: Sweep) -> str:
+    if not sweep.superseded:
+        return ""
+    return (
+        f"{words.counted(sweep.superseded, 'cell')} of an earlier version of the suite, by name and seed the same as "
+        f"later ones, {'is' if sweep.superseded == 1 else 'are'} left out."
+    )
 
 
 def _others(sweep: Sweep) -> str:
@@ -311,8 +326,10 @@ def write_files(report: Report, out: Path, images: Iterable[str]) -> None:
 
 
 def file_name(section: Section, artefact: Artefact) -> str:
-    """Of an artefact's files, without their ending."""
-    return f"{section.name}-{artefact.name}"
+    """Of an artefact's files, without their ending: names of presets and tasks as file systems and pages take them."""
+    name = f"{section.name}-{artefact.name}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST]
+    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
 def csv(artefact: Artefact) -> str:

@@ -21,12 +21,17 @@ def interval(values: Values) -> tuple[float, float]:
     if len(sample) < 2:
         return (float(sample.mean()) if len(sample) else math.nan), math.nan
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(sample) - 1))
-    return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    with np.errstate(invalid="ignore"):  # of infinities: their mean is known, and no interval
+        return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
 
 
 def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFrame:
-    """Mean and half-width of its 95% interval (Student's t over seeds) at every step of each variant."""
-    grouped = curves.groupby([*by, "step"])["value"].agg(["mean", "std", "count"]).reset_index()
+    """Mean and half-width of its 95% interval (Student's t over seeds) at every step of each variant.
+
+    NaN where a seed has no finite value: the mean of the others would be another curve.
+    """
+    grouped = curves.groupby([*by, "step"])["value"].agg(["mean", "std", "count", "size"]).reset_index()
+    grouped.loc[grouped["count"] < grouped["size"], ["mean", "std"]] = np.nan
     quantile = stats.t.ppf(0.5 + LEVEL / 2, grouped["count"] - 1)
     grouped["half_width"] = quantile * grouped["std"] / np.sqrt(grouped["count"])
     return grouped.rename(columns={"count": "seeds"})[[*by, "step", "mean", "half_width", "seeds"]]

@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +28,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.credentials import unsecret
 from benchmark.store_check import brief
-from benchmark.tracking_store import PLANS, check, database_file, patience, resolve
+from benchmark.tracking_store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
 from bism.errors import InputError
 
 _PAGE = 1000  # runs
 _BULK = 100  # runs that a server takes at once, and that a query names
 _BULK_RESULTS = 25_000  # values that it answers with at most
 _CALLS = 8  # side by side
+_HUGE = 1.7e308  # a metric beyond it is an infinity
+_OF_A_CELL = ("cell", "task", "method", "variant", "seed", "steps", "state")
+_OF_A_STUDY = {"objectives": "[]", "directions": "[]", "space": "{}"}
 _UI = "http://127.0.0.1:5000"
 STUDY = (
     "study",
@@ -58,6 +61,9 @@ LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select
 class Store:
     """A tracking store.
 
+    Attributes:
+        left_out: runs that call themselves ours and lack what ours have, or whose files cannot be read.
+
     Raises:
         InputError: there is none at this address, or it cannot be read.
     """
@@ -75,6 +81,7 @@ class Store:
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             self._client = MlflowClient(uri)
             self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
+        self.left_out = set[str]()
         self._pages = uri.startswith(("http://", "https://"))
 
     @contextmanager
@@ -98,22 +105,23 @@ class Store:
             raise InputError(
                 f"the tracking store has no suite '{suite}': it has {', '.join(self._experiments) or 'none'}"
             )
-        plans = sorted(self._search(suite, "tags.kind = 'plan'"), key=lambda run: run.info.start_time)
-        return list(dict.fromkeys(run.data.tags["preset"] for run in plans))
+        plans = sorted(self._search(suite, kind="plan"), key=lambda run: run.info.start_time)
+        return list(dict.fromkeys(run.data.tags["preset"] for run in plans if "preset" in run.data.tags))
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric."""
-        runs = self._search(suite, f"tags.kind = 'cell' and tags.preset = '{preset}'")
+        runs = self._search(suite, kind="cell", preset=preset)
         rows: list[dict[str, Any]] = [
             {
+                **_metrics(run),
                 "run": run.info.run_id,
                 "started": run.info.start_time,
                 **{name: run.data.tags.get(name, "") for name in LABELS},
                 "command": run.data.tags.get("mlflow.source.name", ""),
                 **{f"param.{name}": value for name, value in run.data.params.items()},
-                **run.data.metrics,
             }
             for run in runs
+            if self._is_whole(run.info.run_id, run.data.tags)
         ]
         begun = {row["cell"] for row in rows}
         rows += [planned for planned in self._planned(suite, preset) if planned["cell"] not in begun]
@@ -121,6 +129,13 @@ class Store:
             raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
         return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
+
+    def _is_whole(self, run: str, tags: Mapping[str, str]) -> bool:
+        """Whether a run says what every cell says; one that does not is somebody else's, or was altered."""
+        if all(tags.get(name) for name in _OF_A_CELL) and all(tags[name].isdecimal() for name in ("seed", "steps")):
+            return True
+        self.left_out.add(run)
+        return False
 
     def page(self, suite: str, run: str) -> str:
         """The address of a run in MLflow's UI: the server's, or that of ``python -m benchmark ui``."""
@@ -136,10 +151,22 @@ class Store:
         rows = [
             {"run": run.info.run_id, "started": run.info.start_time,
              **{name: run.data.tags.get(name, "") for name in STUDY}}
-            for run in self._search(suite, "tags.kind = 'study'")
+            for run in self._search(suite, kind="study")
+            if self._is_study(run)
         ]  # fmt: skip
         frame = pd.DataFrame(rows, columns=["run", "started", *STUDY])
         return frame.sort_values(["started", "run"]).drop_duplicates("study").reset_index(drop=True)
+
+    def _is_study(self, run: Any) -> bool:
+        try:
+            texts = [json.loads(run.data.tags.get(name) or default) for name, default in _OF_A_STUDY.items()]
+        except ValueError:
+            texts = []
+        objectives, directions, space = texts or ([], [], [])
+        if run.data.tags.get("study") and objectives and isinstance(space, dict) and len(objectives) == len(directions):
+            return True
+        self.left_out.add(run.info.run_id)
+        return False
 
     def trials(self, suite: str) -> pd.DataFrame:
         """One row per trial: its run, labels (``TRIAL``), ``param.*`` as texts, and the last value of every metric.
@@ -150,30 +177,44 @@ class Store:
             [{"run": run.info.run_id, "started": run.info.start_time,
               **{name: run.data.tags.get(name, "") for name in TRIAL},
               **({"state": ""} if run.info.status == "RUNNING" else {}),
-              **{f"param.{name}": value for name, value in run.data.params.items()}, **run.data.metrics}
-             for run in self._search(suite, "tags.kind = 'trial'")]
+              **{f"param.{name}": value for name, value in run.data.params.items()}, **_metrics(run)}
+             for run in self._search(suite, kind="trial") if run.data.tags.get("trial", "").isdecimal()]
         )  # fmt: skip
 
     def _planned(self, suite: str, preset: str) -> list[dict[str, Any]]:
         """The cells that were planned, begun or not, as every machine that shares the plan has written them."""
         found: dict[str, dict[str, Any]] = {}
-        for run in self._search(suite, f"tags.kind = 'plan' and tags.preset = '{preset}'"):
+        for run in self._search(suite, kind="plan", preset=preset):
             for file in self._client.list_artifacts(run.info.run_id, PLANS):
-                for record in json.loads(self._text(run, file.path)):
-                    labels = {name: str(record.get(name, "")) for name in LABELS}
-                    found[record["id"]] = {"run": "", **labels, "cell": record["id"], "state": "planned"}
+                for record in self._records(run, file.path):
+                    labels = {name: str(record.get(name, "")) for name in LABELS} | {"state": "planned"}
+                    labels["cell"] = str(record.get("id", ""))
+                    if self._is_whole(run.info.run_id, labels):
+                        found[labels["cell"]] = {"run": "", **labels}
         return list(found.values())
+
+    def _records(self, run: Any, path: str) -> list[dict[str, Any]]:
+        """The cells in a plan's file; none where it is damaged."""
+        try:
+            content = json.loads(self._text(run, path))
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, list) and all(isinstance(record, dict) for record in content):
+            return content
+        self.left_out.add(run.info.run_id)
+        return []
 
     def _text(self, run: Any, path: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_text()
 
-    def _search(self, suite: str, condition: str) -> list[Any]:
-        runs, token = list[Any](), None
+    def _search(self, suite: str, **tags: str) -> list[Any]:
+        """The runs of a suite with these tags."""
+        runs, token, condition = list[Any](), None, tag_condition(**tags)
         while token is None or token:
             page = self._client.search_runs([self._experiments[suite]], condition, max_results=_PAGE, page_token=token)
             runs, token = runs + list(page), page.token or ""
-        return runs
+        return [run for run in runs if has_tags(run, **tags)]
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """Every value of a metric: run, step, value; in the order of steps."""
@@ -192,7 +233,7 @@ class Store:
             columns = SqlMetric.run_uuid, SqlMetric.step, SqlMetric.value, SqlMetric.is_nan
             with store.ManagedSessionMaker() as session:
                 rows = session.query(*columns).filter(SqlMetric.key == metric, SqlMetric.run_uuid.in_(runs)).all()
-            return [(run, step, math.nan if unknown else value) for run, step, value, unknown in rows]
+            return [(run, step, math.nan if unknown else number(value)) for run, step, value, unknown in rows]
         response: Any = http_request(  # type: ignore[no-untyped-call]
             store.get_host_creds(),
             "/ajax-api/2.0/mlflow/metrics/get-history-bulk",
@@ -201,20 +242,36 @@ class Store:
         )
         found = response.json().get("metrics", []) if response.status_code == 200 else None
         if found is not None and len(found) < _BULK_RESULTS:
-            return [(point["run_id"], int(point["step"]), float(point["value"])) for point in found]
+            return [(point["run_id"], int(point["step"]), number(point["value"])) for point in found]
         if found is not None and len(runs) > 1:  # the answer is full: fewer runs a call
             half = len(runs) // 2
             return self._history(runs[:half], metric) + self._history(runs[half:], metric)
         return [
-            (run, point.step, point.value) for run in runs for point in self._client.get_metric_history(run, metric)
+            (run, point.step, number(point.value))
+            for run in runs
+            for point in self._client.get_metric_history(run, metric)
         ]
 
     def artifact(self, run: str, prefix: str, folder: Path) -> Path | None:
         """The last artifact of a run whose name starts with ``prefix`` and ends in .npz, fetched into ``folder``."""
         files = self._artifacts(run)
         names = sorted(file for file in files if file.startswith(prefix) and file.endswith(".npz"))
-        return Path(self._client.download_artifacts(run, names[-1], str(folder))) if names else None
+        try:
+            return Path(self._client.download_artifacts(run, names[-1], str(folder))) if names else None
+        except (MlflowException, OSError):  # the file was removed; a store that has gone says so at the next question
+            self.left_out.add(run)
+            return None
 
     @functools.cache  # noqa: B019
     def _artifacts(self, run: str) -> list[str]:
         return [file.path for file in self._client.list_artifacts(run)]
+
+
+def number(value: Any) -> float:
+    """A metric as it was measured: a database cannot hold an infinity, and MLflow keeps the largest number instead."""
+    found = float(value)
+    return math.copysign(math.inf, found) if abs(found) > _HUGE else found
+
+
+def _metrics(run: Any) -> dict[str, float]:
+    return {name: number(value) for name, value in run.data.metrics.items()}

@@ -19,7 +19,6 @@ from reports.store import Store
 
 SECONDS = "time/train_seconds"
 ENDED = ("complete", "pruned", "failed")
-_HUGE = 1e300  # what a database keeps in place of infinity is larger
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,18 +153,13 @@ def _trials(
     table = {name: found[name] for name in columns} | {"trial": found["trial"].astype(int)}
     table["iteration"] = found["run"].map(steps)
     for name, metric in (("seconds", SECONDS), *((metric, metric) for metric in objectives)):
-        table[name] = found[metric].map(_finite) if metric in found else pd.Series(math.nan, found.index)
+        table[name] = found[metric].astype(float) if metric in found else pd.Series(math.nan, found.index)
     used = [str(name)[6:] for name in found if str(name).startswith("param.") and found[name].notna().any()]
     for name in [*space, *(name for name in used if name not in space)]:
         texts = found.get(f"param.{name}", pd.Series(None, found.index, dtype=object))
         values = [value(text, space.get(name, {})) for text in texts]
         table[f"param.{name}"] = pd.Series(values, found.index, dtype=object)
     return pd.DataFrame(table).sort_values("trial", ignore_index=True)
-
-
-def _finite(number: float) -> float:
-    """A database cannot hold an infinity and keeps its largest number instead."""
-    return math.copysign(math.inf, number) if abs(number) > _HUGE else float(number)
 
 
 def value(text: Any, searched: Mapping[str, Any]) -> Any:

@@ -2,6 +2,8 @@
 
 import functools
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reports.store import Store
+from reports.variants import apart
 
 ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
 _SELECTED = "selected/"
@@ -20,6 +23,7 @@ class Sweep:
     Attributes:
         cells: one row per cell that was planned, as ``Store.cells`` has it.
         steps: the iterations asked for in place of the preset's, or None; such cells are a sweep of their own.
+        superseded: how many cells are left out, since a later one of their name and seed stands for them.
         folder: for files that are fetched from the store.
     """
 
@@ -34,7 +38,7 @@ class Sweep:
         steps: int | None = None,
     ) -> None:
         self.store, self.suite, self.preset, self.folder, self.steps = store, suite, preset, folder, steps
-        cells = store.cells(suite, preset)
+        cells, self.superseded = apart(store.cells(suite, preset))
         for column, chosen in (("task", tasks), ("method", methods)):
             cells = cells if chosen is None else cells[cells[column].isin(chosen)]
         other = other_steps(cells)
@@ -58,13 +62,16 @@ class Sweep:
         return cells[~cells["state"].isin(ENDED)]
 
     def _curves(self, task: str, metric: str) -> pd.DataFrame:
-        """A metric's history: run, method, variant, seed, step, value; of the cells that are done."""
+        """A metric's history: run, method, variant, seed, step, value; of the cells that are done. NaN for infinities,
+        too: curves have gaps there."""
         done = self.of(task)
         runs = list(done[done[metric].notna()]["run"]) if metric in done else []
         found = self.store.histories(runs, metric)
         rows = done.iloc[pd.Index(done["run"]).get_indexer(found["run"])]
         labels = {name: rows[name].to_numpy() for name in ("run", "method", "variant", "seed")}
-        return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": found["value"].to_numpy(float)})
+        values = found["value"].to_numpy(float)
+        finite = np.where(np.isfinite(values), values, np.nan)
+        return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": finite})
 
     def measures(self, task: str) -> str | None:
         """What a task's models are compared by: the test log-likelihood where it is known, else the divergence."""
@@ -93,10 +100,20 @@ def pictures(sweep: Sweep, task: str, kind: str) -> tuple[dict[str, Mapping[str,
     for variant in variants(done)[: style.MANY]:
         run = runs.get(variant)
         file = run and sweep.store.artifact(run, kind, sweep.folder / run)
-        if run and file:
-            with np.load(file) as content:
-                found[variant], used = dict(content), [*used, run]
+        content = _arrays(file) if run and file else None
+        if run and content:
+            found[variant], used = content, [*used, run]
     return found, used, seed
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray] | None:
+    """The arrays in a file that one of our runs wrote; None where it is damaged, or of something else."""
+    try:
+        with np.load(file) as content:
+            found = dict(content)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return found if "step" in found else None
 
 
 def at_selected(sweep: Sweep, task: str, metrics: Iterable[str]) -> pd.DataFrame:

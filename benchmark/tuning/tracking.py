@@ -62,7 +62,7 @@ class StudyTracker(StoreWriter):
     def _look(self, wanted: "_Wanted", command: str | None) -> bool:
         """Looks at what the store has of a study and writes of what it lacks; whether to look again."""
         with self._lock:
-            found = self._search(wanted.suite, f"tags.study = '{wanted.name}'")
+            found = self._search(wanted.suite, study=wanted.name)
             parent = self._one_each(found, "study").get(wanted.name)
             if parent is None:
                 self._make_parent(wanted, command)

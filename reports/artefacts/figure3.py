@@ -63,7 +63,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 def measured_often(sweep: Sweep, task: str) -> str | None:
     """The measure of a task that has a history: one that is taken of single checkpoints alone makes no curve."""
     for metric in _MEASURES:
-        curves = sweep.curves(task, metric)
+        curves = sweep.curves(task, metric).dropna(subset=["value"])
         if curves.groupby("run")["step"].nunique().max() > 2:
             return metric
     return None

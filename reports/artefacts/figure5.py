@@ -34,7 +34,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             curves = sweep.curves(task, metric)
             bilevel = curves[curves["method"].isin(style.members("Bi-level score matching"))]
             parts.append(bilevel[bilevel["step"] > 0].assign(metric=metric))
-        values = pd.concat(parts)
+        values = pd.concat(parts).dropna(subset=["value"])
         if values.empty:
             continue
         numbers = statistics.bands(values, ("metric", "variant"))

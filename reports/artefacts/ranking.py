@@ -34,7 +34,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             missing=missing,
             table=Table(frame, dict.fromkeys(_VALUES, fixed(frame["± 95%"], 1, least=3))),
         )
-        compared = against_best(done[["seed", "variant"]].assign(value=selected(done, metric)), high)
+        values = selected(done, metric).replace([math.inf, -math.inf], math.nan)  # compared with none, as NaN
+        compared = against_best(done[["seed", "variant"]].assign(value=values), high)
         if len(compared):
             best = compared.attrs["best"]
             figure, near = draw(compared, done, metric)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,7 +22,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None:
             continue
         frame = ranking.ranking(sweep, task, metric).dropna(subset=["mean"])
-        if frame.empty:
+        if not np.isfinite(frame["mean"]).any():
             continue
         method = dict(zip(done["variant"], done["method"], strict=True))
         figure, off = draw(frame[: style.MANY], method, metric)

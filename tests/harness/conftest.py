@@ -12,7 +12,7 @@ from tests.harness.faults import RUN, SUITE
 from tests.harness.postgres import PostgreSQL
 from tests.harness.server import Server, serve
 from tests.harness.synthetic import CIFAR_ARCHIVE, MNIST_FILES
-from tests.harness.tiny import command, write
+from tests.harness.tiny import Said, command, write
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = command(folder, *RUN)
     assert (said.code, said.err) == (0, "")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """The tiny suite, trained once for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("trained")
+    write(folder)
+    return folder, command(folder, "run", "--suite", "tiny.yaml")
+
+
+@pytest.fixture
+def folder(trained: tuple[Path, Said], tmp_path: Path) -> Path:
+    """A copy of it, to go on from."""
+    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
 
 
 @pytest.fixture

@@ -49,20 +49,6 @@ DATA = checkerboard(Path("nowhere"), 500, 200, 200)
 SECONDS = 120  # the longest that anything here may take
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """The tiny suite, trained once for all tests that only look at it."""
-    folder = tmp_path_factory.mktemp("trained")
-    write(folder)
-    return folder, command(folder, *RUN)
-
-
-@pytest.fixture
-def folder(trained: tuple[Path, Said], tmp_path: Path) -> Path:
-    """A copy of it, to go on from."""
-    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of the cells."""
     return {str(file): file.read_bytes() for file in sorted((folder / "runs" / "cells").rglob("*")) if file.is_file()}
@@ -539,6 +525,7 @@ def id_of(folder: Path, variant: str, seed: int) -> str:
 
 
 def test_a_cell_of_a_dead_process_is_trained_again(folder: Path) -> None:
+    cell(folder, "CD-1", 0).proof.unlink()  # as whoever trains it again does first
     claim_and_die(folder / "runs", id_of(folder, "CD-1", 0))
     assert states(folder)["CD-1", 0] == "running"
     said = command(folder, *RUN)

@@ -116,7 +116,7 @@ def ms(minutes: int = 0, seconds: int = 0) -> int:
 
 def stored(tracker: StudyTracker, suite: str) -> tuple[Any, dict[int, Any]]:
     """The one parent run of the one study in a suite, and the one run of each of its trials."""
-    found = tracker._search(suite, "")
+    found = tracker._search(suite)
     (parent,) = (run for run in found if run.data.tags["kind"] == "study")
     trials = {int(run.data.tags["trial"]): run for run in found if run.data.tags["kind"] == "trial"}
     assert len(trials) == len(found) - 1
@@ -359,9 +359,9 @@ def test_two_studies_share_an_experiment(uri: str, made: Made) -> None:
     tracker = StudyTracker(uri)
     assert tracker.sync(made.study)
     assert tracker.sync(other)
-    names = [run.info.run_name for run in tracker._search(made.suite, "tags.kind = 'study'")]
+    names = [run.info.run_name for run in tracker._search(made.suite, kind="study")]
     assert sorted(names) == sorted([made.study.study_name, other.study_name])
-    assert len(tracker._search(made.suite, "tags.kind = 'trial'")) == 1
+    assert len(tracker._search(made.suite, kind="trial")) == 1
 
 
 @pytest.mark.parametrize("kind", [MlflowException, ConnectionError])

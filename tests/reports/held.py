@@ -27,6 +27,7 @@ class Held:
         self.rows = list[dict[str, Any]]()
         self.values = dict[tuple[str, str], list[tuple[int, float]]]()
         self.arrays = dict[tuple[str, str], dict[str, np.ndarray]]()
+        self.left_out = set[str]()
 
     def add(
         self, variant: str, method: str, seed: int, state: str = "done", *, suite: str = "grbm", preset: str = "paper",
