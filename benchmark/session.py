@@ -21,11 +21,12 @@ from benchmark import ranking, registry, tables, timing
 from benchmark.advice import advice
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
+from benchmark.invocation import call, python
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
-from benchmark.suite import Preset, Suite, parse_seeds
+from benchmark.suite import Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
 from benchmark.tracking_store import is_usual, resolve, unsecret
@@ -122,7 +123,7 @@ def run(
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
     _check_weights(cells, place.settings)
-    for text in advice(cells, data):
+    for text in advice({task: data[task] for task in dict.fromkeys(cell.config["task"] for cell in cells)}):
         console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
     with (
         contextlib.closing(_executor(place, console)) as executor,
@@ -147,7 +148,7 @@ def run(
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
             _train(work, data, runs, executor, place, console, writer, rerun)
-        code = _finish(console, runs, cells, preset, writer)
+        code = _finish(console, runs, cells, writer)
         records = {record.id: record for record in runs.records(cell.id for cell in cells)}
         if all(record.state in FINISHED for record in records.values()):
             where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
@@ -233,13 +234,13 @@ def _train(
             supervisor.run(work)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here:")
-        console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {command_line(python())}", markup=False, highlight=False, soft_wrap=True)
         raise
 
 
-def command_line() -> str:
-    """What the user called, without passwords."""
-    return shlex.join(["python", "-m", "benchmark", *map(unsecret, sys.argv[1:])])
+def command_line(interpreter: str = "python") -> str:
+    """What the user called, without passwords: as it is recorded, or to be called again (``interpreter``)."""
+    return f"{interpreter} -m benchmark {shlex.join(map(unsecret, sys.argv[1:]))}"
 
 
 def _announce(
@@ -306,13 +307,13 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
     tables.show(console, table)
 
 
-def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], preset: Preset, writer: Writer | None) -> int:
+def _finish(console: Console, runs: RunDir, cells: Sequence[Cell], writer: Writer | None) -> int:
     """The ranking, what went wrong, and where to look further."""
     records = runs.records(cell.id for cell in cells)
-    _print_rankings(console, runs, records, preset.label)
+    _print_rankings(console, runs, records)
     code = _print_problems(console, runs, records)
     if writer is not None and not writer.tracked.complete:
-        text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
+        text = f"the tracking store lacks some of it: {call('benchmark', f'sync --tracking-uri {writer.store}')}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
 
@@ -325,9 +326,8 @@ def _show_next(
     if writer is not None and writer.tracked.hint is not None:
         at = "" if is_usual(resolve(writer.store)) else f" --tracking-uri {writer.store}"
         lines.append(f"compare the runs in MLflow: {writer.tracked.hint}")
-        lines.append(
-            f"draw the report, report/report.html: python -m reports build --suite {suite.suite} --preset {preset}{at}"
-        )
+        build = call("reports", f"build --suite {suite.suite} --preset {preset}{at}")
+        lines.append(f"draw the report, report/report.html: {build}")
     if preset != suite.default_preset and about_the_default is not None:
         lines.append(about_the_default())
     for line in [*(["what to look at next:"] if lines else []), *(f"  {line}" for line in lines)]:
@@ -339,7 +339,7 @@ def _about_the_default(
 ) -> str:
     """The command that trains the suite's main preset, and how long it takes here."""
     name = suite.default_preset
-    command = f"train {suite.presets[name].description}: python -m benchmark run --suite {given} --preset {name}"
+    command = f"train {suite.presets[name].description}: {call('benchmark', f'run --suite {given} --preset {name}')}"
     try:
         data = load_data(suite, suite.presets[name].tasks, data_folder(place.data_dir))
     except InputError:  # other data than that of this preset, which are not there
@@ -348,19 +348,28 @@ def _about_the_default(
     return f"{command} ({timing.said(_estimate(suite, methods, data, runs, work, {}, where))})"
 
 
-def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], label: str | None) -> None:
-    frame = ranking.results(runs, records)
-    for task in [] if frame.empty else frame["task"].unique():
-        cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-        metric = next((name for name in ranking.BY if name in cells), None)
-        title = f"{task}: {label}" if label else str(task)
-        if metric is not None:  # every cell may have diverged
-            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
+def _print_rankings(console: Console, runs: RunDir, records: Sequence[Record], preset: str = "") -> None:
+    """A ranking for each task and number of iterations, below which stands how it was timed and what to think of.
+
+    preset: stands in the titles.
+    """
+    for asked, group in ranking.apart(records):
+        frame = ranking.results(runs, group)
+        for task in [] if frame.empty else frame["task"].unique():
+            cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
+            metric = next((name for name in ranking.BY if name in cells), None)
+            if metric is None:  # every cell may have diverged
+                continue
             ended = [
-                runs.folder(record.id).config for record in records if record.state == "done" and record.task == task
+                runs.folder(record.id).config for record in group if record.state in FINISHED and record.task == task
             ]
+            label = ", ".join(filter(None, [preset, *ranking.labels(ended, "preset_label")]))
+            title, rule = ranking.heading(task, asked, label), ranking.rules(cells, metric)
+            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, rule))
             if timed := timing.conditions(ended):
                 console.print(f"times: {timed}", markup=False)
+            for text in ranking.labels(ended, "advice"):
+                console.print(f"note: {text}", markup=False, highlight=False)
 
 
 def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -> int:
@@ -376,7 +385,9 @@ def _print_problems(console: Console, runs: RunDir, records: Sequence[Record]) -
 def status(console: Console, run_dir: Path) -> int:
     """Where the cells of a run directory stand."""
     if not (run_dir / "index.sqlite").exists():
-        raise InputError(f"{run_dir}: no run directory; `python -m benchmark run` makes one, --run-dir names another")
+        raise InputError(
+            f"{run_dir}: no run directory; `{call('benchmark', 'run')}` makes one, --run-dir names another"
+        )
     with contextlib.closing(RunDir(run_dir)) as runs:
         runs.repair()
         records = runs.records()

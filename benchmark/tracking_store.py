@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from benchmark import guardian
 from bism.errors import InputError
@@ -48,9 +48,15 @@ def resolve(uri: str | None) -> str:
     return f"sqlite:///{file.absolute()}" if file else chosen.rstrip("/")
 
 
-def runs_page(experiment: str) -> str:
-    """Where MLflow's interface shows the runs of an experiment; without the last word it shows traces."""
-    return f"/#/experiments/{experiment}/runs"
+def runs_page(experiment: str, kind: str = "cell", preset: str | None = None) -> str:
+    """Where MLflow's interface lists the runs of an experiment with these tags, one below the other.
+
+    Without the last word of the path it shows traces. Runs stand nested, and children are hidden below their parent, as
+    long as they are sorted by date, which is the default, filtered or not: hence the order by name.
+    """
+    condition = f"tags.kind = '{kind}'" + (f" and tags.preset = '{preset}'" if preset else "")
+    asked = {"searchFilter": condition, "orderByKey": "tags.`mlflow.runName`", "orderByAsc": "true"}
+    return f"/#/experiments/{experiment}/runs?{urlencode(asked, quote_via=quote)}"
 
 
 def is_usual(uri: str) -> bool:
@@ -115,8 +121,8 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     address = f"http://{host}:{port}"
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
     print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
-    for experiment, name in _experiments(file) if file else ():
-        print(f"  {name}: {address}{runs_page(experiment)}", flush=True)
+    for experiment, name, kind in _experiments(file) if file else ():
+        print(f"  {name}: {address}{runs_page(experiment, kind)}", flush=True)
     # Seven processes for jobs of language models are not needed here.
     environment = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", **os.environ}
     command = [
@@ -142,12 +148,18 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
             guardian.end(server)
 
 
-def _experiments(file: Path) -> list[tuple[str, str]]:
-    """Ids and names of the experiments in a database file, without MLflow, which takes seconds to import."""
-    query = "SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
+def _experiments(file: Path) -> list[tuple[str, str, str]]:
+    """Ids and names of the experiments in a database file, without MLflow, which takes seconds to import; and of each
+    the kind of its runs: cells, or trials where there are no others."""
+    query = """
+        SELECT experiment_id, name, EXISTS (
+            SELECT * FROM runs JOIN tags USING (run_uuid)
+            WHERE runs.experiment_id = experiments.experiment_id AND key = 'kind' AND value = 'cell')
+        FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-            return [(str(number), str(name)) for number, name in database.execute(query)]
+            found = database.execute(query).fetchall()
+            return [(str(number), str(name), "cell" if cells else "trial") for number, name, cells in found]
     except sqlite3.Error:  # MLflow itself says what is wrong with it
         return []
 

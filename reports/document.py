@@ -205,7 +205,7 @@ def _section(sweep: Sweep) -> list[Section]:
             sweep.preset,
             [part for part in parts if part.artefacts or part.facts],
             sweep.missing()[columns].reset_index(drop=True),
-            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep)))),
+            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep), *_advice(sweep)))),
             steps=sweep.steps,
             diverged=int((sweep.cells["state"] == "diverged").sum()),
             runs=_runs(sweep),
@@ -217,6 +217,12 @@ def _label(sweep: Sweep) -> str:
     """What a preset says of itself; those named "quick" of older stores are smoke rankings, too."""
     said = [str(label) for label in sweep.cells["preset_label"] if label]
     return said[0] if said else "a smoke ranking, not a result" if sweep.preset == "quick" else ""
+
+
+def _advice(sweep: Sweep) -> list[str]:
+    """What is to be thought of with the results of a task: data that are far from where models start."""
+    told = dict.fromkeys(zip(sweep.cells["task"], sweep.cells["advice"], strict=True))
+    return [f"{words.capital(str(task))}: {text}." for task, text in told if text]
 
 
 def _others(sweep: Sweep) -> str:

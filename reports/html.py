@@ -33,13 +33,11 @@ def page(report: Report) -> str:
 
 def _rows(table: Table) -> list[list[tuple[str, Any]]]:
     """Each row's values as they are written, and what they are sorted by."""
-    columns = [str(name) for name in table.frame]
     return [
-        [
-            (table.text(name, value), value if table.text(name, value) else "")
-            for name, value in zip(columns, row, strict=True)
-        ]
-        for row in table.frame.itertuples(index=False)
+        [(text, value if text else "") for text, value in zip(texts, values, strict=True)]
+        for texts, values in zip(
+            table.written.itertuples(index=False), table.frame.itertuples(index=False), strict=True
+        )
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.ranking import asked_steps
 from reports.store import Store
 
 ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
@@ -76,8 +77,7 @@ class Sweep:
 def other_steps(cells: pd.DataFrame) -> pd.Series:
     """Of each cell the iterations that ``--steps`` asked for, which its variant's name then ends with; else 0."""
     asked = [
-        int(steps) if re.search(rf"[\[ ]steps={steps}[,\]]", str(variant)) else 0
-        for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
+        asked_steps(str(variant), int(steps)) for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
     ]
     return pd.Series(asked, cells.index, dtype=int)
 

@@ -27,12 +27,12 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             name=f"ranking-{task}",
             title=f"Ranking ({task})",
             caption=f"{words.capital(words.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
-            f"95% interval (Student's t), median, worst and best seed. {rules(done)} Diverged seeds are counted and "
-            f"not averaged.",
+            f"95% interval (Student's t), median, worst and best seed. {rules(sweep, task, metric)} Diverged seeds are "
+            f"counted and not averaged.",
             numbers=frame,
             runs=runs,
             missing=missing,
-            table=Table(frame, dict.fromkeys(_VALUES, fixed(frame["± 95%"], 1, least=3))),
+            table=Table(frame, measured=dict.fromkeys(_VALUES, ""), half_widths=frame["± 95%"]),
         )
         compared = against_best(done[["seed", "variant"]].assign(value=selected(done, metric)), high)
         if len(compared):
@@ -41,7 +41,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
-                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(done)}"
+                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(sweep, task, metric)}"
                 + ("" if frame["diverged"].sum() == 0 else " A seed that diverged is compared with none: what is "
                    "compared are the trainings that came to their end.")
                 + (f" The axis is linear up to ±{words.number(near)} and logarithmic beyond." if near else ""),
@@ -56,9 +56,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             )  # fmt: skip
 
 
-def rules(done: pd.DataFrame) -> str:
+def rules(sweep: Sweep, task: str, metric: str) -> str:
     """What stands for a seed, as a sentence."""
-    return f"A seed's value: {' or '.join(sorted(set(map(words.rule, done['select']))))}."
+    done, curves = sweep.of(task), sweep.curves(task, metric)
+    steps = curves["run"].map(done.set_index("run")["steps"])
+    late = curves[10 * curves["step"] >= 9 * steps].groupby("run")["step"].nunique().reindex(done["run"]).fillna(0)
+    said = {words.rule(select, once) for select, once in zip(done["select"], late < 2, strict=True)}
+    return f"A seed's value: {' or '.join(sorted(said))}."
 
 
 def ranking(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
@@ -170,9 +174,10 @@ def _range(counts: list[int]) -> str:
 
 def shown(compared: pd.DataFrame) -> Table:
     """The comparisons for people; a p-value of 1 says nothing that the conclusion does not say."""
-    signed = fixed(compared[list(_BOUNDS)].to_numpy().ravel(), 1, least=3, sign="+")
-    formats = dict.fromkeys(_BOUNDS, signed) | {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
-    return Table(compared.assign(p=compared["p"].where(compared["p"] < 1)), formats)
+    formats = {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
+    half_widths = (compared["high"] - compared["low"]) / 2
+    frame = compared.assign(p=compared["p"].where(compared["p"] < 1))
+    return Table(frame, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
 
 
 def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, float]:

@@ -32,6 +32,7 @@ from tests.harness.tiny import (
     ROOT,
     TINY,
     Said,
+    called,
     cell,
     command,
     journal,
@@ -660,9 +661,8 @@ def test_status_of_no_run_directory(tmp_path: Path, arguments: list[str]) -> Non
     said = command(tmp_path, "status", *arguments)
     place = arguments[-1] if arguments else "runs"
     assert (said.code, said.out) == (2, "")
-    assert said.err == (
-        f"error: {place}: no run directory; `python -m benchmark run` makes one, --run-dir names another\n"
-    )
+    makes = called(tmp_path, "run")
+    assert said.err == f"error: {place}: no run directory; `{makes}` makes one, --run-dir names another\n"
     assert not (tmp_path / place).exists()
 
 
@@ -722,7 +722,7 @@ def test_a_run_says_what_to_look_at_next(tmp_path: Path) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines()[-2:] == [
         "what to look at next:",
-        "  train two methods: python -m benchmark run --suite tiny.yaml --preset test "
+        f"  train two methods: {called(tmp_path, 'run --suite tiny.yaml --preset test')} "
         + said.out.splitlines()[-1].partition("--preset test ")[2],
     ]
     assert re.search(r"\(about \d+ s, by what has been trained here\)$", said.out.splitlines()[-1])
@@ -756,7 +756,7 @@ def test_the_doctor_says_what_works(tmp_path: Path) -> None:
     for name in ("freyface", "mnist", "cifar10"):
         assert found[f"data set {name}"][0] == "no"
         assert found[f"data set {name}"][1].startswith(
-            f"missing; to fetch it: python -m benchmark data download {name}"
+            f"missing; to fetch it: {called(tmp_path, f'data download {name}')}"
         )
     assert not (tmp_path / "there").exists()
 

@@ -42,6 +42,14 @@ def test_a_choice_of_suite_and_presets(held: Held) -> None:
     assert set(frame("freyface")["variant"]) == {"DSM"}
 
 
+def test_what_the_rule_takes_is_there_for_every_rule(held: Held) -> None:
+    held.rows[0][f"selected/{LL}"] = 7.0
+    cells = frame("grbm", "paper")
+    own = cells["run"] == held.rows[0]["run"]
+    assert cells.loc[own, f"selected/{LL}"].tolist() == [7.0]
+    assert cells.loc[~own, f"selected/{LL}"].equals(cells.loc[~own, LL])  # of the rule "last"
+
+
 def test_curves(held: Held) -> None:
     curves = frame("grbm", "quick", metric=LL)
     assert list(curves) == [*FIRST, "step", "value"]
