@@ -24,12 +24,14 @@ class Table:
         measured: columns whose values have as many digits as the interval of their row leaves them
             (``benchmark.statistics.written``), each with its sign's format: "+" or nothing.
         half_widths: of these intervals, a value for each row.
+        long: the column of texts that are broken into lines, if there is one.
     """
 
     frame: pd.DataFrame
     formats: Mapping[str, str] = dataclasses.field(default_factory=dict)
     measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
     half_widths: Sequence[float] | pd.Series = ()
+    long: str = ""
 
     def is_number(self, column: str) -> bool:
         """Whether a column stands to the right and is sorted by its values."""

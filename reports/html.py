@@ -63,8 +63,8 @@ def _series(artefact: Artefact) -> list[dict[str, Any]]:
 
 
 def _sizes(points: float) -> str:
-    """Largest and, on a phone, smallest width on the page: letters of 6.5 points have at least 8.6 pixels."""
-    return f'style="max-width: {1.9 * points:.0f}px; --least: {1.32 * points:.0f}px"'
+    """The largest width on the page; on a phone a figure is as wide as the page, and enlarged by a tap."""
+    return f'style="max-width: {1.9 * points:.0f}px"'
 
 
 def _downloads(section: Section, artefact: Artefact) -> list[tuple[str, str, str]]:

@@ -1,7 +1,6 @@
 """A preset of a suite as it stands in the store: its cells, what is missing of it, its learning curves."""
 
 import functools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -124,15 +123,15 @@ def better_is_high(metric: str) -> bool:
     return metric.endswith(("log_likelihood", "inception_score", "accuracy"))
 
 
-def natural(variant: str) -> list[tuple[int, str]]:
-    """Sorts "CD-5" before "CD-10"."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", variant)]
-
-
 def variants(cells: pd.DataFrame) -> list[str]:
     """The variants of these cells, families together."""
     from reports import style
 
     order = style.families()
     method = dict(zip(cells["variant"], cells["method"], strict=True))
-    return sorted(method, key=lambda name: (order.index(style.family(method[name])), natural(name)))
+    return sorted(method, key=lambda name: (order.index(style.family(method[name])), style.natural(name)))
+
+
+def methods(cells: pd.DataFrame) -> dict[str, str]:
+    """The method of every variant."""
+    return dict(zip(cells["variant"], cells["method"], strict=True))

@@ -11,7 +11,7 @@ from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
-from reports.sweep import Sweep, better_is_high, selected, variants
+from reports.sweep import Sweep, better_is_high, methods, selected, variants
 
 SHARE = 0.95
 _NEAR = 1.05  # times the cost of the marker before
@@ -28,7 +28,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         name = words.measure(metric)
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
-        figure, off = draw(drawn, done, metric) if len(drawn) > 1 else (None, False)
+        figure, off = draw(drawn, methods(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
@@ -140,14 +140,13 @@ def reached(timed: pd.DataFrame, level: float, high: bool) -> tuple[float, float
     return (float(there.index[0]), float(there["seconds"].iloc[0])) if len(there) else (math.nan, math.nan)
 
 
-def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
+def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, bool]:
     """A point with its interval for each variant; what is far from the best is a hollow triangle at the edge.
 
     Returns:
         The figure, and whether there are such triangles.
     """
-    method = dict(zip(cells["variant"], cells["method"], strict=True))
-    shown = frame.dropna(subset=["quality", _MS])
+    looks, shown = style.looks(method), frame.dropna(subset=["quality", _MS])
     sign = 1.0 if better_is_high(metric) else -1.0
     values = sign * shown["quality"]
     reach = 6 * (values.max() - values.median()) + 1e-9 + 0.01 * abs(values.max())
@@ -165,7 +164,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
         axes = figure.add_subplot()
         axes.set_xscale("log")
         for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):
-            name, x, y, colour = row["variant"], row[_MS], row["quality"], style.colour(method[row["variant"]])
+            name, x, y, (colour, marker, _) = row["variant"], row[_MS], row["quality"], looks[row["variant"]]
             if far:
                 axes.plot(
                     x, at, gid=name, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none"
@@ -174,7 +173,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
                 continue
             half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
             bars = axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8,
-                                 marker=style.marker(method[name]), markersize=5)  # fmt: skip
+                                 marker=marker, markersize=5)  # fmt: skip
             bars[0].set_gid(name)
             for bar in bars[2]:
                 bar.set_gid(f"_{name}")
@@ -182,8 +181,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
         axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))
         axes.margins(x=0.12)
-        if shown[_MS].max() < 1000 * shown[_MS].min():
-            style.plain(axes.xaxis)
+        style.plain(axes.xaxis)
         if len(points) <= style.MANY:
             label(figure, axes, points)
     return figure, bool(off.any())

@@ -1,15 +1,17 @@
 """The ranking of a task, and what can be said of the differences: paired over seeds, for any pair that one may pick."""
 
 import math
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import statistics, style, words
 from reports.artefact import Artefact, Table, fixed
-from reports.sweep import Sweep, better_is_high, selected, variants
+from reports.sweep import Sweep, better_is_high, methods, selected, variants
 
 _VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
 _WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
@@ -37,7 +39,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         compared = against_best(done[["seed", "variant"]].assign(value=selected(done, metric)), high)
         if len(compared):
             best = compared.attrs["best"]
-            figure, near = draw(compared, done, metric)
+            figure, near = draw(compared, methods(sweep.of(task, None)), metric)
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
@@ -180,31 +182,45 @@ def shown(compared: pd.DataFrame) -> Table:
     return Table(frame, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
 
 
-def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, float]:
+def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, float]:
     """Differences to the best as points with their intervals.
+
+    Args:
+        method: of every variant of the task.
 
     Returns:
         The figure, and up to where its axis is linear where it is logarithmic beyond, else 0.
     """
-    method, best = dict(zip(cells["variant"], cells["method"], strict=True)), compared.attrs["best"]
+    looks, best = style.looks(method), compared.attrs["best"]
     compared = compared[: style.MANY]
     near, furthest = np.nanmedian(compared["difference"].abs()), np.nanmax(compared[list(_BOUNDS)].abs())
     near = float(near) if furthest > 30 * near else 0.0
     with style.look():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 0.6 + 0.19 * len(compared)), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(compared.to_dict("records")):
-            colour = style.colour(method[row["variant"]])
+            name, look = row["variant"], looks[row["variant"]]
             if not math.isnan(row["low"]):
-                axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
-            fill = "none" if row["conclusion"] == _NONE else colour
-            axes.plot(row["difference"], place, style.marker(method[row["variant"]]), color=colour,
-                      markerfacecolor=fill)  # fmt: skip
+                axes.plot([row["low"], row["high"]], [place, place], color=look.colour, linewidth=1.6, gid=f"_{name}")
+            fill = "none" if row["conclusion"] == _NONE else look.colour
+            axes.plot([row["difference"]], [place], look.marker, color=look.colour, markerfacecolor=fill, gid=name)
         axes.axvline(0, color=style.INK, linewidth=0.6)
-        axes.set_yticks(range(len(compared)), compared["variant"])
-        axes.set_ylim(len(compared) - 0.4, -0.6)
+        style.names(axes, list(compared["variant"]))
         axes.margins(x=0.08)
         if near:
             axes.set_xscale("symlog", linthresh=near)
-        axes.set_xlabel(f"{words.measure(metric)}:\ndifference to {best}")
+            _few_ticks(axes, near)
+        else:
+            axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(textwrap.fill(f"{words.measure(metric)}: difference to {best}", 60))
     return figure, near
+
+
+def _few_ticks(axes: Axes, near: float) -> None:
+    """Along an axis that is logarithmic beyond ``near``: 0, and powers of ten as far apart as they need to be."""
+    low, high = axes.get_xlim()
+    first, last = math.ceil(math.log10(near)), math.floor(math.log10(max(abs(low), abs(high))))
+    powers = [10.0**power for power in range(first, last + 1, 1 + (last - first) // 4)]
+    at = [-power for power in powers[::-1] if -power >= low] + [0.0] + [power for power in powers if power <= high]
+    axes.set_xticks(at, [words.number(place) for place in at])
+    axes.minorticks_off()

@@ -79,7 +79,7 @@ def test_a_divergence_in_small_units_is_no_row_of_zeros_and_is_named() -> None:
     out = io.StringIO()
     shown = ranking.table(ranking.ranking(cells, DIVERGENCE), "board", DIVERGENCE, "x")
     Console(file=out, width=200).print(shown)
-    assert "Fisher divergences are up to a constant of the data" in out.getvalue()
+    assert "Fisher divergences are up to a constant of the data" in " ".join(out.getvalue().split())
     likelihood = ranking.ranking(frame(("A", 1.0, "done")), LIKELIHOOD)
     assert "constant" not in ranking.caption(likelihood, LIKELIHOOD, "x")
     assert "constant" in ranking.caption(likelihood.assign(**{DIVERGENCE: 0}), LIKELIHOOD, "x")
