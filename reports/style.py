@@ -43,6 +43,7 @@ _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
     ("#0e8690", "X"), ("#7a70c8", "*"),
 )  # fmt: skip
+_OWN = ("h", (4, 1, 0), "8", (6, 1, 0), (3, 1, 0), (5, 0, 180))  # markers
 _STEPS = (0, 5, 20, 10, 1, 2, 50, 40)  # K and N of the suites, each with a look of the same place above
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
@@ -107,6 +108,12 @@ def names(axes: Axes, variants: Sequence[str]) -> None:
     axes.set_ylim(len(lines) - 0.4, -0.6)
 
 
+def below_power(axes: Axes) -> None:
+    """Puts the label of the horizontal axis under the power of ten that its numbers share, where they share one."""
+    if max(map(abs, axes.get_xlim())) < 1e-4 or max(map(abs, axes.get_xlim())) >= 1e5:
+        axes.xaxis.labelpad = 11
+
+
 def leave(figure: Figure, panels: int, columns: int) -> None:
     """Hides what a grid of panels has too many; those above them get the numbers of their axis back."""
     for axes in figure.axes[panels:]:
@@ -157,16 +164,21 @@ def looks(method: Mapping[str, str]) -> dict[str, "Look"]:
         if of in _LOOKS:
             found[variant] = Look(*_LOOKS[of], dashes(used[of]))
         else:
-            found[variant], own = Look(*series(own), dashes(own // len(_SERIES))), own + 1
+            found[variant], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
         used[of] += 1
     return found
+
+
+def _own(place: int) -> tuple[str, Any]:
+    """Colour and marker of the n-th variant of the user's own methods: no marker of the package's."""
+    return series(place + 1)[0], _OWN[place % len(_OWN)]
 
 
 class Look(NamedTuple):
     """Of a variant."""
 
     colour: str
-    marker: str
+    marker: Any
     dashes: Any
 
 

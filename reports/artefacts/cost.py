@@ -160,7 +160,7 @@ def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figu
     beyond = edge + away * (rows.max() + 2 if off.any() else 1)
     points = list[Point]()
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 3.4), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.8), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
         for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):

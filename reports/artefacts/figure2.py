@@ -1,6 +1,7 @@
 """Figure 2: densities of the same model trained by different methods, of one or two coordinates."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -19,6 +20,7 @@ _COLUMNS = 5
 _MASS = "mass on the map"
 _SEEN = 0.5  # of the mass, below which a map says so
 _BINS = 50  # of a histogram
+_LETTERS = 14  # of a title in an inch
 _ALIKE = 3  # times what the other coordinate spans
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -101,17 +103,20 @@ def draw(arrays: Maps, colours: Mapping[str, str]) -> Figure:
     first, mass = next(iter(arrays.values())), _numbers(arrays).set_index("variant")[_MASS]
     plane, points = first["density"].ndim == 2, first.get("points")
     panels: list[str | None] = [*([None] if plane and points is not None else []), *arrays]
-    rows, columns = math.ceil(len(panels) / _COLUMNS), min(_COLUMNS, len(panels))
-    width = min(style.TEXT_WIDTH, 1.45 * columns + 0.6)
+    rows = math.ceil(len(panels) / _COLUMNS)
+    columns = math.ceil(len(panels) / rows)  # rows as even as can be
+    width = min(style.TEXT_WIDTH, 1.9 * columns + 0.8)
+    titles = [textwrap.fill(name or "data", int(_LETTERS * width / columns)) for name in panels]
+    title = 0.16 + 0.12 * max(name.count("\n") for name in titles)  # inches
     with style.look():
         shape = _shape(first) if plane else 1.0
-        height = rows * ((width - 0.9) / columns * shape + 0.3) + 0.25
-        figure = Figure(figsize=(width, height if plane else 1.5 * rows + 0.3), layout="constrained")
+        height = rows * ((width - 0.9) / columns * shape + title + 0.15) + 0.25
+        figure = Figure(figsize=(width, height if plane else (1.3 + title) * rows + 0.3), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         image: AxesImage | None = None
-        for axes, variant in zip(grid.flat, panels, strict=False):
+        for axes, variant, name in zip(grid.flat, panels, titles, strict=False):
             axes.grid(visible=False)
-            axes.set_title("data" if variant is None else variant)
+            axes.set_title(name, fontsize=7)
             if variant is None:
                 assert points is not None
                 axes.scatter(points[:, 0], points[:, 1], s=0.8, linewidths=0, color=style.POINT,

@@ -119,7 +119,7 @@ def draw(
     families = curves["method"].map(family_of)
     present = [family for family in style.families() if family in family_of.values()]
     rows, columns = math.ceil(len(present) / 2), min(2, len(present))
-    heights = [2.75 * rows + 0.2, *([1.9] if leading else [])]
+    heights = [2.15 * rows + 0.2, *([1.9] if leading else [])]
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]

@@ -76,7 +76,7 @@ def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
     methods = [method for method in style.methods() if (values["method"] == method).any()]
     cut = False
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.7 * len(present), _TALLEST) + 0.7), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
         for row, metric in zip(panels, present, strict=True):
             row[0].set_ylabel(_LABELS[metric], fontsize=6.5)

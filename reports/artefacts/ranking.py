@@ -203,7 +203,8 @@ def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[F
             if not math.isnan(row["low"]):
                 axes.plot([row["low"], row["high"]], [place, place], color=look.colour, linewidth=1.6, gid=f"_{name}")
             fill = "none" if row["conclusion"] == _NONE else look.colour
-            axes.plot([row["difference"]], [place], look.marker, color=look.colour, markerfacecolor=fill, gid=name)
+            axes.plot([row["difference"]], [place], marker=look.marker, linestyle="", color=look.colour, gid=name,
+                      markerfacecolor=fill)  # fmt: skip
         axes.axvline(0, color=style.INK, linewidth=0.6)
         style.names(axes, list(compared["variant"]))
         axes.margins(x=0.08)
@@ -212,7 +213,8 @@ def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[F
             _few_ticks(axes, near)
         else:
             axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel(textwrap.fill(f"{words.measure(metric)}: difference to {best}", 60))
+        axes.set_xlabel(f"{words.measure(metric)}:\n" + textwrap.fill(f"difference to {best}", 44))
+        style.below_power(axes)
     return figure, near
 
 
@@ -222,5 +224,5 @@ def _few_ticks(axes: Axes, near: float) -> None:
     first, last = math.ceil(math.log10(near)), math.floor(math.log10(max(abs(low), abs(high))))
     powers = [10.0**power for power in range(first, last + 1, 1 + (last - first) // 4)]
     at = [-power for power in powers[::-1] if -power >= low] + [0.0] + [power for power in powers if power <= high]
-    axes.set_xticks(at, [words.number(place) for place in at])
+    axes.set_xticks(at, [f"{place:g}".replace("-", "−") for place in at])
     axes.minorticks_off()

@@ -78,4 +78,5 @@ def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figu
         style.names(axes, list(frame["variant"]))
         axes.locator_params(axis="x", nbins=6)
         axes.set(xlim=(axis.low, axis.high), xlabel=words.measure(metric))
+        style.below_power(axes)
     return figure, int(far.sum())
