@@ -648,6 +648,18 @@ def test_status_of_several_presets(folder: Path) -> None:
     assert "suite tiny, preset more: 1 done\n" in said.out
 
 
+def test_status_ranks_other_numbers_of_iterations_apart_and_keeps_the_label(folder: Path) -> None:
+    write(folder, replaced(("two methods", "two methods\n    label: a smoke ranking, [not] a result")))
+    assert command(folder, *RUN, "--methods", "cd", "--steps", "5").code == 0
+    said = command(folder, "status")
+    titles = [line.strip() for line in said.out.splitlines() if line.strip().startswith("board")]
+    assert titles == ["board: preset test", "board, 5 iterations: preset test, a smoke ranking, [not] a result"]
+    first, second = said.out.split(titles[1])
+    assert "steps=5" not in first
+    assert "CD-1 [steps=5]" in second
+    assert "BiDSM" not in second
+
+
 def test_status_does_not_average_what_a_changed_suite_file_trained(folder: Path) -> None:
     write(folder, replaced(("{lr: 0.01}", "{lr: 0.02}")))
     assert command(folder, *RUN, "--methods", "cd").code == 0
