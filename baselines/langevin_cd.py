@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bism.estimator import Estimator, Hyper
+from bism.functional import frozen
 from bism.hyperparameters import Range, choice, count, number
 from bism.objectives import score
 from bism.rng import Rng
@@ -39,7 +40,7 @@ class LangevinCD(Estimator):
 
     def chains(self, params: Any, v: Tensor, steps: Tensor, hyper: Hyper) -> Tensor:
         """Where chains from v [batch, *visible_shape] end; no gradient flows through them."""
-        model = params.model.frozen()
+        model = frozen(params.model)
         for eps in steps:
             slope = score(lambda x: -model.free_energy(x), v)
             v = (

@@ -9,17 +9,18 @@ from torch import Tensor
 from bism.errors import InputError
 
 NOISES = ("standard_normal", "gaussian")  # N(0, I) as in the paper; a Gaussian with the data's mean and covariance
-_RIDGE, _GROWTH, _LARGEST_RIDGE = 1e-6, 10.0, 1.0  # in mean variances
+_RIDGE, _GROWTH, _LARGEST_RIDGE = 1e-6, 10.0, 1.0  # in the variance of a visible unit
 
 
 def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
     """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D], its inverse [D, D], and
-    the ridge.
+    the ridge [D].
 
-    "gaussian" is N(mean, S + ridge I) with the data's mean and covariance S. The ridge is a millionth of the mean
-    variance, so that directions in which the data do not vary (constant visible units, fewer examples than dimensions)
-    do not make it singular; where that is not enough to factorise it, the ridge grows tenfold until it is. All of it is
-    computed in float64: in float32 the rounding of S alone is larger than the ridge.
+    "gaussian" is N(mean, S + diag(ridge)) with the data's mean and covariance S. The ridge of each visible unit is a
+    millionth of that unit's variance, of a constant one's of the median variance: units may be as different as
+    kilometres and millimetres. So directions in which the data do not vary (constant visible units, fewer examples than
+    dimensions) do not make it singular; where that is not enough to factorise it, the ridge grows tenfold until it is.
+    All of it is computed in float64: in float32 the rounding of S alone is larger than the ridge.
 
     Warns where it is the ridge that the noise consists of in some directions.
 
@@ -32,42 +33,44 @@ def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
         return {"mean": torch.zeros_like(flat[0]), "cholesky": identity, "whitening": identity.clone()}
     double = flat.double()
     variation = double - double.mean(0)
-    covariance = variation.T @ variation / max(len(double) - 1, 1)
-    scale = float(covariance.diagonal().mean())
-    if not 0 < scale < math.inf:
+    variances = variation.square().sum(0) / max(len(double) - 1, 1)
+    varying = (flat != flat[0]).any(0) & (variances > 0)  # of a constant unit the mean's rounding may be left
+    if not bool(varying.any()) or not bool(variances.isfinite().all()):
         raise InputError(
             f"noise_distribution='gaussian' cannot be fitted: the {len(flat)} rows of the data are all the same, or "
             f"too large; 'standard_normal' needs no fit"
         )
-    cholesky, ridge = _factorised(covariance, scale)
+    scale = torch.where(varying, variances, variances[varying].median()).sqrt()
+    standardised = variation / scale
+    cholesky, ridge = _factorised(standardised.T @ standardised / max(len(double) - 1, 1))
     whitening = torch.linalg.solve_triangular(cholesky, torch.eye(len(cholesky)).to(cholesky), upper=False)
-    _warn_of_ridge(whitening, ridge, scale)
+    _warn_of_ridge(whitening, ridge)
     found = {
         "mean": double.mean(0),
-        "cholesky": cholesky,
-        "whitening": whitening,
-        "ridge": covariance.new_tensor(ridge),
+        "cholesky": scale[:, None] * cholesky,
+        "whitening": whitening / scale,
+        "ridge": ridge * scale.square(),
     }
     return {name: x.to(data.dtype).contiguous() for name, x in found.items()}
 
 
-def _factorised(covariance: Tensor, scale: float) -> tuple[Tensor, float]:
-    """The Cholesky factor of covariance + ridge I, and the least ridge of the row that has one."""
-    ridge = _RIDGE * scale
+def _factorised(correlation: Tensor) -> tuple[Tensor, float]:
+    """The Cholesky factor of correlation + ridge I, and the least ridge of the row that has one."""
+    ridge = _RIDGE
     while True:
-        shifted = covariance + ridge * torch.eye(len(covariance)).to(covariance)
+        shifted = correlation + ridge * torch.eye(len(correlation)).to(correlation)
         cholesky, failed = torch.linalg.cholesky_ex(shifted)
         if not int(failed):
             return cholesky, ridge
-        if ridge > _LARGEST_RIDGE * scale:
+        if ridge > _LARGEST_RIDGE:
             raise InputError(
                 "noise_distribution='gaussian' cannot be fitted: the data's covariance cannot be factorised with a "
-                f"ridge of {ridge:.2g} either; 'standard_normal' needs no fit"
+                f"ridge of {ridge:.2g} of each unit's variance either; 'standard_normal' needs no fit"
             )
         ridge *= _GROWTH
 
 
-def _warn_of_ridge(whitening: Tensor, ridge: float, scale: float) -> None:
+def _warn_of_ridge(whitening: Tensor, ridge: float) -> None:
     """Says where there is little beside the ridge: by the least variance in any direction, from power iteration."""
     at = whitening.sum(0)
     for _ in range(10):
@@ -75,7 +78,7 @@ def _warn_of_ridge(whitening: Tensor, ridge: float, scale: float) -> None:
     if 1 / float(at.norm()) < 2 * ridge:
         warnings.warn(
             f"the data do not vary in every direction: where they do not, the Gaussian noise fitted to them has a "
-            f"variance of {ridge:.2g} of its own ({ridge / scale:.0e} of the data's mean variance)",
+            f"variance of its own ({ridge:.0e} of each visible unit's)",
             stacklevel=4,
         )
 

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from benchmark import limits, tables
+from benchmark.invocation import call
 from benchmark.tracking_store import DEFAULT_STORE, resolve, start_ui
 from bism.errors import InputError, shortened
 
@@ -129,7 +130,7 @@ def tune_export(options: argparse.Namespace, console: Console) -> int:
     from benchmark.tuning import export
 
     export.export(options.storage, options.study, options.to, registry.methods(options.plugin))
-    text = f"{options.to} is written; train it: python -m benchmark run --suite {options.to}"
+    text = f"{options.to} is written; train it: {call('benchmark', f'run --suite {options.to}')}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -19,6 +19,7 @@ from benchmark.formats import (
     read_freyface,
     unpacked,
 )
+from benchmark.invocation import call
 from bism.errors import InputError
 
 DATA_VARIABLE = "BISM_DATA"
@@ -42,7 +43,7 @@ def data_folder(given: Path | str | None = None) -> Path:
 def data_command(action: str, name: str, folder: Path) -> str:
     """The command that does something about a data set in this folder, to be copied from a message."""
     option = "" if folder == data_folder() else f" --data-dir {shlex.quote(str(folder))}"
-    return f"python -m benchmark data {action} {name}{option}"
+    return call("benchmark", f"data {action} {name}{option}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark import tables
+from benchmark.invocation import call
 from benchmark.suite import ModelEntry, Preset, PresetTask, Suite, Task, Variant, expand
 from benchmark.suite_file import load_suite, shipped
 from bism import Estimator
@@ -30,7 +31,7 @@ def everything(console: Console, methods: dict[str, type[Estimator]]) -> None:
     for method in methods.values():
         table.add_row(f"{method.id}\n{method.__name__}", Text(method.reference), Text("\n".join(_hyper(method))))
     tables.show(console, table)
-    console.print("one suite with its variants: python -m benchmark list SUITE")
+    console.print(f"one suite with its variants: {call('benchmark', 'list SUITE')}", soft_wrap=True)
 
 
 def spaces(console: Console, methods: Methods) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from benchmark.advice import far
 from benchmark.datasets import DataSet, load
 from benchmark.limits import CELLS
 from benchmark.memory import check_fits
@@ -35,6 +36,7 @@ _LABELS = (
     "pictures",
     "rule",
     "preset_label",
+    "advice",
 )  # in config.json, but not what a cell is
 
 
@@ -201,7 +203,7 @@ def _shared_config(
         "rule": task.rule,
         "probes": _probes(settings.probes, steps),
         "evaluations": preset.evaluations,
-        **({"preset_label": preset.label} if preset.label else {}),
+        **{name: text for name, text in (("preset_label", preset.label), ("advice", far(data))) if text},
     }
 
 

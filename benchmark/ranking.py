@@ -3,18 +3,18 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from benchmark.cells import understood
 from benchmark.rundir import FINISHED, Record, RunDir
-from benchmark.selection import said, selected
+from benchmark.selection import averaged, said, selected
+from benchmark.statistics import interval, number, written
 
 # What a task's models are ranked by: the first of these that was measured, as in the report.
 BY = (
@@ -24,8 +24,13 @@ BY = (
     "test/fisher_divergence",
     "test/posterior_fisher_divergence",
 )
-_BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
-_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job")
+_BESIDE = {
+    "test/log_likelihood_lower": "lower bound",
+    "test/fisher_divergence": "Fisher divergence up to a constant",
+}
+_CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
+_UNKNOWN = pd.Series(dtype=float)
+_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
@@ -48,7 +53,8 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "seed": record.seed,
                     "state": record.state,
                     "configuration": _configuration(config),
-                    "rule": said(config["rule"], config["select"]),
+                    "rule": (config["rule"], config["select"]),
+                    "averaged": averaged(folder.measurements(), config["rule"], config["select"]),
                     "step": found[0],
                     **found[1],
                 }
@@ -62,19 +68,10 @@ def _configuration(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95% confidence interval (Student's t); the half-width of one value is not known."""
-    sample = np.asarray(list(values), dtype=float)
-    if len(sample) < 2:
-        return float(sample.mean()), math.nan
-    quantile = float(stats.t.ppf(0.975, len(sample) - 1))
-    return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
-
-
 def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged.
 
-    Beside it stand the means of other metrics that were measured.
+    Beside it stand means and half-widths of other metrics that were measured.
     """
     better_high = metric.endswith("log_likelihood")
     rows = []
@@ -88,40 +85,89 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "half_width": half_width,
                 "seeds": len(sound),
                 "diverged": len(cells) - len(sound),
-                **{name: sound[name].mean() for name in _BESIDE if name in sound and name != metric},
-                "train_seconds": sound["time/train_seconds"].mean(),
-                "ms_per_step": sound["time/ms_per_step"].mean(),
+                **{name: interval(sound[name]) for name in _BESIDE if name in sound and name != metric},
+                "train_seconds": sound.get("time/train_seconds", _UNKNOWN).mean(),
+                "ms_per_step": sound.get("time/ms_per_step", _UNKNOWN).mean(),
             }
         )
     return pd.DataFrame(rows).sort_values("mean", ascending=not better_high, ignore_index=True, na_position="last")
 
 
-def rules(frame: pd.DataFrame) -> str:
+def rules(frame: pd.DataFrame, metric: str) -> str:
     """What stands for a seed in these cells, in words; more than one where the suite changed between two runs."""
-    return " or ".join(sorted(set(frame["rule"])))
+    return " or ".join(
+        sorted(
+            {
+                said(rule, by, metric not in names)
+                for (rule, by), names in zip(frame["rule"], frame["averaged"], strict=True)
+            }
+        )
+    )
+
+
+def labels(configs: Iterable[dict[str, Any]], name: str) -> list[str]:
+    """What cells carry by this name, each text once: the preset's label, advice about the data."""
+    return list(dict.fromkeys(str(config[name]) for config in configs if config.get(name)))
+
+
+def asked_steps(variant: str, steps: int) -> int:
+    """The iterations that ``--steps`` asked for in place of the preset's, with which a variant's name ends; else 0."""
+    return steps if re.search(rf"[\[ ]steps={steps}[,\]]", variant) else 0
+
+
+def apart(records: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
+    """The cells of a preset, and those of each other number of iterations by themselves: they are not compared."""
+    steps = [asked_steps(record.variant, record.steps) for record in records]
+    for asked in sorted(set(steps)):
+        yield asked, [record for record, own in zip(records, steps, strict=True) if own == asked]
+
+
+def heading(task: str, asked: int, label: str | None) -> str:
+    """What a ranking is of: "digits, 300 iterations: a smoke ranking, not a result"."""
+    return f"{task}{f', {asked:,} iterations' if asked else ''}{f': {label}' if label else ''}"
+
+
+def caption(ranked: pd.DataFrame, metric: str, rule: str) -> str:
+    """What must be known of the numbers in a ranking."""
+    constant = any(name.endswith("fisher_divergence") and "posterior" not in name for name in (metric, *ranked))
+    return f"A seed's value: {rule}; mean and 95% interval (Student's t) over seeds." + (
+        f" {_CONSTANT}." if constant else ""
+    )
 
 
 def table(ranked: pd.DataFrame, title: str, metric: str, rule: str) -> Table:
     """A ranking for people, under which stands by which ``rule``."""
-    caption = f"A seed's value: {rule}; mean and interval (Student's t) over seeds"
-    shown = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    shown = Table(
+        title=Text(title, "table.title"),  # its brackets are no markup
+        title_justify="left",
+        caption=Text(caption(ranked, metric, rule), "table.caption"),
+        caption_justify="left",
+    )
     shown.add_column("method", no_wrap=True)
     beside = {name: heading for name, heading in _BESIDE.items() if name in ranked}
-    for heading in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):
-        shown.add_column(heading, justify="right", min_width=len(heading) if heading == metric else None)
+    for head in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):
+        shown.add_column(head, justify="right", min_width=len(head) if head == metric else None)
     for row in ranked.to_dict("records"):
-        seeds = str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
         shown.add_row(
-            Text(row["variant"]),  # its brackets are no markup
-            _number(row["mean"]),
-            f"± {_number(row['half_width'])}",
-            *[_number(row[name], 2) for name in beside],
-            seeds,
-            _number(row["train_seconds"], 1),
-            _number(row["ms_per_step"]),
+            Text(row["variant"]),
+            *measured(row),
+            *[written(*row[name]) for name in beside],
+            seeds(row),
+            _short(row["train_seconds"]),
+            _short(row["ms_per_step"]),
         )
     return shown
 
 
-def _number(value: Any, digits: int = 3) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def measured(row: dict[Any, Any]) -> tuple[str, str]:
+    """A ranking's mean and its interval, to the digits that the interval leaves."""
+    return written(row["mean"], row["half_width"]), f"± {written(row['half_width'], row['half_width'])}"
+
+
+def seeds(row: dict[Any, Any]) -> str:
+    """How many stand behind a mean: "2 (+1 diverged)"."""
+    return str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
+
+
+def _short(value: float) -> str:
+    return "-" if math.isnan(value) else number(value)

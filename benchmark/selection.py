@@ -5,6 +5,7 @@ decides: it is what a method gives on average to those who stop about there.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmark.rundir import Measurement
@@ -44,11 +45,22 @@ _SAID = {
     "last": "the last iteration",
     "best_validation": "the iteration with the best {}",
 }
+_ONCE = "its last measurement, the only one in the last tenth of the iterations"
 
 
-def said(rule: str, metric: str) -> str:
-    """What a rule takes, in words, with a name of the metric in its place."""
-    return _SAID[rule].format(metric)
+def said(rule: str, metric: str, once: bool = False) -> str:
+    """What a rule takes, in words, with a name of the metric that it looks at in its place.
+
+    once: of something that was not measured at each evaluation, and so is no mean.
+    """
+    return _ONCE if once and rule == "last_tenth" else _SAID[rule].format(metric)
+
+
+def averaged(journal: Sequence[Measurement], rule: str, metric: str) -> set[str]:
+    """The metrics whose values are means of several measurements under this rule; of all others there is one."""
+    steps = RULES[rule](journal, metric)
+    taken = {(name, line.step) for line in journal if line.step in steps for name in line.metrics}
+    return {name for name, count in Counter(name for name, _ in taken).items() if count == len(steps) > 1}
 
 
 def selected(journal: Sequence[Measurement], rule: str, metric: str) -> tuple[int, dict[str, float]] | None:

@@ -20,12 +20,13 @@ from benchmark.advice import advice
 from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
+from benchmark.invocation import call, python
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display
 from benchmark.rundir import DAMAGED, FINISHED, Record, RunDir
 from benchmark.runner import Supervisor
 from benchmark.signals import ended_as_by_ctrl_c
-from benchmark.suite import Preset, Suite, parse_seeds
+from benchmark.suite import Suite, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tracking_process import Writer, project
 from benchmark.tracking_store import is_usual, resolve
@@ -121,7 +122,7 @@ def run(
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
     _check_weights(cells, place.settings)
-    for text in advice(cells, data):
+    for text in advice({task: data[task] for task in dict.fromkeys(cell.config["task"] for cell in cells)}):
         console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
     with (
         contextlib.closing(_executor(place, console)) as executor,
@@ -153,7 +154,7 @@ def run(
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
             _train(work, data, runs, executor, place, console, writer, rerun == "all")
         known = _inspected(runs, cells)
-        code = _finish(console, runs, known, preset, writer)
+        code = _finish(console, runs, known, writer)
         if all(record.state in FINISHED for record in known.records):
             where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
             about = (
@@ -229,13 +230,13 @@ def _train(
             supervisor.run(work)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here:")
-        console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {command_line(python())}", markup=False, highlight=False, soft_wrap=True)
         raise
 
 
-def command_line() -> str:
-    """What the user called, without passwords."""
-    return shlex.join(["python", "-m", "benchmark", *map(unsecret, sys.argv[1:])])
+def command_line(interpreter: str = "python") -> str:
+    """What the user called, without passwords: as it is recorded, or to be called again (``interpreter``)."""
+    return f"{interpreter} -m benchmark {shlex.join(map(unsecret, sys.argv[1:]))}"
 
 
 def _announce(
@@ -304,12 +305,12 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
     tables.show(console, table)
 
 
-def _finish(console: Console, runs: RunDir, known: integrity.Inspected, preset: Preset, writer: Writer | None) -> int:
+def _finish(console: Console, runs: RunDir, known: integrity.Inspected, writer: Writer | None) -> int:
     """The ranking, what went wrong, and where to look further."""
-    standing.print_rankings(console, runs, known.records, preset.label)
+    standing.print_rankings(console, runs, known.records)
     code = standing.print_problems(console, runs, known)
     if writer is not None and not writer.tracked.complete:
-        text = f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {writer.store}"
+        text = f"the tracking store lacks some of it: {call('benchmark', f'sync --tracking-uri {writer.store}')}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
 
@@ -322,9 +323,8 @@ def _show_next(
     if writer is not None and writer.tracked.hint is not None:
         at = "" if is_usual(resolve(writer.store)) else f" --tracking-uri {writer.store}"
         lines.append(f"compare the runs in MLflow: {writer.tracked.hint}")
-        lines.append(
-            f"draw the report, report/report.html: python -m reports build --suite {suite.suite} --preset {preset}{at}"
-        )
+        build = call("reports", f"build --suite {suite.suite} --preset {preset}{at}")
+        lines.append(f"draw the report, report/report.html: {build}")
     if preset != suite.default_preset and about_the_default is not None:
         lines.append(about_the_default())
     for line in [*(["what to look at next:"] if lines else []), *(f"  {line}" for line in lines)]:
@@ -336,7 +336,7 @@ def _about_the_default(
 ) -> str:
     """The command that trains the suite's main preset, and how long it takes here."""
     name = suite.default_preset
-    command = f"train {suite.presets[name].description}: python -m benchmark run --suite {given} --preset {name}"
+    command = f"train {suite.presets[name].description}: {call('benchmark', f'run --suite {given} --preset {name}')}"
     try:
         data = load_data(suite, suite.presets[name].tasks, data_folder(place.data_dir))
     except InputError:  # other data than that of this preset, which are not there
@@ -348,7 +348,9 @@ def _about_the_default(
 def status(console: Console, run_dir: Path) -> int:
     """Where the cells of a run directory stand."""
     if not RunDir.exists(run_dir):
-        raise InputError(f"{run_dir}: no run directory; `python -m benchmark run` makes one, --run-dir names another")
+        raise InputError(
+            f"{run_dir}: no run directory; `{call('benchmark', 'run')}` makes one, --run-dir names another"
+        )
     with contextlib.closing(RunDir(run_dir)) as runs:
         unknown = standing.recovered(console, runs)
         runs.repair()

@@ -7,8 +7,9 @@ from rich.console import Console
 from benchmark import ranking, tables, timing
 from benchmark.cells import DamagedFile
 from benchmark.integrity import Inspected
+from benchmark.invocation import call
 from benchmark.recovery import recover
-from benchmark.rundir import DAMAGED, Record, RunDir
+from benchmark.rundir import DAMAGED, FINISHED, Record, RunDir
 
 
 def recovered(console: Console, runs: RunDir) -> list[DamagedFile]:
@@ -19,20 +20,28 @@ def recovered(console: Console, runs: RunDir) -> list[DamagedFile]:
     return unknown
 
 
-def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], label: str | None) -> None:
-    """A table for each task."""
-    frame = ranking.results(runs, records)
-    for task in [] if frame.empty else frame["task"].unique():
-        cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-        metric = next((name for name in ranking.BY if name in cells), None)
-        title = f"{task}: {label}" if label else str(task)
-        if metric is not None:  # every cell may have diverged
-            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, ranking.rules(cells)))
+def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], preset: str = "") -> None:
+    """A ranking for each task and number of iterations, below which stands how it was timed and what to think of.
+
+    preset: stands in the titles.
+    """
+    for asked, group in ranking.apart(records):
+        frame = ranking.results(runs, group)
+        for task in [] if frame.empty else frame["task"].unique():
+            cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
+            metric = next((name for name in ranking.BY if name in cells), None)
+            if metric is None:  # every cell may have diverged
+                continue
             ended = [
-                runs.folder(record.id).config for record in records if record.state == "done" and record.task == task
+                runs.folder(record.id).config for record in group if record.state in FINISHED and record.task == task
             ]
+            label = ", ".join(filter(None, [preset, *ranking.labels(ended, "preset_label")]))
+            title, rule = ranking.heading(task, asked, label), ranking.rules(cells, metric)
+            tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, rule))
             if timed := timing.conditions(ended):
                 console.print(f"times: {timed}", markup=False)
+            for text in ranking.labels(ended, "advice"):
+                _say(console, f"note: {text}")
 
 
 def print_problems(console: Console, runs: RunDir, known: Inspected) -> int:
@@ -55,7 +64,7 @@ def print_damage(console: Console, known: Inspected) -> None:
         _say(
             console,
             "Finished cells that are damaged are in no ranking and are not trained again by themselves: put their "
-            "files back from a copy, or train them again with `python -m benchmark run ... --rerun damaged`.",
+            f"files back from a copy, or train them again with `{call('benchmark', 'run ... --rerun damaged')}`.",
         )
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 from benchmark.cells import DamagedFile, understood
 from benchmark.credentials import unsecret
 from benchmark.integrity import check as check_cell
+from benchmark.invocation import call
 from benchmark.rundir import FINISHED, CellFolder, Measurement, Record, RunDir
 from benchmark.store_check import Unreachable, advised, brief, failure
 from benchmark.tracking_store import (
@@ -69,6 +70,7 @@ class StoreWriter:
         InputError: it cannot be used.
     """
 
+    _KIND = "cell"  # the tag of the runs that people want to see
     _MEANWHILE = ""  # what people are told when the store fails
     _INSTEAD = ""  # what they may do about a store that cannot be used
 
@@ -103,13 +105,14 @@ class StoreWriter:
             client.search_experiments(max_results=1)
         return client
 
-    def ui_hint(self) -> str:
-        """How to look at what was written: a command and an address, which shows the runs of the suite at once."""
+    def ui_hint(self, preset: str | None = None) -> str:
+        """How to look at what was written: a command and an address, which shows the runs at once, of one preset."""
         served = self.uri.startswith(("http://", "https://"))
-        shown = runs_page(min(self._experiments.values())) if len(self._experiments) == 1 else ""
+        (experiment,) = self._experiments.values() if len(self._experiments) == 1 else ("",)
+        shown = runs_page(experiment, self._KIND, preset) if experiment else ""
         if served:
             return self.store + shown
-        command = "python -m benchmark ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}")
+        command = call("benchmark", "ui" + ("" if is_usual(self.uri) else f" --tracking-uri {self.store}"))
         return f"{command}, then open {LOCAL_UI}{shown}"
 
     @contextmanager
@@ -177,7 +180,7 @@ class Tracker(StoreWriter):
     that the journals have.
     """
 
-    _MEANWHILE = "Training goes on and the run directory keeps everything; 'python -m benchmark sync' catches up."
+    _MEANWHILE = "Training goes on and the run directory keeps everything; the command 'sync' catches up."
     _INSTEAD = INSTEAD
 
     def __init__(self, uri: str | None, run_dir: RunDir) -> None:

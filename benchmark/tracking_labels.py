@@ -28,7 +28,7 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
         "device": config["device"],
         "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
     }
-    named = {"paper_label": config["paper"], "preset_label": config.get("preset_label")}
+    named = {"paper_label": config["paper"], "preset_label": config.get("preset_label"), "advice": config.get("advice")}
     return tags | {name: text for name, text in named.items() if text is not None}
 
 

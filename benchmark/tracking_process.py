@@ -192,8 +192,9 @@ def _write(store: str, run_dir: Path, ids: list[str], command: str, log_models: 
         if tracker is None:
             tell("tracked", Tracked(False, None))
         else:
-            complete = project(tracker, inspect(runs, runs.records(ids)).sound, command, log_models)
-            tell("tracked", Tracked(complete, tracker.ui_hint()))
+            records = inspect(runs, runs.records(ids)).sound
+            complete, presets = project(tracker, records, command, log_models), {record.preset for record in records}
+            tell("tracked", Tracked(complete, tracker.ui_hint(presets.pop() if len(presets) == 1 else None)))
 
 
 def _told_to_end(connection: Connection, seconds: float) -> bool:

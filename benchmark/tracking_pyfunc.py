@@ -38,8 +38,9 @@ class TrainedModel(PythonModel):
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
         tractable = hasattr(self.model, "free_energy")
         self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
+        self.scaling = None
         if "scaling" in config["data"]:  # trained on scaled data; tables and densities are in the data's own units
-            scaling = Scaling.from_record(config["data"]["scaling"])
+            self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
             self.model = scaling.model(self.model)
             self.posterior = self.posterior and scaling.posterior(self.posterior)
         self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
@@ -52,7 +53,8 @@ class TrainedModel(PythonModel):
 
         With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
         independent ones where h can be enumerated, else the ends of block Gibbs chains of ``sweeps`` sweeps (default:
-        1,000) from the rows of the input in turn, or from N(0, I) where it has none. ``seed`` (default: 0) is theirs.
+        1,000) from the rows of the input in turn, or where it has none from N(0, I) in the units of the training.
+        ``seed`` (default: 0) is theirs.
 
         Raises:
             InputError: another number of columns than the model has visible units, values that are not finite, or a
@@ -80,13 +82,18 @@ class TrainedModel(PythonModel):
         if self.log_z is not None:
             v = exact_samples(self.model, count, rng)
         else:
-            start = self._visible(model_input) if rows else rng.normal((count, *self.model.visible_shape))
+            start = self._visible(model_input) if rows else self._start(count, rng)
             v = start[torch.arange(count) % len(start)]
             with torch.no_grad():
                 for _ in range(sweeps):
                     v = gibbs(self.model, v, gibbs_noise(self.model, count, 1, rng))
         names = list(model_input.columns) if rows and isinstance(model_input, pd.DataFrame) else None
         return pd.DataFrame(v.flatten(1).numpy(), columns=names)
+
+    def _start(self, count: int, rng: Rng) -> torch.Tensor:
+        """N(0, I) in the units of the training."""
+        normal = rng.normal((count, *self.model.visible_shape))
+        return self.scaling.own(normal) if self.scaling else normal
 
     def _visible(self, model_input: Any) -> torch.Tensor:
         shape = self.model.visible_shape

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from benchmark import guardian
 from benchmark.credentials import unsecret
@@ -91,9 +92,15 @@ def has_tags(run: Any, **tags: str) -> bool:
     return all(run.data.tags.get(name) == value for name, value in tags.items())
 
 
-def runs_page(experiment: str) -> str:
-    """Where MLflow's interface shows the runs of an experiment; without the last word it shows traces."""
-    return f"/#/experiments/{experiment}/runs"
+def runs_page(experiment: str, kind: str = "cell", preset: str | None = None) -> str:
+    """Where MLflow's interface lists the runs of an experiment with these tags, one below the other.
+
+    Without the last word of the path it shows traces. Runs stand nested, and children are hidden below their parent, as
+    long as they are sorted by date, which is the default, filtered or not: hence the order by name.
+    """
+    condition = tag_condition(kind=kind, **({"preset": preset} if preset else {}))
+    asked = {"searchFilter": condition, "orderByKey": "tags.`mlflow.runName`", "orderByAsc": "true"}
+    return f"/#/experiments/{experiment}/runs?{urlencode(asked, quote_via=quote)}"
 
 
 def is_usual(uri: str) -> bool:
@@ -142,8 +149,8 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     address = f"http://{host}:{port}"
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
     print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
-    for experiment, name in _experiments(file) if file else ():
-        print(f"  {name}: {address}{runs_page(experiment)}", flush=True)
+    for experiment, name, kind in _experiments(file) if file else ():
+        print(f"  {name}: {address}{runs_page(experiment, kind)}", flush=True)
     # Seven processes for jobs of language models are not needed here. The address of the store is none of a command
     # line's business: everybody on the machine can read those.
     environment = {
@@ -165,11 +172,17 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
             guardian.end(server)
 
 
-def _experiments(file: Path) -> list[tuple[str, str]]:
-    """Ids and names of the experiments in a database file, without MLflow, which takes seconds to import."""
-    query = "SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
+def _experiments(file: Path) -> list[tuple[str, str, str]]:
+    """Ids and names of the experiments in a database file, without MLflow, which takes seconds to import; and of each
+    the kind of its runs: cells, or trials where there are no others."""
+    query = """
+        SELECT experiment_id, name, EXISTS (
+            SELECT * FROM runs JOIN tags USING (run_uuid)
+            WHERE runs.experiment_id = experiments.experiment_id AND key = 'kind' AND value = 'cell')
+        FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-            return [(str(number), str(name)) for number, name in database.execute(query)]
+            found = database.execute(query).fetchall()
+            return [(str(number), str(name), "cell" if cells else "trial") for number, name, cells in found]
     except sqlite3.Error:  # MLflow itself says what is wrong with it
         return []

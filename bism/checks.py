@@ -1,6 +1,7 @@
 """What training is given, checked before it starts: errors name the argument, what it got and what it needs."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bism.errors import InputError
+from bism.holding import attributes, held
 from bism.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -107,15 +109,18 @@ def check_model(estimator: "Estimator", model: Any) -> None:
 
 
 def _check_containers(model: nn.Module) -> None:
-    """Refuses parameters in plain lists and dictionaries: there they stay what they were before the training."""
+    """Refuses parameters in plain lists, dictionaries and objects: there they stay what they were before."""
     for module in model.modules():
-        for name, value in vars(module).items():
-            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-            if name != "_parameters" and any(isinstance(one, nn.Parameter) for one in held):
-                raise InputError(
-                    f"{type(module).__name__}.{name} is a plain {type(value).__name__} of parameters, which training "
-                    f"does not see through: use torch.nn.ParameterList or ParameterDict, or the parameters' own names"
-                )
+        for name, value in attributes(module).items():
+            for way, one in () if isinstance(value, Tensor) else held(value):
+                if isinstance(one, Tensor) and one.requires_grad:
+                    of = " of parameters" if isinstance(value, (list, tuple, dict, set, deque)) else ""
+                    raise InputError(
+                        f"{type(module).__name__}.{name} is a plain {type(value).__name__}{of}"
+                        + (f", and {name}{way} is a parameter" if not of else "")
+                        + ", which training does not see through: use torch.nn.ParameterList or ParameterDict, or the "
+                        "parameters' own names"
+                    )
 
 
 def check_data(data: Any, model: Any, name: str = "data") -> None:

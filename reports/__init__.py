@@ -27,8 +27,9 @@ def frame(
 
     Returns:
         The columns ``suite``, ``preset``, ``task``, ``method``, ``variant``, ``seed``, ``steps`` and ``state``, ``run``
-        (MLflow's id) and other tags of the run, a ``param.*`` for every hyper-parameter, and the last value of every
-        metric by its name. Cells that were planned and have not been begun have no ``run``.
+        (MLflow's id) and other tags of the run, a ``param.*`` for every hyper-parameter, the last value of every metric
+        by its name, and by ``selected/test/...`` the test metrics as the task's rule takes them: what rankings, tables
+        and figures average. Cells that were planned and have not been begun have no ``run``.
 
     Raises:
         InputError: there is no such store, suite or preset.

@@ -211,7 +211,12 @@ def _section(sweep: Sweep) -> list[Section]:
             sweep.preset,
             [part for part in parts if part.artefacts or part.facts],
             sweep.missing()[columns].reset_index(drop=True),
-            " ".join(filter(None, (f"{words.capital(label)}." if label else "", _others(sweep), _superseded(sweep)))),
+            " ".join(
+                filter(
+                    None,
+                    (f"{words.capital(label)}." if label else "", _others(sweep), _superseded(sweep), *_advice(sweep)),
+                )
+            ),
             steps=sweep.steps,
             diverged=int((sweep.cells["state"] == "diverged").sum()),
             runs=_runs(sweep),
@@ -232,6 +237,12 @@ def _superseded(sweep: Sweep) -> str:
         f"{words.counted(sweep.superseded, 'cell')} of an earlier version of the suite, by name and seed the same as "
         f"later ones, {'is' if sweep.superseded == 1 else 'are'} left out."
     )
+
+
+def _advice(sweep: Sweep) -> list[str]:
+    """What is to be thought of with the results of a task: data that are far from where models start."""
+    told = dict.fromkeys(zip(sweep.cells["task"], sweep.cells["advice"], strict=True))
+    return [f"{words.capital(str(task))}: {text}." for task, text in told if text]
 
 
 def _others(sweep: Sweep) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bism.errors import InputError, nearest
 from reports.store import Store
+from reports.sweep import selected
 
 _FIRST = ["suite", "preset", "task", "method", "variant", "seed", "steps", "state", "run"]
 
@@ -28,6 +29,8 @@ def frame(uri: str, suite: str | None, presets: Sequence[str] | None, metric: st
             said = f"no preset '{asked}': {nearest(asked, known)}" if asked else "no cells"
             raise InputError(f"tracking store {store.uri} has {said}")
         cells = pd.concat(parts, ignore_index=True)
+        tested = [str(name) for name in cells if str(name).startswith("test/")]
+        cells = cells.assign(**{f"selected/{name}": selected(cells, name) for name in tested})
         cells = cells[[*_FIRST, *(name for name in cells if name not in _FIRST)]]
         if metric is None:
             return cells

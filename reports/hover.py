@@ -49,14 +49,21 @@ def series(figure: Figure) -> list[dict[str, Any]]:
     """Of a figure that was drawn: each series with its name, colour and points (x, y, text) in the SVG's units."""
     mark(figure)
     names: list[str] = figure.series  # type: ignore[attr-defined]
-    found: list[dict[str, Any]] = [{"name": name, "colour": "", "points": []} for name in names]
+    found: list[dict[str, Any]] = [{"name": name, "colour": "", "dashes": "", "points": []} for name in names]
     for axes, artist, gid in list(_named(figure)):
         match = _NAME.fullmatch(gid)
         if match and isinstance(artist, Line2D) and artist.valued:  # type: ignore[attr-defined]
             one = found[int(match[1])]
             one["colour"] = one["colour"] or to_hex(artist.get_color())
+            one["dashes"] = one["dashes"] or _dashes(artist)
             one["points"] += _points(figure, axes, artist, one["name"])
     return [one if one["colour"] else {**one, "colour": "#808080"} for one in found]
+
+
+def _dashes(line: Line2D) -> str:
+    """The pattern of a line as SVG has it, in widths of the line; nothing for one without gaps."""
+    pattern = {"--": (3.7, 1.6), ":": (1, 1.65), "-.": (6.4, 1.6, 1, 1.6)}.get(str(line.get_linestyle()), ())
+    return " ".join(f"{2 * length:g}" for length in pattern)
 
 
 def _points(figure: Figure, axes: Axes, line: Line2D, name: str) -> Iterator[list[Any]]:
@@ -76,6 +83,6 @@ def _said(axes: Axes, which: str, value: float) -> str:
     axis = getattr(axes, f"{which}axis")
     labels = [text.get_text() for text in axis.get_ticklabels()]
     if axis.get_major_locator().__class__.__name__ == "FixedLocator" and any(re.search("[A-Za-z]", x) for x in labels):
-        return labels[round(value)] if 0 <= round(value) < len(labels) else ""
+        return " ".join(labels[round(value)].split()) if 0 <= round(value) < len(labels) else ""
     label = " ".join(axis.get_label_text().split())
     return f"{label} {words.number(value)}".strip()

@@ -33,13 +33,11 @@ def page(report: Report) -> str:
 
 def _rows(table: Table) -> list[list[tuple[str, Any]]]:
     """Each row's values as they are written, and what they are sorted by."""
-    columns = [str(name) for name in table.frame]
     return [
-        [
-            (table.text(name, value), value if table.text(name, value) else "")
-            for name, value in zip(columns, row, strict=True)
-        ]
-        for row in table.frame.itertuples(index=False)
+        [(text, value if text else "") for text, value in zip(texts, values, strict=True)]
+        for texts, values in zip(
+            table.written.itertuples(index=False), table.frame.itertuples(index=False), strict=True
+        )
     ]
 
 
@@ -65,8 +63,8 @@ def _series(artefact: Artefact) -> list[dict[str, Any]]:
 
 
 def _sizes(points: float) -> str:
-    """Largest and, on a phone, smallest width on the page: letters of 6.5 points have at least 8.6 pixels."""
-    return f'style="max-width: {1.9 * points:.0f}px; --least: {1.32 * points:.0f}px"'
+    """The largest width on the page; on a phone a figure is as wide as the page, and enlarged by a tap."""
+    return f'style="max-width: {1.9 * points:.0f}px"'
 
 
 def _downloads(section: Section, artefact: Artefact) -> list[tuple[str, str, str]]:

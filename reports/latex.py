@@ -8,6 +8,7 @@ from reports.document import Report, file_name, template
 _SYNTAX = {"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<",
            "variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
 _TEXT_WIDTH = 6.5  # inches: A4 without its margins
+_LONG_WIDTH = 0.62  # of the text, which a column of long texts takes
 _LONG = 40  # rows, beyond which a table breaks over pages
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -52,7 +53,14 @@ def tabular(table: Table) -> str:
     numbers = [table.is_number(str(name)) for name in table.frame]
     styled = written.style.hide(axis="index")
     text: str = styled.to_latex(
-        column_format="".join("r" if number else "l" for number in numbers),
+        column_format="".join(
+            rf">{{\raggedright\arraybackslash}}p{{{_LONG_WIDTH}\linewidth}}"
+            if name == table.long
+            else "r"
+            if number
+            else "l"
+            for name, number in zip(table.frame, numbers, strict=True)
+        ),
         hrules=True,
         environment="longtable" if len(written) > _LONG else None,
     )

@@ -65,4 +65,5 @@ def _table(table: Table | None) -> dict[str, Any] | None:
         return None
     numbers = [table.is_number(str(name)) for name in table.frame]
     rows = table.written.to_numpy().tolist()
-    return {"columns": [str(name) for name in table.frame], "numbers": numbers, "rows": rows}
+    columns = [str(name) for name in table.frame]
+    return {"columns": columns, "numbers": numbers, "rows": rows, "long": [name == table.long for name in columns]}

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.invocation import call
 from bism.errors import InputError
 from reports import style, words
 
@@ -22,7 +23,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
         raise InputError(
-            f"the records have no {', '.join(lacking)}; `python -m benchmark speed --json FILE` writes them"
+            f"the records have no {', '.join(lacking)}; `{call('benchmark', 'speed --json FILE')}` writes them"
         )
     for name in (_K, _N):
         table[name] = [hyper.get(name) for hyper in table["hyper"]]

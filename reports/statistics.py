@@ -11,18 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-LEVEL = 0.95
-Values = Sequence[float] | np.ndarray | pd.Series
+from benchmark.statistics import LEVEL, Values, interval
 
-
-def interval(values: Values) -> tuple[float, float]:
-    """Mean and the half-width of its 95% interval (Student's t over seeds); NaN for fewer than two."""
-    sample = np.asarray(values, dtype=float)
-    if len(sample) < 2:
-        return (float(sample.mean()) if len(sample) else math.nan), math.nan
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(sample) - 1))
-    with np.errstate(invalid="ignore"):  # of infinities: their mean is known, and no interval
-        return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+__all__ = ["LEVEL", "bands", "improvement", "interval", "paired"]
 
 
 def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFrame:

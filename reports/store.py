@@ -27,6 +27,7 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.credentials import unsecret
+from benchmark.invocation import call
 from benchmark.store_check import brief
 from benchmark.tracking_store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
 from bism.errors import InputError
@@ -54,7 +55,7 @@ STUDY = (
 )
 TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
-          "git_commit", "preset_label", "torch_version", "python_version", "mlflow_version", "error",
+          "git_commit", "preset_label", "advice", "torch_version", "python_version", "mlflow_version", "error",
           "compiled", "threads", "jobs_beside")  # fmt: skip
 
 
@@ -74,7 +75,7 @@ class Store:
         file = database_file(uri)
         if file is not None and not file.exists():
             raise InputError(
-                f"{file}: no such store; `python -m benchmark run` makes one, --tracking-uri names another"
+                f"{file}: no such store; `{call('benchmark', 'run')}` makes one, --tracking-uri names another"
             )
         check(uri, write=False)
         with self.reading(), warnings.catch_warnings():
@@ -102,9 +103,7 @@ class Store:
     def presets(self, suite: str) -> list[str]:
         """The presets of a suite that were planned, in that order."""
         if suite not in self._experiments:
-            raise InputError(
-                f"the tracking store has no suite '{suite}': it has {', '.join(self._experiments) or 'none'}"
-            )
+            raise InputError(f"the tracking store has no suite '{suite}': it has {', '.join(self.suites) or 'none'}")
         plans = sorted(self._search(suite, kind="plan"), key=lambda run: run.info.start_time)
         return list(dict.fromkeys(run.data.tags["preset"] for run in plans if "preset" in run.data.tags))
 

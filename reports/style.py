@@ -5,15 +5,18 @@ everybody: a method's marker is its own too, and its variants differ in their da
 differ in K or N have colours of their own.
 """
 
+import re
+import textwrap
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogFormatterMathtext, LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from reports import words
@@ -21,6 +24,7 @@ from reports import words
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
 PNG_DPI = 200
+POINT = "#7c8491"  # of the data's points: seen on both pages where they are pixels, whose colour stays
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
 ALARM, GRID = "#dc143c", "#80808040"
 _FAMILIES = {  # method ids by family, in the order of panels and legends
@@ -39,6 +43,7 @@ _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
     ("#0e8690", "X"), ("#7a70c8", "*"),
 )  # fmt: skip
+_OWN = ("h", (4, 1, 0), "8", (6, 1, 0), (3, 1, 0), (5, 0, 180))  # markers
 _STEPS = (0, 5, 20, 10, 1, 2, 50, 40)  # K and N of the suites, each with a look of the same place above
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
@@ -72,6 +77,7 @@ def say(figure: Figure, text: str) -> None:
     figure.suptitle("\n".join(above), color=ALARM, fontsize=8, fontweight="bold")
 
 
+_ROW, _LETTER, _NAME = 0.19, 0.055, 40  # inches of a row and of a letter beside it, and letters in a line
 _UNDER_LABEL = 24  # points from the axes to under their label
 MANY = 60  # variants that a figure names or maps; tables and CSV files have all of them
 
@@ -82,10 +88,30 @@ def thousands(axis: Any) -> None:
 
 
 def plain(axis: Any) -> None:
-    """Writes 20 and 50 along a logarithmic axis that spans few decades."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    """Writes 20 and 50 along a logarithmic axis, as many of them as it has room for; powers alone over many decades."""
+    low, high = axis.get_view_interval()
+    few = high <= 1000 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 30 * low else (1, 3) if few else (1,), numticks=7))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}") if few else LogFormatterMathtext())
     axis.set_minor_formatter(NullFormatter())
+
+
+def names(axes: Axes, variants: Sequence[str]) -> None:
+    """Names the rows of a figure, the first above, which is made as wide and as high as the names need it."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    lines = [textwrap.fill(name, _NAME) for name in variants]
+    longest = max(len(line) for name in lines for line in name.splitlines())
+    row = _ROW if all("\n" not in name for name in lines) else 1.5 * _ROW
+    figure.set_size_inches(min(TEXT_WIDTH, 3.1 + _LETTER * longest), 0.85 + row * len(lines))  # type: ignore[union-attr]
+    axes.set_yticks(range(len(lines)), lines)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+
+
+def below_power(axes: Axes) -> None:
+    """Puts the label of the horizontal axis under the power of ten that its numbers share, where they share one."""
+    if max(map(abs, axes.get_xlim())) < 1e-4 or max(map(abs, axes.get_xlim())) >= 1e5:
+        axes.xaxis.labelpad = 11
 
 
 def leave(figure: Figure, panels: int, columns: int) -> None:
@@ -121,6 +147,44 @@ def members(family: str) -> tuple[str, ...]:
 def families() -> list[str]:
     """All families in their order."""
     return [*_FAMILIES, "Other"]
+
+
+def looks(method: Mapping[str, str]) -> dict[str, "Look"]:
+    """How each variant is drawn, the same in all figures of a task.
+
+    A method of the package has its colour and marker, and its variants dashes of their own. Variants of the user's own
+    methods have colours and markers of their own, too.
+
+    Args:
+        method: of every variant.
+    """
+    found, used, own = dict[str, Look](), Counter[str](), 0
+    for variant in sorted(method, key=natural):
+        of = method[variant]
+        if of in _LOOKS:
+            found[variant] = Look(*_LOOKS[of], dashes(used[of]))
+        else:
+            found[variant], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
+        used[of] += 1
+    return found
+
+
+def _own(place: int) -> tuple[str, Any]:
+    """Colour and marker of the n-th variant of the user's own methods: no marker of the package's."""
+    return series(place + 1)[0], _OWN[place % len(_OWN)]
+
+
+class Look(NamedTuple):
+    """Of a variant."""
+
+    colour: str
+    marker: Any
+    dashes: Any
+
+
+def natural(variant: str) -> list[tuple[int, str]]:
+    """Sorts "CD-5" before "CD-10"."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", variant)]
 
 
 def colour(method: str) -> str:

@@ -1,7 +1,6 @@
 """A preset of a suite as it stands in the store: its cells, what is missing of it, its learning curves."""
 
 import functools
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.ranking import asked_steps
 from reports.store import Store
 from reports.variants import apart
 
@@ -83,8 +83,7 @@ class Sweep:
 def other_steps(cells: pd.DataFrame) -> pd.Series:
     """Of each cell the iterations that ``--steps`` asked for, which its variant's name then ends with; else 0."""
     asked = [
-        int(steps) if re.search(rf"[\[ ]steps={steps}[,\]]", str(variant)) else 0
-        for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
+        asked_steps(str(variant), int(steps)) for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
     ]
     return pd.Series(asked, cells.index, dtype=int)
 
@@ -141,15 +140,15 @@ def better_is_high(metric: str) -> bool:
     return metric.endswith(("log_likelihood", "inception_score", "accuracy"))
 
 
-def natural(variant: str) -> list[tuple[int, str]]:
-    """Sorts "CD-5" before "CD-10"."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", variant)]
-
-
 def variants(cells: pd.DataFrame) -> list[str]:
     """The variants of these cells, families together."""
     from reports import style
 
     order = style.families()
     method = dict(zip(cells["variant"], cells["method"], strict=True))
-    return sorted(method, key=lambda name: (order.index(style.family(method[name])), natural(name)))
+    return sorted(method, key=lambda name: (order.index(style.family(method[name])), style.natural(name)))
+
+
+def methods(cells: pd.DataFrame) -> dict[str, str]:
+    """The method of every variant."""
+    return dict(zip(cells["variant"], cells["method"], strict=True))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmark import statistics
 from benchmark.selection import RULES, said
 
 _QUANTITIES = {  # the end of a metric's name -> name, unit
@@ -73,18 +74,18 @@ def symbol(name: str) -> str:
     return letter or said
 
 
-def rule(select: str) -> str:
-    """What a selection rule takes: "last val/log_likelihood" is "the last iteration"."""
+def rule(select: str, once: bool = False) -> str:
+    """What a selection rule takes: "last val/log_likelihood" is "the last iteration".
+
+    once: of something that has one measurement in the last tenth of the iterations.
+    """
     name, _, metric = select.partition(" ")
-    return said(name or "last", measure(metric, unit=False)) if name in ("", *RULES) else select
+    return said(name or "last", measure(metric, unit=False), once) if name in ("", *RULES) else select
 
 
 def number(value: float) -> str:
-    """Three digits or all before the point, and no exponent: "−64.8", "1,600", "0.00664"."""
-    if not math.isfinite(value):
-        return str(value)
-    decimals = 0 if value == 0 else max(0, _DIGITS - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    """Three digits or all before the point: "−64.8", "1,600", "0.00664", "1.23e−08"."""
+    return statistics.number(value, _DIGITS).replace("-", "−")
 
 
 def setting(value: Any) -> str:

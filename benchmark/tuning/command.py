@@ -18,9 +18,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from benchmark import output, registry, tables
+from benchmark.advice import advice
 from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder, load
 from benchmark.executors import places, prepare_environment
+from benchmark.invocation import call, python
 from benchmark.limits import SECONDS, check_positive
 from benchmark.models import takes_images
 from benchmark.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
@@ -99,6 +101,8 @@ def tune(request: Request, console: Console) -> int:
     methods = registry.methods(request.plugins)
     storage = open_storage(request.storage)
     asked, data = _join(request, storage, methods) if request.suite is None else _make(request, methods)
+    for text in advice(data):
+        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
     studies = {name: open_study(storage, name, settings) for name, settings in asked.items()}
     _announce(console, request, studies)
     available = places(request.devices, request.threads)
@@ -122,7 +126,7 @@ def tune(request: Request, console: Console) -> int:
             failed = crew.watch(studies, tracking)
         except KeyboardInterrupt:
             console.print("stopped: trials under way are given back; the same command goes on from here:")
-            console.print(f"  {command_line()}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {command_line(python())}", markup=False, highlight=False, soft_wrap=True)
             crew.stop()
             crew.close()
             with contextlib.suppress(*FAILURES):
@@ -388,8 +392,8 @@ def _hints(console: Console, request: Request, studies: Mapping[str, optuna.Stud
     suite = read(next(iter(studies.values()))).suite
     storage = "" if request.storage == DEFAULT_STUDIES else f" --storage {unsecret(request.storage)}"
     lines = [
-        f"train the best on the report's seeds: python -m benchmark run --suite {request.suite or suite} "
-        f"--tuned {prefix}{storage}",
+        "train the best on the report's seeds: "
+        + call("benchmark", f"run --suite {request.suite or suite} --tuned {prefix}{storage}"),
         f"look at the studies: optuna-dashboard {unsecret(request.storage)}",
     ]
     if not tracking.complete:

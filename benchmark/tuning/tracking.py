@@ -39,6 +39,7 @@ class StudyTracker(StoreWriter):
     of the two (the first by time and id) and delete the other. So every pass looks until there is nothing to do.
     """
 
+    _KIND = "trial"
     _MEANWHILE = "Tuning goes on and the study's storage keeps everything; the next 'tune' of the study catches up."
     _INSTEAD = "Give another --tracking-uri, or --tracking-uri none."
 

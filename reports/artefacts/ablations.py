@@ -38,7 +38,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 runs=list(cells["run"]),
                 missing=missing,
                 figure=style.mark(draw(grid, metric), missing),
-                table=Table(grid, {**_formats(grid), "K": "{:g}", "N": "{:g}"}),
+                table=_table(grid, "K", "N"),
             )  # fmt: skip
         column = "param.inner_batches"
         if column in done and done[column].nunique() > 1:
@@ -51,7 +51,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 numbers=grid,
                 runs=list(cells["run"]),
                 missing=len(sweep.missing(task)),
-                table=Table(grid, {**_formats(grid), "N": "{:g}"}),
+                table=_table(grid, "N"),
             )
     sizes = sweep.cells[(sweep.cells["state"] == "done")]
     metric = next((found for found in map(sweep.measures, sweep.tasks) if found), None)
@@ -69,13 +69,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             runs=list(sizes["run"]),
             missing=missing,
             figure=style.mark(draw_sizes(grid, sizes, metric), missing),
-            table=Table(grid, {**_formats(grid), "minibatch": "{:g}"}),
+            table=_table(grid, "minibatch"),
         )  # fmt: skip
 
 
-def _formats(grid: pd.DataFrame) -> dict[str, str]:
-    quality = fixed(grid["± 95%"], 1, least=3)
-    return {"quality": quality, "± 95%": quality, _MS: fixed(grid[_MS], 3)}
+def _table(grid: pd.DataFrame, *numbers: str) -> Table:
+    formats = {_MS: fixed(grid[_MS], 3), **dict.fromkeys(numbers, "{:g}")}
+    return Table(grid, formats, {"quality": "", "± 95%": ""}, grid["± 95%"])
 
 
 def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFrame:

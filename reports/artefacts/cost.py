@@ -1,4 +1,4 @@
-"""Cost against quality: what an iteration takes, and how long until most of the gain is there."""
+"""Cost against quality: what an iteration takes, and how long until a level is reached that is the same for all."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
-from reports.sweep import Sweep, better_is_high, selected, variants
+from reports.sweep import Sweep, better_is_high, methods, selected, variants
 
 SHARE = 0.95
 _NEAR = 1.05  # times the cost of the marker before
@@ -29,7 +29,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         drawn = drawn[np.isfinite(drawn[["quality", _MS]]).all(axis=1)]
-        figure, off = draw(drawn, done, metric) if len(drawn) > 1 else (None, False)
+        figure, off = draw(drawn, methods(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
@@ -45,7 +45,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             runs=list(done["run"]),
             missing=missing,
             figure=figure and style.mark(figure, missing),
-            table=Table(frame, _formats(frame)),
+            table=Table(frame, _formats(frame), {"quality": "", "± 95%": ""}, frame["± 95%"]),
         )  # fmt: skip
 
 
@@ -61,16 +61,20 @@ def _about_compiling(done: pd.DataFrame, uncompiled: pd.Series) -> str:
 
 
 def _reaching(sweep: Sweep, task: str, often: str) -> str:
+    level = goal(sweep.curves(task, often), better_is_high(often))
+    if level is None:
+        return ""
+    start, goal_, end = map(words.number, level)
     steps = sorted(sweep.curves(task, often)["step"].unique())
-    return (f' "To {SHARE:.0%}": when the mean curve of {words.measure(often, unit=False)} has first made '
-            f"{SHARE:.0%} of its way from the initial model to the last iteration, looked at every "
-            f"{words.counted(int(np.median(np.diff(steps))), 'iteration')}; nothing where a curve ends no better than "
-            f"it begins.")  # fmt: skip
+    return (f" To {goal_}: when a variant's mean curve of {words.measure(often, unit=False)} has first reached this "
+            f"level, which is the same for all, {SHARE:.0%} of the way from the initial models ({start}, the median "
+            f"variant's) to the best mean at the end ({end}); looked at every "
+            f"{words.counted(int(np.median(np.diff(steps))), 'iteration')}, and nothing where it is never reached."
+            )  # fmt: skip
 
 
 def _formats(frame: pd.DataFrame) -> dict[str, str]:
-    quality = fixed(frame["± 95%"], 1, least=3)
-    named = {"quality": quality, "± 95%": quality, _MS: fixed(frame[_MS], 3), "peak memory (GB)": "{:.2f}"}
+    named = {_MS: fixed(frame[_MS], 3), "peak memory (GB)": "{:.2f}"}
     for name in map(str, frame):
         if name.startswith("s "):
             named[name] = fixed(frame[name])
@@ -82,13 +86,17 @@ def _formats(frame: pd.DataFrame) -> dict[str, str]:
 def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
     """One row per variant."""
     done, often = sweep.of(task), measured_often(sweep, task)
-    timed = on_a_clock(sweep, task, sweep.curves(task, often)) if often else pd.DataFrame(columns=["variant"])
-    to = f"to {SHARE:.0%}" + (f" of {words.short(often)}" if often not in (None, metric) else "")
+    curves = sweep.curves(task, often) if often else pd.DataFrame(columns=["variant"])
+    timed, level = (on_a_clock(sweep, task, curves), goal(curves, better_is_high(often))) if often else (curves, None)
+    to = f"to {words.number(level[1])}" if level else "to"
+    of = "" if often in (None, metric) else f" of {words.short(str(often))}"
     rows = []
     for variant in variants(done):
         cells = done[done["variant"] == variant]
         mean, half_width = statistics.interval(selected(cells, metric).dropna())
-        step, seconds = reached(timed[timed["variant"] == variant], better_is_high(often or metric))
+        compiled = cells[~timing.not_compiled(cells)]
+        known = timed[timed["variant"] == variant]
+        step, seconds = reached(known, level[1], better_is_high(str(often))) if level else (math.nan, math.nan)
         rows.append(
             {
                 "variant": variant,
@@ -96,19 +104,32 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 "± 95%": half_width,
                 _MS: cells["time/ms_per_step"].mean(),
                 "s of training": cells["time/train_seconds"].mean(),
-                "s compiling": cells["time/compile_seconds"].mean() if "time/compile_seconds" in cells else math.nan,
-                f"iterations {to}": step,
-                f"s {to}": seconds,
+                "s compiling": compiled["time/compile_seconds"].mean() if "time/compile_seconds" in cells else math.nan,
+                f"iterations {to}{of}": step,
+                f"s {to}{of}": seconds,
                 "peak memory (GB)": cells["memory/peak_bytes"].mean() / 1e9 if "memory/peak_bytes" in cells
                 else math.nan,
             }
         )  # fmt: skip
     frame = pd.DataFrame(rows)
+    frame = frame.drop(
+        columns=[name for name in frame if str(name).startswith(("s ", "iterations ")) and frame[name].isna().all()]
+    )
     return frame.sort_values("quality", ascending=not better_is_high(metric), ignore_index=True)
 
 
-def reached(timed: pd.DataFrame, high: bool) -> tuple[float, float]:
-    """Step and seconds at which the mean curve has first made 95% of its way; NaN where it ends no better.
+def goal(curves: pd.DataFrame, high: bool) -> tuple[float, float, float] | None:
+    """Where the variants begin, the level that all are timed to, and the best end; None where none gets better."""
+    means = curves.groupby(["variant", "step"])["value"].mean().dropna().reset_index().sort_values("step")
+    ends = means.groupby("variant")["value"].agg(["first", "last"])
+    if ends.empty:
+        return None
+    start, end = float(ends["first"].median()), float(ends["last"].max() if high else ends["last"].min())
+    return (start, start + SHARE * (end - start), end) if (end > start if high else end < start) else None
+
+
+def reached(timed: pd.DataFrame, level: float, high: bool) -> tuple[float, float]:
+    """Step and seconds at which the mean curve has first reached a level; NaN where it never does.
 
     Args:
         timed: seed, step, value, seconds of one variant.
@@ -116,22 +137,17 @@ def reached(timed: pd.DataFrame, high: bool) -> tuple[float, float]:
     if timed.empty:
         return math.nan, math.nan
     mean = timed.groupby("step")[["value", "seconds"]].mean().sort_index()
-    first, last = mean["value"].iloc[0], mean["value"].iloc[-1]
-    if not (last > first if high else last < first):
-        return math.nan, math.nan
-    goal = first + SHARE * (last - first)
-    there = mean[mean["value"] >= goal] if high else mean[mean["value"] <= goal]
-    return float(there.index[0]), float(there["seconds"].iloc[0])
+    there = mean[mean["value"] >= level] if high else mean[mean["value"] <= level]
+    return (float(there.index[0]), float(there["seconds"].iloc[0])) if len(there) else (math.nan, math.nan)
 
 
-def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
+def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, bool]:
     """A point with its interval for each variant; what is far from the best is a hollow triangle at the edge.
 
     Returns:
         The figure, and whether there are such triangles.
     """
-    method = dict(zip(cells["variant"], cells["method"], strict=True))
-    shown = frame.dropna(subset=["quality", _MS])
+    looks, shown = style.looks(method), frame.dropna(subset=["quality", _MS])
     sign = 1.0 if better_is_high(metric) else -1.0
     values = sign * shown["quality"]
     reach = 6 * (values.max() - values.median()) + 1e-9 + 0.01 * abs(values.max())
@@ -145,11 +161,11 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
     beyond = edge + away * (rows.max() + 2 if off.any() else 1)
     points = list[Point]()
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 3.4), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, 2.8), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
         for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):
-            name, x, y, colour = row["variant"], row[_MS], row["quality"], style.colour(method[row["variant"]])
+            name, x, y, (colour, marker, _) = row["variant"], row[_MS], row["quality"], looks[row["variant"]]
             if far:
                 axes.plot(
                     x, at, gid=name, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none"
@@ -158,7 +174,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
                 continue
             half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
             bars = axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8,
-                                 marker=style.marker(method[name]), markersize=5)  # fmt: skip
+                                 marker=marker, markersize=5)  # fmt: skip
             bars[0].set_gid(name)
             for bar in bars[2]:
                 bar.set_gid(f"_{name}")
@@ -166,8 +182,7 @@ def draw(frame: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure,
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
         axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))
         axes.margins(x=0.12)
-        if shown[_MS].max() < 1000 * shown[_MS].min():
-            style.plain(axes.xaxis)
+        style.plain(axes.xaxis)
         if len(points) <= style.MANY:
             label(figure, axes, points)
     return figure, bool(off.any())

@@ -1,7 +1,9 @@
 """Figure 2: densities of the same model trained by different methods, of one or two coordinates."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,14 @@ from matplotlib.image import AxesImage
 from benchmark.density import median, usual
 from reports import paper, style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, pictures
+from reports.sweep import Sweep, methods, pictures
 
 _COLUMNS = 5
 _MASS = "mass on the map"
 _SEEN = 0.5  # of the mass, below which a map says so
 _BINS = 50  # of a histogram
+_LETTERS = 14  # of a title in an inch
+_ALIKE = 3  # times what the other coordinate spans
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -41,10 +45,14 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             numbers=_numbers(arrays),
             runs=runs,
             missing=missing,
-            figure=style.mark(draw(arrays), missing),
+            figure=style.mark(draw(arrays, _colours(sweep, task)), missing),
             arrays={name: first[name] for name in ("first", "second", "axis", "points") if name in first}
             | {variant: array["density"] for variant, array in arrays.items()},
         )  # fmt: skip
+
+
+def _colours(sweep: Sweep, task: str) -> dict[str, str]:
+    return {variant: look.colour for variant, look in style.looks(methods(sweep.of(task, None))).items()}
 
 
 def _of_planes(arrays: Maps, task: str) -> str:
@@ -90,36 +98,40 @@ def _numbers(arrays: Maps) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(arrays: Maps) -> Figure:
+def draw(arrays: Maps, colours: Mapping[str, str]) -> Figure:
     """The data, where they were kept, and the density of each variant."""
     first, mass = next(iter(arrays.values())), _numbers(arrays).set_index("variant")[_MASS]
     plane, points = first["density"].ndim == 2, first.get("points")
     panels: list[str | None] = [*([None] if plane and points is not None else []), *arrays]
-    rows, columns = math.ceil(len(panels) / _COLUMNS), min(_COLUMNS, len(panels))
-    width = min(style.TEXT_WIDTH, 1.45 * columns + 0.6)
+    rows = math.ceil(len(panels) / _COLUMNS)
+    columns = math.ceil(len(panels) / rows)  # rows as even as can be
+    width = min(style.TEXT_WIDTH, 1.9 * columns + 0.8)
+    titles = [textwrap.fill(name or "data", int(_LETTERS * width / columns)) for name in panels]
+    title = 0.16 + 0.12 * max(name.count("\n") for name in titles)  # inches
     with style.look():
-        figure = Figure(figsize=(width, 1.5 * rows + (0.0 if plane else 0.3)), layout="constrained")
+        shape = _shape(first) if plane else 1.0
+        height = rows * ((width - 0.9) / columns * shape + title + 0.15) + 0.25
+        figure = Figure(figsize=(width, height if plane else (1.3 + title) * rows + 0.3), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         image: AxesImage | None = None
-        for axes, variant in zip(grid.flat, panels, strict=False):
+        for axes, variant, name in zip(grid.flat, panels, titles, strict=False):
             axes.grid(visible=False)
-            axes.set_title("data" if variant is None else variant)
+            axes.set_title(name, fontsize=7)
             if variant is None:
                 assert points is not None
-                axes.scatter(
-                    points[:, 0], points[:, 1], s=0.6, linewidths=0, color=style.INK, rasterized=len(points) > 500
-                )
+                axes.scatter(points[:, 0], points[:, 1], s=0.8, linewidths=0, color=style.POINT,
+                             rasterized=len(points) > 500)  # fmt: skip
                 axes.set_facecolor("none")
             elif plane:
                 image = _map(axes, arrays[variant], _brightest(arrays))
             else:
-                _line(axes, arrays[variant], _tallest(arrays))
+                _line(axes, arrays[variant], _tallest(arrays), colours[variant])
             if variant is not None and mass[variant] < _SEEN:
                 axes.text(0.5, 0.5, f"{mass[variant]:.0%} of the mass\nis shown", transform=axes.transAxes,
                           color="white" if plane else style.ALARM, fontsize=6.5, ha="center", va="center")  # fmt: skip
         style.leave(figure, len(panels), columns)
         if image is not None:
-            _frame(grid, _axes(first))
+            _frame(grid, _axes(first), "equal" if _alike(first) else "auto")
             figure.supxlabel("v₁", fontsize=7)
             figure.colorbar(image, ax=grid, shrink=min(1.0, 0.6 + 0.4 / rows), label="density", extend="max")
         else:
@@ -128,16 +140,29 @@ def draw(arrays: Maps) -> Figure:
     return figure
 
 
+def _alike(first: Mapping[str, np.ndarray]) -> bool:
+    """Whether both coordinates span about as much, and so are drawn to one scale."""
+    one, other = (float(np.ptp(axis)) for axis in _axes(first))
+    return max(one, other) <= _ALIKE * min(one, other)
+
+
+def _shape(first: Mapping[str, np.ndarray]) -> float:
+    """Height of a panel over its width."""
+    across, up = (float(np.ptp(axis)) for axis in _axes(first))
+    return up / across if _alike(first) else 1.0
+
+
 def _map(axes: Axes, array: Mapping[str, np.ndarray], brightest: float) -> AxesImage:
     first, second = _axes(array)
     return axes.imshow(array["density"], origin="lower", extent=(first[0], first[-1], second[0], second[-1]),
                        cmap="viridis", vmin=0, vmax=brightest, aspect="auto", interpolation="nearest")  # fmt: skip
 
 
-def _frame(grid: np.ndarray, ends: list[np.ndarray]) -> None:
+def _frame(grid: np.ndarray, ends: list[np.ndarray], aspect: Literal["equal", "auto"]) -> None:
     """All panels show the same part of the plane."""
     for axes in grid.flat:
         axes.set(xlim=(ends[0][0], ends[0][-1]), ylim=(ends[1][0], ends[1][-1]))
+        axes.set_aspect(aspect)
         axes.locator_params(nbins=3)
         axes.tick_params(labelsize=6)
     for axes in grid[:, 0]:
@@ -153,10 +178,10 @@ def _tallest(arrays: Maps) -> float:
     return max(1.05 * heights, min(2 * heights, 1.05 * highest))
 
 
-def _line(axes: Axes, array: Mapping[str, np.ndarray], top: float) -> None:
+def _line(axes: Axes, array: Mapping[str, np.ndarray], top: float, colour: str) -> None:
     (values,), density = _axes(array), array["density"]
     if "points" in array:
         axes.hist(array["points"][:, 0], bins=_BINS, density=True, color="#8c929c80")
-    axes.plot(values, density, color=style.series(0)[0])
+    axes.plot(values, density, color=colour)
     axes.set(xlim=(values[0], values[-1]), ylim=(0, top))
     axes.tick_params(labelsize=6)

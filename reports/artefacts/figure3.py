@@ -1,7 +1,6 @@
 """Figure 3: test log-likelihood against iterations, and against training time."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,8 @@ from matplotlib.figure import Figure
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.labels import label_ends
-from reports.sweep import Sweep, better_is_high, natural
+from reports.style import Look, natural
+from reports.sweep import Sweep, better_is_high
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
 _MEASURES = ("test/log_likelihood", "test/fisher_divergence", "test/fid")
@@ -119,13 +119,13 @@ def draw(
     families = curves["method"].map(family_of)
     present = [family for family in style.families() if family in family_of.values()]
     rows, columns = math.ceil(len(present) / 2), min(2, len(present))
-    heights = [2.75 * rows + 0.2, *([1.9] if leading else [])]
+    heights = [2.15 * rows + 0.2, *([1.9] if leading else [])]
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        panels = np.atleast_1d(parts[0].subplots(rows, columns, sharex=True, sharey=True)).flat
+        panels = _panels(parts[0], len(present), rows, columns)
         panels[0].set_ylim(*_limits(curves, high))
-        looks = _looks(curves)
+        looks = style.looks(dict(zip(curves["variant"], curves["method"], strict=True)))
         if leading:
             _front(parts[1].subplots(), curves[curves["variant"].isin(leading)], looks, name)
         if time:
@@ -133,16 +133,27 @@ def draw(
             families = families[curves.index]
             panels[0].set_xscale("log")
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
+            style.plain(panels[0].xaxis)
         for axes, family in zip(panels, present, strict=False):
             _panel(axes, curves[families == family], looks, time)
             axes.set(title=family, xlabel=along)
             axes.tick_params(labelbottom=True)
             style.legend_below(axes, 2 if columns > 1 else 4)
-        for axes in panels[len(present) :]:
-            axes.set_visible(False)
         for axes in panels[::columns]:
             axes.set_ylabel(_broken(name))
     return figure
+
+
+def _panels(figure: Any, count: int, rows: int, columns: int) -> list[Any]:
+    """Panels on the same axes in rows; the last fills its row."""
+    grid, found = figure.add_gridspec(rows, columns), list[Any]()
+    for place in range(count):
+        row, column = divmod(place, columns)
+        where = grid[row, column:] if place == count - 1 else grid[row, column]
+        shared = {"sharex": found[0], "sharey": found[0]} if found else {}
+        found.append(figure.add_subplot(where, **shared))
+        found[-1].tick_params(labelleft=column == 0)
+    return found
 
 
 def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
@@ -154,18 +165,11 @@ def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
     return (best - spread, best + 0.06 * spread) if high else (best - 0.06 * spread, best + spread)
 
 
-def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How the mean of each variant is drawn: its method's colour and marker, and dashes of its own."""
-    method = dict(zip(curves["variant"], curves["method"], strict=True))
-    found, used = dict[str, dict[str, Any]](), Counter[str]()
-    for variant in sorted(method, key=natural):
-        of = method[variant]
-        found[variant] = {"color": style.colour(of), "marker": style.marker(of), "linestyle": style.dashes(used[of])}
-        used[of] += 1
-    return found
+def _drawn(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "marker": look.marker, "linestyle": look.dashes}
 
 
-def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], time: bool) -> None:
+def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: bool) -> None:
     low, high = axes.get_ylim()
     if len(curves) > _RASTER_POINTS:
         axes.set_rasterization_zorder(1.5)
@@ -175,22 +179,22 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any
         cells, look = by_variant[variant], looks[variant]
         faint = _apart(cells, ["seconds" if time else "step", "value"])
         axes.plot(
-            *faint, color=look["color"], alpha=0.14, linewidth=0.5, zorder=1, gid=f"_{variant}"
+            *faint, color=look.colour, alpha=0.14, linewidth=0.5, zorder=1, gid=f"_{variant}"
         )  # all seeds, apart at the NaNs
         summary = summaries.get_group((variant,))
         x = cells.groupby("step")["seconds"].mean().to_numpy() if time else summary["step"].to_numpy()
         half_width = summary["half_width"].fillna(0.0)
-        axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look["color"],
+        axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look.colour,
                           alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         end = float(summary["mean"].iloc[-1])
         label = variant if low <= end <= high else f"{variant} (to {words.number(end)})"
         every = max(1, len(x) // 6)
-        axes.plot(x, summary["mean"], **look, label=label, gid=variant, markevery=(every // 2, every))
+        axes.plot(x, summary["mean"], **_drawn(look), label=label, gid=variant, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
 
 
-def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], name: str) -> None:
+def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], name: str) -> None:
     """Mean curves of few variants on the range of their last quarter, each named at its end."""
     means = curves.groupby(["variant", "step"])["value"].mean().reset_index()
     late = means[means["step"] >= 0.75 * means["step"].max()]["value"]
@@ -200,8 +204,8 @@ def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Mapping[str, Any
     for place, (variant, curve) in enumerate(means.groupby("variant")):
         look, every = looks[str(variant)], max(1, len(curve) // 6)
         marked = (place * every // _LEADING, every)
-        axes.plot(curve["step"], curve["value"], **look, gid=str(variant), markevery=marked)
-        lines.append((str(variant), curve["step"].iloc[-1], curve["value"].iloc[-1], look["color"]))
+        axes.plot(curve["step"], curve["value"], **_drawn(look), gid=str(variant), markevery=marked)
+        lines.append((str(variant), curve["step"].iloc[-1], curve["value"].iloc[-1], look.colour))
     axes.set(title="The variants that end best", xlabel="iteration", ylabel=_broken(name))
     axes.margins(x=0.02)
     style.thousands(axes.xaxis)

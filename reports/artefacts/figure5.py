@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, natural
+from reports.style import natural
+from reports.sweep import Sweep
 
 _HIGHER = {"train/objective": "training objective", "val/objective": "validation objective"}
 _LOWER = {
@@ -75,7 +76,7 @@ def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
     methods = [method for method in style.methods() if (values["method"] == method).any()]
     cut = False
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.7 * len(present), _TALLEST) + 0.7), layout="constrained")
+        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
         for row, metric in zip(panels, present, strict=True):
             row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
@@ -96,12 +97,15 @@ def _panel(axes: Any, cells: pd.DataFrame) -> bool:
     if cells.empty:
         axes.set_axis_off()
         return False
-    for place, variant in enumerate(sorted(cells["variant"].unique(), key=natural)):
-        summary, colour = statistics.bands(cells[cells["variant"] == variant]), style.series(place)[0]
+    looks = style.looks(dict(zip(cells["variant"], cells["method"], strict=True)))
+    for place, (variant, look) in enumerate(looks.items()):
+        summary, colour = statistics.bands(cells[cells["variant"] == variant]), look.colour
+        every = max(1, len(summary) // 6)
         half_width = summary["half_width"].fillna(0.0)
         axes.fill_between(summary["step"], summary["mean"] - half_width, summary["mean"] + half_width, color=colour,
                           alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
-        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=style.dashes(place), label=variant)
+        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=look.dashes, label=variant,
+                  marker=style.series(place)[1], markevery=(place * every // len(looks), every))  # fmt: skip
     low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
     if cells["value"].min() > 0 and high > 20 * low:
         axes.set_yscale("log")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmark.density import limits
 from reports import style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, pictures
+from reports.sweep import Sweep, methods, pictures
 
 _SHOWN = 3  # coordinates
 _ROWS = 6  # variants in one figure
@@ -47,8 +47,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 
 def _colours(sweep: Sweep, task: str) -> dict[str, str]:
-    cells = sweep.of(task)
-    return {variant: style.colour(method) for variant, method in zip(cells["variant"], cells["method"], strict=True)}
+    return {variant: look.colour for variant, look in style.looks(methods(sweep.of(task, None))).items()}
 
 
 def _numbers(contents: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:

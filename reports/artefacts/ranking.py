@@ -1,15 +1,17 @@
 """The ranking of a task, and what can be said of the differences: paired over seeds, for any pair that one may pick."""
 
 import math
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import statistics, style, words
 from reports.artefact import Artefact, Table, fixed
-from reports.sweep import Sweep, better_is_high, selected, variants
+from reports.sweep import Sweep, better_is_high, methods, selected, variants
 
 _VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
 _WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
@@ -27,22 +29,22 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             name=f"ranking-{task}",
             title=f"Ranking ({task})",
             caption=f"{words.capital(words.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
-            f"95% interval (Student's t), median, worst and best seed. {rules(done)} Diverged seeds are counted and "
-            f"not averaged.",
+            f"95% interval (Student's t), median, worst and best seed. {rules(sweep, task, metric)} Diverged seeds are "
+            f"counted and not averaged.",
             numbers=frame,
             runs=runs,
             missing=missing,
-            table=Table(frame, dict.fromkeys(_VALUES, fixed(frame["± 95%"], 1, least=3))),
+            table=Table(frame, measured=dict.fromkeys(_VALUES, ""), half_widths=frame["± 95%"]),
         )
         values = selected(done, metric).replace([math.inf, -math.inf], math.nan)  # compared with none, as NaN
         compared = against_best(done[["seed", "variant"]].assign(value=values), high)
         if len(compared):
             best = compared.attrs["best"]
-            figure, near = draw(compared, done, metric)
+            figure, near = draw(compared, methods(sweep.of(task, None)), metric)
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
-                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(done)}"
+                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(sweep, task, metric)}"
                 + ("" if frame["diverged"].sum() == 0 else " A seed that diverged is compared with none: what is "
                    "compared are the trainings that came to their end.")
                 + (f" The axis is linear up to ±{words.number(near)} and logarithmic beyond." if near else ""),
@@ -57,9 +59,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             )  # fmt: skip
 
 
-def rules(done: pd.DataFrame) -> str:
+def rules(sweep: Sweep, task: str, metric: str) -> str:
     """What stands for a seed, as a sentence."""
-    return f"A seed's value: {' or '.join(sorted(set(map(words.rule, done['select']))))}."
+    done, curves = sweep.of(task), sweep.curves(task, metric)
+    steps = curves["run"].map(done.set_index("run")["steps"])
+    late = curves[10 * curves["step"] >= 9 * steps].groupby("run")["step"].nunique().reindex(done["run"]).fillna(0)
+    said = {words.rule(select, once) for select, once in zip(done["select"], late < 2, strict=True)}
+    return f"A seed's value: {' or '.join(sorted(said))}."
 
 
 def ranking(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
@@ -171,36 +177,53 @@ def _range(counts: list[int]) -> str:
 
 def shown(compared: pd.DataFrame) -> Table:
     """The comparisons for people; a p-value of 1 says nothing that the conclusion does not say."""
-    signed = fixed(compared[list(_BOUNDS)].to_numpy().ravel(), 1, least=3, sign="+")
-    formats = dict.fromkeys(_BOUNDS, signed) | {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
-    return Table(compared.assign(p=compared["p"].where(compared["p"] < 1)), formats)
+    formats = {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
+    half_widths = (compared["high"] - compared["low"]) / 2
+    frame = compared.assign(p=compared["p"].where(compared["p"] < 1))
+    return Table(frame, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
 
 
-def draw(compared: pd.DataFrame, cells: pd.DataFrame, metric: str) -> tuple[Figure, float]:
+def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, float]:
     """Differences to the best as points with their intervals.
+
+    Args:
+        method: of every variant of the task.
 
     Returns:
         The figure, and up to where its axis is linear where it is logarithmic beyond, else 0.
     """
-    method, best = dict(zip(cells["variant"], cells["method"], strict=True)), compared.attrs["best"]
+    looks, best = style.looks(method), compared.attrs["best"]
     compared = compared[: style.MANY]
     near, furthest = np.nanmedian(compared["difference"].abs()), np.nanmax(compared[list(_BOUNDS)].abs())
     near = float(near) if furthest > 30 * near else 0.0
     with style.look():
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 0.6 + 0.19 * len(compared)), layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.add_subplot()
         for place, row in enumerate(compared.to_dict("records")):
-            colour = style.colour(method[row["variant"]])
+            name, look = row["variant"], looks[row["variant"]]
             if not math.isnan(row["low"]):
-                axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
-            fill = "none" if row["conclusion"] == _NONE else colour
-            axes.plot(row["difference"], place, style.marker(method[row["variant"]]), color=colour,
+                axes.plot([row["low"], row["high"]], [place, place], color=look.colour, linewidth=1.6, gid=f"_{name}")
+            fill = "none" if row["conclusion"] == _NONE else look.colour
+            axes.plot([row["difference"]], [place], marker=look.marker, linestyle="", color=look.colour, gid=name,
                       markerfacecolor=fill)  # fmt: skip
         axes.axvline(0, color=style.INK, linewidth=0.6)
-        axes.set_yticks(range(len(compared)), compared["variant"])
-        axes.set_ylim(len(compared) - 0.4, -0.6)
+        style.names(axes, list(compared["variant"]))
         axes.margins(x=0.08)
         if near:
             axes.set_xscale("symlog", linthresh=near)
-        axes.set_xlabel(f"{words.measure(metric)}:\ndifference to {best}")
+            _few_ticks(axes, near)
+        else:
+            axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(f"{words.measure(metric)}:\n" + textwrap.fill(f"difference to {best}", 44))
+        style.below_power(axes)
     return figure, near
+
+
+def _few_ticks(axes: Axes, near: float) -> None:
+    """Along an axis that is logarithmic beyond ``near``: 0, and powers of ten as far apart as they need to be."""
+    low, high = axes.get_xlim()
+    first, last = math.ceil(math.log10(near)), math.floor(math.log10(max(abs(low), abs(high))))
+    powers = [10.0**power for power in range(first, last + 1, 1 + (last - first) // 4)]
+    at = [-power for power in powers[::-1] if -power >= low] + [0.0] + [power for power in powers if power <= high]
+    axes.set_xticks(at, [f"{place:g}".replace("-", "−") for place in at])
+    axes.minorticks_off()

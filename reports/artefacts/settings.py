@@ -16,6 +16,7 @@ _SIZES = (
     "accumulate",
 )  # of all methods, after what is a method's own
 _NOT = ("seed", "steps", "data")
+_ALL = "hyper-parameters"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -27,18 +28,27 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if frame.shape[1] <= 3:
             continue
         same = [name for name in frame if frame[name].nunique() == 1 and name not in ("variant", "seeds")]
-        shown = frame.drop(columns=same if len(frame) > 1 else [])
         same = same if len(frame) > 1 else []
         yield Artefact(
             name=f"settings-{task}",
             title=f"Hyper-parameters ({task})",
-            caption="Of every variant; empty where its method has no such parameter."
+            caption="Of every variant, those that its method has; the CSV file has a column for each."
             + (" The same for all: " + "; ".join(f"{name} {frame[name].iloc[0]}" for name in same) + "."
                if same else ""),
             numbers=frame,
             runs=list(cells["run"]),
-            table=Table(shown),
+            table=Table(_short(frame.drop(columns=same)), long=_ALL),
         )  # fmt: skip
+
+
+def _short(frame: pd.DataFrame) -> pd.DataFrame:
+    """A column for all parameters: one for each makes a table that no page is wide enough for."""
+    first = [name for name in ("variant", "seeds", "iterations") if name in frame]
+    values = [
+        ", ".join(f"{name} = {value}" for name, value in row.items() if value)
+        for row in frame.drop(columns=first).to_dict("records")
+    ]
+    return frame[first].assign(**{_ALL: values})
 
 
 def settings(cells: pd.DataFrame) -> pd.DataFrame:

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from reports import edges, style, words
 from reports.artefact import Artefact
 from reports.artefacts import ranking
-from reports.sweep import Sweep, better_is_high
-
-_WIDTH, _ROW = 4.6, 0.19  # inches
+from reports.sweep import Sweep, better_is_high, methods
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -24,8 +22,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         frame = ranking.ranking(sweep, task, metric).dropna(subset=["mean"])
         if not np.isfinite(frame["mean"]).any():
             continue
-        method = dict(zip(done["variant"], done["method"], strict=True))
-        figure, off = draw(frame[: style.MANY], method, metric)
+        figure, off = draw(frame[: style.MANY], methods(sweep.of(task, None)), metric)
         missing, alone = len(sweep.missing(task)), int(frame["± 95%"].isna().sum())
         name, best = words.measure(metric), frame.iloc[0]
         yield Artefact(
@@ -64,10 +61,10 @@ def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figu
     assert axis is not None
     far = axis.beyond(frame["mean"])
     with style.look():
-        figure = Figure(figsize=(_WIDTH, 0.7 + _ROW * len(frame)), layout="constrained")
+        figure, looks = Figure(layout="constrained"), style.looks(method)
         axes = figure.add_subplot()
         for place, (row, off) in enumerate(zip(frame.to_dict("records"), far, strict=True)):
-            name, colour = row["variant"], style.colour(method[row["variant"]])
+            name, (colour, marker, _) = row["variant"], looks[row["variant"]]
             if off:
                 axes.plot([axis.at], [place], marker=edges.arrow(axis, vertical=False), color=colour, gid=name,
                           markerfacecolor="none", linestyle="")  # fmt: skip
@@ -78,7 +75,9 @@ def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figu
             if not math.isnan(row["± 95%"]):
                 ends = [row["mean"] - row["± 95%"], row["mean"] + row["± 95%"]]
                 axes.plot(ends, [place] * 2, color=colour, linewidth=1.6, label="_interval", gid=f"_{name}")
-            axes.plot([row["mean"]], [place], marker=style.marker(method[name]), color=colour, markersize=4.5, gid=name)
-        axes.set_yticks(range(len(frame)), frame["variant"])
-        axes.set(xlim=(axis.low, axis.high), ylim=(len(frame) - 0.4, -0.6), xlabel=words.measure(metric))
+            axes.plot([row["mean"]], [place], marker=marker, color=colour, markersize=4.5, gid=name)
+        style.names(axes, list(frame["variant"]))
+        axes.locator_params(axis="x", nbins=6)
+        axes.set(xlim=(axis.low, axis.high), xlabel=words.measure(metric))
+        style.below_power(axes)
     return figure, int(far.sum())

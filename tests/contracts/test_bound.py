@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import functools
+import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
@@ -16,7 +19,7 @@ from baselines import SM
 from bism import Estimator, InputError
 from bism.engine import Trainer
 from bism.estimator import Hyper
-from bism.functional import Bound, Methods
+from bism.functional import Bound, Methods, frozen
 from bism.hyperparameters import number
 from bism.optimisers import Tree
 from bism.state import Info, State
@@ -170,7 +173,7 @@ def test_functions_of_submodules_run_with_the_given_parameters() -> None:
 
 def test_no_gradient_reaches_frozen_parameters() -> None:
     state, params = given()
-    gradient = grad(lambda at: WAYS["modules"](state.bind(at).model.frozen()))(params)["model"]
+    gradient = grad(lambda at: WAYS["modules"](frozen(state.bind(at).model)))(params)["model"]
     assert all(torch.equal(x, torch.zeros_like(x)) for x in gradient.values())
 
 
@@ -214,6 +217,147 @@ def test_parameters_in_a_plain_list_are_refused() -> None:
     model = Nested()
     model.aside = [model.W]
     with pytest.raises(InputError, match=r"Nested.aside is a plain list of parameters.*ParameterList"):
+        SM().fit(model, torch.randn(20, 2), steps=0)
+
+
+class Reg:
+    """A plain object that holds the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.inner = model, types.SimpleNamespace(model=model)
+
+    def penalty(self) -> Tensor:
+        return _sum(self.model.parameters())
+
+    def __call__(self) -> Tensor:
+        return self.penalty()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(list(self.model.parameters()))
+
+
+class Slotted:
+    __slots__ = ("model",)
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
+@dataclasses.dataclass
+class Record:
+    model: nn.Module
+
+
+class Holding(Nested):
+    """Modules wherever an object can hold them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reg, self.queue, self.space = Reg(self), deque([self]), types.SimpleNamespace(model=self)
+        self.record, self.slotted, self.frozen = Record(self), Slotted(self), {"deep": [Reg(self)]}
+        self.by_default = lambda model=self: _sum(model.parameters())
+        self.part = functools.partial(_penalty, self)
+
+    @functools.cached_property
+    def all(self) -> list[Tensor]:
+        return list(self.parameters())
+
+    def by_cache(self) -> Tensor:
+        return _sum(self.all)
+
+    def made(self) -> Reg:
+        return Reg(self)
+
+    def _call(self) -> Tensor:
+        return _sum(self.parameters())
+
+
+def _penalty(model: Any) -> Tensor:
+    return _sum(model.parameters())
+
+
+HELD: dict[str, Penalty] = {
+    "an object's function": lambda model: model.reg.penalty(),
+    "an object's attribute": lambda model: _sum(model.reg.model.parameters()),
+    "an object in an object": lambda model: _sum(model.reg.inner.model.parameters()),
+    "an object that is called": lambda model: model.reg(),
+    "an object that is iterated over": lambda model: _sum(model.reg),
+    "a deque": lambda model: _sum(model.queue[0].parameters()),
+    "a namespace": lambda model: _sum(model.space.model.parameters()),
+    "a data class": lambda model: _sum(model.record.model.parameters()),
+    "slots": lambda model: _sum(model.slotted.model.parameters()),
+    "an attribute that is called frozen": lambda model: model.frozen["deep"][0].penalty(),
+    "a default of a function": lambda model: model.by_default(),
+    "a partial function": lambda model: model.part(),
+    "a cached property": lambda model: _sum(model.all),
+    "a cached property in a function": lambda model: model.by_cache(),
+    "an object that a function makes": lambda model: model.made().penalty(),
+    "a name of the package's own": lambda model: model._call(),
+}
+
+
+@pytest.mark.parametrize("way", HELD)
+def test_a_penalty_over_what_objects_hold_has_the_gradient_of_the_given_parameters(way: str) -> None:
+    torch.manual_seed(0)
+    model = Holding().double()
+    assert len(model.all) == len(list(model.parameters()))  # cached before the training, too
+    params = {"model": {name: x.detach() + torch.randn_like(x) for name, x in model.named_parameters()}}
+    state = State({"model": Methods(model)}, params, {}, {})
+    for _ in range(2):  # the second time, what the first has left must not be found
+        gradient = grad(lambda at: 0.5 * HELD[way](state.bind(at).model))(params)["model"]
+        for name, tensor in params["model"].items():
+            assert torch.equal(gradient[name], tensor), name
+    zero = grad(lambda at: HELD[way](frozen(state.bind(at).model)))(params)["model"]
+    assert not any(x.any() for x in zero.values())
+    assert all(one is other for one, other in zip(model.all, model.parameters(), strict=True))  # the module's own again
+
+
+def test_objects_that_hold_no_modules_are_what_they_were() -> None:
+    model = Nested()
+    model.settings = types.SimpleNamespace(rate=3, sizes=[1, 2])  # type: ignore[assignment]
+    bound = Bound(Methods(model), {name: x.detach() for name, x in model.named_parameters()})
+    assert bound.settings is model.settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decayed(Estimator):
+    """Half the squares of all parameters, by way of an object that holds the model."""
+
+    id: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
+        return 0.5 * params.model.reg.inner.model.frozen["deep"][0].penalty(), carry, {}
+
+
+@pytest.mark.long
+def test_a_penalty_by_way_of_an_object_is_compiled_with_the_given_parameters() -> None:
+    data = torch.zeros(10, 2, dtype=torch.float64)
+    trained = Trainer(Decayed(lr=0.01), model=Holding(), data=data, seeds=(0, 1), batch_size=5, dtype=torch.float64,
+                      compile=True)  # fmt: skip
+    before = _sum(trained.fitted().model(1).parameters())
+    trained.run(100)
+    assert float(_sum(trained.fitted().model(1).parameters())) < 0.5 * float(before)
+
+
+@pytest.mark.parametrize(
+    ("hold", "said"),
+    [
+        (lambda model: {model.W}, "Nested.aside is a plain set of parameters"),
+        (lambda model: deque([model.W]), "Nested.aside is a plain deque of parameters"),
+        (lambda model: [{"deep": (model.W,)}], "Nested.aside is a plain list of parameters"),
+        (lambda model: types.SimpleNamespace(w=[model.W]), r"SimpleNamespace, and aside.w\[0\] is a parameter"),
+        (lambda model: lambda w=model.W: w.square(), "Nested.aside is a plain function"),
+        (lambda model: torch.distributions.Normal(model.W, 1.0), "aside.loc is a parameter"),
+    ],
+)
+def test_parameters_behind_plain_objects_are_refused(hold: Any, said: str) -> None:
+    model = Nested()
+    model.aside = hold(model)
+    with pytest.raises(InputError, match=said):
         SM().fit(model, torch.randn(20, 2), steps=0)
 
 

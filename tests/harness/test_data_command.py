@@ -9,7 +9,7 @@ from benchmark import formats
 from tests.harness import synthetic
 from tests.harness.server import Server
 from tests.harness.synthetic import CIFAR_FILES, IDX, MNIST_FILES, NOTE, TEST_VARIANT, data
-from tests.harness.tiny import command
+from tests.harness.tiny import called, command
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = MNIST_FILES
 CIFAR_TRAIN, CIFAR_TEST = CIFAR_FILES
@@ -53,7 +53,7 @@ def test_verdicts_on_an_idx_file(mnist: Server, tmp_path: Path, kind: str) -> No
     first, *rest = said.out.splitlines()
     assert first.startswith(f"{tmp_path}/data/{TRAIN_IMAGES}: {verdict}")
     good = verdict.startswith("ok")
-    mending = f"to mend mnist: python -m benchmark data download mnist --data-dir {tmp_path}/data"
+    mending = f"to mend mnist: {called(tmp_path, 'data download mnist')} --data-dir {tmp_path}/data"
     assert rest == [f"{tmp_path}/data/{name}: ok" for name in list(MNIST_FILES)[1:]] + ([] if good else [mending])
     assert (said.code, said.err, mnist.asked) == (0 if good else 1, "", [])
 
@@ -136,7 +136,7 @@ def states(folder: Path) -> dict[str, str]:
 
 
 def test_the_list_says_what_is_there(mnist: Server, cifar: Server, tmp_path: Path) -> None:
-    fetch_it = "missing; to fetch it: python -m benchmark data download {} --data-dir " + f"{tmp_path}/data"
+    fetch_it = f"missing; to fetch it: {called(tmp_path, 'data download')} {{}} --data-dir {tmp_path}/data"
     assert states(tmp_path) == {
         "checkerboard": "made by this package",
         "digits": "bundled with scikit-learn",
@@ -151,7 +151,9 @@ def test_the_list_says_what_is_there(mnist: Server, cifar: Server, tmp_path: Pat
     assert found["mnist"].startswith(
         "damaged: train-images-idx3-ubyte.gz truncated, train-labels-idx1-ubyte.gz missing, "
     )
-    assert found["mnist"].endswith(f"; to mend it: python -m benchmark data download mnist --data-dir {tmp_path}/data")
+    assert found["mnist"].endswith(
+        f"; to mend it: {called(tmp_path, 'data download mnist')} --data-dir {tmp_path}/data"
+    )
     assert found["cifar10"] == f"present and verified; test_batch.bin is {NOTE}"
     synthetic.place(tmp_path / "data", MNIST_FILES)
     assert states(tmp_path)["mnist"] == "present and verified"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmark import datasets
 from benchmark.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
+from benchmark.invocation import call
 from bism import InputError
 from tests.harness import synthetic
 from tests.harness.tiny import cell, command, replaced, write
@@ -284,7 +285,7 @@ def test_a_run_on_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def to_mend(name: str, folder: Path) -> str:
     """How every refusal of a data set's files ends."""
-    return f"\nto mend it: python -m benchmark data download {name} --data-dir {folder}"
+    return f"\nto mend it: {call('benchmark', 'data download')} {name} --data-dir {folder}"
 
 
 def test_missing_frey_faces(tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_the_mending_command_names_the_folder_only_where_it_is_not_the_usual_one
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BISM_DATA", str(tmp_path))
-    assert refusal(tmp_path, {"name": "freyface"}).endswith("python -m benchmark data download freyface")
+    assert refusal(tmp_path, {"name": "freyface"}).endswith(call("benchmark", "data download freyface"))
     elsewhere = tmp_path / "my data"
     assert refusal(elsewhere, {"name": "freyface"}).endswith(f"download freyface --data-dir '{elsewhere}'")
 

@@ -20,6 +20,7 @@ from tests.harness.synthetic import (
     data,
     there,
 )
+from tests.harness.tiny import called
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = MNIST_FILES
 CIFAR_TRAIN, CIFAR_TEST = CIFAR_FILES
@@ -79,7 +80,7 @@ def test_what_cannot_be_had_is_said_with_every_address_and_the_way_by_hand(mnist
         f"  {mnist.address}/mirror/train-labels-idx1-ubyte.gz: what came is wrong: "
         "it holds what belongs in t10k-labels-idx1-ubyte\n"
         f"to put it there by hand, save it as {home} and run: "
-        f"python -m benchmark data verify mnist --data-dir {tmp_path}/data\n"
+        f"{called(tmp_path, 'data verify mnist')} --data-dir {tmp_path}/data\n"
     )
     assert there(tmp_path) == {name: content for name, content in MNIST_FILES.items() if name != TRAIN_LABELS}
 
@@ -181,7 +182,7 @@ def test_an_archive_that_is_not_the_published_one_is_not_unpacked(cifar: Server,
     assert said.code == 2
     assert f"what came is corrupted: its md5 is not {synthetic.md5(CIFAR_ARCHIVE)}\n" in said.err
     assert (
-        f"save it as {tmp_path}/data/cifar10/cifar-10-binary.tar.gz and run: python -m benchmark data download"
+        f"save it as {tmp_path}/data/cifar10/cifar-10-binary.tar.gz and run: {called(tmp_path, 'data download')}"
         in said.err
     )
     assert there(tmp_path) == {}
@@ -217,7 +218,7 @@ def test_a_variant_is_left_alone_unless_forced(cifar: Server, tmp_path: Path) ->
     assert (said.code, cifar.asked) == (0, [])
     assert said.out.splitlines()[1] == (
         f"{tmp_path}/data/{CIFAR_TEST}: already there, {NOTE}; to fetch the official file: "
-        f"python -m benchmark data download cifar10 --force --data-dir {tmp_path}/data"
+        f"{called(tmp_path, 'data download cifar10')} --force --data-dir {tmp_path}/data"
     )
     assert data(tmp_path, "download", "cifar10", "--force").code == 0
     assert there(tmp_path) == CIFAR_FILES

@@ -31,7 +31,7 @@ from tests.harness.faults import (
     until,
     workers,
 )
-from tests.harness.tiny import cell, command, records, replaced, states, write
+from tests.harness.tiny import called, cell, command, records, replaced, states, write
 
 # --- killed, stopped --------------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
         said = ended(process)
     assert (said.code, said.err) == (130, "interrupted\n")
     assert said.out.splitlines()[-2] == "stopped; the same command goes on from here:"
-    assert said.out.splitlines()[-1].startswith("  python -m benchmark run --suite tiny.yaml")
+    assert said.out.splitlines()[-1].startswith(f"  {called(tmp_path, 'run --suite tiny.yaml')}")
     assert set(states(tmp_path).values()) == {"stopped"}
     assert all(record.progress > 0 for record in records(tmp_path))
     status = command(tmp_path, "status")
@@ -149,7 +149,7 @@ def test_an_unreachable_server_costs_nothing(tmp_path: Path, whole: Path) -> Non
         said = command(tmp_path, *RUN, "--tracking-uri", uri)
     assert (said.code, said.err) == (0, "")
     assert f"warning: tracking store {uri} cannot be reached: " in said.out
-    assert f"the tracking store lacks some of it: python -m benchmark sync --tracking-uri {uri}" in said.out
+    assert f"the tracking store lacks some of it: {called(tmp_path, f'sync --tracking-uri {uri}')}" in said.out
     same_end(tmp_path, whole)
     assert command(tmp_path, "sync", *store_of(tmp_path)).code == 0
     exactly_once(tmp_path, store_of(tmp_path)[1])

@@ -14,8 +14,10 @@ import torch
 from benchmark import datasets, models
 from benchmark.datasets import load
 from bism.checkpoint import load_checkpoint
+from bism.errors import InputError
 from bism.likelihood import log_likelihood, log_partition
 from bism.models import GRBM
+from bism.scaling import Scaling
 from tests.harness.tiny import Said, cell, command, journal, replaced, states, write
 
 BOARD = "{name: checkerboard, train: 500, val: 200, test: 200}"
@@ -99,10 +101,44 @@ def test_data_that_are_far_from_where_models_start_get_a_line(tmp_path: Path) ->
     assert "note" not in run(tmp_path, BOARD, MODEL, "--dry-run").out
 
 
+def test_tuning_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark.tuning import command as tuning
+
+    def stop(*_: object) -> None:
+        raise InputError("stopped by the test")
+
+    monkeypatch.setattr(tuning, "open_study", stop)
+    far(tmp_path)
+    write(tmp_path, replaced((BOARD, "{file: far.npy}"), ("          - {method: bidsm}\n", "")))
+    said = command(tmp_path, "tune", "--suite", "tiny.yaml", "--methods", "cd")
+    assert said.err == "error: stopped by the test\n"
+    assert "note: task board: the values lie between -" in said.out
+
+
+def test_samples_of_a_model_of_scaled_data_start_in_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about its own type hints
+        from benchmark import tracking_pyfunc as pyfunc
+
+    model: Any = pyfunc.TrainedModel()
+    model.scaling = Scaling("standard", torch.tensor([-700.0, 5.0]).double(), torch.tensor([80.0, 0.1]).double())
+    model.model, model.log_z = model.scaling.model(GRBM(2, 30).double()), None
+    monkeypatch.setattr(pyfunc, "gibbs", lambda model, v, noise: v)  # where chains start
+    found = model.predict(None, None, params={"sample": 2000, "sweeps": 1})
+    assert found.mean().tolist() == pytest.approx([-700, 5.0], rel=0.01)
+    assert found.std().tolist() == pytest.approx([80, 0.1], rel=0.1)
+    model.scaling = None
+    assert abs(float(model.predict(None, None, params={"sample": 2000, "sweeps": 1})[0].mean())) < 0.1
+
+
 def test_a_start_from_the_data_through_the_product(tmp_path: Path) -> None:
     far(tmp_path)
     said = run(tmp_path, "{file: far.npy}", "{name: grbm, hidden: 3, init: data}")
     assert said.code == 0
+    for text in (said.out, command(tmp_path, "status").out):  # below the ranking, too, and whenever one looks
+        after = " ".join(text.partition("times: ")[2].split())
+        assert "note: the values lie between -" in after
+        assert "data: {scale: standard}" in after
     assert config(tmp_path)["model"] == {"name": "grbm", "visible": 3, "hidden": 3, "init": "data"}
     first = journal(tmp_path, "CD-1", 0)[0]["metrics"]["test/log_likelihood"]
     assert -25 < first < 0  # two units with a standard deviation of 650 each, and one of scale 1: about -16

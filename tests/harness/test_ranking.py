@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark import ranking
 from benchmark.rundir import Record, RunDir
+from benchmark.statistics import interval, written
 from tests.harness.tiny import TINY, command
 
 LIKELIHOOD, DIVERGENCE = "test/log_likelihood", "test/fisher_divergence"
@@ -42,23 +43,54 @@ def printed(table: pd.DataFrame, metric: str = LIKELIHOOD) -> list[list[str]]:
 
 
 def test_the_interval_is_student_s() -> None:
-    mean, half_width = ranking.interval([1.0, 2.0, 3.0, 6.0])
+    mean, half_width = interval([1.0, 2.0, 3.0, 6.0])
     deviation = math.sqrt(((1 - 3) ** 2 + (2 - 3) ** 2 + (3 - 3) ** 2 + (6 - 3) ** 2) / 3)
     assert mean == 3.0
     assert half_width == pytest.approx(3.182446 * deviation / math.sqrt(4), rel=1e-6)  # t of 3 degrees at 97.5%
 
 
 def test_the_interval_of_two_and_of_equal_values() -> None:
-    assert ranking.interval([0.0, 2.0]) == (1.0, pytest.approx(12.7062, rel=1e-5))  # t of 1 degree, deviation sqrt 2
-    assert ranking.interval([0.5] * 5) == (0.5, 0.0)
+    assert interval([0.0, 2.0]) == (1.0, pytest.approx(12.7062, rel=1e-5))  # t of 1 degree, deviation sqrt 2
+    assert interval([0.5] * 5) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "said"),
+    [
+        (0.34123, 0.0021, "0.3412"),
+        (-7.123, 2.345, "-7.1"),
+        (-357417.3, 1234.0, "-357,417"),
+        (-1.234e-7, 2.1e-10, "-1.2340e-07"),
+        (2.1e-10, 2.1e-10, "2.1e-10"),  # not ± 0.000
+        (-0.001, 0.3, "0.00"),  # not -0.00
+        (-63.5123, math.nan, "-63.51"),
+        (0.5, 0.0, "0.5000"),
+        (0.0, 0.0, "0"),
+        (math.nan, math.nan, "-"),
+    ],
+)
+def test_a_value_has_the_digits_that_its_interval_leaves(value: float, half_width: float, said: str) -> None:
+    assert written(value, half_width) == said
+
+
+def test_a_divergence_in_small_units_is_no_row_of_zeros_and_is_named() -> None:
+    cells = frame(*[("A", -1.2e-7 + i * 1e-9, "done") for i in range(3)], metric=DIVERGENCE)
+    assert printed(ranking.ranking(cells, DIVERGENCE), DIVERGENCE)[0][1:3] == ["-1.190e-07", "± 2.5e-09"]
+    out = io.StringIO()
+    shown = ranking.table(ranking.ranking(cells, DIVERGENCE), "board", DIVERGENCE, "x")
+    Console(file=out, width=200).print(shown)
+    assert "Fisher divergences are up to a constant of the data" in " ".join(out.getvalue().split())
+    likelihood = ranking.ranking(frame(("A", 1.0, "done")), LIKELIHOOD)
+    assert "constant" not in ranking.caption(likelihood, LIKELIHOOD, "x")
+    assert "constant" in ranking.caption(likelihood.assign(**{DIVERGENCE: 0}), LIKELIHOOD, "x")
 
 
 def test_one_seed_has_no_interval() -> None:
-    mean, half_width = ranking.interval([0.25])
+    mean, half_width = interval([0.25])
     assert mean == 0.25
     assert math.isnan(half_width)
     assert printed(ranking.ranking(frame(("A", 0.25, "done")), LIKELIHOOD)) == [
-        ["A", "0.250", "± -", "1", "10.0", "1.500"]
+        ["A", "0.2500", "± -", "1", "10.0", "1.50"]
     ]
 
 
@@ -123,7 +155,7 @@ def test_results_are_the_last_values_of_finished_cells(tmp_path: Path) -> None:
         [1, "diverged", 20, 21.0],
     ]
     assert found["configuration"].nunique() == 1
-    assert ranking.rules(found) == "the last iteration"
+    assert ranking.rules(found, LIKELIHOOD) == "the last iteration"
 
 
 def test_the_rule_stands_under_the_table() -> None:
@@ -147,7 +179,21 @@ def test_a_lucky_last_evaluation_does_not_decide(tmp_path: Path) -> None:
     ranked = ranking.ranking(found, LIKELIHOOD)
     assert list(ranked["variant"]) == ["steady", "lucky"]
     assert list(ranked["mean"]) == [0.5, pytest.approx(1 / 3)]
-    assert ranking.rules(found) == "the mean of the evaluations in the last tenth of the iterations"
+    assert ranking.rules(found, LIKELIHOOD) == "the mean of the evaluations in the last tenth of the iterations"
+
+
+def test_what_was_measured_once_is_no_mean(tmp_path: Path) -> None:
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        runs.plan([Record("one", "tiny", "test", "board", "cd", "CD-1", 0, 20, "planned")])
+        config = {"rule": "last_tenth", "select": "val/log_likelihood", "hyper": {}, "seed": 0, "device": "cpu"}
+        runs.folder("one").prepare(config)
+        for step in range(21):
+            runs.folder("one").append(step, {LIKELIHOOD: float(step)})
+        runs.folder("one").append(20, {"test/fid": 30.0})
+        runs.set_state("one", "done")
+        found = ranking.results(runs, runs.records())
+    assert ranking.rules(found, "test/fid") == "its last measurement, the only one in the last tenth of the iterations"
+    assert ranking.rules(found, LIKELIHOOD) == "the mean of the evaluations in the last tenth of the iterations"
 
 
 def test_what_stands_for_a_cell_is_repeated_for_the_report(tmp_path: Path) -> None:
@@ -166,4 +212,4 @@ def test_what_stands_for_a_cell_is_repeated_for_the_report(tmp_path: Path) -> No
             assert journal[-1].metrics[f"selected/{LIKELIHOOD}"] == pytest.approx(means[-1])
             assert means[-1] != values[20]
     (row,) = [line.split("│") for line in said.out.splitlines() if line.startswith("│")]
-    assert float(row[2]) == pytest.approx(sum(means) / 2, abs=6e-4)
+    assert row[2].strip() == written(*interval(means))

@@ -32,6 +32,7 @@ from tests.harness.tiny import (
     ROOT,
     TINY,
     Said,
+    called,
     cell,
     command,
     journal,
@@ -634,6 +635,18 @@ def test_status_of_several_presets(folder: Path) -> None:
     assert "suite tiny, preset more: 1 done\n" in said.out
 
 
+def test_status_ranks_other_numbers_of_iterations_apart_and_keeps_the_label(folder: Path) -> None:
+    write(folder, replaced(("two methods", "two methods\n    label: a smoke ranking, [not] a result")))
+    assert command(folder, *RUN, "--methods", "cd", "--steps", "5").code == 0
+    said = command(folder, "status")
+    titles = [line.strip() for line in said.out.splitlines() if line.strip().startswith("board")]
+    assert titles == ["board: preset test", "board, 5 iterations: preset test, a smoke ranking, [not] a result"]
+    first, second = said.out.split(titles[1])
+    assert "steps=5" not in first
+    assert "CD-1 [steps=5]" in second
+    assert "BiDSM" not in second
+
+
 def test_status_does_not_average_what_a_changed_suite_file_trained(folder: Path) -> None:
     write(folder, replaced(("{lr: 0.01}", "{lr: 0.02}")))
     assert command(folder, *RUN, "--methods", "cd").code == 0
@@ -647,9 +660,8 @@ def test_status_of_no_run_directory(tmp_path: Path, arguments: list[str]) -> Non
     said = command(tmp_path, "status", *arguments)
     place = arguments[-1] if arguments else "runs"
     assert (said.code, said.out) == (2, "")
-    assert said.err == (
-        f"error: {place}: no run directory; `python -m benchmark run` makes one, --run-dir names another\n"
-    )
+    makes = called(tmp_path, "run")
+    assert said.err == f"error: {place}: no run directory; `{makes}` makes one, --run-dir names another\n"
     assert not (tmp_path / place).exists()
 
 
@@ -709,7 +721,7 @@ def test_a_run_says_what_to_look_at_next(tmp_path: Path) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines()[-2:] == [
         "what to look at next:",
-        "  train two methods: python -m benchmark run --suite tiny.yaml --preset test "
+        f"  train two methods: {called(tmp_path, 'run --suite tiny.yaml --preset test')} "
         + said.out.splitlines()[-1].partition("--preset test ")[2],
     ]
     assert re.search(r"\(about \d+ s, by what has been trained here\)$", said.out.splitlines()[-1])
@@ -743,7 +755,7 @@ def test_the_doctor_says_what_works(tmp_path: Path) -> None:
     for name in ("freyface", "mnist", "cifar10"):
         assert found[f"data set {name}"][0] == "no"
         assert found[f"data set {name}"][1].startswith(
-            f"missing; to fetch it: python -m benchmark data download {name}"
+            f"missing; to fetch it: {called(tmp_path, f'data download {name}')}"
         )
     assert not (tmp_path / "there").exists()
 

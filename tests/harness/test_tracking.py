@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 
 from baselines.dsm import DSM
 from benchmark import tracking
+from benchmark.invocation import call
 from benchmark.rundir import Record, RunDir, cell_folder
 from bism import GRBM, InputError, log_likelihood
 from bism.engine import Trainer
@@ -450,7 +452,7 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
     cell = cells.add(seed=0, lines=1)
     cells.train(cell, 0)
     assert tracker.sync(run_dir.records())
-    assert tracker.ui_hint() == f"{server}/#/experiments/{tracker._experiment(cells.suite)}/runs"
+    assert tracker.ui_hint().startswith(f"{server}/#/experiments/{tracker._experiment(cells.suite)}/runs?")
 
     with monkeypatch.context() as down:
 
@@ -459,7 +461,7 @@ def test_a_server_that_goes_down_costs_a_warning_and_no_data(
 
         down.setattr(requests.Session, "request", refuse)
         run_dir.folder(cell).append(10, {"val/log_likelihood": -0.5, "train/objective": 0.5})
-        with pytest.warns(UserWarning, match="tracking store http.*fails.*refused.*'python -m benchmark sync'"):
+        with pytest.warns(UserWarning, match="tracking store http.*fails.*refused.*the command 'sync'"):
             assert not tracker.sync(run_dir.records())
         cells.end(cell, "done")
         assert not tracker.sync(run_dir.records(), last=True)  # and no second warning
@@ -702,14 +704,21 @@ def test_the_interface_of_a_server_is_the_server(capsys: pytest.CaptureFixture[s
 def test_the_command_for_the_interface(
     tracker: tracking.Tracker, cells: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = f"python -m benchmark ui --tracking-uri {tracker.uri}, then open http://127.0.0.1:5000"
+    ui = call("benchmark", "ui")
+    asked = f"{ui} --tracking-uri {tracker.uri}, then open http://127.0.0.1:5000"
     assert tracker.ui_hint() == asked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
-    assert tracker.ui_hint() == "python -m benchmark ui, then open http://127.0.0.1:5000"
+    assert tracker.ui_hint() == f"{ui}, then open http://127.0.0.1:5000"
     cells.add()
     tracker.sync(cells.run_dir.records(), last=True)
     experiment = tracker._experiment(cells.suite)
-    assert tracker.ui_hint().endswith(f"then open http://127.0.0.1:5000/#/experiments/{experiment}/runs")
+    address, _, asked = tracker.ui_hint("test").partition("then open ")[2].partition("?")
+    assert address == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs"
+    assert dict(urllib.parse.parse_qsl(asked)) == {
+        "searchFilter": "tags.kind = 'cell' and tags.preset = 'test'",
+        "orderByKey": "tags.`mlflow.runName`",  # by date, the cells would be hidden below their parent
+        "orderByAsc": "true",
+    }
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ from benchmark.tuning.storage import open_storage
 from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
 from tests.harness.hill import PEAK, SUITE, TUNE, bench
-from tests.harness.tiny import Said, command, write
+from tests.harness.tiny import Said, called, command, write
 
 
 def tune(folder: Path, *more: str, suite: str = SUITE, methods: tuple[str, ...] = ("peak",)) -> Said:
@@ -215,7 +215,7 @@ def test_two_methods_are_tuned_by_the_processes_of_one_command(tuned: tuple[Path
         study = optuna.load_study(storage=storage, study_name=f"hill.board.{method}")
         assert len(leases.counted(study.get_trials())) == 9
         assert f"hill.board.{method}: " in said.out
-    assert "python -m benchmark run --suite hill.yaml --tuned hill" in said.out
+    assert called(folder, "run --suite hill.yaml --tuned hill") in said.out
     assert "optuna-dashboard studies.journal" in said.out
     listed = command(folder, "tune", "list", "--study", "hill.board.peak")
     assert listed.code == 0

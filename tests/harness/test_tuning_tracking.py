@@ -21,6 +21,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from benchmark.invocation import call
 from benchmark.tuning.tracking import StudyTracker, Unreachable
 from bism import InputError
 
@@ -424,5 +425,6 @@ def test_a_store_that_cannot_be_used(tmp_path: Any) -> None:
 
 def test_the_command_for_the_interface(uri: str) -> None:
     assert (
-        StudyTracker(uri).ui_hint() == f"python -m benchmark ui --tracking-uri {uri}, then open http://127.0.0.1:5000"
+        StudyTracker(uri).ui_hint()
+        == f"{call('benchmark', 'ui')} --tracking-uri {uri}, then open http://127.0.0.1:5000"
     )

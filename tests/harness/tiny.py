@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from benchmark.cli import main
+from benchmark.invocation import call
 from benchmark.rundir import CellFolder, Record, RunDir
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def command(folder: Path, *arguments: str) -> Said:
     ):
         code = main(arguments)
     return Said(code, out.getvalue(), err.getvalue())
+
+
+def called(folder: Path, arguments: str, package: str = "benchmark") -> str:
+    """How a command is written for people whose shell is in ``folder``."""
+    with contextlib.chdir(folder):
+        return call(package, arguments)
 
 
 def write(folder: Path, text: str = TINY, name: str = "tiny.yaml") -> Path:

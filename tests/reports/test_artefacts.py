@@ -1,14 +1,17 @@
 """Figures and tables show the cells they are given, and say when these are not whole."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -23,6 +26,7 @@ from reports.artefacts import (
     figure5,
     marginals,
     ranking,
+    summary,
 )
 from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
 
@@ -365,6 +369,104 @@ def test_every_method_has_a_colour_and_a_marker_that_are_seen_on_both_pages() ->
     assert len({style.colour(method) for method in methods}) == len(methods)
     assert len({style.marker(method) for method in methods}) == len(methods)
     assert len({style.steps(number) for number in (0, 1, 2, 5, 10, 20, 40, 50)}) == 8
+
+
+def test_variants_of_methods_of_one_s_own_are_told_apart_in_every_figure() -> None:
+    held = learning(Held(), {"Mine [a=1]": ("mine", 0.5), "Mine [a=2]": ("mine", 0.4), "CD-5": ("cd", 0.3)})
+    looks = style.looks({row["variant"]: row["method"] for row in held.rows})
+    assert looks["CD-5"].colour == style.colour("cd")
+    assert len({look.colour for look in looks.values()}) == len({look.marker for look in looks.values()}) == 3
+    for module, name in ((figure3, "figure3-board"), (cost, "cost-board"), (summary, "summary-board"),
+                         (ranking, "comparisons-board")):  # fmt: skip
+        figure = built(module, held)[name].figure
+        assert figure is not None
+        for axes in figure.axes:
+            for line in axes.lines:
+                if line.get_gid() in looks:
+                    assert line.get_color() == looks[line.get_gid()].colour, (name, line.get_gid())
+                    assert line.get_marker() == looks[line.get_gid()].marker, (name, line.get_gid())
+                    assert len(np.asarray(line.get_xdata())) == 1 or module is figure3
+
+
+def test_figure5_has_the_colours_of_the_methods() -> None:
+    figure = built(figure5, learning(Held(), {"BiDSM-0": ("bidsm", 0.3), "BiDSM-5": ("bidsm", 0.2)}))["figure5-board"]
+    lines = figure.figure.axes[0].lines  # type: ignore[union-attr]
+    assert {line.get_color() for line in lines} == {style.colour("bidsm")}
+    assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_long_names_have_room(count: int) -> None:
+    """No name is cut, and neither names nor the numbers of the axis lie over each other."""
+    names = [f"FD-SSM [ε={place / 100}, data_noise=0.05, hidden=12, K=10]" for place in range(count)]
+    held = learning(Held(), {name: ("fdssm", 0.5 - place / 1000) for place, name in enumerate(names)})
+    for module, name in ((summary, "summary-board"), (ranking, "comparisons-board")):
+        figure = built(module, held)[name].figure
+        assert figure is not None
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        with style.look():
+            figure.draw_without_rendering()
+        (axes,) = figure.axes
+        assert axes.get_window_extent().width > 0.3 * figure.bbox.width
+        across = [text.get_window_extent(renderer) for text in axes.get_xticklabels()]
+        rows = [text.get_window_extent(renderer) for text in axes.get_yticklabels()]
+        for labels in (across, rows):
+            assert not any(one.overlaps(other) for one, other in itertools.combinations(labels, 2))
+            assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in labels)
+        assert axes.xaxis.label.get_window_extent(renderer).y0 >= 0
+
+
+@pytest.mark.parametrize("families", [1, 2, 3, 4, 5])
+def test_no_panel_of_figure3_is_blank(families: int) -> None:
+    methods = ["cd", "nce", "sm", "bidsm", "mine"][:families]
+    figure = built(figure3, learning(Held(), {method: (method, 0.5) for method in methods}))["figure3-board"].figure
+    assert figure is not None
+    panels = [axes for axes in figure.axes if axes.get_title() != "The variants that end best"]
+    assert len(panels) == families
+    assert all(axes.lines for axes in panels)
+    where = panels[-1].get_subplotspec()
+    assert where is not None
+    assert where.is_last_col()
+
+
+def test_a_plane_is_drawn_to_one_scale_unless_it_is_long_and_narrow(tmp_path: Path) -> None:
+    def aspect(first: np.ndarray, second: np.ndarray) -> Any:
+        held = learning(Held(), {"SM": ("sm", 0.3)})
+        more = {"first": first, "second": second, "points": np.tile([first[3], second[3]], (9, 1))}
+        held.arrays["grbm-paper-board-SM-0", "density"] = {
+            "density": np.full((len(second), len(first)), 1.0), "step": np.array(1000), **more}  # fmt: skip
+        return {axes.get_aspect() for axes in shown(built(figure2, held, tmp_path)["figure2-board"]).values()}
+
+    assert aspect(np.linspace(-2, 3, 20), np.linspace(-1, 2, 30)) == {1.0}
+    assert aspect(np.linspace(-2, 3, 20), np.linspace(-100, 200, 30)) == {"auto"}
+
+
+def test_points_that_are_pixels_are_seen_on_both_pages() -> None:
+    assert contrast(style.POINT, "#ffffff") >= 3
+    assert contrast(style.POINT, "#14161a") >= 3
+    points = np.random.default_rng(0).random((1000, 2))
+    axis = np.linspace(0, 1, 5)
+    figure = figure2.draw({"SM": {"first": axis, "second": axis, "density": np.ones((5, 5)), "points": points}},
+                          {"SM": "#000000"})  # fmt: skip
+    (scattered,) = figure.axes[0].collections
+    assert scattered.get_rasterized()
+    assert {to_hex(colour) for colour in np.atleast_2d(scattered.get_facecolor())} == {style.POINT}
+
+
+@pytest.mark.parametrize("end", [1.3, 9.0, 50.0, 900.0, 1e5])
+def test_the_numbers_of_a_logarithmic_axis_do_not_lie_over_each_other(end: float) -> None:
+    figure = Figure(figsize=(style.COLUMN_WIDTH, 2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xscale="log", xlim=(1, end))
+    style.plain(axes.xaxis)
+    with style.look():
+        figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    labels = [text for text in axes.get_xticklabels(which="both") if text.get_text()]
+    boxes = [text.get_window_extent(renderer) for text in labels]
+    assert len(boxes) >= 2
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("module", [figure1, figure3, figure5, cost, ranking, ablations])

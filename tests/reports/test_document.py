@@ -8,14 +8,16 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from benchmark.invocation import call
 from bism.errors import InputError
-from reports import document, html, latex, markdown, pdf, store
+from reports import document, frame, html, latex, markdown, pdf, store
 from reports.__main__ import main
 from reports.artefact import Table
 from reports.document import Report
@@ -110,6 +112,16 @@ def test_what_was_run_names_the_command_and_every_variant_s_hyper_parameters(tmp
     rows = table.numbers.set_index("variant")
     assert rows.loc["CD-5"].tolist() == ["0 to 2", "1,000", "0.001", "5", ""]
     assert rows.loc["DSM", "noise level σ"] == "0.05"
+    assert table.table is not None
+    written = table.table.written.set_index("variant")["hyper-parameters"]
+    assert written["CD-5"] == "learning rate of the model β = 0.001, steps of the chain k = 5"
+    assert written["DSM"] == "learning rate of the model β = 0.01, noise level σ = 0.05"
+
+
+def test_advice_about_the_data_stands_above_their_results(tmp_path: Path) -> None:
+    held = learning(Held(), BOTH, advice="the values lie between -1000 and 1000")
+    assert "Board: the values lie between -1000 and 1000." in report(held, tmp_path).sections[0].note
+    assert "values lie" not in report(learning(Held(), BOTH), tmp_path).sections[0].note
 
 
 def test_runs_with_other_numbers_of_iterations_are_ranked_apart(tmp_path: Path) -> None:
@@ -213,8 +225,18 @@ def test_latex_escapes_what_is_text(whole: Report, tmp_path: Path) -> None:
     assert r"DSM [a\_b=1 \& $<$c$>$, 5\%]" in table
     assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\fittedtable{tables/grbm-paper-ranking-board.tex}" in text
-    assert re.search(r"width=3.25in[^{]*{../figures/grbm-paper-comparisons-board.pdf}", text)  # its own width
+    assert re.search(r"width=[345][.\d]*in[^{]*{../figures/grbm-paper-comparisons-board.pdf}", text)  # its own width
     assert re.search(r"width=.linewidth[^{]*{../figures/grbm-paper-figure3-board.pdf}", text)
+
+
+def test_long_texts_wrap_in_a_table(whole: Report, tmp_path: Path) -> None:
+    latex.write(whole, tmp_path)
+    text = "learning rate of the model β = 0.001, steps of the chain k = 5"
+    table = Table(pd.DataFrame({"variant": ["A"], "hyper-parameters": [text]}), long="hyper-parameters")
+    assert r"{l>{\raggedright\arraybackslash}p{" in latex.tabular(table)
+    content = pdf._table(table)
+    assert content is not None
+    assert content["long"] == [False, True]
 
 
 def test_long_tables_break_over_pages() -> None:
@@ -294,7 +316,7 @@ def test_the_pixels_of_images_are_files(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     assert main(["build", "--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--out", out]) == 2
-    assert "no such store; `python -m benchmark run` makes one" in capsys.readouterr().err
+    assert f"no such store; `{call('benchmark', 'run')}` makes one" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
 
 
@@ -308,6 +330,30 @@ class Failing:
 
     def search_runs(self, *_: object, **__: object) -> list[object]:
         raise MlflowException("the server is gone")
+
+
+class Three(Failing):
+    """A client with a suite, MLflow's own experiment and somebody else's."""
+
+    def search_experiments(self) -> list[object]:
+        return [SimpleNamespace(name=name, experiment_id=name) for name in ("Default", "grbm", "other")]
+
+    def search_runs(self, experiments: list[str], condition: str, **_: object) -> Any:
+        plan = SimpleNamespace(info=SimpleNamespace(start_time=0), data=SimpleNamespace(tags={"preset": "quick"}))
+        return Answer([plan] if experiments == ["grbm"] and "'plan'" in condition else [])
+
+
+class Answer(list[object]):
+    token = ""
+
+
+def test_a_suite_that_is_not_there_is_named_beside_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(store, "check_answer", lambda uri: None)
+    monkeypatch.setattr(store, "MlflowClient", Three)
+    with pytest.raises(InputError, match=r"has no suite 'nosuch': it has grbm$"):
+        frame("nosuch", tracking_uri="http://somewhere")
 
 
 def test_a_store_that_fails_while_it_is_read_is_said_without_its_password(

@@ -1,11 +1,16 @@
 """Results as a frame: every cell once, with its labels, and a metric's whole curves."""
 
+import re
+from typing import Any
+
 import pandas as pd
 import pytest
 
 from bism.errors import InputError
 from reports import frame, frames
-from tests.reports.held import BOTH, LL, Held, learning
+from reports.artefacts import ranking
+from tests.harness.tiny import ROOT
+from tests.reports.held import BOTH, LL, Held, built, learning
 
 FIRST = ["suite", "preset", "task", "method", "variant", "seed", "steps", "state", "run"]
 
@@ -40,6 +45,31 @@ def test_a_choice_of_suite_and_presets(held: Held) -> None:
     assert set(frame("grbm", "quick")["variant"]) == {"SM"}
     assert set(frame("grbm", ["quick", "paper"])["preset"]) == {"paper", "quick"}
     assert set(frame("freyface")["variant"]) == {"DSM"}
+
+
+def test_what_the_rule_takes_is_there_for_every_rule(held: Held) -> None:
+    held.rows[0][f"selected/{LL}"] = 7.0
+    cells = frame("grbm", "paper")
+    own = cells["run"] == held.rows[0]["run"]
+    assert cells.loc[own, f"selected/{LL}"].tolist() == [7.0]
+    assert cells.loc[~own, f"selected/{LL}"].equals(cells.loc[~own, LL])  # of the rule "last"
+
+
+def test_the_example_of_the_guide_is_the_report_s_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a seed's rule takes is not its last value, and a seed that diverged is left out."""
+    made = learning(Held(), BOTH, preset="quick")
+    for place, row in enumerate(made.rows):
+        row[f"selected/{LL}"] = row[LL] - 0.1 * (place % 5)
+    made.add("CD-5", "cd", 3, "diverged", preset="quick", **{LL: -99.0})
+    monkeypatch.setattr(frames, "Store", lambda uri: made)
+    (example,) = re.findall(r"```python notest\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example.partition("curves = ")[0], names)
+    theirs = built(ranking, made, preset="quick")["ranking-board"].numbers
+    ours = names["ranking"].loc["board"]
+    assert list(ours.index) == theirs["variant"].tolist() != sorted(theirs["variant"])
+    assert ours["mean"].tolist() == theirs["mean"].tolist()
+    assert ours["count"].tolist() == theirs["seeds"].tolist()
 
 
 def test_curves(held: Held) -> None:

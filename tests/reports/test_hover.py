@@ -5,7 +5,7 @@ import re
 import pytest
 
 from reports import document, hover, html
-from reports.artefacts import figure3, figure5, summary
+from reports.artefacts import figure3, figure5, ranking, summary
 from tests.reports.held import BOTH, Held, built, learning
 
 
@@ -38,6 +38,22 @@ def test_marking_twice_changes_nothing(module: object) -> None:
         hover.mark(artefact.figure)
         assert hover.series(artefact.figure) == once
         assert all(one["colour"].startswith("#") for one in once)
+
+
+def test_the_comparisons_name_the_variant_and_its_difference() -> None:
+    artefact = built(ranking, learning(Held(), BOTH))["comparisons-board"]
+    found = {one["name"]: one["points"] for one in html._series(artefact)}
+    assert set(found) == {"CD-5", "BiDSM-5", "Mine"}
+    assert [text for *_, text in found["Mine"]] == [
+        "Mine: test log-likelihood (nats): difference to CD-10 −0.300"
+    ]  # and none of its interval
+
+
+def test_a_curve_s_button_has_its_dashes() -> None:
+    artefact = built(figure3, learning(Held(), {"CD-5": ("cd", 0.4), "CD-10": ("cd", 0.3)}))["figure3-board"]
+    dashes = {one["name"]: one["dashes"] for one in html._series(artefact)}
+    assert dashes["CD-5"] == ""
+    assert dashes["CD-10"]
 
 
 def test_the_summary_names_the_variant_and_its_value() -> None:

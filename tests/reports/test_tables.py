@@ -150,9 +150,13 @@ def test_no_conclusion_at_all_is_one_sentence() -> None:
 
 def test_the_rule_and_the_seeds_that_diverged_are_said() -> None:
     held = learning(Held(), BOTH, select="last_tenth val/log_likelihood")
+    once = built(ranking, held)
+    for run in {run for run, _ in held.values}:
+        held.values[run, LL].append((950, 0.0))
     found = built(ranking, held)
     for name in ("ranking-board", "comparisons-board"):
         assert "the mean of the evaluations in the last tenth of the iterations" in found[name].caption
+        assert "its last measurement, the only one in the last tenth" in once[name].caption
     assert "diverged" not in found["comparisons-board"].caption
     assert "A seed that diverged is compared with none" in built(ranking, incomplete())["comparisons-board"].caption
 
@@ -202,20 +206,25 @@ def test_cost_and_the_time_to_most_of_the_gain() -> None:
     row = built(cost, learning(Held(), {"CD-5": ("cd", 0.4)}))["cost-board"].numbers.iloc[0]
     assert row["ms per iteration and seed"] == 3.0
     assert row["s of training"] == 21.0
-    assert (row["iterations to 95%"], row["s to 95%"]) == (100, 3.0)
+    assert (row["iterations to 0.389"], row["s to 0.389"]) == (100, 3.0)
     assert row["peak memory (GB)"] == 0.5
 
 
-def test_the_time_to_most_of_the_gain_says_of_what_from_where_and_how_finely() -> None:
-    caption = built(cost, learning(Held(), BOTH))["cost-board"].caption
+def test_all_are_timed_to_one_level_which_is_said() -> None:
+    """What ends far below the best does not reach it, however soon it has made its own way."""
+    made = built(cost, learning(Held(), {"CD-10": ("cd", 0.5), "CD-5": ("cd", 0.4), "Mine": ("mine", 0.2)}))
+    times = made["cost-board"].numbers.set_index("variant")["iterations to 0.484"]
+    assert times.loc["CD-10"] == 100
+    assert times.loc[["CD-5", "Mine"]].isna().all()
+    caption = made["cost-board"].caption
     assert "mean curve of test log-likelihood" in caption
-    assert "from the initial model" in caption
+    assert "from the initial models (0, the median variant's) to the best mean at the end (0.510)" in caption
     assert "every 500 iterations" in caption  # steps 0, 100, 1000: the median
     held = Held()
     for variant in ("A", "B"):
         curves = {FD: lambda seed, step: -float(step), "time/train_seconds": lambda seed, step: float(step)}
         held.add(variant, "dsm", 0, curves=curves, **{LL: 1.0, "time/ms_per_step": 1.0})
-    assert "s to 95% of Fisher divergence" in built(cost, held)["cost-board"].numbers
+    assert "s to −950 of Fisher divergence" in built(cost, held)["cost-board"].numbers
 
 
 def quality() -> pd.DataFrame:
@@ -228,8 +237,8 @@ def quality() -> pd.DataFrame:
 
 def test_what_is_far_off_is_a_hollow_triangle_at_the_edge() -> None:
     frame = quality()
-    cells = pd.DataFrame({"variant": frame["variant"], "method": ["cd", "cd", "cd", "sm", "dsm", "ssm"]})
-    figure, off = cost.draw(frame, cells, LL)
+    methods = dict(zip(frame["variant"], ["cd", "cd", "cd", "sm", "dsm", "ssm"], strict=True))
+    figure, off = cost.draw(frame, methods, LL)
     (axes,), (low, high) = figure.axes, figure.axes[0].get_ylim()
     assert off
     assert low < 0.5
@@ -243,10 +252,21 @@ def test_what_is_far_off_is_a_hollow_triangle_at_the_edge() -> None:
     assert {text.get_text() for text in axes.texts} >= {"DSM (−9.00)", "SSM (−8.00)"}
 
 
-def test_a_curve_that_ends_below_its_start_has_no_such_time() -> None:
-    timed = pd.DataFrame({"step": [0, 1], "value": [1.0, 0.0], "seconds": [0.0, 1.0]})
-    assert all(map(math.isnan, cost.reached(timed, high=True)))
-    assert cost.reached(timed, high=False) == (1, 1.0)
+def test_where_nothing_gets_better_there_is_no_level() -> None:
+    timed = pd.DataFrame({"variant": "A", "step": [0, 1], "value": [1.0, 0.0], "seconds": [0.0, 1.0]})
+    assert cost.goal(timed, high=True) is None
+    assert cost.goal(timed, high=False) == pytest.approx((1.0, 0.05, 0.0))
+    assert cost.reached(timed, 0.05, high=False) == (1, 1.0)
+    assert all(map(math.isnan, cost.reached(timed, -0.05, high=False)))
+
+
+def test_what_was_not_compiled_has_no_time_of_compiling() -> None:
+    held = learning(Held(), {"CD-5": ("cd", 0.4)}, compiled="false", **TIMED)
+    assert "s compiling" not in built(cost, held)["cost-board"].numbers
+    learning(held, {"SM": ("sm", 0.5)}, compiled="true", **TIMED)
+    times = built(cost, held)["cost-board"].numbers.set_index("variant")["s compiling"]
+    assert times["SM"] == 3.0
+    assert math.isnan(times["CD-5"])
 
 
 # --- the paper's tables -----------------------------------------------------------------------------------------------
@@ -327,6 +347,18 @@ def test_bounds_state_their_level_and_those_without_one_are_no_interval() -> Non
     old = built(bounds, estimated())["bounds-board"].caption
     assert "no interval" in old
     assert "level of" not in old
+
+
+def test_a_measure_in_small_units_keeps_its_digits_in_the_report() -> None:
+    held = Held()
+    for variant, value in (("A", -2.0e-7), ("B", -1.0e-7)):
+        for seed in range(3):
+            times = {"time/ms_per_step": 1.0, "time/train_seconds": 1.0}
+            held.add(variant, "dsm", seed, **{FD: value + seed * 1e-9, **times})
+    for module, name in ((ranking, "ranking-board"), (cost, "cost-board")):
+        written = built(module, held)[name].table.written  # type: ignore[union-attr]
+        column = "mean" if module is ranking else "quality"
+        assert written[[column, "± 95%"]].to_numpy().tolist() == [["−1.990e−07", "2.5e−09"], ["−9.90e−08", "2.5e−09"]]
 
 
 def test_a_tables_text_has_its_formats() -> None:
