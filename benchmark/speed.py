@@ -108,6 +108,11 @@ def speed(
     place = executors.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
+    if file is not None:
+        try:
+            file.open("a").close()
+        except OSError as error:
+            raise InputError(f"--json {file}: cannot be written: {error.strerror}") from error
     _, preset = choose_preset(suite, chosen)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
     timed = [

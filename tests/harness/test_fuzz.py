@@ -21,7 +21,7 @@ from benchmark.tuning.command import seconds_of
 from bism import BiDSM, InputError
 from tests.harness.tiny import TINY, Said, command, write
 
-EXAMPLES = [12, pytest.param(500, marks=pytest.mark.long)]
+EXAMPLES = [8, pytest.param(500, marks=pytest.mark.long)]
 
 
 def tried(count: int, **strategies: Any) -> Callable[[Callable[..., None]], None]:
@@ -227,7 +227,7 @@ def damaged_arrays(draw: st.DrawFn) -> bytes:
     return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.long)])
 def test_headers_of_arrays(inner: Path, examples: int) -> None:
     files = headers() | damaged_arrays() | st.binary(max_size=60)
 
