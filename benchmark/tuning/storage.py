@@ -37,9 +37,7 @@ def open_storage(where: str) -> BaseStorage:
         InputError: it cannot be reached or used.
     """
     name = unsecret(where)
-    other = (
-        f"Give another --storage: a file such as {DEFAULT_STUDIES}, or a database such as postgresql://host/name"
-    )
+    other = f"Give another --storage: a file such as {DEFAULT_STUDIES}, or a database such as postgresql://host/name"
     try:
         with quietly():
             if "://" not in where:

@@ -400,7 +400,7 @@ def work_on(work: Work, data: dict[str, DataSet], device: str, first: int, conne
 
 
 def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return clean(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
 
 
 def _end_with_the_parent(stop: threading.Event) -> None:
