@@ -4,6 +4,8 @@
 import sys
 
 from benchmark.cli import main
+from benchmark.credentials import tell_uncaught
 
 if __name__ == "__main__":
+    sys.excepthook = tell_uncaught
     sys.exit(main())

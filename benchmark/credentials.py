@@ -9,7 +9,9 @@ import itertools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -107,6 +109,11 @@ class _Cleaned:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error that nobody has caught, as Python does (``sys.excepthook``)."""
+    print(clean("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmark.credentials import unsecret
 from bism.errors import InputError
 
 Report = Callable[[int, int | None], None]  # bytes there so far, and of how many where the server says
@@ -98,7 +99,7 @@ def _resumption(address: str, partial: Path) -> dict[str, str]:
 
 def _came_from(address: str, partial: Path) -> int:
     """How many bytes are there from this address."""
-    return _size(partial) if _noted(partial).get("address") == address else 0
+    return _size(partial) if _noted(partial).get("address") == unsecret(address) else 0
 
 
 def _noted(partial: Path) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _identity(address: str, response: Any) -> dict[str, str | None]:
     """What tells this version of the file from others. A weak ETag does not: it may cover files of other bytes."""
     etag = response.headers.get("ETag")
     strong = etag if etag and not etag.startswith("W/") else None
-    return {"address": address, "version": strong or response.headers.get("Last-Modified")}
+    return {"address": unsecret(address), "version": strong or response.headers.get("Last-Modified")}
 
 
 def _total(response: Any, done: int) -> int | None:

@@ -137,7 +137,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     """Shows a store in MLflow's web interface until interrupted; of a server, prints the address. The exit code.
 
     Raises:
-        InputError: a plain folder, or a database file that is not there.
+        InputError: no store, or one that cannot be read now.
     """
     store = resolve(uri)
     if store.startswith(("http://", "https://")):
@@ -146,6 +146,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     file = database_file(store)
     if file and not file.exists():
         raise InputError(f"{file}: no such tracking store; 'run' makes it, and 'sync' makes it from a run directory")
+    check(store, write=False)
     address = f"http://{host}:{port}"
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
     print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
@@ -155,6 +156,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     # line's business: everybody on the machine can read those.
     environment = {
         **QUIET,
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",
         **os.environ,

@@ -128,4 +128,5 @@ def _write(name: str, report: object, out: Path) -> Path:
 
 
 if __name__ == "__main__":
+    sys.excepthook = credentials.tell_uncaught
     sys.exit(main())

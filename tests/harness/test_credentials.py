@@ -103,6 +103,16 @@ def test_a_short_password_is_no_word_to_look_for() -> None:
     assert clean("all done at http://alice:all@host") == "all done at http://host"
 
 
+def test_an_error_that_nobody_catches_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise RuntimeError(f"no answer from http://alice:{RAW}@host")
+    except RuntimeError as error:
+        credentials.tell_uncaught(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert said.endswith("\nRuntimeError: no answer from http://host\n")
+
+
 def test_what_a_command_prints_is_cleaned() -> None:
     out, err = io.StringIO(), io.StringIO()
     address = f"http://alice:{WRITTEN}@host"

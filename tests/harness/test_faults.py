@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -80,13 +81,47 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
 
 
 @pytest.mark.long
-def test_sigterm_is_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+    write(tmp_path, SUITE)
+    with started(tmp_path, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") as process:
+        until(process, lambda: progress(tmp_path) > 0)
+        os.killpg(process.pid, number)  # jobs and the writer hear it as well
+        assert ended(process).code == 130
+    assert set(states(tmp_path).values()) == {"stopped"}
+    assert {run.info.status for run in tracked(f"sqlite:///{tmp_path}/mlflow.db").values()} == {"KILLED"}
+
+
+@pytest.mark.long
+def test_a_run_whose_fork_server_is_killed(tmp_path: Path, whole: Path) -> None:
     write(tmp_path, SUITE)
     with started(tmp_path) as process:
         until(process, lambda: progress(tmp_path) > 0)
-        process.terminate()
-        assert ended(process).code == 130
-    assert set(states(tmp_path).values()) == {"stopped"}
+        for child in psutil.Process(process.pid).children():
+            if "forkserver" in " ".join(child.cmdline()):
+                child.kill()
+        said = ended(process)
+    assert (said.code, said.err) == (0, "")
+    same_end(tmp_path, whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("when", ["at its start", "later"])
+def test_a_writer_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
+    write(tmp_path, SUITE)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def writers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    with started(tmp_path, "--tracking-uri", store) as process:
+        until(process, lambda: bool(writers(process)) and (when == "at its start" or progress(tmp_path) > 0))
+        writers(process)[0].kill()
+        said = ended(process)
+    assert (said.code, said.err) == (0, "")
+    assert ("another goes on" in said.out) == (when == "later")
+    exactly_once(tmp_path, store)
 
 
 @pytest.mark.long

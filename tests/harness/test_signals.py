@@ -1,0 +1,102 @@
+"""What ends a command, what does not, and whom it does not concern."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import executors
+from benchmark.executors import JobProcess, LocalExecutor, Place
+from benchmark.signals import deaf, ended_as_by_ctrl_c
+from benchmark.worker import Settings
+
+BOTH = (signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def usual() -> Iterator[None]:
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in BOTH}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_what_asks_a_command_to_end_is_ctrl_c(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_terminal_goes_only_once() -> None:
+    with ended_as_by_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)  # no second Ctrl-C, which would not wait for checkpoints
+
+
+def test_what_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    with ended_as_by_ctrl_c():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_nobody_writes_to_a_terminal_that_has_gone(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from benchmark.signals import ended_as_by_ctrl_c\n"
+        "try:\n"
+        "    with ended_as_by_ctrl_c():\n"
+        "        print('ready', flush=True)\n"
+        "        signal.pause()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('the last words', flush=True)\n"
+        "    open(sys.argv[1], 'w').write('written')\n"
+    )
+    terminal, other = os.openpty()
+    end = tmp_path / "end"
+    command = [sys.executable, "-c", program, str(end)]
+    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, start_new_session=True) as process:
+        os.close(other)
+        assert os.read(terminal, 100).strip() == b"ready"
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert end.read_text() == "written"
+
+
+def test_processes_that_leave_signals_to_us() -> None:
+    with deaf():
+        status = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    assert all(blocked & 1 << (number - 1) for number in (signal.SIGINT, signal.SIGHUP))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGHUP}
+
+
+@pytest.mark.parametrize(
+    ("failures", "methods"), [(0, ["forkserver"]), (2, ["forkserver"] * 3), (3, ["forkserver"] * 3 + ["spawn"])]
+)
+@pytest.mark.parametrize("kind", [EOFError, BrokenPipeError, ConnectionRefusedError])
+def test_a_fork_server_that_is_killed_is_replaced_or_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failures: int, methods: list[str], kind: type[Exception]
+) -> None:
+    used = list[str]()
+
+    def started(self: JobProcess, context: Any, *_: object) -> None:
+        used.append(context.get_start_method())
+        if len(used) <= failures:
+            raise kind
+
+    monkeypatch.setattr(executors, "_STARTING_SECONDS", 0.0)
+    monkeypatch.setattr(JobProcess, "__init__", started)
+    place = Place("cpu", 1, 0.0)
+    executor = LocalExecutor(tmp_path, Settings(), [place])
+    job: Any = None
+    executor.start(job, job, place, False, False)
+    assert used == methods
