@@ -25,6 +25,7 @@ BY = (
     "test/posterior_fisher_divergence",
 )
 _BESIDE = {"test/log_likelihood_lower": "lower bound", "test/fisher_divergence": "Fisher divergence"}
+_UNKNOWN = pd.Series(dtype=float)
 _OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job")
 
 
@@ -89,8 +90,8 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "seeds": len(sound),
                 "diverged": len(cells) - len(sound),
                 **{name: sound[name].mean() for name in _BESIDE if name in sound and name != metric},
-                "train_seconds": sound["time/train_seconds"].mean(),
-                "ms_per_step": sound["time/ms_per_step"].mean(),
+                "train_seconds": sound.get("time/train_seconds", _UNKNOWN).mean(),
+                "ms_per_step": sound.get("time/ms_per_step", _UNKNOWN).mean(),
             }
         )
     return pd.DataFrame(rows).sort_values("mean", ascending=not better_high, ignore_index=True, na_position="last")
