@@ -221,7 +221,7 @@ class Tracker(StoreWriter):
         """
         ours = [record for record in self._run_dir.records() if (record.suite, record.preset) == (suite, preset)]
         states = {record.state for record in ours}
-        if self.behind:
+        if self.behind or not ours:
             return
         with self._tolerating_failures():
             self._describe_plan(self._plan_run(ours[0]), ours)
@@ -345,12 +345,13 @@ class Tracker(StoreWriter):
         run, lines, state = self._run_dir.synced(record.id, self.store)
         held = self._cell_runs(record.suite)
         if run is None or run not in held or not _same_journal(held[run][0], journal):
-            run, lines, state = self._cell_run(record, folder, journal, command), 0, None
+            run, lines, state = None, 0, None
         ended = None if record.state == "running" else _milliseconds(record)
-        if (lines, state) == (len(journal), record.state) and ended in (None, held[run][1]):
+        if run is not None and (lines, state) == (len(journal), record.state) and ended in (None, held[run][1]):
             return
         if record.state in FINISHED:
             check_cell(folder)
+        run = run or self._cell_run(record, folder, journal, command)
         self._write(run, record, journal, lines, state)
         held[run] = _journal_name(journal), ended
         self._run_dir.set_synced(record.id, self.store, run, len(journal), record.state)

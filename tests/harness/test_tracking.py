@@ -1,6 +1,8 @@
 """MLflow holds what the run directory holds: once, whatever fails and however often it is written."""
 
 import contextlib
+import dataclasses
+import io
 import json
 import math
 import os
@@ -21,9 +23,11 @@ import pandas as pd
 import pytest
 import requests
 import torch
+from rich.console import Console
 
 from baselines.dsm import DSM
-from benchmark import tracking
+from benchmark import session, tracking
+from benchmark.integrity import seal
 from benchmark.invocation import call
 from benchmark.rundir import Record, RunDir, cell_folder
 from bism import GRBM, InputError, log_likelihood
@@ -274,6 +278,57 @@ def test_a_journal_of_more_lines_than_one_call_takes_arrives_whole(
     run = cells.run_of(tracker, cell)
     for i in range(9):
         assert history(tracker, run, f"metric/{i}") == journal(run_dir, cell, f"metric/{i}")
+
+
+def test_a_preset_of_any_name_and_numbers_of_any_kind_arrive(
+    tracker: tracking.Tracker, cells: Cells, run_dir: RunDir
+) -> None:
+    preset = 'it\'s "100%" \\'
+    cell, sibling = cells.add(preset=preset), cells.add(1, preset=preset)
+    for odd in (math.nan, math.inf, -math.inf):
+        run_dir.folder(cell).append(30, {"test/log_likelihood": odd})
+    run_dir.plan([dataclasses.replace(record, preset=preset) for record in run_dir.records()])
+    for one in (cell, sibling):
+        cells.end(one, "done")
+    for _ in range(2):
+        assert tracker.sync(run_dir.records())
+        tracker.finish(cells.suite, preset)
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    assert (plan.data.tags["preset"], plan.info.status) == (preset, "FINISHED")
+
+    found = Store(tracker.uri)
+    assert found.presets(cells.suite) == [preset]
+    held = found.cells(cells.suite, preset)
+    assert held["cell"].tolist() == [cell, sibling]
+    values = found.histories([held["run"][0]], "test/log_likelihood")["value"].tolist()
+    assert sorted(values, key=str) == [-math.inf, math.inf, pytest.approx(math.nan, nan_ok=True)]
+    assert held["test/log_likelihood"][0] not in (1.7976931348623157e308, -1.7976931348623157e308)
+
+    tracker.forget([record for record in run_dir.records() if record.id == cell])
+    run_dir.remove([cell])
+    assert [run.data.tags["cell"] for run in search(tracker, cells.suite, "tags.kind = 'cell'")] == [sibling]
+
+
+def test_a_damaged_cell_is_not_brought_and_stops_none(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
+    bad, odd, good = cells.add(0), cells.add(1), cells.add(2)
+    for one in (bad, odd, good):
+        cells.end(one, "done")
+    seal(run_dir.folder(bad), run_dir.records([bad])[0])
+    run_dir.folder(bad).append(99, {"val/log_likelihood": 5.0})
+    (run_dir.folder(odd).path / "config.json").write_text('{"suite": "' + cells.suite + '"}')
+    with pytest.warns(UserWarning, match="not brought to the tracking store") as said:
+        assert tracker.sync(run_dir.records())
+    assert ["99" in str(one.message) or "metrics.jsonl: has" in str(one.message) for one in said] == [True, False]
+    assert [run.data.tags["cell"] for run in search(tracker, cells.suite, "tags.kind = 'cell'")] == [good]
+
+    tracker.finish(cells.suite, "quick")
+    (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
+    assert "2 damaged" in plan.data.tags["mlflow.note.content"]
+    out = io.StringIO()
+    code = session.sync(Console(file=out, width=200), run_dir.path, tracker.uri, "none")
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("damaged: ")]
+    assert (code, len(lines)) == (1, 2)
+    assert "1 cells brought to" in out.getvalue()
 
 
 def test_planned_cells_have_no_run(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:

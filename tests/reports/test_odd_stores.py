@@ -228,3 +228,23 @@ def test_runs_that_are_not_ours_are_read_past(monkeypatch: pytest.MonkeyPatch, t
     assert opened.trials("grbm").empty
     assert opened.artifact("r0", "gone", tmp_path) is None
     assert len(document.collect(opened, tmp_path).sections) == 1
+
+
+@pytest.mark.parametrize("points", [24_999, 25_000, 60_000])
+def test_a_history_of_any_length_is_read_whole(monkeypatch: pytest.MonkeyPatch, points: int) -> None:
+    """A server answers with so many values at most, whatever they are of; its client asks for the pages of one run."""
+    held = {run: [(step, float(step)) for step in range(count)] for run, count in (("a", points), ("b", 10))}
+
+    def answer(_: object, __: object, ___: object, params: Any) -> Any:
+        found = [{"run_id": run, "step": step, "value": value} for run in params["run_id"] for step, value in held[run]]
+        return SimpleNamespace(status_code=200, json=lambda: {"metrics": found[: params["max_results"]]})
+
+    opened: Any = object.__new__(Store)
+    opened._pages = True
+    opened._client = SimpleNamespace(
+        _tracking_client=SimpleNamespace(store=SimpleNamespace(get_host_creds=lambda: None)),
+        get_metric_history=lambda run, _: [SimpleNamespace(step=step, value=value) for step, value in held[run]],
+    )
+    monkeypatch.setattr(store, "http_request", answer)
+    found = opened.histories(["a", "b"], LL)
+    assert found.groupby("run")["step"].agg(["count", "max"]).to_numpy().tolist() == [[points, points - 1], [10, 9]]
