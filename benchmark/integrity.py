@@ -186,8 +186,9 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _files(folder: CellFolder) -> Iterator[Path]:
-    """The files that are results, and the configuration: all but the proof, errors, and what only a training needs."""
-    other = {folder.proof, folder.path / "error.txt", *folder.checkpoints}
+    """The files that are results, and the configuration: all but the proof, errors, what was printed, and what only a
+    training needs."""
+    other = {folder.proof, folder.path / "error.txt", folder.output, *folder.checkpoints}
     for path in sorted(folder.path.rglob("*")):
         if path.is_file() and path not in other and not path.name.endswith(_PASSING):
             yield path

@@ -161,7 +161,8 @@ def table(ranked: pd.DataFrame, title: str, metric: str, rule: str) -> Table:
 
 def measured(row: dict[Any, Any]) -> tuple[str, str]:
     """A ranking's mean and its interval, to the digits that the interval leaves."""
-    return written(row["mean"], row["half_width"]), f"± {written(row['half_width'], row['half_width'])}"
+    half_width = "-" if math.isnan(row["half_width"]) else f"± {written(row['half_width'], row['half_width'])}"
+    return written(row["mean"], row["half_width"]), half_width
 
 
 def seeds(row: dict[Any, Any]) -> str:
