@@ -6,7 +6,7 @@ import re
 import stat
 from pathlib import Path
 
-from bism.errors import InputError
+from bism.errors import InputError, shown
 
 STEPS = 2**31 - 1  # iterations: the counters of the random numbers are 32 bits wide
 SEED = 2**31 - 1  # the largest
@@ -35,10 +35,9 @@ def check_count(option: str, value: int | None, least: int = 1, most: int = COUN
         InputError: naming the option.
     """
     if value is not None and value < least:
-        raise InputError(f"{option} must be at least {least}, got {value}")
+        raise InputError(f"{option} must be at least {least}, got {shown(value)}")
     if value is not None and value > most:
-        raise InputError(f"{option} must be at most {most:,}, got {value:.4g}" if value < 1e300 else
-                         f"{option} must be at most {most:,}")  # fmt: skip
+        raise InputError(f"{option} must be at most {most:,}, got {shown(value)}")
 
 
 def check_positive(option: str, value: float, most: float = math.inf) -> None:

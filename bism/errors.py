@@ -59,7 +59,7 @@ def _escaped(found: re.Match[str]) -> str:
 def described(error: BaseException) -> str:
     """ "ValueError: what it says", in one short line, whatever the error is: its text may be long, or none at all."""
     first = next(iter(_text(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {shortened(first)}"
+    return f"{type(error).__name__}: {shortened(first)}" if first else type(error).__name__
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmark import credentials
 from benchmark.folders import cache_folder
 from benchmark.limits import read_file
-from bism.errors import InputError, message
+from bism.errors import InputError, described, message
 
 FORMATS = ("html", "pdf", "latex", "md")
 _RECORDS_BYTES = 1 << 26  # of a file of timings
@@ -80,7 +80,12 @@ def _scaling(files: Sequence[Path], out: Path) -> int:
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise InputError(f"{file}: has no list of records; `python -m benchmark speed --json FILE` writes one")
         records += found
-    figure = scaling.draw(scaling.frame(records))
+    try:
+        figure = scaling.draw(scaling.frame(records))
+    except (AttributeError, KeyError, TypeError, IndexError) as error:  # of values that are not what they are called
+        raise InputError(
+            f"the records hold what `python -m benchmark speed --json FILE` does not write: {described(error)}"
+        ) from error
     _folder(out)
     for suffix in ("png", "pdf"):
         with style.look():

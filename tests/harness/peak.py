@@ -1,6 +1,7 @@
 """A method with a known optimum: whatever the data, the model becomes a Gaussian around ``shift``."""
 
 import dataclasses
+import sys
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ class Peak(Estimator):
     shift: float = number(0.0, "where the model is", symbol="x", above=None, minimum=-10.0, tune=Range(-2.0, 2.5))
     width: float = number(-1.0, "log of its standard deviation", above=None, minimum=-5.0, tune=Range(-3.0, 1.0))
     kind: int = count(1, "of no effect, but another structure", tune=(1, 2))
-    bad: int = count(0, "what goes wrong: 1 divergence, 2 an error", minimum=0)
+    bad: int = count(0, "what goes wrong: 1 divergence, 2 an error, 3 an exit", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,6 +36,8 @@ class Peak(Estimator):
     def step(self, state: State, batches: Tensor, noise: Any, hyper: dict[str, Tensor]) -> tuple[State, Info]:
         if self.bad == 2:
             raise RuntimeError("the method is broken")
+        if self.bad == 3:
+            sys.exit(0)
         model = state.params["model"]
         new = {name: torch.zeros_like(value) for name, value in model.items()}
         new |= {"b": new["b"] + hyper["shift"], "log_s": new["log_s"] + hyper["width"]}

@@ -85,8 +85,8 @@ class Prints(CD):
 VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
 WRONG = {
     "Exits": "SystemExit: 0",
-    "Interrupts": "KeyboardInterrupt: ",
-    "Closes": "GeneratorExit: ",
+    "Interrupts": "KeyboardInterrupt",
+    "Closes": "GeneratorExit",
     "Mute": "Silent: (its text cannot be made: KeyError)",
     "Long": "ValueError: " + "x" * 500 + "... (3,000,000 characters in all)",
 }
@@ -142,9 +142,9 @@ def test_what_a_job_prints_is_in_a_file_and_not_passed_on(ran: tuple[Path, Said]
     ("code", "cause"),
     [
         ("import sys; sys.exit(0)", "SystemExit: 0"),
-        ("raise SystemExit", "SystemExit: "),
+        ("raise SystemExit", "SystemExit\n"),
         ("raise KeyboardInterrupt('me')", "KeyboardInterrupt: me"),
-        ("raise GeneratorExit", "GeneratorExit: "),
+        ("raise GeneratorExit", "GeneratorExit\n"),
         ("class E(Exception):\n  def __str__(self): raise E\nraise E", "E: (its text cannot be made: E)"),
         ("class B(BaseException): pass\nraise B(7)", "B: 7"),
         ("raise ValueError('z' * 10**6)", f"ValueError: {'z' * 500}... (1,000,000 characters in all)"),

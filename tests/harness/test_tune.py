@@ -119,6 +119,13 @@ def test_what_raises_fails_its_trials_and_no_others(tmp_path: Path, data: DataSe
     assert any("trials failed: RuntimeError: the method is broken" in note for note in one.notes)
 
 
+def test_what_exits_fails_its_trials_and_not_the_process(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data, changes={"bad": 3}, enqueue=False)
+    one.work(2)
+    assert [trial.user_attrs["reason"] for trial in one.trials(TrialState.FAIL)] == ["SystemExit: 0"] * 2
+    assert any("trials failed: SystemExit: 0" in note for note in one.notes)
+
+
 def test_values_that_do_not_go_together_fail_and_the_rest_goes_on(tmp_path: Path, data: DataSet) -> None:
     one = bench(tmp_path, data, changes={"x": "2.8..3.0", "kind": [2]}, enqueue=False)
     one.work(12)

@@ -44,6 +44,29 @@ def test_other_records_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "bad.json cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "5",
+        "[1]",
+        "[" * 100_000,
+        json.dumps([{**STEPS[0], "hyper": 3}]),
+        json.dumps([{**STEPS[0], "seeds": "x"}]),
+        json.dumps([{**STEPS[0], "train_ms_per_step": {}}]),
+        json.dumps([]),
+    ],
+    ids=range(7),
+)
+def test_records_that_are_none_are_one_message(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    assert main(["scaling", str(tmp_path / "bad.json"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_scaling_writes_the_figure(tmp_path: Path) -> None:
     (tmp_path / "speed.json").write_text(json.dumps(STEPS + SIZES))
     assert main(["scaling", str(tmp_path / "speed.json"), "--out", str(tmp_path)]) == 0
