@@ -81,7 +81,7 @@ def clean(text: str) -> str:
     """A text without the passwords that it may hold: in addresses, in pairs like ``password=``, and all that are known
     from the command line or the environment (such as MLFLOW_TRACKING_PASSWORD)."""
     for secret in sorted(_known.union(_spellings(_of_environment())), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)  # no part of a longer word
     text = _ADDRESS.sub(lambda found: unsecret(found[0]), text)
     text = _PAIR.sub(rf"\1={HIDDEN}", text)
     return _HEADER.sub(rf"\1{HIDDEN}", text)

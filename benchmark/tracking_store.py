@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from benchmark import guardian
 from benchmark.credentials import unsecret
 from benchmark.signals import ended_as_by_ctrl_c
-from benchmark.store_check import SECONDS, check_database, check_file, check_form, check_server, scheme_of, with_driver
+from benchmark.store_check import SECONDS, check_database, check_file, check_form, scheme_of, with_driver
 from bism.errors import InputError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -75,6 +75,10 @@ def check(uri: str, write: bool) -> None:
     if file is not None:
         check_file("tracking store", file, write)
     elif scheme in ("http", "https"):
+        for name, value in QUIET.items():  # before MLflow is imported; what the user has set stays
+            os.environ.setdefault(name, value)
+        from benchmark.tracking_server import check_server  # MLflow, which takes seconds to import
+
         with patience(seconds=int(SECONDS), retries=0):
             check_server("tracking store", uri)
     elif scheme in _SCHEMES:

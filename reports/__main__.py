@@ -106,8 +106,8 @@ def _build(options: argparse.Namespace) -> int:
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    store = Store(uri)
     _folder(options.out)
+    store = Store(uri)
     with tempfile.TemporaryDirectory() as folder, store.reading():
         report = document.collect(store, Path(folder), options.suite, options.preset, options.task, options.methods)
     images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]

@@ -99,8 +99,9 @@ def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_short_password_is_no_word_to_look_for() -> None:
-    remember("http://alice:all@host")
+    remember("http://alice:all@host", "http://alice:secret@host")
     assert clean("all done at http://alice:all@host") == "all done at http://host"
+    assert clean("/home/secrets and secret") == "/home/secrets and ***"
 
 
 def test_an_error_that_nobody_catches_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:

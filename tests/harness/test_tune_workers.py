@@ -1,18 +1,22 @@
 """Several processes on one study: leases, who dies, what is given back, storages that go away."""
 
 import dataclasses
+import io
 import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from benchmark.datasets import DataSet, load
-from benchmark.tuning import leases
+from benchmark.tuning import leases, tracking
 from benchmark.tuning import study as studies
+from benchmark.tuning.command import _Tracking
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.worker import Limits
 from tests.harness.faults import ended
@@ -230,3 +234,29 @@ def test_a_database_that_goes_away_while_a_process_is_killed(tmp_path: Path, dat
         said = ended(first)
     assert said.code == 0, said
     all_is_there(optuna.load_study(storage=open_storage(database.uri), study_name=STUDY))
+
+
+def test_a_tracking_store_that_is_away_at_first_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Store:
+        """Away when it is asked for the first two times."""
+
+        asked, written, behind = 0, list[str](), False
+
+        def __init__(self, uri: str) -> None:
+            Store.asked += 1
+            if Store.asked < 3:
+                raise tracking.Unreachable(f"tracking store {uri} cannot be reached: Connection refused.")
+
+        def sync(self, study: Any, command: str, last: bool = False) -> None:
+            Store.written.append(study)
+
+    monkeypatch.setattr(tracking, "StudyTracker", Store)
+    said = io.StringIO()
+    with _Tracking("http://host", Console(file=said, width=200)) as kept:
+        assert said.getvalue().startswith("warning: tracking store http://host cannot be reached: Connection refused.")
+        assert not kept.complete
+        kept.sync(["study"])
+        assert Store.written == []
+        kept.sync(["study"], last=True)
+    assert Store.written == ["study"]
+    assert kept.complete

@@ -11,10 +11,11 @@ from unittest import mock
 
 from benchmark.cli import main
 from benchmark.invocation import call
+from benchmark.provenance import cores
 from benchmark.rundir import CellFolder, Record, RunDir
 
 ROOT = Path(__file__).parents[2]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 TINY = """\
 suite: tiny
 description: a tiny suite
