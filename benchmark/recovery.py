@@ -5,6 +5,7 @@ neither is trained again from the start. Only cells that were planned and have n
 command that planned them is run again.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
     """
     notes, unknown = [run_dir.note] if run_dir.note else [], list[DamagedFile]()
     run_dir.drop_altered()
+    paths = sorted((run_dir.path / "cells").iterdir(), key=_age)  # before the index, which has a cell before its folder
     known = {record.id for record in run_dir.records()}
     found = list[Record]()
-    for path in sorted((run_dir.path / "cells").iterdir(), key=_age):
-        if path.name not in known and _ID.fullmatch(path.name):
+    for path in paths:
+        if path.name not in known and _ID.fullmatch(path.name) and os.path.lexists(path):
             try:
                 found.append(_record(CellFolder(path)))
             except DamagedFile as problem:
@@ -43,7 +45,10 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
 
 
 def _age(path: Path) -> float:
-    return path.lstat().st_mtime
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # deleted meanwhile
+        return 0.0
 
 
 def _record(folder: CellFolder) -> Record:

@@ -99,11 +99,13 @@ class Timing:
 
 def sound(row: Record | Timing) -> bool:
     """Whether every field has a value of its type, as it has unless a file was altered."""
-    states = STATES if isinstance(row, Record) else ()
-    return all(
-        isinstance(value := getattr(row, field.name), field.type) and (field.name != "state" or value in states)  # type: ignore[arg-type]
-        for field in dataclasses.fields(row)
-    )
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if not isinstance(value, field.type):  # type: ignore[arg-type]
+            return False
+        if isinstance(value, int) and abs(value) >= 2**63:  # more than the index holds
+            return False
+    return not isinstance(row, Record) or row.state in STATES
 
 
 class RunDir:
