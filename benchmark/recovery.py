@@ -30,7 +30,7 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
     known = {record.id for record in run_dir.records()}
     found = list[Record]()
     for path in paths:
-        if path.name not in known and _ID.fullmatch(path.name) and os.path.lexists(path):
+        if path.name not in known and _ID.fullmatch(path.name) and _has_begun(path):
             try:
                 found.append(_record(CellFolder(path)))
             except DamagedFile as problem:
@@ -42,6 +42,12 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
             f"were planned and had not begun come back when their command is run again"
         )
     return notes, unknown
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether there is something to know of a cell: its folder may be empty, or hold an error of before it began."""
+    names = ("config.json", "metrics.jsonl", "finished.json", "artifacts")
+    return os.path.lexists(path) and (not path.is_dir() or any(os.path.lexists(path / name) for name in names))
 
 
 def _age(path: Path) -> float:

@@ -166,7 +166,7 @@ class RunDir:
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         try:
             return self._index.execute(query, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise RunDirError(f"run directory {self.path}: its index cannot be read any more: {error}") from error
 
     def plan(self, records: Iterable[Record]) -> None:
