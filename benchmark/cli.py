@@ -1,7 +1,7 @@
 """The command line, ``python -m benchmark``; ``commands`` carries its commands out.
 
-Exit codes: 0 all done; 1 some cells failed, diverged or are missing, or ``data verify`` found a bad file; 2 bad input
-or missing data; 130 interrupted.
+Exit codes: 0 all done; 1 some cells failed, diverged, are damaged or missing, or ``data verify`` found a bad file;
+2 bad input or missing data; 130 interrupted.
 """
 
 import argparse

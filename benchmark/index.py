@@ -20,11 +20,9 @@ CREATE TABLE IF NOT EXISTS timings (
     train_seconds REAL, compile_seconds REAL, wall_seconds REAL);
 """
 _SINCE = (("progress", "INTEGER DEFAULT 0"), ("job", "TEXT"))  # columns that an index of an earlier version lacks
-_DAMAGED = (
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,
-)  # where nothing but our tables is asked
+# SQLITE_ERROR, since nothing but our own tables is asked for.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_FAILURES = (sqlite3.DatabaseError, UnicodeDecodeError)  # the second, where SQLite cites what is no text
 
 
 class _Damaged(sqlite3.DatabaseError):
@@ -42,23 +40,24 @@ def open_index(folder: Path) -> tuple[sqlite3.Connection, str | None]:
     file = folder / NAME
     try:
         return _opened(file), None
-    except sqlite3.DatabaseError as error:
+    except _FAILURES as error:
         if not _is_damage(error, file):
             raise
     with FileLock(folder / "owners" / "index.lock"):  # of two who find it damaged, one puts it aside
         try:
             return _opened(file), None
-        except sqlite3.DatabaseError as error:
+        except _FAILURES as error:
             if not _is_damage(error, file):
                 raise
             aside = _put_aside(file)
-            return _opened(file), f"{file}: damaged ({error}); it is kept as {aside.name} and was made anew"
+            reason = " ".join(str(error).split())
+            return _opened(file), f"{file}: damaged ({reason}); it is kept as {aside.name} and was made anew"
 
 
-def _is_damage(error: sqlite3.Error, file: Path) -> bool:
+def _is_damage(error: Exception, file: Path) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     says_no = code == sqlite3.SQLITE_READONLY and os.access(file, os.W_OK)  # by its header, and not the file system
-    return isinstance(error, _Damaged) or code in _DAMAGED or says_no
+    return isinstance(error, _Damaged | UnicodeDecodeError) or code in _DAMAGED or says_no
 
 
 def _opened(file: Path) -> sqlite3.Connection:

@@ -59,7 +59,11 @@ def proven(folder: CellFolder) -> Record | None:
         DamagedFile: the proof itself.
     """
     content = _proof(folder)
-    return None if content is None else Record(**content["record"])
+    if content is None:
+        return None
+    names = {field.name for field in dataclasses.fields(Record)}  # a later version may know more
+    with understood(folder.proof):
+        return Record(**{name: value for name, value in content["record"].items() if name in names})
 
 
 def inspect(run_dir: RunDir, records: Iterable[Record]) -> Inspected:

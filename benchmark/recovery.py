@@ -5,6 +5,7 @@ neither is trained again from the start. Only cells that were planned and have n
 command that planned them is run again.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
     """
     notes, unknown = [run_dir.note] if run_dir.note else [], list[DamagedFile]()
     run_dir.drop_altered()
+    paths = sorted((run_dir.path / "cells").iterdir(), key=_age)  # before the index, which has a cell before its folder
     known = {record.id for record in run_dir.records()}
     found = list[Record]()
-    for path in sorted((run_dir.path / "cells").iterdir(), key=_age):
-        if path.name not in known and _ID.fullmatch(path.name):
+    for path in paths:
+        if path.name not in known and _ID.fullmatch(path.name) and _has_begun(path):
             try:
                 found.append(_record(CellFolder(path)))
             except DamagedFile as problem:
@@ -42,8 +44,17 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
     return notes, unknown
 
 
+def _has_begun(path: Path) -> bool:
+    """Whether there is something to know of a cell: its folder may be empty, or hold an error of before it began."""
+    names = ("config.json", "metrics.jsonl", "finished.json", "artifacts")
+    return os.path.lexists(path) and (not path.is_dir() or any(os.path.lexists(path / name) for name in names))
+
+
 def _age(path: Path) -> float:
-    return path.lstat().st_mtime
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # deleted meanwhile
+        return 0.0
 
 
 def _record(folder: CellFolder) -> Record:

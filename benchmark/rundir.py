@@ -100,11 +100,13 @@ class Timing:
 
 def sound(row: Record | Timing) -> bool:
     """Whether every field has a value of its type, as it has unless a file was altered."""
-    states = STATES if isinstance(row, Record) else ()
-    return all(
-        isinstance(value := getattr(row, field.name), field.type) and (field.name != "state" or value in states)  # type: ignore[arg-type]
-        for field in dataclasses.fields(row)
-    )
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if not isinstance(value, field.type):  # type: ignore[arg-type]
+            return False
+        if isinstance(value, int) and abs(value) >= 2**63:  # more than the index holds
+            return False
+    return not isinstance(row, Record) or row.state in STATES
 
 
 class RunDir:
@@ -165,7 +167,7 @@ class RunDir:
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         try:
             return self._index.execute(query, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise RunDirError(f"run directory {self.path}: its index cannot be read any more: {error}") from error
 
     def plan(self, records: Iterable[Record]) -> None:

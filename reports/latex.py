@@ -1,5 +1,6 @@
 """The report in LaTeX: a document that compiles, and each table (booktabs) in a file of its own to \\input."""
 
+import unicodedata
 from pathlib import Path
 
 from reports.artefact import Artefact, Table
@@ -17,6 +18,10 @@ _ESCAPES = {
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
     "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
 }  # fmt: skip
+
+_KNOWN = set("–—‘’“”„…•§©®°«»¿¡ßæÆøØœŒłŁ")  # beside accented letters
+_RAISED = {"<sub": "_", "<super": "^"}
+_GREEK_CAPITALS = set("ΓΔΘΛΞΠΣΥΦΨΩ")
 
 
 def write(report: Report, out: Path) -> Path:
@@ -42,8 +47,22 @@ def width(artefact: Artefact) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(_ESCAPES.get(letter, letter) for letter in str(text))
+    """Text as LaTeX prints it; a letter that it does not know by its number."""
+    return "".join(_ESCAPES.get(letter) or _printed(letter) for letter in str(text))
+
+
+def _printed(letter: str) -> str:
+    if letter.isascii() or letter in _KNOWN:
+        return letter if letter.isprintable() else " "
+    kind, _, codes = unicodedata.decomposition(letter).rpartition("> ")
+    if kind in _RAISED:
+        return f"${_RAISED[kind]}{{{escape(unicodedata.normalize('NFKD', letter))}}}$"
+    alphabet, _, name = unicodedata.name(letter, "").partition(" LETTER ")
+    if alphabet in ("GREEK SMALL", "GREEK CAPITAL") and name.isalpha() and name != "OMICRON":
+        written = name.lower() if alphabet == "GREEK SMALL" else name.capitalize()
+        return f"$\\{written}$" if alphabet == "GREEK SMALL" or letter in _GREEK_CAPITALS else f"[{written}]"
+    accented = letter.isalpha() and ord(letter) < 0x180 and codes and chr(int(codes.split()[0], 16)).isascii()
+    return letter if accented else f"[U+{ord(letter):04X}]"
 
 
 def tabular(table: Table) -> str:

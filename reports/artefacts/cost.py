@@ -28,7 +28,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         name = words.measure(metric)
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
-        drawn = drawn[np.isfinite(drawn[["quality", _MS]]).all(axis=1)]
+        drawn = drawn[drawn["quality"].map(math.isfinite) & drawn[_MS].map(math.isfinite)]
         figure, off = draw(drawn, methods(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",

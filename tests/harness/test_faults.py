@@ -146,6 +146,28 @@ def test_killed_again_and_again(tmp_path: Path, whole: Path, whom: str) -> None:
     same_end(tmp_path, whole)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("whom", ["worker", "main"])
+def test_killed_during_a_probe(tmp_path: Path, whom: str) -> None:
+    """What an expensive measurement was at is measured once, and the end is the same."""
+    slow = SUITE.replace("chains: 5, steps: [3]", "chains: 50, steps: [2000]")
+    undisturbed, disturbed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (undisturbed, disturbed):
+        folder.mkdir()
+        write(folder, slow)
+    finish(undisturbed)
+    with started(disturbed) as process:
+        until(process, lambda: any(record.progress == 400 for record in records(disturbed)))  # saved before the probe
+        (process if whom == "main" else workers(process)[0]).kill()
+        if whom == "main":
+            left_alone(disturbed)
+        else:
+            assert ended(process).code == 0
+    assert "damaged" not in command(disturbed, "status").out
+    finish(disturbed)
+    same_end(disturbed, undisturbed)
+
+
 # --- tracking ---------------------------------------------------------------------------------------------------------
 
 

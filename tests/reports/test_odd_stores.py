@@ -248,3 +248,8 @@ def test_a_history_of_any_length_is_read_whole(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(store, "http_request", answer)
     found = opened.histories(["a", "b"], LL)
     assert found.groupby("run")["step"].agg(["count", "max"]).to_numpy().tolist() == [[points, points - 1], [10, 9]]
+
+
+def test_latex_is_given_no_letter_that_it_does_not_know() -> None:
+    text = latex.escape("v₁, x⁷, naïve, ω, Ω, Α, a\u2028b, 日, \x00, 5%")
+    assert text == r"v$_{1}$, x$^{7}$, naïve, $\omega$, $\Omega$, [Alpha], a[U+2028]b, [U+65E5],  , 5\%"
