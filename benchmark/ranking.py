@@ -90,7 +90,12 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def rules(frame: pd.DataFrame, metric: str) -> str:
     """What stands for a seed in these cells, in words; more than one where the suite changed between two runs."""
     return " or ".join(
-        sorted({said(*rule, metric not in names) for rule, names in zip(frame["rule"], frame["averaged"], strict=True)})
+        sorted(
+            {
+                said(rule, select, metric not in names)
+                for (rule, select), names in zip(frame["rule"], frame["averaged"], strict=True)
+            }
+        )
     )
 
 
@@ -148,12 +153,12 @@ def table(ranked: pd.DataFrame, title: str, metric: str, rule: str) -> Table:
     return shown
 
 
-def measured(row: dict[str, Any]) -> tuple[str, str]:
+def measured(row: dict[Any, Any]) -> tuple[str, str]:
     """A ranking's mean and its interval, to the digits that the interval leaves."""
     return written(row["mean"], row["half_width"]), f"± {written(row['half_width'], row['half_width'])}"
 
 
-def seeds(row: dict[str, Any]) -> str:
+def seeds(row: dict[Any, Any]) -> str:
     """How many stand behind a mean: "2 (+1 diverged)"."""
     return str(row["seeds"]) + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
 
