@@ -1,5 +1,6 @@
 """The report in LaTeX: a document that compiles, and each table (booktabs) in a file of its own to \\input."""
 
+import unicodedata
 from pathlib import Path
 
 from reports.artefact import Artefact, Table
@@ -17,6 +18,19 @@ _ESCAPES = {
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
     "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
 }  # fmt: skip
+_GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"  # symbols of anybody's hyper-parameters
+
+
+def _greek(letter: str) -> str:
+    name = unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda")
+    return rf"$\{name if letter.islower() else name.title()}$"
+
+
+_ESCAPES = {
+    **{letter: _greek(letter) for letter in _GREEK},
+    **{chr(ord("₀") + digit): f"$_{digit}$" for digit in range(10)},
+    **_ESCAPES,
+}
 
 
 def write(report: Report, out: Path) -> Path:
