@@ -98,8 +98,8 @@ def rules(frame: pd.DataFrame, metric: str) -> str:
     return " or ".join(
         sorted(
             {
-                said(rule, by, metric not in names)
-                for (rule, by), names in zip(frame["rule"], frame["averaged"], strict=True)
+                said(rule, select, metric not in names)
+                for (rule, select), names in zip(frame["rule"], frame["averaged"], strict=True)
             }
         )
     )

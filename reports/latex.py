@@ -18,6 +18,19 @@ _ESCAPES = {
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
     "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
 }  # fmt: skip
+_GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"  # symbols of anybody's hyper-parameters
+
+
+def _greek(letter: str) -> str:
+    name = unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda")
+    return rf"$\{name if letter.islower() else name.title()}$"
+
+
+_ESCAPES = {
+    **{letter: _greek(letter) for letter in _GREEK},
+    **{chr(ord("₀") + digit): f"$_{digit}$" for digit in range(10)},
+    **_ESCAPES,
+}
 
 _KNOWN = set("–—‘’“”„…•§©®°«»¿¡ßæÆøØœŒłŁ")  # beside accented letters
 _RAISED = {"<sub": "_", "<super": "^"}

@@ -244,6 +244,28 @@ def test_long_tables_break_over_pages() -> None:
     assert latex.tabular(table).startswith(r"\begin{longtable}{r}")
 
 
+SIGNS = 'αβγδεζηθικλμνξπρστυφχψω ΓΔΘΛΞΠΣΥΦΨΩ v₀₁₂₃₄₅₆₇₈₉ φ⁰ R² ‖x‖ − ± σ0 … é – · ≥ ≤ × \\ & % $ # _ { } ~ ^ < > | "'
+
+
+def test_no_letter_is_left_that_latex_does_not_know() -> None:
+    """Greek letters are the symbols of anybody's hyper-parameters; digits below are coordinates."""
+    escaped = latex.escape(SIGNS)
+    assert [letter for letter in escaped if not letter.isascii()] == ["…", "é", "–"]  # which T1 has
+    assert latex.escape("ε₁λ") == r"$\epsilon$$_1$$\lambda$"
+
+
+@pytest.mark.long
+def test_latex_prints_every_letter(tmp_path: Path) -> None:
+    engine = shutil.which("tectonic") or shutil.which("pdflatex")
+    if engine is None:
+        pytest.skip("no TeX is installed (Debian: apt-get install texlive-latex-recommended)")
+    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\begin{document}"
+    (tmp_path / "signs.tex").write_text(head + latex.escape(SIGNS) + r"\end{document}", encoding="utf-8")
+    options = [] if engine.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
+    said = subprocess.run([engine, *options, "signs.tex"], cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout[-3000:]
+
+
 @pytest.mark.long
 def test_latex_compiles(whole: Report, tmp_path: Path) -> None:
     engine = shutil.which("tectonic") or shutil.which("pdflatex")
