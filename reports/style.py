@@ -103,7 +103,7 @@ def names(axes: Axes, variants: Sequence[str]) -> None:
     lines = [textwrap.fill(name, _NAME) for name in variants]
     longest = max(len(line) for name in lines for line in name.splitlines())
     row = _ROW if all("\n" not in name for name in lines) else 1.5 * _ROW
-    figure.set_size_inches(min(TEXT_WIDTH, 3.1 + _LETTER * longest), 0.85 + row * len(lines))  # type: ignore[union-attr]
+    figure.set_size_inches(min(TEXT_WIDTH, 3.1 + _LETTER * longest), 0.85 + row * len(lines))
     axes.set_yticks(range(len(lines)), lines)
     axes.set_ylim(len(lines) - 0.4, -0.6)
 
