@@ -21,7 +21,7 @@ _LOWER = {
 }
 _TALLEST = 8.0  # inches of all rows
 _LABELS = {
-    name: f"{level} level:\n{textwrap.fill(text, 24)}"
+    name: f"{level} level:\n{textwrap.fill(text, 20)}"
     for level, texts in (("higher", _HIGHER), ("lower", _LOWER))
     for name, text in texts.items()
 }
