@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,11 +163,26 @@ class CellFolder:
     def _lines(self) -> list[bytes]:
         """The journal's lines and, last, what follows the end of the last one; only that where there is no journal."""
         try:
-            return self.journal.read_bytes().split(b"\n")
+            return _content(self.journal).split(b"\n")
         except (FileNotFoundError, NotADirectoryError):
             return [b""]
-        except OSError as error:
-            raise DamagedFile(self.journal, f"cannot be read: {error.strerror}") from error
+
+
+def _content(file: Path) -> bytes:
+    """What a file holds; nobody waits for a pipe that lies in its place.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is not there.
+        DamagedFile: it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise DamagedFile(file, "is no file")
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DamagedFile(file, f"cannot be read: {error.strerror}") from error
 
 
 def _measurement(line: bytes) -> Measurement | None:
@@ -192,13 +208,13 @@ def read_mapping(file: Path) -> dict[str, Any]:
         DamagedFile: it is not there, or something else.
     """
     try:
-        content = json.loads(file.read_bytes())
+        text = _content(file)
     except FileNotFoundError:
         raise DamagedFile(file, "is missing") from None
     except NotADirectoryError:
         raise DamagedFile(file.parent, "is no folder") from None
-    except OSError as error:
-        raise DamagedFile(file, f"cannot be read: {error.strerror}") from error
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(file, "is no JSON; it was cut or altered") from error
     if not isinstance(content, dict):

@@ -4,8 +4,9 @@
 
 It is written when the index has the cell as finished, and from then on the folder alone says what the cell is: the
 index can be lost and is rebuilt from it, and a file that was cut, removed or altered is known. Nothing that is damaged
-is ranked, sent to a store, or trained again by itself. Cells that finished before there were proofs have none; of them
-it is known whether their files can be read.
+is ranked, sent to a store, or trained again by itself. Cells that finished before there were proofs have none (nor the
+company that they were trained in); of them it is known whether their files can be read and whether the journal of one
+that is done comes to its last iteration.
 """
 
 import contextlib
@@ -75,7 +76,7 @@ def inspect(run_dir: RunDir, records: Iterable[Record]) -> Inspected:
         if known != record:
             wrong.append(known)
         if known.state in FINISHED:
-            problems = list(_problems(folder))
+            problems = list(_problems(folder, known))
         elif known.state != "planned":
             problems = list(_readable(folder, finished=False))
         if problems:
@@ -117,8 +118,8 @@ def _known(folder: CellFolder, record: Record) -> Record:
     return dataclasses.replace(record, **{name: getattr(held, name) for name in _HELD})
 
 
-def _problems(folder: CellFolder) -> Iterator[DamagedFile]:
-    """What is damaged in the folder of a finished cell."""
+def _problems(folder: CellFolder, record: Record | None = None) -> Iterator[DamagedFile]:
+    """What is damaged in the folder of a finished cell, of which the index may know more."""
     if not folder.path.is_dir():
         gone = "is no folder" if folder.path.exists() else "is missing: the cell's results are gone"
         yield DamagedFile(folder.path, gone)
@@ -128,8 +129,9 @@ def _problems(folder: CellFolder) -> Iterator[DamagedFile]:
     except DamagedFile as problem:
         yield problem
         return
-    if content is None:  # of a time before proofs
-        yield from _readable(folder, finished=True)
+    if content is None:
+        found = list(_readable(folder, finished=True))
+        yield from found or _unproven(folder, record)
         return
     if content["record"]["id"] != folder.path.name:
         yield DamagedFile(folder.proof, f"is the proof of cell {content['record']['id']}")
@@ -157,6 +159,17 @@ def _readable(folder: CellFolder, finished: bool) -> Iterator[DamagedFile]:
             yield DamagedFile(folder.journal, "its last line was cut")
     except DamagedFile as problem:
         yield problem
+
+
+def _unproven(folder: CellFolder, record: Record | None) -> Iterator[DamagedFile]:
+    """What is wrong with a finished cell without a proof whose files can be read: it had one, which was removed, unless
+    what ended it was killed just then, and its checkpoints are still there; or its journal ends too early."""
+    if "job" in folder.config and not any(file.exists() for file in folder.checkpoints):
+        yield DamagedFile(folder.proof, "is missing: nothing proves what the cell measured")
+    elif record is not None and record.state == "done":
+        reached = max((line.step for line in folder.measurements()), default=0)
+        if reached < record.steps:
+            yield DamagedFile(folder.journal, f"ends at iteration {reached:,} of {record.steps:,}")
 
 
 def labels(folder: CellFolder) -> dict[str, Any]:

@@ -227,18 +227,18 @@ class Supervisor:
         self._keep_timing(one)  # before the cells are done, and so written to the tracking store for good
         self.run_dir.set_states(one.states, train_seconds / len(one.job.cells))
         self._seal(one.job)
-        for cell in one.job.cells:
-            self.run_dir.folder(cell.id).end()
         bad = [text for state, text in one.states.values() if state != "done"]
         text = f"{len(bad)} of {len(one.states)} seeds" if bad else None
         self._told(one, "diverged" if bad else "done", text)
 
     def _seal(self, job: Job) -> None:
         """Writes the proofs of cells that are finished: after the index has them all, since a part of a job that is
-        known as finished would leave another to go on with."""
+        known as finished would leave another to go on with. Only then their checkpoints go: those of a cell without a
+        proof say that nobody has removed it."""
         for record in self.run_dir.records(cell.id for cell in job.cells):
             try:
                 seal(self.run_dir.folder(record.id), record)
+                self.run_dir.folder(record.id).end()
             except OSError as error:  # a full disk, above all
                 self.progress.note(f"{job.title}: the proof that seed {record.seed} is whole is not written: {error}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import sqlite3
@@ -56,6 +57,13 @@ def in_its_place(path: Path) -> None:
     path.write_text("no folder")
 
 
+def of_before(one: CellFolder) -> None:
+    """Makes a finished cell one of a time before proofs."""
+    one.proof.unlink()
+    content = {key: value for key, value in one.config.items() if key != "job"}
+    (one.path / "config.json").write_text(json.dumps(content))
+
+
 # --- finished cells ---------------------------------------------------------------------------------------------------
 
 DAMAGE: dict[str, tuple[Change, str, str]] = {  # what is done to a cell -> the file that is named, and what is said
@@ -73,6 +81,8 @@ DAMAGE: dict[str, tuple[Change, str, str]] = {  # what is done to a cell -> the 
     "proof altered": (
         lambda it: it.proof.write_text(it.proof.read_text().replace('"CD-1"', '"CD-9"')), "finished.json", "not what",
     ),
+    "proof removed": (lambda it: it.proof.unlink(), "finished.json", "is missing: nothing proves"),
+    "proof a pipe": (lambda it: (it.proof.unlink(), os.mkfifo(it.proof)), "finished.json", "is no file"),
     "folder removed": (lambda it: shutil.rmtree(it.path), "", "is missing: the cell's results are gone"),
     "folder a file": (lambda it: in_its_place(it.path), "", "is no folder"),
 }  # fmt: skip
@@ -123,9 +133,14 @@ def test_damaged_cells_can_be_deleted(folder: Path) -> None:
 
 def test_cells_of_a_time_before_proofs_are_read_as_far_as_they_can_be(folder: Path) -> None:
     for variant, seed in CELLS:
-        cell(folder, variant, seed).proof.unlink()
+        of_before(cell(folder, variant, seed))
     said = command(folder, "status")
     assert (said.code, named(said)) == (0, [])
+    early = cell(folder, "CD-1", 0).journal
+    whole = early.read_bytes()
+    early.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert [line.rpartition(": ")[2] for line in named(command(folder, "status"))] == ["ends at iteration 15 of 20"]
+    early.write_bytes(whole)
     cut(cell(folder, "CD-1", 0).journal)
     cell(folder, "CD-1", 1).journal.unlink()
     cell(folder, "BiDSM-5", 0).journal.write_bytes(b'{"step": 0, "time_ms": 0, "metrics": {}}\n[1]\n')
@@ -203,7 +218,7 @@ def test_what_was_under_way_goes_on_though_the_index_is_lost(folder: Path) -> No
 
 def test_cells_without_proof_or_index_that_had_finished_are_not_trained_again(folder: Path) -> None:
     for variant, seed in CELLS:
-        cell(folder, variant, seed).proof.unlink()
+        of_before(cell(folder, variant, seed))
     before = contents(folder)
     remove_index(folder / "runs")
     said = command(folder, *RUN)
@@ -342,10 +357,7 @@ def looked_at(altered: Altered, number: int, how: str, at: float, junk: bytes) -
     if file.name == INDEX:
         assert (code, lines) == (0, [])
         assert "tiny, preset test: 4 done" in out.getvalue()
-    elif (file.is_file() and file.read_bytes() == altered.held[file]) or (file.name, how) == (
-        "finished.json",
-        "remove",
-    ):
+    elif file.is_file() and file.read_bytes() == altered.held[file]:
         assert (code, lines) == (0, [])
         whole -= {str(file.relative_to(altered.runs))}
     else:
