@@ -62,7 +62,12 @@ def name_problem(name: str) -> str | None:
         return f"must have at most {NAME} characters, and has {len(name):,}"
     if not _NO_PATHS.fullmatch(name):
         return "must have no '/', no '\\' and no control characters: folders are named by it"
-    return None
+    return formula_problem(name)
+
+
+def formula_problem(name: str) -> str | None:
+    """Why a name cannot stand in a figure; None where it can."""
+    return "must have no two '$', between which figures would read a formula" if name.count("$") > 1 else None
 
 
 def read_file(path: Path, most: int, what: str) -> bytes:

@@ -77,6 +77,9 @@ def _named(name: str) -> str:
 def _one_line(name: str) -> str:
     if not name.isprintable():
         raise ValueError(f"must be one line without control characters, got {shown(name)}")
+    problem = limits.formula_problem(name)
+    if problem:
+        raise ValueError(f"{problem}, got {shown(name)}")
     return name
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmark import limits, memory, registry, yaml_text
 from benchmark.completion import _content
 from benchmark.datasets import MissingData, load
-from benchmark.suite import parse_seeds
+from benchmark.suite import Variant, parse_seeds
 from benchmark.suite_file import load_suite
 from benchmark.tuning import spaces
 from benchmark.tuning.command import seconds_of
@@ -259,9 +259,15 @@ def test_digits_are_asked_for_in_a_way_that_int_agrees_with() -> None:
             assert not found, file
 
 
-@pytest.mark.parametrize("name", ["", " a", ".", "..", "...", "a/b", "a\\b", "a\nb", "\ud800", "n" * 101])
+@pytest.mark.parametrize("name", ["", " a", ".", "..", "...", "a/b", "a\\b", "a\nb", "\ud800", "n" * 101, r"$\frac{$"])
 def test_names_that_are_none(name: str) -> None:
     assert limits.name_problem(name)
+
+
+def test_names_of_variants_stand_in_figures() -> None:
+    Variant(method="cd", name="5$ a step")
+    with pytest.raises(ValueError, match="must have no two '.', between which figures would read a formula"):
+        Variant(method="cd", name=r"$\frac{$")
 
 
 @pytest.mark.parametrize("name", ["a", "it's", "Größe 3", ".hidden", "a..b", "grbm", "n" * 100])
