@@ -266,7 +266,7 @@ def test_names_that_are_none(name: str) -> None:
 
 def test_names_of_variants_stand_in_figures() -> None:
     Variant(method="cd", name="5$ a step")
-    with pytest.raises(ValueError, match="must have no two '.', between which figures would read a formula"):
+    with pytest.raises(ValueError, match=r"must have no two '.', between which figures would read a formula"):
         Variant(method="cd", name=r"$\frac{$")
 
 
