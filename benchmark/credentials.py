@@ -21,7 +21,8 @@ _NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key|access_?key|cred
 _KEY = re.compile(rf"(?:\w*[_-])?{_NAMES}|\w*(?:password|secret|token)|user(?:name)?|sslkey", re.IGNORECASE)
 _VARIABLE = re.compile(r"pass(word|wd|phrase)?$|pwd$|token$|secret|access_?key$|api_?key$", re.IGNORECASE)
 _NO_SECRETS = {"PWD", "OLDPWD"}  # the shell's working directories
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+_SCHEME = r"[A-Za-z][\w+.-]{0,40}"  # bounded: a word of a million letters is looked through once, and not from each
+_ADDRESS = re.compile(rf"{_SCHEME}://[^\s'\"<>]+")
 _QUERY = re.compile(r"\?([\w.-]+=.*)", re.DOTALL)
 _PAIR = re.compile(rf"\b((?:\w+_)?{_NAMES})=([^\s&;,'\"<>]+)", re.IGNORECASE)
 _HEADER = re.compile(r"(authorization\W{1,4}(?:basic|bearer)?\s*)[\w+/=.~-]+", re.IGNORECASE)
@@ -49,7 +50,7 @@ def unsecret(address: str) -> str:
 
 def _parts(address: str) -> tuple[str, str, str]:
     """What stands before an address, its scheme with the slashes, and the rest."""
-    found = re.fullmatch(r"(.*?)([A-Za-z][\w+.-]*:/{1,2})(.*)", address, re.DOTALL)
+    found = re.fullmatch(rf"(.*?)({_SCHEME}:/{{1,2}})(.*)", address, re.DOTALL)
     return (found[1], found[2], found[3]) if found else ("", "", address)
 
 
