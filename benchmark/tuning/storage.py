@@ -41,6 +41,8 @@ def open_storage(where: str) -> BaseStorage:
     try:
         with quietly():
             if "://" not in where:
+                if ":" in where.rpartition("@")[0]:  # no file is meant, and none is to be called by a password
+                    raise InputError(f"studies at {name}: an address of a database begins with its kind.")
                 return JournalStorage(JournalFileBackend(str(_journal(Path(where)))))
             address = with_driver(where)
             _check(address)
