@@ -31,10 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
         completion.install(parser)
-    options = parser.parse_args(arguments)
     credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
     with credentials.kept_out():
-        return _carried_out(options)
+        return _carried_out(parser.parse_args(arguments))  # whose errors repeat what was given
 
 
 def _carried_out(options: argparse.Namespace) -> int:

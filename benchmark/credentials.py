@@ -17,14 +17,14 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
 _SHORTEST = 6  # a shorter password is hidden inside addresses alone: as a word it would be found everywhere
-_NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|api_?key|access_?key|credentials?|auth|sig(?:nature)?)"
+_NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|api[_-]?key|access[_-]?key|credentials?|auth|sig(?:nature)?)"
 _KEY = re.compile(rf"(?:\w*[_-])?{_NAMES}|\w*(?:password|secret|token)|user(?:name)?|sslkey", re.IGNORECASE)
-_VARIABLE = re.compile(r"pass(word|wd|phrase)?$|pwd$|token$|secret|access_?key$|api_?key$", re.IGNORECASE)
+_VARIABLE = re.compile(r"pass(word|wd|phrase)?$|pwd$|token$|secret|access[_-]?key$|api[_-]?key$", re.IGNORECASE)
 _NO_SECRETS = {"PWD", "OLDPWD"}  # the shell's working directories
 _SCHEME = r"[A-Za-z][\w+.-]{0,40}"  # bounded: a word of a million letters is looked through once, and not from each
 _ADDRESS = re.compile(rf"{_SCHEME}://[^\s'\"<>]+")
 _QUERY = re.compile(r"\?([\w.-]+=.*)", re.DOTALL)
-_PAIR = re.compile(rf"\b((?:\w+_)?{_NAMES})=([^\s&;,'\"<>]+)", re.IGNORECASE)
+_PAIR = re.compile(rf"\b((?:[\w-]+[_-])?{_NAMES})=([^\s&;,'\"<>]+)", re.IGNORECASE)
 _HEADER = re.compile(r"(authorization\W{1,4}(?:basic|bearer)?\s*)[\w+/=.~-]+", re.IGNORECASE)
 _known = set[str]()
 

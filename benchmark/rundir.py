@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from benchmark.cells import CellFolder as CellFolder
 from benchmark.cells import Measurement as Measurement
 from benchmark.cells import write_atomically as write_atomically
+from benchmark.credentials import clean
 from benchmark.index import NAME, open_index
 from bism.errors import InputError
 
@@ -286,12 +287,15 @@ class RunDir:
         self.set_states({cell: (state, message)}, train_seconds)
 
     def set_states(self, states: Mapping[str, tuple[str, str | None]], train_seconds: float | None = None) -> None:
-        """Records where cells stand, by id: state and message; all at once."""
+        """Records where cells stand, by id: state and message; all at once. A method's error may say anything."""
         now = time.time()
         with self._transaction() as index:
             index.executemany(
                 "UPDATE cells SET state = ?, updated = ?, message = ?, train_seconds = ? WHERE id = ?",
-                [(state, now, message, train_seconds, cell) for cell, (state, message) in states.items()],
+                [
+                    (state, now, message and clean(message), train_seconds, cell)
+                    for cell, (state, message) in states.items()
+                ],
             )
 
     def add_timing(self, timing: Timing) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Any
 from benchmark import credentials
 from benchmark.credentials import unsecret
 from benchmark.integrity import inspect
-from benchmark.rundir import Record, RunDir
+from benchmark.rundir import Record, RunDir, RunDirError
 from benchmark.signals import deaf
 from benchmark.store_check import Unreachable, advised
 from benchmark.tracking_store import INSTEAD, check, resolve
@@ -187,14 +187,25 @@ def _write(store: str, run_dir: Path, ids: list[str], command: str, log_models: 
                 with contextlib.suppress(InputError):
                     tracker = Tracker(store, runs)
             if tracker is not None and not ended:
-                tracker.sync(runs.records(ids), command=command)
+                with _full_disk(tell):
+                    tracker.sync(runs.records(ids), command=command)
             pause = max(_PAUSE_SECONDS, (time.monotonic() - started) * (1 / _SHARE - 1))
-        if tracker is None:
-            tell("tracked", Tracked(False, None))
-        else:
-            records = inspect(runs, runs.records(ids)).sound
-            complete, presets = project(tracker, records, command, log_models), {record.preset for record in records}
-            tell("tracked", Tracked(complete, tracker.ui_hint(presets.pop() if len(presets) == 1 else None)))
+        found = Tracked(False, None)
+        if tracker is not None:
+            with _full_disk(tell):
+                records = inspect(runs, runs.records(ids)).sound
+                complete, presets = project(tracker, records, command, log_models), {one.preset for one in records}
+                found = Tracked(complete, tracker.ui_hint(presets.pop() if len(presets) == 1 else None))
+        tell("tracked", found)
+
+
+@contextlib.contextmanager
+def _full_disk(tell: Callable[[str, str], None]) -> Iterator[None]:
+    """Inside, a run directory that cannot be written is said, and the store has to wait."""
+    try:
+        yield
+    except RunDirError as error:
+        tell("note", f"warning: nothing is tracked for now: {error}")
 
 
 def _told_to_end(connection: Connection, seconds: float) -> bool:

@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
     )
     scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
-    options = parser.parse_args(arguments)
-    credentials.remember(options.tracking_uri if options.command == "build" else None)
+    credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
     with credentials.kept_out():
+        options = parser.parse_args(arguments)
         try:
             _settle()
             return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)

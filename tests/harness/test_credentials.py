@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import credentials
+from benchmark.cli import main
 from benchmark.credentials import clean, kept_out, remember, unsecret
+from benchmark.rundir import Record, RunDir
 from benchmark.tracking_store import resolve
 from bism.errors import InputError
 
@@ -142,3 +144,23 @@ def test_one_that_is_written_as_addresses_are_is_taken(tmp_path: Path) -> None:
 def test_long_texts_are_looked_through_once(text: str) -> None:
     """From each of its letters on it would take hours."""
     assert clean(text) == unsecret(text) == text
+
+
+@pytest.mark.parametrize("more", [["--trackinguri=http://a:S3cr3tPw@h"], ["--steps", "http://a:S3cr3tPw@h"]])
+def test_a_line_that_cannot_be_read_is_not_repeated_with_its_password(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--suite", "grbm", *more])
+    assert "S3cr3t" not in "".join(capsys.readouterr())
+
+
+def test_the_index_has_no_password_of_a_method_s_error(tmp_path: Path) -> None:
+    with contextlib.closing(RunDir(tmp_path)) as runs:
+        runs.plan([Record("0" * 12, "s", "p", "t", "cd", "CD-1", 0, 1, "running")])
+        runs.set_state("0" * 12, "failed", "http://a:S3cr3tPw@h api-key=S3cr3tPw")
+        assert runs.records()[0].message == "http://h api-key=***"
+
+
+def test_a_key_with_a_hyphen_is_one() -> None:
+    assert unsecret("http://h/?api-key=S3cr3tPw&a=1") == "http://h/"
