@@ -59,7 +59,8 @@ def _series(artefact: Artefact) -> list[dict[str, Any]]:
     render(artefact, "svg")
     figure = artefact.figure
     figure.set_dpi(72)
-    return hover.series(figure)
+    series = hover.series(figure)
+    return [{**one, "colour": "currentColor"} if one["colour"] == style.INK else one for one in series]
 
 
 def _sizes(points: float) -> str:

@@ -109,7 +109,10 @@ def test_exchanged_files(mnist: Server, cifar: Server, tmp_path: Path) -> None:
 
 def test_a_folder_in_place_of_a_file(mnist: Server, tmp_path: Path) -> None:
     synthetic.place(tmp_path / "data", {f"{TRAIN_IMAGES}/file": b""})
-    assert f"{TRAIN_IMAGES}: wrong: cannot be read (Is a directory)\n" in data(tmp_path, "verify", "mnist").out
+    assert (
+        f"{TRAIN_IMAGES}: wrong: it is a folder, a pipe or a device, and must be a file\n"
+        in data(tmp_path, "verify", "mnist").out
+    )
     said = data(tmp_path, "download", "mnist")
     assert (said.code, said.err) == (2, f"error: {tmp_path}/data/{TRAIN_IMAGES}: cannot be written: Is a directory\n")
 

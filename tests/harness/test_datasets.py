@@ -1,5 +1,6 @@
 """Data sets are what they are said to be, do not change, and say what is wrong with a file."""
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -259,7 +260,8 @@ def test_a_run_with_a_damaged_file_ends_before_anything_trains(tmp_path: Path, m
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: CIFAR-10 cannot be read:\n")
     assert "data_batch_1.bin: truncated: 6,145 bytes of 6,146" in said.err
-    assert said.err.endswith(to_mend("cifar10", tmp_path) + "\n")
+    with contextlib.chdir(tmp_path):
+        assert said.err.endswith(to_mend("cifar10", tmp_path) + "\n")
     assert not (tmp_path / "runs").exists()
 
 

@@ -22,6 +22,7 @@ from benchmark.datasets import checkerboard
 from benchmark.density import limits
 from benchmark.models import MODELS
 from benchmark.rundir import CellFolder, Record, RunDir
+from benchmark.statistics import interval, written
 from bism import GRBM, BiDSM, log_likelihood
 from bism.checkpoint import load_checkpoint
 from bism.estimator import Estimator
@@ -71,7 +72,7 @@ def test_a_run_ends_well_and_says_what_it_did(trained: tuple[Path, Said]) -> Non
     assert [row[4].strip() for row in table] == ["2", "2"]
     for name, mean, *_ in table:
         last = [journal(folder, name.strip(), seed)[-1]["metrics"]["test/log_likelihood"] for seed in (0, 1)]
-        assert float(mean) == pytest.approx(np.mean(last), abs=6e-4)
+        assert mean.strip() == written(*interval(last))
     assert states(folder) == dict.fromkeys(CELLS, "done")
 
 
@@ -353,7 +354,7 @@ def test_a_diverged_seed_ends_its_journal_and_is_not_averaged(failed: tuple[Path
     (row,) = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│ Diverges")]
     assert row[4].strip() == "1 (+1 diverged)"
     assert float(row[1]) == pytest.approx(sound[-1]["metrics"]["test/log_likelihood"], abs=6e-4)
-    assert row[2].strip() == "± -"
+    assert row[2].strip() == "-"
     names = [line.split("│")[1].strip() for line in said.out.splitlines() if line.startswith("│")]
     assert sorted(names) == ["CD-1", "Diverges"]  # what failed is not in the ranking
 
@@ -384,7 +385,7 @@ def test_a_run_of_diverged_seeds_alone(tmp_path: Path) -> None:
     assert said.code == 1
     assert set(states(tmp_path).values()) == {"diverged"}
     (row,) = [line.split("│")[1:] for line in said.out.splitlines() if line.startswith("│ Diverges")]
-    assert [text.strip() for text in row[:5]] == ["Diverges", "-", "± -", "-", "0 (+2 diverged)"]
+    assert [text.strip() for text in row[:5]] == ["Diverges", "-", "-", "-", "0 (+2 diverged)"]
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -754,9 +755,8 @@ def test_the_doctor_says_what_works(tmp_path: Path) -> None:
     assert found["data set digits"] == ("ok", "1297/250/250, sha256 58d7e865c6ec, bundled with scikit-learn")
     for name in ("freyface", "mnist", "cifar10"):
         assert found[f"data set {name}"][0] == "no"
-        assert found[f"data set {name}"][1].startswith(
-            f"missing; to fetch it: {called(tmp_path, f'data download {name}')}"
-        )
+        assert found[f"data set {name}"][1].startswith("missing; to fetch it: ")
+        assert called(tmp_path, f"data download {name}") in " ".join(said.out.split())  # over two lines
     assert not (tmp_path / "there").exists()
 
 

@@ -689,7 +689,7 @@ def test_the_ranking_stands_in_the_description_of_the_plan_s_run(
     assert "**a smoke ranking**" in said
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in said if line.startswith("|")][2:]
     assert [row[:3] + row[4:] for row in rows] == [
-        ["1", "SM", "2.500", "2", "0.250"], ["2", "DSM", "-0.500", "2", "0.250"],
+        ["1", "SM", "2.5", "2", "0.250"], ["2", "DSM", "-0.5", "2", "0.250"],
     ]  # fmt: skip
     assert "Times: compiled, on cpu with 1 thread, beside 1 other job." in said
     tags = cells.run_of(tracker, run_dir.records()[0].id).data.tags

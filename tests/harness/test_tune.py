@@ -317,7 +317,10 @@ def test_where_the_preset_s_own_values_win_the_baseline_is_shown_and_says_so() -
         (("--timeout", "0"), "--timeout must look like 90s, 10m or 1.5h"),
         (("--trials", "0"), "--trials must be at least 1, got 0"),
         (("--study", "a b"), "--study a b: must consist of letters"),
-        (("--storage", "postgresql://nobody@127.0.0.1:1/none"), "studies at postgresql://127.0.0.1:1/none cannot be"),
+        (
+            ("--storage", "postgresql://nobody@127.0.0.1:1/none"),
+            "studies at postgresql+psycopg2://127.0.0.1:1/none cannot be",
+        ),
         (("--storage", "odd://x"), "studies at odd://x cannot be used"),
         (("--storage", "u:S3cr3t@h/x"), "studies at h/x: an address of a database begins with its kind. Give another"),
         (("--storage", "."), "this is a folder; a file is wanted"),
