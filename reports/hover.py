@@ -46,16 +46,21 @@ def _named(figure: Figure) -> Iterator[tuple[Axes, Artist, str]]:
 
 
 def series(figure: Figure) -> list[dict[str, Any]]:
-    """Of a figure that was drawn: each series with its name, colour and points (x, y, text) in the SVG's units."""
+    """Of a figure that was drawn: each series with its name, what its legend calls it, colour and points (x, y, text)
+    in the SVG's units."""
     mark(figure)
     names: list[str] = figure.series  # type: ignore[attr-defined]
-    found: list[dict[str, Any]] = [{"name": name, "colour": "", "dashes": "", "points": []} for name in names]
+    found: list[dict[str, Any]] = [
+        {"name": name, "label": name, "colour": "", "dashes": "", "points": []} for name in names
+    ]
     for axes, artist, gid in list(_named(figure)):
         match = _NAME.fullmatch(gid)
         if match and isinstance(artist, Line2D) and artist.valued:  # type: ignore[attr-defined]
             one = found[int(match[1])]
             one["colour"] = one["colour"] or to_hex(artist.get_color())
             one["dashes"] = one["dashes"] or _dashes(artist)
+            label = str(artist.get_label())
+            one["label"] = one["label"] if label.startswith("_") else label  # it may say more: "DSM (to −2.30)"
             one["points"] += _points(figure, axes, artist, one["name"])
     return [one if one["colour"] else {**one, "colour": "#808080"} for one in found]
 

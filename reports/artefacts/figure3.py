@@ -12,7 +12,7 @@ from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.labels import label_ends
 from reports.style import Look, natural
-from reports.sweep import Sweep, better_is_high
+from reports.sweep import Sweep, better_is_high, selected
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
 _MEASURES = ("test/log_likelihood", "test/fisher_divergence", "test/fid")
@@ -31,19 +31,21 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         behind = "; all seeds faint behind" if seeds > 1 else ""
         beyond = (f" Curves that begin {'below' if high else 'above'} the panels enter them later; a variant that ends "
                   f"{'below' if high else 'above'} them is named with its last mean.")  # fmt: skip
-        leading = _leading(curves, high)
+        done = sweep.of(task)
+        leading = _leading(done[done["variant"].isin(curves["variant"])], metric, high)
         yield Artefact(
             name=f"figure3-{task}",
             title=paper.title(3, task, f"{name} against iterations"),
             caption=f"{words.capital(name)} on {task}: {words.mean_of(curves)}{behind}.{beyond}"
-            + (f" Last panel: the {len(leading)} variants that end best, with their means alone." if leading else "")
+            + (f" Last panel: the {len(leading)} variants that end best by the ranking's rule, with their means alone."
+               if leading else "")
             + (" Figure 3 of the paper has the same axes; it prints no numbers." if paper.has(3, task) else ""),
             alt=_in_words(numbers, name),
             numbers=numbers.merge(_seeds(curves, ["value"]), on=["variant", "step"]),
             runs=runs,
             missing=missing,
             figure=style.mark(draw(curves, name, "iteration", high, leading=leading), missing),
-        )
+        )  # fmt: skip
         timed = on_a_clock(sweep, task, curves)
         if not timed.empty:
             yield Artefact(
@@ -96,9 +98,10 @@ def _in_words(numbers: pd.DataFrame, name: str) -> str:
     return f"Curves of {name}; at the end: " + ", ".join(f"{key} {words.number(x)}" for key, x in last.items()) + "."
 
 
-def _leading(curves: pd.DataFrame, high: bool) -> list[str]:
-    """The variants that end best, where there are others."""
-    best = _ends(curves).sort_values(ascending=not high)
+def _leading(done: pd.DataFrame, metric: str, high: bool) -> list[str]:
+    """The variants that end best, where there are others: the first of the ranking."""
+    values = selected(done, metric).replace([math.inf, -math.inf], math.nan)
+    best = values.groupby(done["variant"]).mean().dropna().sort_values(ascending=not high)
     return list(best.index[: min(_LEADING, len(best) // 2)]) if len(best) > 3 else []
 
 

@@ -163,6 +163,8 @@ def explained(compared: pd.DataFrame) -> str:
             f"at. "
         )
     text += f"Pairs won: the share of pairs of seeds in which the variant is better than {best}; it is no test. "
+    if compared["p"].isna().any():
+        text += "Where p is blank there are no two seeds in common, and no test is possible. "
     if not concluded.any():
         return text + f"No conclusion: {_range(seeds)} seeds do not tell any of these variants from {best}."
     if unknown:
@@ -176,11 +178,10 @@ def _range(counts: list[int]) -> str:
 
 
 def shown(compared: pd.DataFrame) -> Table:
-    """The comparisons for people; a p-value of 1 says nothing that the conclusion does not say."""
+    """The comparisons for people; without a p-value where no two seeds are in common."""
     formats = {"pairs won": "{:.2f}", "p": fixed(compared["p"], 1, least=3)}
     half_widths = (compared["high"] - compared["low"]) / 2
-    frame = compared.assign(p=compared["p"].where(compared["p"] < 1))
-    return Table(frame, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
+    return Table(compared, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
 
 
 def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, float]:

@@ -78,6 +78,17 @@ def test_the_best_are_drawn_on_a_range_of_their_own() -> None:
     assert places[1] - places[0] > 0.05
 
 
+def test_the_best_are_the_first_of_the_ranking() -> None:
+    """And not those whose single last evaluation is best."""
+    held = learning(Held(), BOTH)
+    for row in held.rows:  # the ranking's value, such as the mean of the last tenth
+        row[f"selected/{LL}"] = 0.6 if row["variant"] in ("Mine", "BiDSM-5") else 0.1
+    artefact = built(figure3, held)["figure3-board"]
+    assert artefact.figure is not None
+    assert {text.get_text() for text in artefact.figure.axes[-1].texts} == {"Mine", "BiDSM-5"}
+    assert "the 2 variants that end best by the ranking's rule" in artefact.caption
+
+
 @pytest.mark.parametrize(("metric", "side"), [(LL, "below"), (FD, "above")])
 def test_a_low_measure_leaves_the_panel_above(metric: str, side: str) -> None:
     held = Held()

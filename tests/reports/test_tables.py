@@ -99,6 +99,10 @@ def test_a_seed_that_one_lacks_is_compared_with_none() -> None:
     }  # fmt: skip
     assert found.loc["B", "difference"] == pytest.approx(-0.95)
     assert found.loc[["C", "D"], ["difference", "low", "high", "p"]].isna().all(axis=None)
+    assert ranking.shown(found.reset_index()).written["p"].eq("").tolist() == [True, False, True]
+    found = found.reset_index()
+    found.attrs = {"best": "A", "pairs": 3}
+    assert "Where p is blank" in ranking.explained(found)
     assert against({"A": [5, math.nan], "B": [math.nan, 4]}).empty
 
 
@@ -133,7 +137,8 @@ def test_where_no_conclusion_is_possible_words_say_so() -> None:
     assert artefact.table is not None
     written = artefact.table.written.set_index("variant")
     assert written["conclusion"].to_dict() == {"B": "no conclusion", "C": "no conclusion", "SM": "worse"}
-    assert written.loc[["B", "C"], "p"].tolist() == ["", ""]  # not "1.000"
+    assert written.loc[["B", "C"], "p"].str.fullmatch(r"1\.0{3,}").all()
+    assert "p is blank" not in artefact.caption
     assert "one among 6 pairs of variants" in artefact.caption
     assert "No conclusion is possible about 2 variants (hollow)" in artefact.caption
     assert artefact.figure is not None
