@@ -9,11 +9,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from benchmark.plan import Job
 
@@ -77,6 +79,13 @@ class Lines:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class _Left(TimeRemainingColumn):
+    """What is left: of a job by how fast it goes, of all by ``Lines.left``, since they differ in cost."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["left"], style="progress.remaining") if "left" in task.fields else super().render(task)
+
+
 class Bars(Lines):
     """Live bars: one for the whole, one for each running job."""
 
@@ -87,10 +96,10 @@ class Bars(Lines):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Left(),
             console=console,
         )
-        self.all = self.progress.add_task("jobs", total=self.total)
+        self.all = self.progress.add_task("jobs", total=self.total, left="")
         self.rows: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
@@ -116,9 +125,9 @@ class Bars(Lines):
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:
         self.progress.remove_task(self.rows.pop(job.cells[0].id))
-        if state != "retry":
-            self.progress.advance(self.all)
         super().ended(job, state, seconds, text)
+        if state != "retry":
+            self.progress.update(self.all, advance=1, left=self.rest if self.ended_count < self.total else "")
 
 
 def display(console: Console, jobs: list[Job], left: Left) -> Lines:

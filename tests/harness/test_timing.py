@@ -1,15 +1,18 @@
 """Estimates from what jobs took here, and from what the suite's author measured; never from other conditions."""
 
 import dataclasses
+import io
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmark import registry, timing
 from benchmark.datasets import checkerboard
 from benchmark.plan import Choices, Job, jobs, plan
-from benchmark.progress import duration
+from benchmark.progress import Bars, duration
 from benchmark.rundir import RunDir, Timing
 from benchmark.suite_file import load_suite
 from tests.harness.tiny import command, records, replaced, write
@@ -188,3 +191,27 @@ def test_what_is_left_is_told_by_the_jobs_that_are_left(tmp_path: Path) -> None:
     alone = timing.Outlook(PLACE, lambda: known, [], whole, half)
     assert alone.left(long[:1] * 3 + short[1:], {}) == "at least 50 min left"  # half of each was done before
     assert alone.left(short[1:], {}) == "time left not known"
+
+
+def test_bars_show_the_time_left_of_the_jobs_as_lines_do(tmp_path: Path) -> None:
+    work = made(tmp_path)
+    out = io.StringIO()
+    asked: list[dict[str, int]] = []
+
+    def left(steps: Mapping[str, int]) -> str:
+        asked.append(dict(steps))
+        return "at least 5 min left"
+
+    bars = Bars(Console(force_terminal=True, file=out, width=200), work, left)
+    for job in work:
+        bars.started(job)
+    bars.stepped(work[1], 7)
+    bars.ended(work[0], "done", 3.0, None)
+    assert asked == [{cell.id: 7 for cell in work[1].cells}]
+    assert "done in 3 s, at least 5 min left" in out.getvalue()
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(bars.progress.get_renderable())
+    (line,) = [line for line in shown.getvalue().splitlines() if line.startswith("jobs")]
+    assert line.rstrip().endswith("at least 5 min left")
+    bars.ended(work[1], "done", 4.0, None)
+    assert out.getvalue().rstrip().endswith("done in 4 s")
