@@ -122,6 +122,11 @@ class Supervisor:
             self._stop()
             raise
 
+    @property
+    def left(self) -> list[Job]:
+        """The jobs that have not ended, with the cells that are ours as far as that is known."""
+        return [one.job for one in (*self._running, *self._waiting)]
+
     # --- starting ---------------------------------------------------------------------------------------------------
 
     def _start_what_fits(self) -> None:

@@ -141,9 +141,11 @@ def run(
         begun = {cell: record.progress for cell, record in under_way.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
         _announce(console, suite, preset_name, cells, work, begun, at_once, 0 if rerun else len(damaged))
+        where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+        measured = _measured(suite, methods, data) if todo else []
+        outlook = timing.Outlook(where, runs.timings, measured, jobs(cells), begun)
         if todo:
-            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
-            estimate = _estimate(suite, methods, data, runs, work, begun, where)
+            estimate = timing.estimate(work, begun, where, runs.timings(), measured, outlook.whole)
             console.print(timing.said(estimate), highlight=False)
         if dry_run:
             _show_plan(console, work, begun)
@@ -152,11 +154,10 @@ def run(
             runs.reset(damaged)
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
-            _train(work, data, runs, executor, place, console, writer, rerun == "all")
+            _train(work, data, runs, executor, place, console, writer, rerun == "all", outlook)
         known = _inspected(runs, cells)
         code = _finish(console, runs, known, writer)
         if all(record.state in FINISHED for record in known.records):
-            where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
             about = (
                 None if tuned else functools.partial(_about_the_default, suite_name, suite, methods, runs, place, where)
             )
@@ -221,8 +222,9 @@ def _train(
     console: Console,
     writer: Writer | None,
     rerun: bool,
+    outlook: timing.Outlook,
 ) -> None:
-    shown = display(console, work)
+    shown = display(console, work, lambda steps: outlook.left(supervisor.left, steps))
     listen = writer.listen if writer else None
     supervisor = Supervisor(data, runs, executor, shown, rerun, place.stall_seconds, listen)
     try:
@@ -266,23 +268,17 @@ def _device(executor: Executor[Any]) -> str:
     return next((place.device for place in executor.places), "cpu")
 
 
-def _estimate(
-    suite: Suite,
-    methods: dict[str, type[Estimator]],
-    data: dict[str, DataSet],
-    runs: RunDir,
-    work: Sequence[Job],
-    begun: Mapping[str, int],
-    place: timing.Place,
-) -> timing.Estimate:
-    """What these jobs will take here, by this run directory's timings and the suite's presets."""
+def _measured(
+    suite: Suite, methods: dict[str, type[Estimator]], data: dict[str, DataSet]
+) -> list[tuple[float, list[Job]]]:
+    """What the suite's author measured: the minutes of each preset's task, and its jobs."""
     measured = list[tuple[float, list[Job]]]()
     for name, preset in suite.presets.items():
         for task in data:
             minutes = preset.tasks[task].minutes if task in preset.tasks else None
             if minutes is not None:
                 measured.append((minutes, jobs(plan(suite, Choices(preset=name, tasks=[task]), methods, data))))
-    return timing.estimate(work, begun, place, runs.timings(), measured)
+    return measured
 
 
 def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
@@ -342,7 +338,8 @@ def _about_the_default(
     except InputError:  # other data than that of this preset, which are not there
         return command
     work = jobs(plan(suite, Choices(preset=name), methods, data))
-    return f"{command} ({timing.said(_estimate(suite, methods, data, runs, work, {}, where))})"
+    estimate = timing.estimate(work, {}, where, runs.timings(), _measured(suite, methods, data))
+    return f"{command} ({timing.said(estimate)})"
 
 
 def status(console: Console, run_dir: Path) -> int:

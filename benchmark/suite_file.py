@@ -47,7 +47,8 @@ def load_suite(name_or_file: str, methods: dict[str, type[Estimator]]) -> Suite:
     known = shipped()
     if not name_or_file.endswith((".yaml", ".yml")):
         if name_or_file not in known:
-            raise InputError(f"no suite '{name_or_file}': {nearest(name_or_file, known)}; a file's name ends in .yaml")
+            own = f"a suite of your own is given by its file, such as {name_or_file}.yaml"
+            raise InputError(f"no shipped suite '{name_or_file}': {nearest(name_or_file, known)}; {own}")
         return _parse(known[name_or_file], methods)
     suite = _parse(Path(name_or_file), methods)
     return _with_files_beside(suite, Path(name_or_file).parent)

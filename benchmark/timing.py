@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import platform
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -35,6 +36,32 @@ class Estimate:
     elsewhere: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+    """What is left of a run while it goes on, by what its jobs turn out to take.
+
+    known: reads the timings that there are now.
+    measured: as for ``estimate``.
+    whole: the jobs of the run, finished ones too.
+    begun: iterations that were done before it, by cell.
+    """
+
+    place: Place
+    known: Callable[[], Iterable[Timing]]
+    measured: Sequence[tuple[float, Sequence[Job]]]
+    whole: Sequence[Job]
+    begun: Mapping[str, int]
+
+    def left(self, work: Sequence[Job], steps: Mapping[str, int]) -> str:
+        """ "about 5 min left", "at least" where it is not known of every job, or that it is not known."""
+        expected = _expected(work, {**self.begun, **steps}, self.place, self.known(), self.measured, self.whole)
+        took = [ours for ours, _ in expected if not math.isnan(ours)]
+        if work and not took:
+            return "time left not known"
+        together = max(sum(took) / self.place.at_once, max(took, default=0.0))
+        return f"{'about' if len(took) == len(work) else 'at least'} {duration(together)} left"
+
+
 def key(config: Mapping[str, Any]) -> str:
     """The same for jobs whose steps cost the same: everything but seeds, steps, labels and continuous values."""
     names = ("method", "model", "batch_size", "precision", "accumulate", "metrics", "evaluations")
@@ -54,29 +81,49 @@ def estimate(
     place: Place,
     known: Iterable[Timing],
     measured: Sequence[tuple[float, Sequence[Job]]],
+    whole: Sequence[Job] = (),
 ) -> Estimate:
     """What these jobs will take.
 
-    From what the same jobs took here, compiled or not as these will be. Where a preset's task has not been seen here
-    and is to be trained whole, what it took where the suite's author measured it, times how much slower or faster this
-    machine was at the tasks that were trained whole both here and there. A part is not known from the whole.
+    From what the same jobs took here, compiled or not as these will be. For a job that has not been seen here, of a
+    preset's task that is trained whole, what it took where the suite's author measured it, times how much slower or
+    faster this machine was at what is known from both. A part is not known from the whole.
 
     Args:
         begun: iterations that are done already, by cell.
         measured: minutes, and the jobs of a preset's task that together took so long there.
+        whole: the jobs of the run, finished ones too.
+    """
+    expected = _expected(work, begun, place, known, measured, [*work, *whole])
+    total, longest = sum(ours for ours, _ in expected), max((ours for ours, _ in expected), default=0.0)
+    elsewhere = sum(theirs for _, theirs in expected)
+    return Estimate(None if math.isnan(total) else max(total / place.at_once, longest), _known(elsewhere / CORES))
+
+
+def _expected(
+    work: Sequence[Job],
+    begun: Mapping[str, int],
+    place: Place,
+    known: Iterable[Timing],
+    measured: Sequence[tuple[float, Sequence[Job]]],
+    whole: Sequence[Job],
+) -> list[tuple[float, float]]:
+    """The seconds that are left of each job: here, and on a core of the author's machine; NaN where not known.
+
+    Args:
+        whole: jobs that, with those that are known, make tasks whole.
     """
     here = platform.node(), place.device, place.threads
     seen = [one for one in known if (one.host, one.device, one.threads) == here]
-    there = {_identity(job) for job in work} | {(one.key, one.compiled) for one in seen}
-    share = published([one for one in measured if there.issuperset(map(_identity, one[1]))])
-    slowness, total, longest, elsewhere = _slowness(seen, measured), 0.0, 0.0, 0.0
+    there = {_identity(job) for job in whole} | {(one.key, one.compiled) for one in seen}
+    shared = [one for one in measured if there.issuperset(map(_identity, one[1]))]
+    share, slowness, found = published(shared), _slowness(seen, measured, shared), list[tuple[float, float]]()
     for job in work:
         left = 1 - sum(begun.get(cell.id, 0) for cell in job.cells) / (job.config["steps"] * len(job.cells))
         theirs = share(job) * left
         ours = seconds(job, left, seen)
-        took = theirs * slowness if ours is None else ours
-        total, longest, elsewhere = total + took, max(longest, took), elsewhere + theirs
-    return Estimate(_known(max(total / place.at_once, longest)), _known(elsewhere / CORES))
+        found.append((theirs * slowness if ours is None else ours, theirs))
+    return found
 
 
 def seconds(job: Job, left: float, seen: Iterable[Timing]) -> float | None:
@@ -96,14 +143,27 @@ def seconds(job: Job, left: float, seen: Iterable[Timing]) -> float | None:
     return one.compile_seconds + scale * (rest + left * one.train_seconds * steps / one.steps)
 
 
-def _slowness(seen: Sequence[Timing], measured: Iterable[tuple[float, Sequence[Job]]]) -> float:
-    """How many times as long jobs take here as where they were measured; NaN where no task was trained whole here."""
+def _slowness(
+    seen: Sequence[Timing],
+    measured: Iterable[tuple[float, Sequence[Job]]],
+    shared: Sequence[tuple[float, Sequence[Job]]],
+) -> float:
+    """How many times as long jobs take here as where they were measured; NaN where nothing is known of it.
+
+    By the tasks that are known here whole; where there are none, the median over the jobs of tasks that become whole
+    (``shared``): how a task's minutes are shared among its jobs is known only roughly.
+    """
     ours, theirs = 0.0, 0.0
     for minutes, jobs in measured:
         took = [seconds(job, 1.0, seen) for job in jobs]
         if None not in took:
             ours, theirs = ours + sum(one for one in took if one is not None), theirs + 60 * CORES * minutes
-    return ours / theirs if theirs else math.nan
+    if theirs:
+        return ours / theirs
+    share, single = published(shared), {_identity(job): job for _, jobs in shared for job in jobs}
+    both = [(seconds(job, 1.0, seen), share(job)) for job in single.values()]
+    ratios = [one / other for one, other in both if one is not None]
+    return statistics.median(ratios) if ratios else math.nan
 
 
 def _identity(job: Job) -> tuple[str, bool]:

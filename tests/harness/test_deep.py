@@ -382,7 +382,7 @@ def test_a_damaged_network_is_found_before_anything_trains(tmp_path: Path) -> No
 def test_a_terminal_shows_how_far_the_sampling_is() -> None:
     """The job's bar turns to what it does, and back to its iterations when it trains on."""
     job = Job((Cell({"task": "digits", "variant": "MDSM", "steps": 40, "hyper": {}, "seed": 0}),))
-    bars = Bars(Console(force_terminal=True, file=io.StringIO()), [job])
+    bars = Bars(Console(force_terminal=True, file=io.StringIO()), [job], lambda _: "")
     bars.started(job)
     (row,) = [task for task in bars.progress.tasks if task.description != "jobs"]
     bars.doing(job, "sampling", 300, 2700)
@@ -393,7 +393,7 @@ def test_a_terminal_shows_how_far_the_sampling_is() -> None:
 
 def test_a_log_says_now_and_then_how_far_the_sampling_is() -> None:
     out, job = io.StringIO(), Job((Cell({"task": "digits", "variant": "MDSM", "steps": 40, "hyper": {}, "seed": 0}),))
-    lines = Lines(Console(file=out, width=200), [job])
+    lines = Lines(Console(file=out, width=200), [job], lambda _: "")
     lines.doing(job, "sampling", 300, 2700)
     assert out.getvalue() == ""
     lines.spoke -= 61

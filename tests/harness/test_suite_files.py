@@ -350,10 +350,17 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert command(tmp_path, "run", "--suite", "nowhere.yaml").code == 2
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
-        "error: no suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits, fashion, freyface, "
-        "grbm, mnist, scaling; "
-        "a file's name ends in .yaml\n"
+        "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
+        " fashion, freyface, grbm, mnist, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
     )
+
+
+def test_a_suite_of_ones_own_is_asked_for_by_its_file(tmp_path: Path) -> None:
+    write(tmp_path, name="own.yaml")
+    said = command(tmp_path, "list", "own")
+    assert said.code == 2
+    assert said.err.endswith("; a suite of your own is given by its file, such as own.yaml\n")
+    assert command(tmp_path, "list", "own.yaml").code == 0
 
 
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Estimates from what jobs took here, and from what the suite's author measured; never from other conditions."""
 
 import dataclasses
+import io
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmark import registry, timing
 from benchmark.datasets import checkerboard
 from benchmark.plan import Choices, Job, jobs, plan
+from benchmark.progress import Bars, duration
 from benchmark.rundir import RunDir, Timing
 from benchmark.suite_file import load_suite
 from tests.harness.tiny import command, records, replaced, write
@@ -152,3 +156,62 @@ def test_the_latest_run_beside_others_says_so(tmp_path: Path) -> None:
         said
         == "compiled, on cpu with 2 threads, beside 3 other jobs (2 cells); not compiled, on cuda:0, alone (1 cells)"
     )
+
+
+def test_a_task_that_was_interrupted_tells_how_fast_this_machine_is(tmp_path: Path) -> None:
+    """What is left of it is known from what is done, and so is a task of which nothing is done."""
+    short, long = made(tmp_path), made(tmp_path, 5000)
+    measured = [(1.0, short), (10.0, long)]
+    published = timing.published(measured)
+    (done, rest), each = short, published(short[0])
+    seen = took(done, 3 * each, each)
+    found = timing.estimate([rest, *long], {}, PLACE, [seen], measured).seconds
+    assert found == pytest.approx(
+        max(3 * sum(map(published, [rest, *long])) / 2, *(3 * published(job) for job in long))
+    )
+    resumed = timing.estimate([rest], {}, PLACE, [took(long[0], 3 * published(long[0]), 1.0, compiled=True)], measured)
+    assert resumed.seconds is None  # of neither task the whole is there
+    begun_before = timing.estimate([rest], {}, PLACE, [seen], measured, short)
+    assert begun_before.seconds == pytest.approx(3 * published(rest))
+
+
+def test_what_is_left_is_told_by_the_jobs_that_are_left(tmp_path: Path) -> None:
+    """Cheap jobs that are done say nothing of dear ones that are not."""
+    short, long = made(tmp_path), made(tmp_path, 5000)
+    measured = [(1.0, short), (10.0, long)]
+    whole, share = [*short, *long], timing.published(measured)
+    known = [took(short[0], 2 * share(short[0]), 1.0)]
+    outlook = timing.Outlook(PLACE, lambda: known, measured, whole, {})
+    rest = [*short[1:], *long]
+    seconds = max(sum(map(share, rest)), *(2 * share(job) for job in long))
+    assert outlook.left(rest, {}) == f"about {duration(seconds)} left"
+    known.append(took(long[0], 4000.0, 4000.0, compiled=True))
+    half = {cell.id: 2500 for cell in long[0].cells}
+    assert outlook.left(long[:1], half) == "about 33 min left"
+    alone = timing.Outlook(PLACE, lambda: known, [], whole, half)
+    assert alone.left(long[:1] * 3 + short[1:], {}) == "at least 50 min left"  # half of each was done before
+    assert alone.left(short[1:], {}) == "time left not known"
+
+
+def test_bars_show_the_time_left_of_the_jobs_as_lines_do(tmp_path: Path) -> None:
+    work = made(tmp_path)
+    out = io.StringIO()
+    asked: list[dict[str, int]] = []
+
+    def left(steps: Mapping[str, int]) -> str:
+        asked.append(dict(steps))
+        return "at least 5 min left"
+
+    bars = Bars(Console(force_terminal=True, file=out, width=200), work, left)
+    for job in work:
+        bars.started(job)
+    bars.stepped(work[1], 7)
+    bars.ended(work[0], "done", 3.0, None)
+    assert asked == [{cell.id: 7 for cell in work[1].cells}]
+    assert "done in 3 s, at least 5 min left" in out.getvalue()
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(bars.progress.get_renderable())
+    (line,) = [line for line in shown.getvalue().splitlines() if line.startswith("jobs")]
+    assert line.rstrip().endswith("at least 5 min left")
+    bars.ended(work[1], "done", 4.0, None)
+    assert out.getvalue().rstrip().endswith("done in 4 s")
