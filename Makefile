@@ -26,6 +26,7 @@ lint: .venv/installed-test
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: some minutes, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -130,7 +130,7 @@ def draw_density(axes: Sequence[np.ndarray], density: np.ndarray, points: np.nda
         heights, _, _ = panel.hist(points[:, 0], bins=50, density=True, color="0.8", label="data")
         panel.plot(axes[0], density, label="model")
         panel.set(xlabel="$v_1$", ylabel="density", title=title, ylim=(0, 2 * heights.max()))
-        panel.legend()
+        panel.legend(loc="upper right")  # looking for the best place takes long where there are many data
     else:
         extent = (axes[0][0], axes[0][-1], axes[1][0], axes[1][-1])
         figure = _figure(5.6, 3.0)

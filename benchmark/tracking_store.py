@@ -156,6 +156,7 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
     for experiment, name, kind in _experiments(file) if file else ():
         print(f"  {name}: {address}{runs_page(experiment, kind)}", flush=True)
+    print("  (its table shows no numbers at first: 'Columns' has metrics and parameters, the chart button draws them)")
     # Seven processes for jobs of language models are not needed here. The address of the store is none of a command
     # line's business: everybody on the machine can read those.
     environment = {
