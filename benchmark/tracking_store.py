@@ -153,10 +153,10 @@ def start_ui(uri: str | None, host: str, port: int) -> int:
     check(store, write=False)
     address = f"http://{host}:{port}"
     artifacts = ["--artifacts-destination", str(artifacts_folder(file))] if file else []
-    print(f"MLflow on {address} in some seconds; Ctrl-C closes it", flush=True)
+    columns = "its table shows no numbers at first: 'Columns' adds metrics and parameters, the chart button draws them"
+    print(f"MLflow on {address} in some seconds; Ctrl-C closes it ({columns})", flush=True)
     for experiment, name, kind in _experiments(file) if file else ():
         print(f"  {name}: {address}{runs_page(experiment, kind)}", flush=True)
-    print("  (its table shows no numbers at first: 'Columns' has metrics and parameters, the chart button draws them)")
     # Seven processes for jobs of language models are not needed here. The address of the store is none of a command
     # line's business: everybody on the machine can read those.
     environment = {
