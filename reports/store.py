@@ -31,6 +31,7 @@ from benchmark.invocation import call
 from benchmark.store_check import brief
 from benchmark.tracking_store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
 from bism.errors import InputError
+from reports.variants import by_task
 
 _PAGE = 1000  # runs
 _BULK = 100  # runs that a server takes at once, and that a query names
@@ -108,7 +109,10 @@ class Store:
         return list(dict.fromkeys(run.data.tags["preset"] for run in plans if "preset" in run.data.tags))
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
-        """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric."""
+        """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric.
+
+        Tasks stand as they were planned, which is the suite's order.
+        """
         runs = self._search(suite, kind="cell", preset=preset)
         rows: list[dict[str, Any]] = [
             {
@@ -123,11 +127,12 @@ class Store:
             if self._is_whole(run.info.run_id, run.data.tags)
         ]
         begun = {row["cell"] for row in rows}
-        rows += [planned for planned in self._planned(suite, preset) if planned["cell"] not in begun]
+        plan = self._planned(suite, preset)
+        rows += [planned for planned in plan if planned["cell"] not in begun]
         if not rows:
             raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
-        return frame.sort_values(["task", "variant", "seed"], ignore_index=True)
+        return by_task(frame, [*(planned["task"] for planned in plan), *sorted(frame["task"])])
 
     def _is_whole(self, run: str, tags: Mapping[str, str]) -> bool:
         """Whether a run says what every cell says; one that does not is somebody else's, or was altered."""
@@ -183,7 +188,7 @@ class Store:
     def _planned(self, suite: str, preset: str) -> list[dict[str, Any]]:
         """The cells that were planned, begun or not, as every machine that shares the plan has written them."""
         found: dict[str, dict[str, Any]] = {}
-        for run in self._search(suite, kind="plan", preset=preset):
+        for run in sorted(self._search(suite, kind="plan", preset=preset), key=lambda run: run.info.start_time):
             for file in self._client.list_artifacts(run.info.run_id, PLANS):
                 for record in self._records(run, file.path):
                     labels = {name: str(record.get(name, "")) for name in LABELS} | {"state": "planned"}

@@ -48,7 +48,7 @@ class Sweep:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks, in alphabetical order."""
+        """The tasks, in the order of the cells: the suite's."""
         return list(dict.fromkeys(self.cells["task"]))
 
     def of(self, task: str, state: str | None = "done") -> pd.DataFrame:

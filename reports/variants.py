@@ -1,5 +1,7 @@
 """Cells that have one name and are not the same: a suite file may have changed between two runs into one store."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 _OF_A_SEED = ("param.seed", "param.steps")
@@ -29,7 +31,15 @@ def apart(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     order = cells.assign(_begun=cells["run"] != "").sort_values(["_begun", "started", "run"], kind="stable")
     kept = order.drop_duplicates([*_WHAT, "seed"], keep="last").index
     found = cells[cells.index.isin(kept)]
-    return found.sort_values(["task", "variant", "seed"], ignore_index=True), len(cells) - len(found)
+    return by_task(found, cells["task"]), len(cells) - len(found)
+
+
+def by_task(cells: pd.DataFrame, tasks: Iterable[str]) -> pd.DataFrame:
+    """The cells of each task together, in this order of tasks; those of a task by variant and seed."""
+    place = {task: count for count, task in enumerate(dict.fromkeys(tasks))}
+    return cells.sort_values(
+        ["task", "variant", "seed"], key=lambda of: of.map(place) if of.name == "task" else of, ignore_index=True
+    )
 
 
 def _names(group: pd.DataFrame, columns: list[str]) -> pd.Series:

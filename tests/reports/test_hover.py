@@ -1,6 +1,7 @@
 """What the page knows of its curves: names, places and values."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -56,12 +57,13 @@ def test_a_curve_s_button_has_its_dashes() -> None:
     assert dashes["CD-10"]
 
 
-def test_a_button_says_where_a_curve_ends_that_leaves_the_panel() -> None:
+def test_a_button_says_where_a_curve_ends_that_leaves_the_panel(tmp_path: Path) -> None:
     """The buttons stand in the legend's place on the page."""
     held = learning(Held(), {"CD-5": ("cd", 0.4), "CD-10": ("cd", 0.39), "DSM": ("dsm", -2.298)}, seeds=2)
     for name in ("figure3-board", "convergence-board"):
         found = {one["name"]: one["label"] for one in html._series(built(figure3, held)[name])}
         assert found == {"CD-5": "CD-5", "CD-10": "CD-10", "DSM": "DSM (to −2.29)"}
+    assert html.page(document.collect(held, tmp_path)).count("DSM (to −2.29)</button>") == 2  # type: ignore[arg-type]
 
 
 def test_the_summary_names_the_variant_and_its_value() -> None:

@@ -1,5 +1,6 @@
 """Stores that hold more than one would think: changed suites, somebody else's runs, odd names and numbers."""
 
+import json
 import math
 import re
 import shutil
@@ -17,6 +18,7 @@ from benchmark.tracking_store import has_tags, tag_condition
 from reports import document, html, latex, markdown, pdf, store
 from reports.document import Report
 from reports.store import Store
+from reports.sweep import Sweep
 from reports.variants import apart
 from tests.reports.held import BOTH, FD, LL, Held, learning, sweep
 
@@ -228,6 +230,21 @@ def test_runs_that_are_not_ours_are_read_past(monkeypatch: pytest.MonkeyPatch, t
     assert opened.trials("grbm").empty
     assert opened.artifact("r0", "gone", tmp_path) is None
     assert len(document.collect(opened, tmp_path).sections) == 1
+
+
+def test_tasks_stand_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Begun or not; a task that no plan knows comes last."""
+    planned = [{"id": str(i), "task": task, "method": "cd", "variant": "CD-1", "seed": 0, "steps": 10}
+               for i, task in enumerate(["z", "b", "a"])]  # fmt: skip
+    begun = [OURS | {"cell": "2", "task": "a"}, OURS | {"cell": "9", "task": "0"}, OURS | {"cell": "0", "task": "z"}]
+    runs = [run_of(9, {"kind": "plan", "preset": "quick"}), *(run_of(i, tags) for i, tags in enumerate(begun))]
+    monkeypatch.setattr(Client, "runs", tuple(runs))
+    monkeypatch.setattr(Client, "files", ("good",))
+    monkeypatch.setattr(Store, "_text", lambda *_: json.dumps(planned))
+    monkeypatch.setattr(store, "check", lambda uri, write: None)
+    monkeypatch.setattr(store, "MlflowClient", Client)
+    found = Sweep(Store("postgresql://db/mlflow"), "grbm", "quick", tmp_path)
+    assert found.tasks == ["z", "b", "a", "0"]
 
 
 @pytest.mark.parametrize("points", [24_999, 25_000, 60_000])
