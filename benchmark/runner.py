@@ -125,7 +125,7 @@ class Supervisor:
     @property
     def left(self) -> list[Job]:
         """The jobs that have not ended, with the cells that are ours as far as that is known."""
-        return [one.job for one in (*self._running, *self._waiting)]
+        return [one.job for one in self._running] + [planned.job for planned in self._waiting]
 
     # --- starting ---------------------------------------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ class _Timer:
             try:
                 runs.plan(cell.record for job in wanted for cell in job.cells)
                 executor = executors.LocalExecutor(Path(folder), self.settings, [place])
-                quiet = _Quiet(self.console, list(wanted))
+                quiet = _Quiet(self.console, list(wanted), lambda _: "")
                 runner.Supervisor(self.data, runs, executor, quiet).run(list(wanted))
                 return [_cost(job, runs) for job in wanted]
             finally:
