@@ -194,7 +194,7 @@ class Store:
                     labels = {name: str(record.get(name, "")) for name in LABELS} | {"state": "planned"}
                     labels["cell"] = str(record.get("id", ""))
                     if self._is_whole(run.info.run_id, labels):
-                        found[labels["cell"]] = {"run": "", **labels}
+                        found[labels["cell"]] = {"run": "", "started": 0, "command": "", **labels}
         return list(found.values())
 
     def _records(self, run: Any, path: str) -> list[dict[str, Any]]:

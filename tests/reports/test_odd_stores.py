@@ -247,6 +247,16 @@ def test_tasks_stand_in_the_order_of_the_plan(monkeypatch: pytest.MonkeyPatch, t
     assert found.tasks == ["z", "b", "a", "0"]
 
 
+def test_a_suite_of_which_nothing_has_begun_has_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A report beside a run that has just been started."""
+    monkeypatch.setattr(Client, "runs", (run_of(1, {"kind": "plan", "preset": "quick"}),))
+    monkeypatch.setattr(Client, "files", ("good",))
+    monkeypatch.setattr(store, "check", lambda uri, write: None)
+    monkeypatch.setattr(store, "MlflowClient", Client)
+    found = Sweep(Store("postgresql://db/mlflow"), "grbm", "quick", tmp_path)
+    assert list(found.cells["state"]) == ["planned"]
+
+
 @pytest.mark.parametrize("points", [24_999, 25_000, 60_000])
 def test_a_history_of_any_length_is_read_whole(monkeypatch: pytest.MonkeyPatch, points: int) -> None:
     """A server answers with so many values at most, whatever they are of; its client asks for the pages of one run."""
