@@ -291,6 +291,7 @@ def test_a_seed_that_overflows_is_frozen_with_its_last_finite_numbers() -> None:
     assert all(leaf.isfinite().all() for leaf in tree_leaves(mine._tensors["state"]))
 
 
+@pytest.mark.long
 def test_60_steps_are_23_steps_a_new_process_and_37_steps(tmp_path: Path) -> None:
     for case in to_resume():
         fit(case, 60).save(tmp_path / f"{case.name}.whole")

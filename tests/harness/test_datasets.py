@@ -265,6 +265,7 @@ def test_a_run_with_a_damaged_file_ends_before_anything_trains(tmp_path: Path, m
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_run_on_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic.use(monkeypatch, synthetic.small_cifar())
     synthetic.place(tmp_path, synthetic.CIFAR_FILES)

@@ -231,7 +231,7 @@ def subject(folder: Path, data: DataSet, latent: bool, alive: Any = lambda *how_
     return Subject(fitted, 3, data, folder / "cell" / "artifacts", alive=alive)
 
 
-@pytest.mark.parametrize("latent", [False, True])
+@pytest.mark.parametrize("latent", [pytest.param(False, marks=pytest.mark.long), True])
 def test_sampling_goes_on_where_it_was_interrupted(tmp_path: Path, data: DataSet, latent: bool) -> None:
     probe = Samples(count=12, batch=8, schedule=SCHEDULE)
     whole = probe.draw(subject(tmp_path / "whole", data, latent))

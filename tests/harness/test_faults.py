@@ -37,6 +37,7 @@ from tests.harness.tiny import called, cell, command, records, replaced, states,
 # --- killed, stopped --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_killed_jobs_go_on_by_themselves(tmp_path: Path, whole: Path) -> None:
     write(tmp_path, SUITE)
     with started(tmp_path) as process:

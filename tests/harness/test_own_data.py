@@ -52,7 +52,7 @@ def trained(folder: Path) -> GRBM:
     return model
 
 
-@pytest.mark.parametrize("kind", ["standard", "unit"])
+@pytest.mark.parametrize("kind", ["standard", pytest.param("unit", marks=pytest.mark.long)])
 def test_scaled_data_are_reported_in_their_own_units(tmp_path: Path, kind: str) -> None:
     file = far(tmp_path)
     said = run(tmp_path, f"{{file: far.npy, scale: {kind}}}")

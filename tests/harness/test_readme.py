@@ -236,6 +236,7 @@ def test_the_guide_s_method_learns(guided: tuple[Path, list[Said]]) -> None:
         assert curve[-1] > curve[0] + 0.5
 
 
+@pytest.mark.long
 def test_a_loss_that_raises_is_reported_as_the_guide_says(tmp_path: Path) -> None:
     place_files(tmp_path)
     text = (tmp_path / "fd_ssm.py").read_text()
@@ -341,6 +342,7 @@ def in_copy(folder: Path, line: str, *more: str) -> subprocess.CompletedProcess[
     return subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 def test_a_method_in_baselines_is_found(copy: Path) -> None:
     done = in_copy(copy, commands(1)[1], "--steps", "20")
     assert (done.returncode, done.stderr) == (0, "")

@@ -63,7 +63,7 @@ def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
     assert run(tmp_path, Place("cpu", 2, 1e12)) == ["started", "started", "done", "done"]
 
 
-@pytest.mark.parametrize("place", [Place("cpu", 1, 1e12), Place("cpu", 2, 6e8)])
+@pytest.mark.parametrize("place", [pytest.param(Place("cpu", 1, 1e12), marks=pytest.mark.long), Place("cpu", 2, 6e8)])
 def test_jobs_wait_for_a_slot_and_for_memory(tmp_path: Path, place: Place) -> None:
     assert run(tmp_path, place) == ["started", "done", "started", "done"]
 

@@ -229,6 +229,7 @@ def test_two_methods_are_tuned_by_the_processes_of_one_command(tuned: tuple[Path
     assert "hill.board.bidsm" not in listed.out
 
 
+@pytest.mark.long
 def test_the_same_command_does_nothing_more_and_a_study_is_joined_by_its_name(tuned: tuple[Path, Said]) -> None:
     folder, _ = tuned
     study = optuna.load_study(storage=open_storage(str(folder / "studies.journal")), study_name="hill.board.peak")

@@ -74,7 +74,8 @@ def test_the_data_s_noise_and_single_precision_are_as_alone() -> None:
         assert same(member.tensors, alone(member.estimator, 4, **more), 1e-6)
 
 
-@pytest.mark.parametrize("group", [GROUPS[-1], pytest.param(GROUPS[0], marks=pytest.mark.long)], ids=["dsm", "bidsm"])
+@pytest.mark.long
+@pytest.mark.parametrize("group", [GROUPS[-1], GROUPS[0]], ids=["dsm", "bidsm"])
 def test_compiled_programs_give_the_same_numbers(group: list[Estimator]) -> None:
     side = cohort(group[0], places=3, compile=True)
     assert side.compiled
