@@ -1,6 +1,7 @@
 """What breaks while real cells train: nothing that was trained is lost, and the end is that of an undisturbed run."""
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -33,6 +34,17 @@ from tests.harness.faults import (
     workers,
 )
 from tests.harness.tiny import called, cell, command, records, replaced, states, write
+
+
+def children(process: "subprocess.Popen[str]", word: str) -> list[psutil.Process]:
+    """The command's own processes with this word on their command line."""
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if word in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
 
 # --- killed, stopped --------------------------------------------------------------------------------------------------
 
@@ -82,6 +94,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
     write(tmp_path, SUITE)
@@ -98,27 +111,24 @@ def test_a_run_whose_fork_server_is_killed(tmp_path: Path, whole: Path) -> None:
     write(tmp_path, SUITE)
     with started(tmp_path) as process:
         until(process, lambda: progress(tmp_path) > 0)
-        for child in psutil.Process(process.pid).children():
-            if "forkserver" in " ".join(child.cmdline()):
-                child.kill()
+        for child in children(process, "forkserver"):
+            child.kill()
         said = ended(process)
     assert (said.code, said.err) == (0, "")
     same_end(tmp_path, whole)
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 @pytest.mark.parametrize("when", ["at its start", "later"])
 def test_a_writer_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
     write(tmp_path, SUITE)
     store = f"sqlite:///{tmp_path}/mlflow.db"
 
-    def writers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
     with started(tmp_path, "--tracking-uri", store) as process:
-        until(process, lambda: bool(writers(process)) and (when == "at its start" or progress(tmp_path) > 0))
-        writers(process)[0].kill()
+        writers = functools.partial(children, process, "spawn_main")
+        until(process, lambda: bool(writers()) and (when == "at its start" or progress(tmp_path) > 0))
+        writers()[0].kill()
         said = ended(process)
     assert (said.code, said.err) == (0, "")
     assert ("another goes on" in said.out) == (when == "later")

@@ -39,8 +39,13 @@ presets:
         variants: [{method: bimdsm}]
 """
 LETHAL = """\
-import os, pathlib, signal
+import dataclasses, os, pathlib, signal
+from baselines import DSM
 from benchmark.probes import PROBES
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(DSM):  # a plug-in adds something
+    id, label, reference = "mine", "Mine", "here"
 
 def once(name, measure):
     def measured(self, subject):
