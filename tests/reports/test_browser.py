@@ -65,7 +65,7 @@ def test_the_page_opens_without_errors_and_asks_for_nothing(browser: Any, file: 
     visit = opened(browser, file)
     assert visit.errors == []
     assert [url for url in visit.asked if not url.startswith("data:")] == [file.as_uri()]
-    figures = visit.page.locator("figure svg")
+    figures = visit.page.locator("figure .plot svg")
     assert figures.count() >= 4
     for index in range(figures.count()):
         box = figures.nth(index).bounding_box()
@@ -146,7 +146,7 @@ def test_two_fingers_zoom(browser: Any, file: Path) -> None:
 def test_ink_and_page_follow_the_scheme_and_the_button(browser: Any, file: Path, scheme: str) -> None:
     page = opened(browser, file, color_scheme=scheme).page
     shade = "getComputedStyle(document.body).backgroundColor"
-    ink = "getComputedStyle(document.querySelector('figure svg')).color"
+    ink = "getComputedStyle(document.querySelector('figure .plot svg')).color"
     light, dark = ("rgb(255, 255, 255)", "rgb(27, 30, 36)"), ("rgb(20, 22, 26)", "rgb(228, 230, 234)")
     assert (page.evaluate(shade), page.evaluate(ink)) == (light if scheme == "light" else dark)
     page.locator("nav button.theme").click()
@@ -179,7 +179,7 @@ def test_curves_have_values_and_are_switched_off(browser: Any, file: Path) -> No
     curves = json.loads(figure.locator("script.series").text_content())
     number = next(place for place, one in enumerate(curves) if one["name"] == "CD-5")
     x, y, said = curves[number]["points"][-1]
-    svg = figure.locator("svg")
+    svg = figure.locator(".plot svg")
     scale = svg.bounding_box()["width"] / svg.evaluate("svg => svg.viewBox.baseVal.width")
     svg.hover(position={"x": x * scale, "y": y * scale}, force=True)
     assert page.locator("#value").inner_text() == said
