@@ -14,32 +14,15 @@ from tests.gpu.device import DEVICE, ON_A_GPU, jobs, on_the_device
 from tests.gpu.parallel import python
 from tests.harness import faults
 from tests.harness.faults import CELLS, ended, left_alone, progress, same_end, until
-from tests.harness.tiny import CORES, Said, command, journal, records, replaced, states, write
+from tests.harness.tiny import CORES, DEEP_DIGITS, Said, command, journal, records, replaced, states, write
 
 pytestmark = on_the_device
 SUITE = replaced(("steps: [3]", "steps: [2000]"), text=faults.SUITE)  # there is something to disturb
 RUN = (*faults.RUN, "--devices", DEVICE)
 BESIDE = ("--jobs-per-device", "2")
-DEEP = """\
-suite: deep
-description: deep models, tiny
-default_preset: test
-tasks:
-  digits:
-    description: scikit-learn's digits
-    data: {name: digits}
-    model: {name: resnet_eblvm, hidden: 2, width: 1, layers: 12, posterior_width: 1}
-    batch_size: 20
-    metrics: [posterior_fisher_divergence]
-    select: val/objective
-presets:
-  test:
-    description: both models
-    seeds: 0-0
-    evaluations: 2
-    tasks:
-      digits:
-        steps: 4
+DEEP = (
+    DEEP_DIGITS
+    + """\
         all: {lr: 0.001, lower: fisher, K: 2, N: 0, sigma_min: 0.1, precision: PRECISION}
         probes:
           - name: samples
@@ -55,6 +38,7 @@ presets:
           - {method: mdsm, model: {name: resnet_ebm, width: 1, layers: 12}}
           - {method: bimdsm}
 """
+)
 BIAS = """\
         probes:
           - {name: theorem2, at: [last], options: {inner: [0, 2], unroll: [0, 1, 2]}}

@@ -24,28 +24,11 @@ from benchmark.rundir import CellFolder, RunDir
 from bism import BiMDSM, InputError
 from bism.langevin import denoise
 from bism.resnet import ResNetEBLVM, ResNetEBM
-from tests.harness.tiny import command, replaced, write
+from tests.harness.tiny import DEEP_DIGITS, command, replaced, write
 
-SUITE = """\
-suite: deep
-description: deep models, tiny
-default_preset: test
-tasks:
-  digits:
-    description: scikit-learn's digits
-    data: {name: digits}
-    model: {name: resnet_eblvm, hidden: 2, width: 1, layers: 12, posterior_width: 1}
-    batch_size: 20
-    metrics: [posterior_fisher_divergence]
-    select: val/objective
-presets:
-  test:
-    description: both models
-    seeds: 0-0
-    evaluations: 2
-    tasks:
-      digits:
-        steps: 4
+SUITE = (
+    DEEP_DIGITS
+    + """\
         all: {lr: 0.001, lower: fisher, K: 2, N: 0, sigma_min: 0.1}
         probes:
           - name: samples
@@ -59,6 +42,7 @@ presets:
           - {method: mdsm, model: {name: resnet_ebm, width: 1, layers: 12}}
           - {method: bimdsm}
 """
+)
 LATER = "          - {name: samples, at: [best], options: {<<: *options, count: 10, split: test}}\n"
 JUDGE = """
 import dataclasses, types

@@ -6,28 +6,11 @@ from typing import Any
 import pytest
 
 from benchmark.probes import PROBES
-from tests.harness.tiny import command, journal, states, write
+from tests.harness.tiny import DEEP_DIGITS, command, journal, states, write
 
-SUITE = """\
-suite: deep
-description: a deep model, tiny
-default_preset: test
-tasks:
-  digits:
-    description: scikit-learn's digits
-    data: {name: digits}
-    model: {name: resnet_eblvm, hidden: 2, width: 1, layers: 12, posterior_width: 1}
-    batch_size: 20
-    metrics: [posterior_fisher_divergence]
-    select: val/objective
-presets:
-  test:
-    description: one model
-    seeds: 0-0
-    evaluations: 2
-    tasks:
-      digits:
-        steps: 4
+SUITE = (
+    DEEP_DIGITS
+    + """\
         all: {lr: 0.001, lower: fisher, K: 2, N: 0, sigma_min: 0.1}
         probes:
           - name: samples
@@ -38,6 +21,7 @@ presets:
           - {name: out_of_distribution, at: [last]}
         variants: [{method: bimdsm}]
 """
+)
 LETHAL = """\
 import dataclasses, os, pathlib, signal
 from baselines import DSM

@@ -39,6 +39,29 @@ presets:
           - {method: bidsm}
 """
 
+# Deep models; what a preset trains is added: ``all``, ``probes`` and ``variants``.
+DEEP_DIGITS = """\
+suite: deep
+description: deep models, tiny
+default_preset: test
+tasks:
+  digits:
+    description: scikit-learn's digits
+    data: {name: digits}
+    model: {name: resnet_eblvm, hidden: 2, width: 1, layers: 12, posterior_width: 1}
+    batch_size: 20
+    metrics: [posterior_fisher_divergence]
+    select: val/objective
+presets:
+  test:
+    description: both models
+    seeds: 0-0
+    evaluations: 2
+    tasks:
+      digits:
+        steps: 4
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Said:
