@@ -13,11 +13,12 @@ import torch
 
 from benchmark.datasets import DataSet
 from benchmark.evaluation import evaluate, in_own_units
+from benchmark.metrics import metric_of
 from benchmark.pictures import can_picture, picture
 from benchmark.plan import Job
 from benchmark.probes import PROBES, Subject
 from benchmark.rundir import CellFolder
-from benchmark.selection import RULES, SAMPLED, better, last, selected
+from benchmark.selection import RULES, better, last, selected
 from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
 from bism.engine import Trainer
 from bism.errors import InputError
@@ -212,7 +213,7 @@ class Keeper:
         for i, closed in enumerate(self._closed):
             if not closed:
                 for measured in self._take(self._probes_at(fitted.step), fitted, i):
-                    if self.config["select"].removeprefix("val/") in SAMPLED:
+                    if metric_of(self.config["select"]).of_samples:
                         self._keep_best(i, measured)
 
     def _probes_at(self, at: int | str) -> list[dict[str, Any]]:

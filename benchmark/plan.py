@@ -15,6 +15,7 @@ from benchmark.advice import far
 from benchmark.datasets import DataSet, load
 from benchmark.limits import CELLS
 from benchmark.memory import check_fits
+from benchmark.metrics import metric_of
 from benchmark.models import build_model, parameter_count, takes_images
 from benchmark.probes import PROBES
 from benchmark.registry import find
@@ -22,10 +23,8 @@ from benchmark.rundir import Record
 from benchmark.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model, check_shards
-from bism.enumeration import not_enumerable
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
-from bism.variables import Bernoulli
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 _LABELS = (
@@ -275,18 +274,10 @@ def _variant_name(
 
 def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -> None:
     check_model(estimator, model)
-    if "log_likelihood" in task.metrics:
-        reason = not_enumerable(model)
+    for name in task.metrics:
+        reason = metric_of(name).unsuited(model)
         if reason:
-            raise InputError(f"task {task_name}: the metric log_likelihood needs log Z by enumeration: {reason}")
-    if "fisher_divergence" in task.metrics and not hasattr(model, "free_energy"):
-        raise InputError(
-            f"task {task_name}: the metric fisher_divergence needs free_energy(v), which {type(model).__name__} lacks"
-        )
-    if "posterior_fisher_divergence" in task.metrics and isinstance(model.latent, Bernoulli):
-        raise InputError(
-            f"task {task_name}: the metric posterior_fisher_divergence differentiates in h, which is binary"
-        )
+            raise InputError(f"task {task_name}: the metric {name} {reason}")
 
 
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:

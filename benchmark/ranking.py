@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,18 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.cells import understood
+from benchmark.metrics import metric_of
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.selection import averaged, said, selected
 from benchmark.statistics import interval, number, written
 
-# What a task's models are ranked by: the first of these that was measured, as in the report.
-BY = (
-    "test/fid",
-    "test/frechet_resnet56",
-    "test/log_likelihood",
-    "test/fisher_divergence",
-    "test/posterior_fisher_divergence",
-)
 _BESIDE = {
     "test/log_likelihood_lower": "lower bound",
     "test/fisher_divergence": "Fisher divergence up to a constant",
@@ -73,7 +67,6 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Beside it stand means and half-widths of other metrics that were measured.
     """
-    better_high = metric.endswith("log_likelihood")
     rows = []
     for (variant, _), cells in frame.groupby(["variant", "configuration"], sort=False):
         sound = cells[cells["state"] == "done"]
@@ -90,7 +83,9 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "ms_per_step": sound.get("time/ms_per_step", _UNKNOWN).mean(),
             }
         )
-    return pd.DataFrame(rows).sort_values("mean", ascending=not better_high, ignore_index=True, na_position="last")
+    return pd.DataFrame(rows).sort_values(
+        "mean", ascending=not metric_of(metric).higher, ignore_index=True, na_position="last"
+    )
 
 
 def rules(frame: pd.DataFrame, metric: str) -> str:
@@ -102,6 +97,22 @@ def rules(frame: pd.DataFrame, metric: str) -> str:
                 for (rule, select), names in zip(frame["rule"], frame["averaged"], strict=True)
             }
         )
+    )
+
+
+def conditions(configs: Iterable[Mapping[str, Any]]) -> str:
+    """Under which conditions the times of finished cells were taken: "compiled, 1 thread, beside 1 other job"."""
+    kinds = Counter(_condition(config) for config in configs if "timing" in config)
+    return "; ".join(kind if len(kinds) == 1 else f"{kind} ({count} cells)" for kind, count in kinds.most_common())
+
+
+def _condition(config: Mapping[str, Any]) -> str:
+    timing = config["timing"]
+    threads, beside = timing["threads"], timing["jobs_beside"]
+    return (
+        f"{'compiled' if timing['compiled'] else 'not compiled'}, on {config['device']}"
+        + (f" with {threads} thread{'s' * (threads > 1)}" if config["device"] == "cpu" else "")
+        + (f", beside {beside} other job{'s' * (beside > 1)}" if beside else ", alone")
     )
 
 

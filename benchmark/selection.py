@@ -8,17 +8,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from benchmark.metrics import metric_of
 from benchmark.rundir import Measurement
 
-SAMPLED = ("fid", "frechet_resnet56")  # what is measured where a probe samples, and a training can be stopped early by
 Rule = Callable[[Sequence[Measurement], str], list[int]]  # the iterations that stand for a cell by their mean
 
 
 def better(metric: str, value: float) -> float:
-    """``value`` signed so that higher is better: likelihoods are to be high, divergences low; NaN is worst."""
+    """``value`` signed so that higher is better; NaN is worst."""
     if math.isnan(value):
         return -math.inf
-    return value if metric.endswith("log_likelihood") else -value
+    return value if metric_of(metric).higher else -value
 
 
 def last(journal: Sequence[Measurement], metric: str) -> list[int]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmark import ranking, tables, timing
+from benchmark import ranking, tables
 from benchmark.cells import DamagedFile
 from benchmark.integrity import Inspected
 from benchmark.invocation import call
+from benchmark.metrics import ranked_by
 from benchmark.recovery import recover
 from benchmark.rundir import DAMAGED, FINISHED, Record, RunDir
 
@@ -29,7 +30,7 @@ def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], pr
         frame = ranking.results(runs, group)
         for task in [] if frame.empty else frame["task"].unique():
             cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-            metric = next((name for name in ranking.BY if name in cells), None)
+            metric = ranked_by(cells)
             if metric is None:  # every cell may have diverged
                 continue
             ended = [
@@ -38,7 +39,7 @@ def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], pr
             label = ", ".join(filter(None, [preset, *ranking.labels(ended, "preset_label")]))
             title, rule = ranking.heading(task, asked, label), ranking.rules(cells, metric)
             tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, rule))
-            if timed := timing.conditions(ended):
+            if timed := ranking.conditions(ended):
                 console.print(f"times: {timed}", markup=False)
             for text in ranking.labels(ended, "advice"):
                 _say(console, f"note: {text}")

@@ -9,19 +9,22 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from benchmark import limits
 from benchmark.datasets import DATASETS, SCALES
+from benchmark.metrics import RANKED
 from benchmark.models import MODELS
 from benchmark.probes import PROBES
-from benchmark.selection import RULES, SAMPLED
+from benchmark.selection import RULES
 from bism import Estimator
 from bism.errors import nearest, shown
 from bism.hyperparameters import resolve, specs
 from bism.models import INITS
 from bism.precision import PRECISIONS
 
-METRICS = ["log_likelihood", "fisher_divergence", "posterior_fisher_divergence"]
+METRICS = [metric.name for metric in RANKED if metric.of_models]
 _DEFAULT_METRICS = ["log_likelihood", "fisher_divergence"]
 # What the best checkpoint can be chosen by: the method's own objective, or what a probe of samples measures, too.
-SELECT = [f"val/{metric}" for metric in (*METRICS, "objective", *SAMPLED)]
+SELECT = [
+    f"val/{metric}" for metric in (*METRICS, "objective", *(metric.name for metric in RANKED if metric.of_samples))
+]
 
 
 def parse_seeds(text: Any) -> list[int]:

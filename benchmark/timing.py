@@ -1,4 +1,4 @@
-"""What jobs have taken on this machine, under which conditions, and from that what others will take."""
+"""What jobs have taken on this machine, and from that what others will take."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -202,20 +201,4 @@ def said(estimate: Estimate) -> str:
     return (
         f"how long it takes here is not known yet; it was measured on {CORES} cores of a server, "
         f"at about {duration(estimate.elsewhere)}"
-    )
-
-
-def conditions(configs: Iterable[Mapping[str, Any]]) -> str:
-    """Under which conditions the times of finished cells were taken: "compiled, 1 thread, beside 1 other job"."""
-    kinds = Counter(_condition(config) for config in configs if "timing" in config)
-    return "; ".join(kind if len(kinds) == 1 else f"{kind} ({count} cells)" for kind, count in kinds.most_common())
-
-
-def _condition(config: Mapping[str, Any]) -> str:
-    timing = config["timing"]
-    threads, beside = timing["threads"], timing["jobs_beside"]
-    return (
-        f"{'compiled' if timing['compiled'] else 'not compiled'}, on {config['device']}"
-        + (f" with {threads} thread{'s' * (threads > 1)}" if config["device"] == "cpu" else "")
-        + (f", beside {beside} other job{'s' * (beside > 1)}" if beside else ", alone")
     )

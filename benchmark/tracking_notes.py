@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark import ranking, timing
+from benchmark import ranking
 from benchmark.integrity import inspect
+from benchmark.metrics import ranked_by
 from benchmark.rundir import FINISHED, Record, RunDir
 from benchmark.statistics import number
 
@@ -24,12 +25,12 @@ def plan_note(run_dir: RunDir, records: Sequence[Record]) -> str:
         frame = ranking.results(run_dir, group)
         for task in [] if frame.empty else frame["task"].unique():
             cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
-            metric = next((name for name in ranking.BY if name in cells), None)
+            metric = ranked_by(cells)
             if metric is not None:
                 ranked = ranking.ranking(cells, metric)
                 parts += [f"### {ranking.heading(task, asked, None)}", _table(ranked, metric)]
                 parts += [ranking.caption(ranked, metric, ranking.rules(cells, metric))]
-    parts += [f"Times: {timed}." for timed in [timing.conditions(finished)] if timed]
+    parts += [f"Times: {timed}." for timed in [ranking.conditions(finished)] if timed]
     parts += [f"Note: {text}." for text in ranking.labels(finished, "advice")]
     return "\n\n".join(parts)
 

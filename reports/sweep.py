@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.metrics import metric_of, ranked_by
 from benchmark.ranking import asked_steps
 from reports.store import Store
 from reports.variants import apart
@@ -74,10 +75,8 @@ class Sweep:
         return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": finite})
 
     def measures(self, task: str) -> str | None:
-        """What a task's models are compared by: the test log-likelihood where it is known, else the divergence."""
-        done = self.of(task)
-        names = ("test/fid", "test/frechet_resnet56", "test/log_likelihood", "test/fisher_divergence")
-        return next((name for name in names if name in done and done[name].notna().any()), None)
+        """What a task's models are compared by, as where they were trained."""
+        return ranked_by(self.of(task).dropna(axis="columns", how="all"))
 
 
 def other_steps(cells: pd.DataFrame) -> pd.Series:
@@ -136,8 +135,8 @@ def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def better_is_high(metric: str) -> bool:
-    """Whether a model is better the higher this is: likelihoods, unlike divergences and distances."""
-    return metric.endswith(("log_likelihood", "inception_score", "accuracy"))
+    """Whether a model is better the higher this is."""
+    return metric_of(metric).higher
 
 
 def variants(cells: pd.DataFrame) -> list[str]:

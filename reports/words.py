@@ -5,16 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmark import statistics
+from benchmark.metrics import SPLITS, metric_of
 from benchmark.selection import RULES, said
 
-_QUANTITIES = {  # the end of a metric's name -> name, unit
-    "posterior_fisher_divergence": ("Fisher divergence of the posterior", ""),
-    "fisher_divergence": ("Fisher divergence", "up to a constant"),
-    "log_likelihood": ("log-likelihood", "nats"),
-    "fid": ("FID", ""),
-    "frechet_resnet56": ("Fréchet distance of ResNet-56 features", ""),
-}
-_TIMES = {"time/train_seconds": ("training time", "s")}
 _HYPERPARAMETERS = {  # name -> what it is, symbol
     "lr": ("learning rate of the model", "β"),
     "lr_posterior": ("learning rate of the posterior", "α"),
@@ -29,7 +22,6 @@ _HYPERPARAMETERS = {  # name -> what it is, symbol
     "nu": ("noise vectors per example", "ν"),
     "noise_particles": ("samples of h per noise vector", ""),
 }
-_SPLITS = {"train": "training ", "val": "validation ", "test": "test "}
 _METHODS = {
     "cd": "CD", "pcd": "PCD", "nce": "NCE", "vnce": "VNCE", "sm": "SM", "ssm": "SSM", "dsm": "DSM", "mdsm": "MDSM",
     "bissm": "BiSSM", "bidsm": "BiDSM", "bimdsm": "BiMDSM",
@@ -40,21 +32,17 @@ _DIGITS = 3
 
 def measure(metric: str, unit: bool = True) -> str:
     """ "test/log_likelihood" is "test log-likelihood (nats)"; names that are not known stay."""
-    if metric in _TIMES:
-        name, of = _TIMES[metric]
-        return f"{name} ({of})" if unit else name
-    split, _, quantity = metric.partition("/")
-    if split not in _SPLITS or quantity not in _QUANTITIES:
+    split, found = metric.partition("/")[0], metric_of(metric)
+    if split not in (*SPLITS, "time") or not found.known:
         return metric
-    name, of = _QUANTITIES[quantity]
-    return (
-        f"{'' if quantity in ('fid', 'frechet_resnet56') else _SPLITS[split]}{name}{f' ({of})' if of and unit else ''}"
-    )
+    of = "" if found.of_samples or split == "time" else f"{SPLITS[split]} "
+    return f"{of}{found.label}{f' ({found.unit})' if found.unit and unit else ''}"
 
 
 def short(metric: str) -> str:
     """For the head of a column: "test/log_likelihood" is "log-likelihood"."""
-    return _QUANTITIES.get(metric.partition("/")[2], (metric,))[0]
+    found = metric_of(metric)
+    return found.label if found.known else metric
 
 
 def method(identity: str) -> str:

@@ -15,13 +15,13 @@ from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSample
 from optuna.storages import BaseStorage
 
 from benchmark.limits import name_problem
+from benchmark.metrics import metric_of
 from benchmark.plan import Cell
 from benchmark.suite import METRICS, Preset, Suite
 from benchmark.tuning import spaces
 from benchmark.tuning.storage import quietly
 from bism import Estimator
 from bism.errors import InputError, nearest, shortened
-from bism.hyperparameters import specs
 
 TIME = "time/train_seconds"
 SAMPLERS = ("tpe", "random", "qmc", "nsga2")
@@ -66,8 +66,8 @@ class Settings:
 
     @property
     def directions(self) -> list[Any]:
-        """Of each objective: likelihoods are to be high, divergences and times low."""
-        return ["maximize" if name.endswith("log_likelihood") else "minimize" for name in self.objectives]
+        """Of each objective, in Optuna's words."""
+        return ["maximize" if metric_of(name).higher else "minimize" for name in self.objectives]
 
     @property
     def distributions(self) -> spaces.Space:
@@ -81,10 +81,7 @@ class Settings:
 
 def is_measured(metrics: Sequence[str], method: type[Estimator]) -> list[str]:
     """The metrics of a task that a method's models have."""
-    ours = [metric for metric in METRICS if metric in metrics]
-    if "lr_posterior" not in specs(method):  # it trains none
-        ours = [metric for metric in ours if metric != "posterior_fisher_divergence"]
-    return ours
+    return [metric for metric in METRICS if metric in metrics and metric_of(metric).part in method.trains]
 
 
 def check_objectives(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.metrics import RANKED
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.labels import label_ends
@@ -15,7 +16,7 @@ from reports.style import Look, natural
 from reports.sweep import Sweep, better_is_high, selected
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
-_MEASURES = ("test/log_likelihood", "test/fisher_divergence", "test/fid")
+_MEASURES = sorted(RANKED, key=lambda metric: metric.of_samples)  # what is measured often before what is not
 _LEADING = 8  # variants at most, and half of all, that a panel of their own shows
 
 
@@ -64,7 +65,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 def measured_often(sweep: Sweep, task: str) -> str | None:
     """The measure of a task that has a history: one that is taken of single checkpoints alone makes no curve."""
-    for metric in _MEASURES:
+    for metric in (f"test/{measure.name}" for measure in _MEASURES):
         curves = sweep.curves(task, metric).dropna(subset=["value"])
         if curves.groupby("run")["step"].nunique().max() > 2:
             return metric

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark import registry, timing
+from benchmark import ranking, registry, timing
 from benchmark.datasets import checkerboard
 from benchmark.plan import Choices, Job, jobs, plan
 from benchmark.progress import Bars, duration
@@ -144,7 +144,7 @@ def test_a_run_keeps_how_it_was_timed_and_estimates_the_next(tmp_path: Path) -> 
 
 
 def test_the_latest_run_beside_others_says_so(tmp_path: Path) -> None:
-    said = timing.conditions(
+    said = ranking.conditions(
         [
             {"device": "cpu", "timing": {"compiled": True, "threads": 2, "jobs_beside": 3}},
             {"device": "cpu", "timing": {"compiled": True, "threads": 2, "jobs_beside": 3}},

@@ -1,0 +1,95 @@
+"""What is measured of a model, each metric one object: what it is called, its unit, which way is better, which models
+it suits, and whether models are ranked by it. In stores and journals "test/log_likelihood" is a metric of a split."""
+
+import dataclasses
+from collections.abc import Callable, Container
+from typing import Any
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric by itself, of whatever split of the data.
+
+    Attributes:
+        name: in files, stores and on the command line, without the split.
+        label: for people.
+        unit: empty where it has none.
+        higher: whether a model is better the higher it is.
+        of_models: whether a suite's tasks may list it, to be computed at every evaluation.
+        of_samples: whether it is of samples, and so the same for all splits and measured where a probe samples.
+        part: the trained part that it is of, where it is not of the model alone.
+        known: whether it is one of these here; a probe may measure more.
+        unsuited: why it cannot be computed for a model, or None.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    higher: bool = False
+    of_models: bool = False
+    of_samples: bool = False
+    part: str = "model"
+    known: bool = True
+    unsuited: Callable[[Any], str | None] = lambda model: None
+
+
+def _not_enumerable(model: Any) -> str | None:
+    from bism.enumeration import not_enumerable
+
+    reason = not_enumerable(model)
+    return f"needs log Z by enumeration: {reason}" if reason else None
+
+
+def _no_free_energy(model: Any) -> str | None:
+    lacks = not hasattr(model, "free_energy")
+    return f"needs free_energy(v), which {type(model).__name__} lacks" if lacks else None
+
+
+def _no_continuous_latent(model: Any) -> str | None:
+    from bism.variables import Bernoulli
+
+    return "differentiates in h, which is binary" if isinstance(model.latent, Bernoulli) else None
+
+
+# Those that models are ranked by, the preferred first: a task's models are compared by the first that was measured.
+RANKED = (
+    Metric("fid", "FID", of_samples=True),
+    Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True),
+    Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_not_enumerable),
+    Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_free_energy),
+    Metric(
+        "posterior_fisher_divergence",
+        "Fisher divergence of the posterior",
+        of_models=True,
+        part="posterior",
+        unsuited=_no_continuous_latent,
+    ),
+)
+OTHERS = (
+    Metric("kid", "KID", of_samples=True),
+    Metric("inception_score", "Inception Score", higher=True, of_samples=True),
+    Metric("raise_log_likelihood", "log-likelihood by RAISE", "nats", higher=True),
+    Metric("log_likelihood_lower", "lower bound of the log-likelihood", "nats", higher=True),
+    Metric("log_likelihood_upper", "upper bound of the log-likelihood", "nats", higher=True),
+    Metric("objective", "objective of the method"),
+    Metric("train_seconds", "training time", "s"),
+)
+_BY_NAME = {metric.name: metric for metric in (*RANKED, *OTHERS)}
+_HIGHER_ENDINGS = ("accuracy",)  # of metrics whose names begin with what they are of
+_HIGHER_BEGINNINGS = ("auroc_",)
+
+
+def metric_of(name: str) -> Metric:
+    """The metric behind a name with or without a split: "test/log_likelihood". Lower is better of one that is not
+    known."""
+    own = name.rpartition("/")[2]
+    higher = own.endswith(_HIGHER_ENDINGS) or own.startswith(_HIGHER_BEGINNINGS)
+    return _BY_NAME.get(own) or Metric(own, own.replace("_", " "), higher=higher, known=False)
+
+
+def ranked_by(measured: Container[str], among: tuple[Metric, ...] = RANKED) -> str | None:
+    """Of what was measured on the test data what models are ranked by, "test/log_likelihood"; None where there is
+    none of ``among``."""
+    return next((f"test/{metric.name}" for metric in among if f"test/{metric.name}" in measured), None)
