@@ -78,7 +78,7 @@ class LangevinPCD(LangevinCD):
     buffer: int = count(100, "minibatches of chains in the replay buffer")
     restart: float = number(0.05, "probability that a chain starts anew", minimum=0.0, below=1.0)
 
-    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         shape = (self.buffer, batch_size)
         begun = data[rng.integers(len(data), shape)] if self.start == "data" else rng.uniform((*shape, *data.shape[1:]))
         return {"buffer": begun.contiguous()}

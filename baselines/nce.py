@@ -28,14 +28,15 @@ class NCE(Estimator):
     label: ClassVar[str] = "NCE"
     reference: ClassVar[str] = "Gutmann and Hyvärinen 2010"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+    trains: ClassVar[tuple[str, ...]] = ("model", "normaliser")
 
     nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
     noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
 
-    def extra_parameters(self, rng: Rng) -> Tree:
+    def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
 
-    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return fit_noise(self.noise_distribution, data)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:

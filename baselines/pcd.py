@@ -23,7 +23,7 @@ class PCD(CD):
     label: ClassVar[str] = "PCD-{k}"
     reference: ClassVar[str] = "Tieleman 2008"
 
-    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return {"chains": data[rng.integers(len(data), (batch_size,))]}
 
     def loss(

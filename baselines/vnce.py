@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 from torch.nn.functional import softplus
 
 from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
-from bism.bilevel import descend, log_ratio
+from bism.bilevel import log_ratio
 from bism.estimator import Hyper
+from bism.gradients import part_of
 from bism.hyperparameters import choice, count
 from bism.methods import WithPosterior
 from bism.optimisers import Tree
@@ -35,15 +35,16 @@ class VNCE(WithPosterior):
     id: ClassVar[str] = "vnce"
     label: ClassVar[str] = "VNCE"
     reference: ClassVar[str] = "Rhodes and Gutmann 2019"
+    trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
 
     nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
     noise_particles: int = count(5, "samples of h per noise vector", tune=(1, 2, 5, 10))
     noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
 
-    def extra_parameters(self, rng: Rng) -> Tree:
+    def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
 
-    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return fit_noise(self.noise_distribution, data)
 
     @property
@@ -94,24 +95,17 @@ class VNCE(WithPosterior):
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """K steps on the posterior, then one on the model and c."""
-        for drawn in noise["inner"]:
-            state = self.inner_step(state, batches, drawn, hyper)
-        phi, model = state.params["posterior"], {part: state.params[part] for part in ("model", "normaliser")}
+        for i in range(self.inner_steps):
+            state = self.inner_step(state, batches, part_of(noise, "inner", i), hyper)
 
-        def upper(at: Tree) -> Tensor:
-            return self.loss(state.bind({**at, "posterior": phi}), batches[0], noise, state.carry, hyper)[0]
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
+            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
 
-        gradient, value = grad_and_value(upper)(model)
-        model, moments = self.update_adam(gradient, model, state.optimiser["upper"], hyper)
-        optimiser = {**state.optimiser, "upper": moments}
-        return state.replace(params={**model, "posterior": phi}, optimiser=optimiser), {"objective": value}
+        state, value, _ = self.move(state, ("model", "normaliser"), objective, batches, noise, hyper)
+        return state, {"objective": value}
 
-    def inner_step(self, state: State, batches: Tensor, noise: Tensor, hyper: Hyper) -> State:
-        def lower(posterior: Tree, h_noise: Tensor) -> Tensor:
-            params = state.bind({**state.params, "posterior": posterior})
-            return self.lower_loss(params, batches[0], h_noise, state.carry, hyper)
+    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
+            return self.lower_loss(state.bind(params), of[0], drawn, state.carry, hyper)
 
-        phi, moments = descend(
-            lower, state.params["posterior"], state.optimiser["lower"], [noise], self.lower_update(hyper)
-        )
-        return state.replace(params={**state.params, "posterior": phi}, optimiser={**state.optimiser, "lower": moments})
+        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]

@@ -21,7 +21,7 @@ def evaluate(
     fitted, data = in_own_units(fitted, data)
     chosen = {name: getattr(data, name) for name in splits}
     found = [_of_model(fitted.model(seed), chosen, metrics) for seed in fitted.seeds]
-    if "posterior_fisher_divergence" in metrics and fitted.has_posterior:
+    if "posterior_fisher_divergence" in metrics and "posterior" in fitted.estimator.trains:
         for seed, values in zip(fitted.seeds, found, strict=True):
             values |= _of_posterior(fitted, seed, chosen)
     return found

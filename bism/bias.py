@@ -163,7 +163,7 @@ class Trained:
     @cached_property
     def _structure(self) -> State:
         with torch.device("meta"):  # the posterior's own numbers are never used: none are drawn
-            modules = self.estimator.modules(self.model, None)
+            modules = self.estimator.modules(self.model, {})
         return State({name: Methods(module) for name, module in modules.items()}, {}, {}, {})
 
     def bind(self, theta: Tree, phi: Tree) -> Any:
@@ -240,7 +240,7 @@ def hypergradients(
     update: Update,
     counts: Iterable[int],
 ) -> dict[int, Tree]:
-    """Eq. (14) for each N of ``counts``: what ``bilevel.hypergradient`` gives for the first N of ``noises``.
+    """Eq. (14) for each N of ``counts``: the gradient of ``bilevel.unrolled`` for the first N of ``noises``.
 
     The steps are gone back through one by one, with dJ/dphi^N of every N that lies ahead: each step is linearised once
     for all N, and from the known ``places``, so that the memory is that of one step whatever N. For curves in N;
@@ -420,7 +420,7 @@ def practical_draw(
     estimator, hyper, best = trained.estimator, trained.hyper, exact_posterior(trained.theta)
     rng = Rng(generator(seed, index, "gradient bias", data.device), data.dtype)
     batches, noise = trained.draw(data, rng, max(inner), max(unroll), batch_size)
-    batch, update = batches[0], estimator.lower_update(hyper)
+    batch, update = batches[0], estimator.update("posterior", hyper)
 
     def lower(at: Tree, phi: Tree, given: Any) -> Tensor:
         points, drawn = given

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
+from torch.func import grad
 
 from bism.optimisers import Tree, Update
 
@@ -62,38 +63,32 @@ def descend(
     optimiser: Tree,
     noises: Iterable[Any],
     update: Update,
-    gradient: Callable[[Callable[[Tree, Any], Tensor]], Callable[[Tree, Any], Tree]] = grad,
 ) -> tuple[Tree, Tree]:
     """One step on ``lower(phi, noise)`` for each element of ``noises``, eq. (12).
 
     A pure function: called inside a function of theta it is the unrolled recursion (13), differentiable through the
     optimiser's running state.
-
-    Args:
-        gradient: how the gradient is taken; with ``gradients.mean_grad`` an element is a list, one for each shard.
     """
     for noise in noises:
-        phi, optimiser = update(gradient(lower)(phi, noise), phi, optimiser)
+        phi, optimiser = update(grad(lower)(phi, noise), phi, optimiser)
     return phi, optimiser
 
 
-def hypergradient(
-    upper: Callable[[Tree, Tree], Tensor],
+def unrolled(
+    upper: Callable[[Tree, Tree], Any],
     lower: LowerLevel,
-    theta: Tree,
     phi: Tree,
     optimiser: Tree,
     noises: Iterable[Any],
     update: Update,
-) -> tuple[Tree, Tensor]:
-    """Gradient and value in theta of upper(theta, phi^N(theta)), eq. (14), N = number of ``noises``.
+) -> Callable[[Tree], Any]:
+    """The function theta -> upper(theta, phi^N(theta)), of which eq. (14) is the gradient, N = number of ``noises``.
 
     phi^N follows from phi^0 = ``phi`` by N steps of the lower level at theta, eq. (13); phi^0 and the optimiser's
     state are constants. With N = 0 the second term of (14) drops out.
     """
 
-    def surrogate(at: Tree) -> Tensor:
-        unrolled, _ = descend(lambda p, noise: lower(at, p, noise), phi, optimiser, noises, update)
-        return upper(at, unrolled)
+    def surrogate(theta: Tree) -> Any:
+        return upper(theta, descend(partial(lower, theta), phi, optimiser, noises, update)[0])
 
-    return grad_and_value(surrogate)(theta)
+    return surrogate

@@ -49,7 +49,24 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     if missing:
         raise InputError(f"{path}: not a whole checkpoint, it lacks {', '.join(sorted(missing))}")
-    return content
+    return _by_parts(content)
+
+
+def _by_parts(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint with an optimiser's state for each part; those of before version 0.2 had one for all parts, or one
+    for the upper level and one for the lower."""
+    state = content["tensors"]["state"]
+    optimiser = state["optimiser"]
+    together = optimiser.get("upper", optimiser)
+    if not {"first", "second", "count"} <= together.keys():
+        return content
+    of_parts = {
+        part: {"first": first, "second": together["second"][part], "count": together["count"]}
+        for part, first in together["first"].items()
+    }
+    if "lower" in optimiser:
+        of_parts["posterior"] = optimiser["lower"]
+    return {**content, "tensors": {**content["tensors"], "state": {**state, "optimiser": of_parts}}}
 
 
 def merge_checkpoints(contents: list[dict[str, Any]]) -> dict[str, Any]:

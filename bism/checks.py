@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,14 +84,24 @@ def check_shards(estimator: "Estimator", batch_size: int, accumulate: Any, proce
     return count
 
 
-def check_posterior(posterior: Any) -> None:
-    """A module with what a posterior needs, or None for the default."""
-    lacking = [name for name in ("sample", "log_prob") if not hasattr(posterior, name)]
-    if posterior is not None and (not isinstance(posterior, nn.Module) or lacking):
-        raise InputError(
-            f"posterior must be a torch.nn.Module with sample() and log_prob(); "
-            f"{type(posterior).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
-        )
+_ASKED = {"posterior": ("sample", "log_prob")}  # of the parts that the package knows
+
+
+def check_parts(estimator: "Estimator", parts: Mapping[str, Any]) -> None:
+    """Networks for parts that ``estimator`` trains, beside the model."""
+    own = [name for name in estimator.trains if name != "model"]
+    for part, module in parts.items():
+        if part not in own:
+            known = f"its parts beside the model are {', '.join(own)}" if own else "it trains the model alone"
+            raise InputError(f"{estimator.id} has no part '{part}' to be given: {known}")
+        asked = _ASKED.get(part, ())
+        lacking = [name for name in asked if not hasattr(module, name)]
+        if not isinstance(module, nn.Module) or lacking:
+            wanted = f" with {' and '.join(f'{name}()' for name in asked)}" if asked else ""
+            raise InputError(
+                f"{part} must be a torch.nn.Module{wanted}; "
+                f"{type(module).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
+            )
 
 
 def check_model(estimator: "Estimator", model: Any) -> None:

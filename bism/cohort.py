@@ -9,7 +9,7 @@ that one makes its further inner steps. Each configuration gets the numbers that
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from bism.checks import (
     check_count,
     check_data,
     check_model,
+    check_parts,
     check_place,
-    check_posterior,
     check_precision,
     check_scale,
     check_seeds,
@@ -36,6 +36,7 @@ from bism.fitted import Fitted
 from bism.hyperparameters import specs
 from bism.precision import computing
 from bism.rng import CountingRng, TapeRng
+from bism.state import State
 from bism.stream import Stream, empty_batches
 
 
@@ -91,7 +92,7 @@ class Cohort:
         places: int,
         seeds: Sequence[int],
         batch_size: int = 100,
-        posterior: nn.Module | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
@@ -101,15 +102,15 @@ class Cohort:
         self.seeds, self.places = check_seeds(seeds), check_count("places", places, 1)
         check_model(estimator, model)
         check_data(data, model)
-        check_posterior(posterior)
+        check_parts(estimator, parts or {})
         self.device, self.dtype = check_place(device, dtype), dtype
-        self.structure, self.model, self._posterior = structure(estimator), model, posterior
+        self.structure, self.model = structure(estimator), model
         self.batch_size, self.data_noise = check_count("batch_size", batch_size, 1), check_scale("noise", data_noise)
         self.precision = check_precision(precision, dtype, self.device)
         self.data = data.to(device=self.device, dtype=dtype)
         self.compile_seconds, self.compiled, self.captured = 0.0, False, False
         self._template, self._initial = initial_states(
-            self.structure, model, data.to(dtype=dtype), self.seeds, self.batch_size, posterior, self.device
+            self.structure, model, data.to(dtype=dtype), self.seeds, self.batch_size, parts, self.device
         )
         leaves, self._tree = tree_flatten(self._initial)
         numbered = tree_unflatten(list(range(len(leaves))), self._tree)
@@ -227,36 +228,43 @@ class Cohort:
     def _inner_step(self, *tensors: Tensor) -> list[Tensor]:
         """From the state's leaves, what the step consumes, who takes part, and the hyper-parameters, to the leaves that
         inner steps change."""
-        count = len(self._initial_leaves)
-        batches, uniforms, normals, going, *hyper = tensors[count:]
+        count, rest = len(self._initial_leaves), len(tensors) - len(self.structure.hyper)
+        *consumed, going = tensors[count:rest]
 
-        def one(now: Tree, batch: Tensor, uniform: Tensor, normal: Tensor, goes: Tensor, given: list[Tensor]) -> Tree:
-            state = self._template.replace(**now["state"])
-            noise = self.structure.inner_noise(state.bind().model, self._shape, TapeRng(uniform, normal))
+        def one(now: Tree, goes: Tensor, given: list[Tensor], *consumed: Tensor) -> Tree:
+            state, batches, rng = self._at(now, now, consumed)
+            noise = self.structure.inner_noise(state.bind().model, self._shape, rng)
             with self._autocast():
-                after = self.structure.inner_step(state, batch, noise, self._named(given, now))
-            return tree_map(lambda old, x: torch.where(goes, x, old), _lower(now["state"]), _lower(vars(after)))
+                after = self.structure.inner_step(state, batches, noise, self._named(given, now))
+            return tree_map(lambda old, x: torch.where(goes, x, old), _lower(now["state"]), _lower(after.numbers))
 
-        given = (tree_unflatten(tensors[:count], self._tree), batches, uniforms, normals, going, hyper)
-        return _as_they_came(vmap(one)(*given))
+        now = tree_unflatten(tensors[:count], self._tree)
+        return _as_they_came(vmap(one)(now, going, list(tensors[rest:]), *consumed))
 
     def _outer_step(self, *tensors: Tensor) -> list[Tensor]:
         """From the state's leaves before the step, those that inner steps have changed, what the step consumes, and
         the hyper-parameters, to the state's leaves after it."""
         count, changed = len(self._initial_leaves), len(self._lower_at)
-        batches, uniforms, normals, *hyper = tensors[count + changed :]
+        rest = len(tensors) - len(self.structure.hyper)
         now = self._with_lower(tensors[:count], tensors[count : count + changed])
 
-        def one(before: Tree, now: Tree, batch: Tensor, uniform: Tensor, normal: Tensor, given: list[Tensor]) -> Tree:
-            state = self._template.replace(**now["state"])
-            noise = self.structure.noise(state.bind().model, self._shape, TapeRng(uniform, normal))
+        def one(before: Tree, now: Tree, given: list[Tensor], *consumed: Tensor) -> Tree:
+            state, batches, rng = self._at(now, before, consumed)
+            noise = self.structure.noise(state.bind().model, self._shape, rng)
             named = self._named(given, before)
             with self._autocast():
-                after, info = self.structure.step(state, batch, noise, named)
+                after, info = self.structure.step(state, batches, noise, named)
             return advanced(before, after, info["objective"], named)
 
         trees = (tree_unflatten(tensors[:count], self._tree), tree_unflatten(now, self._tree))
-        return _as_they_came(vmap(one)(*trees, batches, uniforms, normals, hyper))
+        return _as_they_came(vmap(one)(*trees, list(tensors[rest:]), *tensors[count + changed : rest]))
+
+    def _at(self, now: Tree, before: Tree, consumed: Sequence[Tensor]) -> tuple[State, Tensor, TapeRng]:
+        """One seed's state, minibatches and noise."""
+        batches, uniforms, normals, *examples = consumed
+        iteration, chosen = before["step"], examples[0] if examples else None
+        state = self._template.replace(**now["state"], iteration=iteration, examples=chosen)
+        return state, batches, TapeRng(uniforms, normals)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False)
@@ -304,21 +312,27 @@ class _Room:
         self._outer, self._inner = cohort._outer_lengths, cohort._inner_lengths
         kind: dict[str, Any] = {"dtype": cohort.dtype, "device": cohort.device}
         columns = cohort.places * seeds
-        self._batches = empty_batches((columns, cohort.structure.minibatches), cohort.batch_size, cohort.data)
+        minibatches = columns, cohort.structure.minibatches
+        self._batches = [empty_batches(minibatches, cohort.batch_size, cohort.data)]
+        if cohort.structure.uses_examples:
+            self._examples = [torch.zeros((*minibatches, cohort.batch_size), dtype=torch.int64, device=cohort.device)]
+        else:
+            self._examples = []
         self._outer_tapes = [torch.zeros((columns, length), **kind) for length in self._outer]
         self._inner_tapes = [torch.zeros((repeats, columns, length), **kind) for length in self._inner]
 
-    def put(self, places: slice, count: int, consumed: tuple[Tensor, Tensor, Tensor]) -> None:
+    def put(self, places: slice, count: int, consumed: tuple[Tensor, ...]) -> None:
         """Gives what a step with so many inner steps consumes, [seeds, ...], to each of these places."""
-        batches, *tapes = consumed
+        batches, uniforms, normals, *examples = consumed
 
         def rows(room: Tensor, axis: int = 0) -> Tensor:
             parted: Tensor = room.unflatten(axis, (self._places, -1))  # type: ignore[no-untyped-call]  # as above
             return parted[places] if axis == 0 else parted[:, places]
 
-        rows(self._batches).copy_(batches)
+        for room, given in zip([*self._batches, *self._examples], [batches, *examples], strict=True):
+            rows(room).copy_(given)
         for tape, outer, inner, room, inner_room in zip(
-            tapes, self._outer, self._inner, self._outer_tapes, self._inner_tapes, strict=True
+            (uniforms, normals), self._outer, self._inner, self._outer_tapes, self._inner_tapes, strict=True
         ):
             rows(room).copy_(tape[:, :outer])
             if count and inner:
@@ -326,18 +340,18 @@ class _Room:
                 steps = used.reshape(len(tape), count, inner).movedim(1, 0)  # [K, seeds, numbers]
                 rows(inner_room, 1)[:count].copy_(steps[:, None])
 
-    def outer(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The minibatches and tapes of the outer step."""
-        return self._batches, *self._outer_tapes  # type: ignore[return-value]  # two tapes
+    def outer(self) -> list[Tensor]:
+        """What the outer step consumes, as ``Block.at`` gives it."""
+        return [*self._batches, *self._outer_tapes, *self._examples]
 
-    def inner(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of an inner step."""
-        return self._batches, *(tape[index] for tape in self._inner_tapes)  # type: ignore[return-value]  # two tapes
+    def inner(self, index: int) -> list[Tensor]:
+        """What an inner step consumes."""
+        return [*self._batches, *(tape[index] for tape in self._inner_tapes), *self._examples]
 
 
 def _lower(state: Tree) -> Tree:
     """What inner steps change."""
-    return {"params": state["params"]["posterior"], "optimiser": state["optimiser"]["lower"]}
+    return {"params": state["params"]["posterior"], "optimiser": state["optimiser"]["posterior"]}
 
 
 def _as_they_came(tree: Tree) -> list[Tensor]:

@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,8 @@ from bism.checks import (
     check_count,
     check_data,
     check_model,
+    check_parts,
     check_place,
-    check_posterior,
     check_precision,
     check_scale,
     check_seeds,
@@ -79,7 +79,7 @@ class Trainer:
         *,
         seeds: Sequence[int],
         batch_size: int = 100,
-        posterior: nn.Module | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
@@ -90,7 +90,7 @@ class Trainer:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
         check_data(data, model)
-        check_posterior(posterior)
+        check_parts(estimator, parts or {})
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
         self.precision = check_precision(precision, dtype, self.device)
@@ -99,7 +99,7 @@ class Trainer:
         self.data_noise = check_scale("data_noise", data_noise)
         self.step, self.train_seconds, self.compile_seconds, self.compiled, self.captured = 0, 0.0, 0.0, False, False
         self._template, self._tensors = initial_states(
-            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, posterior, self.device
+            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device
         )
         self._hyper = {
             name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
@@ -139,10 +139,16 @@ class Trainer:
         self._leaves, self._structure = tree_flatten(tree)
 
     def _one_seed(
-        self, tensors: Tree, batches: Tensor, uniforms: Tensor, normals: Tensor, hyper: dict[str, Tensor]
+        self,
+        tensors: Tree,
+        hyper: dict[str, Tensor],
+        batches: Tensor,
+        uniforms: Tensor,
+        normals: Tensor,
+        examples: Tensor | None = None,
     ) -> tuple[Tree, Tensor]:
         """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
-        state = self._template.replace(**tensors["state"])
+        state = self._template.replace(**tensors["state"], iteration=tensors["step"], examples=examples)
         noise = self.stream.noise(TapeRng(uniforms, normals))
         if isinstance(noise, Shards):
             ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
@@ -155,13 +161,13 @@ class Trainer:
         """One step of a group's seeds, as a function of flat tensors alone: the leaves of the state, what the step
         consumes (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
         count = len(self._leaves)
-        batches, uniforms, normals, *hyper = tensors[count:]
-        state, named = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True))
+        consumed, hyper = tensors[count : len(tensors) - len(self._hyper)], tensors[len(tensors) - len(self._hyper) :]
+        given = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True)), *consumed
         if self.width == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
-            alone = tree_map(lambda x: x[0], (state, batches, uniforms, normals, named))
+            alone = tree_map(lambda x: x[0], given)
             after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
         else:
-            after, objective = vmap(self._one_seed)(state, batches, uniforms, normals, named)
+            after, objective = vmap(self._one_seed)(*given)
         leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
         return [*leaves, objective]
 
@@ -187,7 +193,8 @@ class Trainer:
         started, count = time.perf_counter(), len(self._leaves)
         with computing(self.device, self.precision), or_without("step by step, without CUDA graphs"), torch.no_grad():
             example = self._example("capture")
-            state, consumed, hyper = example[:count], example[count : count + 3], example[count + 3 :]
+            hyper = self._hyper_of(0)
+            state, consumed = example[:count], example[count : len(example) - len(hyper)]
             steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda())
             self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
         self.compile_seconds += time.perf_counter() - started
@@ -375,6 +382,7 @@ class Trainer:
             InputError: it is one of another configuration.
         """
         own = self.checkpoint()
+        saved["tensors"]["state"].setdefault("buffers", own["tensors"]["state"]["buffers"])  # files of before 0.2
         for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards"):
             if saved[key] != own[key]:
                 raise InputError(f"{source}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
@@ -390,7 +398,7 @@ class Trainer:
 def advanced(tensors: Tree, after: State, objective: Tensor, hyper: dict[str, Tensor]) -> Tree:
     """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
     the first step on that gave something non-finite."""
-    new = _numbers(after)
+    new = after.numbers
     probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
     going = (tensors["diverged_at"] < 0) & probe.isfinite()
     # The old state comes first: the result keeps its order of keys, hence of leaves.
@@ -415,17 +423,13 @@ def _described(tensors: Tree) -> dict[str, str]:
     return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
 
 
-def _numbers(state: State) -> Tree:
-    return {"params": state.params, "optimiser": state.optimiser, "carry": state.carry}
-
-
 def initial_states(
     estimator: "Estimator",
     model: nn.Module,
     data: Tensor,
     seeds: Sequence[int],
     batch_size: int,
-    posterior: nn.Module | None,
+    parts: Mapping[str, nn.Module] | None,
     device: torch.device,
 ) -> tuple[State, Tree]:
     """The structure of a state, and the tensors of all seeds at the start, stacked.
@@ -438,7 +442,7 @@ def initial_states(
             data.cpu(),
             Rng(generator(seed, 0, "initial state"), data.dtype),
             batch_size=batch_size,
-            posterior=posterior,
+            parts=parts,
         )
         for seed in seeds
     ]
@@ -449,7 +453,7 @@ def initial_states(
 def initial_tensors(state: State, averaged: bool) -> Tree:
     parameter = tree_leaves(state.params)[0]
     zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
-    first = {"state": _numbers(state), "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
+    first = {"state": state.numbers, "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
     return {**first, "average": state.params} if averaged else first
 
 

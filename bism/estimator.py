@@ -3,7 +3,8 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -16,16 +17,16 @@ from bism.checks import check_count, check_model, check_seeds
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
-from bism.gradients import average, shards
-from bism.hyperparameters import Range, count, number, specs, validate
-from bism.optimisers import Tree, adam_init, adam_update
+from bism.gradients import Shards, average, shards
+from bism.hyperparameters import Range, count, number, rates, specs, validate
+from bism.optimisers import Tree, Update, adam_init, adam_update, sgd_init, sgd_update
 from bism.progress import Progress, Shown, in_pieces
 from bism.rng import Rng
-from bism.state import Info, State, initial_parameters
+from bism.state import Info, State, initial_values
 from bism.threads import suitable_threads, using_threads
 
 Hyper = dict[str, Tensor]
-RATES = ("lr", "lr_posterior")  # the learning rates that a method may have
+Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,18 @@ class Estimator(ABC):
     label: ClassVar[str]
     reference: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
+    trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
+    uses_examples: ClassVar[bool] = (
+        False  # whether ``step`` asks ``state.examples`` which training examples it is given
+    )
 
-    lr: float = number(1e-3, "learning rate of the model, Adam", symbol="β", tune=Range(1e-4, 1e-1, log=True))
+    lr: float = number(
+        1e-3,
+        "learning rate of the model, Adam",
+        symbol="β",
+        tune=Range(1e-4, 1e-1, log=True),
+        rate_of="model",
+    )
     beta1: float = number(0.9, "decay of Adam's first moment", minimum=0.0, below=1.0)
     beta2: float = number(0.95, "decay of Adam's second moment", minimum=0.0, below=1.0)
     decay_steps: int = count(
@@ -89,8 +100,7 @@ class Estimator(ABC):
             return hyper
         left = (1 + (math.pi * (step / self.decay_steps).clamp(max=1.0)).cos()) / 2
         final = hyper["lr_final"]
-        rates = {name: final + (hyper[name] - final) * left.to(final) for name in RATES if name in hyper}
-        return {**hyper, **rates}
+        return {**hyper, **{name: final + (hyper[name] - final) * left.to(final) for name in rates(self).values()}}
 
     def unshardable(self) -> str | None:
         """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own must see to it."""
@@ -113,39 +123,101 @@ class Estimator(ABC):
         """How many minibatches one step uses."""
         return 1
 
-    def modules(self, model: nn.Module, posterior: nn.Module | None) -> dict[str, nn.Module]:
-        """The trained modules by part; ``posterior`` is for methods that have one."""
+    def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """The networks among the parts that ``trains`` names, by name; ``given`` are those that the user brought along.
+
+        A part of ``trains`` that is not among them comes from ``extra_parameters``.
+        """
         return {"model": model}
 
     def init(
-        self, model: nn.Module, data: Tensor, rng: Rng, *, batch_size: int = 100, posterior: nn.Module | None = None
+        self,
+        model: nn.Module,
+        data: Tensor,
+        rng: Rng,
+        *,
+        batch_size: int = 100,
+        parts: Mapping[str, nn.Module] | None = None,
     ) -> State:
         """The initial state of one seed.
 
         Args:
             data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
+            parts: networks beside the model, by part, in place of the method's own choice.
         """
-        modules = self.modules(model, posterior)
-        params: Tree = {name: initial_parameters(module, rng, data) for name, module in modules.items()}
-        params |= self.extra_parameters(rng)
-        return State(
+        modules = self.modules(model, parts or {})
+        drawn = {name: initial_values(module, rng, data) for name, module in modules.items()}
+        state = State(
             {name: Methods(module) for name, module in modules.items()},
-            params,
-            self.init_optimiser(params),
-            self.init_carry(data, batch_size, rng),
+            params={name: parameters for name, (parameters, _) in drawn.items()},
+            optimiser={},
+            carry={},
+            buffers={name: buffers for name, (_, buffers) in drawn.items() if buffers},
+        )
+        bound = state.bind().model
+        params = {**state.params, **self.extra_parameters(bound, rng)}
+        if set(params) != set(self.trains):
+            raise InputError(f"{self.id} trains {', '.join(params)}, and its ``trains`` says {', '.join(self.trains)}")
+        return state.replace(
+            params=params,
+            optimiser=self.init_optimiser(params),
+            carry=self.init_carry(bound, data, batch_size, rng),
         )
 
-    def extra_parameters(self, rng: Rng) -> Tree:
-        """Parameters beside the modules', as {part: {name: tensor}}."""
+    def extra_parameters(self, model: Any, rng: Rng) -> Tree:
+        """Trained tensors that belong to no network, as {part: {name: tensor}}; ``model`` is the model at its start."""
         return {}
+
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        """What the method carries from step to step, at the start; ``model`` is the model at its start."""
+        return {}
+
+    def optimiser_of(self, part: str) -> str:
+        """What moves a part: "adam", or "sgd" for plain gradient descent."""
+        return "adam"
 
     def init_optimiser(self, params: Tree) -> Tree:
-        """The optimisers' state at the start."""
-        return adam_init(params)
+        """The optimisers' state at the start, by part."""
+        init = {"adam": adam_init, "sgd": sgd_init}
+        return {part: init[self.optimiser_of(part)](tensors) for part, tensors in params.items()}
 
-    def init_carry(self, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        """What the method carries from step to step, at the start."""
-        return {}
+    def update(self, part: str, hyper: Hyper) -> Update:
+        """One step of a part's optimiser, at the learning rate that is declared for the part, or else the model's."""
+        declared = rates(self)
+        lr = hyper[declared.get(part, declared["model"])]
+        if self.optimiser_of(part) == "sgd":
+            return partial(sgd_update, lr=lr)
+        return partial(adam_update, lr=lr, betas=(hyper["beta1"], hyper["beta2"]))
+
+    def move(
+        self, state: State, parts: Sequence[str], objective: Objective, batches: Tensor, noise: Any, hyper: Hyper
+    ) -> tuple[State, Tensor, Any]:
+        """One step of each part's optimiser along the gradient of an objective; the other parts stay where they are.
+
+        The gradient is that of the mean over the shards of a minibatch, where it is in shards, and over all processes
+        that train together.
+
+        Args:
+            parts: those that move.
+            objective: of all parts' tensors (``state.bind`` makes modules of them), batches [minibatches, batch,
+                *visible_shape] and their noise; it gives a scalar, or a scalar and a tree of tensors beside it.
+
+        Returns:
+            The state, the objective's value before the step, and what the last shard gave beside it.
+        """
+
+        def at(moving: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
+            given = objective({**state.params, **moving}, of, drawn)
+            return given if isinstance(given, tuple) else (given, {})
+
+        moving = {part: state.params[part] for part in parts}
+        found = [grad_and_value(at, has_aux=True)(moving, *shard) for shard in shards(batches, noise)]
+        means = [(gradient, value) for gradient, (value, _) in found]
+        gradient, value = average(means) if isinstance(noise, Shards) else means[0]
+        params, optimiser = dict(state.params), dict(state.optimiser)
+        for part in parts:
+            params[part], optimiser[part] = self.update(part, hyper)(gradient[part], params[part], optimiser[part])
+        return state.replace(params=params, optimiser=optimiser), value, found[-1][1][1]
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         """Everything random in one step; ``batch_shape`` is (batch, *visible_shape)."""
@@ -183,22 +255,15 @@ class Estimator(ABC):
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported.
 
-        Of a minibatch in shards the noise is a ``gradients.Shards``: see ``gradients.shards``.
+        Of a minibatch in shards the noise is a ``gradients.Shards``; ``move`` takes either.
         """
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
             value, carry, info = self.loss(state.bind(params), of[0], drawn, state.carry, hyper)
             return value, (carry, info)
 
-        found = [grad_and_value(objective, has_aux=True)(state.params, *part) for part in shards(batches, noise)]
-        gradient, value = average([(gradient, value) for gradient, (value, _) in found])
-        carry, info = found[-1][1][1]
-        params, optimiser = self.update_adam(gradient, state.params, state.optimiser, hyper)
-        return state.replace(params=params, optimiser=optimiser, carry=carry), {"objective": value, **info}
-
-    def update_adam(self, gradient: Tree, params: Tree, optimiser: Tree, hyper: Hyper) -> tuple[Tree, Tree]:
-        """Adam on the upper level, eq. (15), with this estimator's learning rate and decays."""
-        return adam_update(gradient, params, optimiser, hyper["lr"], betas=(hyper["beta1"], hyper["beta2"]))
+        state, value, (carry, info) = self.move(state, self.trains, objective, batches, noise, hyper)
+        return state.replace(carry=carry), {"objective": value, **info}
 
     @final
     def fit(
@@ -210,6 +275,7 @@ class Estimator(ABC):
         steps: int = 10_000,
         batch_size: int = 100,
         posterior: nn.Module | None = None,
+        parts: Mapping[str, nn.Module] | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool | None = None,
@@ -227,6 +293,8 @@ class Estimator(ABC):
             data: [n, *visible_shape], floating point, finite.
             steps: iterations in all; with ``resume``, those of the checkpoint included.
             posterior: q(h|v) for the methods that have one; by default the one that fits the latent's kind.
+            parts: networks beside the model by the names of ``trains``, {"posterior": q} for one; what is not given
+                is the method's own choice.
             compile: True, False, or None for when the run is long enough to pay for it.
             data_noise: standard deviation of Gaussian noise added anew to every minibatch: what is learnt is the
                 density of the smoothed data, as by denoising score matching.
@@ -246,6 +314,7 @@ class Estimator(ABC):
         compiled = engine.pays(steps) if compile is None else compile
         shown = Shown(self.name) if progress is True else progress or None
         check_model(self, model)
+        shorthand = {"posterior": posterior} if posterior is not None and "posterior" in self.trains else {}
         work = len(check_seeds(seeds)), check_count("batch_size", batch_size, 1)
         count = suitable_threads(model, *work) if threads is None else check_count("threads", threads, 1)
         with using_threads(count if device == "cpu" else None):
@@ -257,7 +326,7 @@ class Estimator(ABC):
                 data,
                 seeds=seeds,
                 batch_size=batch_size,
-                posterior=posterior,
+                parts={**shorthand, **(parts or {})},
                 device=device,
                 dtype=dtype,
                 compile=compiled,

@@ -53,7 +53,8 @@ class Fitted:
     def _part(self, name: str, module: nn.Module, seed: int) -> Any:
         index = self._index(seed)
         part = copy.deepcopy(module)
-        tensors = {key: value[index].detach().clone() for key, value in self._tensors["params"][name].items()}
+        stacked = {**self._tensors["params"][name], **self._tensors["buffers"].get(name, {})}
+        tensors = {key: value[index].detach().clone() for key, value in stacked.items()}
         example = next(iter(tensors.values()))
         part.to(dtype=example.dtype, device=example.device).load_state_dict(tensors, strict=False)
         return part.requires_grad_(False)
@@ -62,20 +63,22 @@ class Fitted:
         """A copy of the model with one seed's parameters."""
         return self._part("model", self._model, seed)
 
-    def posterior(self, seed: int) -> Any:
-        """A copy of the posterior q(h|v) with one seed's parameters.
+    def part(self, name: str, seed: int) -> Any:
+        """A copy of one of the trained networks, by the name of its part, with one seed's parameters.
 
         Raises:
-            InputError: the estimator has none.
+            InputError: the estimator trains no such network.
         """
-        if not self.has_posterior:
-            raise InputError(f"{self.estimator.id} trains no posterior")
-        return self._part("posterior", self._template.modules["posterior"].module, seed)
+        networks = self._template.modules
+        if name not in networks:
+            raise InputError(
+                f"{self.estimator.id} trains no {name}; the networks that it trains: {', '.join(networks)}"
+            )
+        return self._part(name, networks[name].module, seed)
 
-    @property
-    def has_posterior(self) -> bool:
-        """Whether the estimator trains one."""
-        return "posterior" in self._tensors["params"]
+    def posterior(self, seed: int) -> Any:
+        """A copy of the posterior q(h|v) with one seed's parameters; raises as ``part``."""
+        return self.part("posterior", seed)
 
     @property
     def has_conditionals(self) -> bool:
@@ -88,7 +91,7 @@ class Fitted:
         return chosen
 
     def state(self, seed: int) -> Any:
-        """One seed's numbers as in ``State``: "params", "optimiser" and "carry"."""
+        """One seed's numbers as in ``State``: "params", "optimiser", "carry" and "buffers"."""
         index = self._index(seed)
         return tree_map(lambda x: x[index].detach().clone(), self._tensors)
 

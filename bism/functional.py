@@ -40,6 +40,7 @@ class Methods(nn.Module):
         # Of parameters that several modules share. Left to torch, what a module that has two names itself is called
         # with would stay in it (2.13).
         self.aliases = {name: self.own[id(parameter)] for name, parameter in named if self.own[id(parameter)] != name}
+        self.buffer_names = [name for name, _ in self.named_buffers()]
         parts = list(module.modules())
         self.holding = {
             name for part in parts for name, value in attributes(part).items() if leads_to_modules(value)
@@ -92,13 +93,24 @@ class Bound:
         def within() -> Any:
             return self.__bound(function(*args, **kwargs), holds)
 
-        if not self.__methods.cached:
-            return functional_call(self.__methods, self.__tensors, (within,), tie_weights=False)
         self.__methods.forget()
         try:
-            return functional_call(self.__methods, self.__tensors, (within,), tie_weights=False)
+            return self.__with_tensors(within)
         finally:
             self.__methods.forget()
+
+    def __with_tensors(self, within: Callable[[], Any]) -> Any:
+        if not self.__methods.buffer_names:
+            return functional_call(self.__methods, self.__tensors, (within,), tie_weights=False)
+        tensors = dict(self.__tensors)
+        value = functional_call(self.__methods, tensors, (within,), tie_weights=False)
+        for name in self.__methods.buffer_names:  # torch itself refuses changes in place
+            if name in tensors and tensors[name] is not self.__tensors.get(name):
+                raise AttributeError(
+                    f"{type(self.__methods.module).__name__} sets its buffer {name.removeprefix('module.')} within a "
+                    f"step, which would be lost: state.replace(buffers=...) gives new ones"
+                )
+        return value
 
     def __bound(self, value: Any, holds: bool) -> Any:
         """What may leave a call in the place of ``value``.

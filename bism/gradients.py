@@ -3,13 +3,14 @@
 The gradient of a mean over a minibatch is the mean of the gradients over shards of equal size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed import _functional_collectives as collectives
-from torch.func import grad
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 Tree = Any
@@ -30,6 +31,13 @@ def cut(batches: Tensor, count: int) -> Tensor:
     return batches.reshape(minibatches, count, size // count, *shape).movedim(1, 0)
 
 
+def part_of(noise: Any, *keys: Any) -> Any:
+    """A part of a step's noise, noise[key]..., shard by shard where it is in shards."""
+    return (
+        Shards(part_of(drawn, *keys) for drawn in noise) if isinstance(noise, Shards) else reduce(getitem, keys, noise)
+    )
+
+
 def average(trees: Sequence[Tree]) -> Tree:
     """The mean of what the shards gave, over those of all processes that train together."""
     total = trees[0]
@@ -38,11 +46,6 @@ def average(trees: Sequence[Tree]) -> Tree:
     if len(trees) > 1:
         total = tree_map(lambda x: x / len(trees), total)
     return total if processes() == 1 else _over_processes(total)
-
-
-def mean_grad(function: Callable[[Tree, Any], Tensor]) -> Callable[[Tree, Sequence[Any]], Tree]:
-    """The gradient in its first argument of function(at, given), averaged over a list of ``given``, one per shard."""
-    return lambda at, given: average([grad(function)(at, one) for one in given])
 
 
 class _Sum(torch.autograd.Function):

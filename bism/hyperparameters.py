@@ -26,6 +26,7 @@ class Spec:
     """What a hyper-parameter means and which values it can have.
 
     ``continuous`` ones may vary along the mapped axis of one compiled program; the others fix its structure.
+    ``rate_of`` names the part of which it is the learning rate.
     """
 
     help: str
@@ -36,6 +37,7 @@ class Spec:
     below: float | None = None
     choices: Sequence[Any] | None = None
     tune: Range | Sequence[Any] | None = None
+    rate_of: str | None = None
 
     def problem(self, value: Any, kind: type) -> str | None:
         """Why ``value`` is not acceptable, or None."""
@@ -67,9 +69,11 @@ def number(
     minimum: float | None = None,
     below: float | None = None,
     tune: Range | None = None,
+    rate_of: str | None = None,
 ) -> Any:
-    """A continuous hyper-parameter, positive unless told otherwise."""
-    spec = Spec(help, symbol, True, minimum, None if minimum is not None else above, below, None, tune)
+    """A continuous hyper-parameter, positive unless told otherwise; ``rate_of`` a part, where it is the learning rate
+    of one."""
+    spec = Spec(help, symbol, True, minimum, None if minimum is not None else above, below, None, tune, rate_of)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
@@ -89,6 +93,11 @@ def choice(default: str, choices: Sequence[str], help: str, *, tune: bool = Fals
 def specs(estimator: Any) -> dict[str, Spec]:
     """The declared hyper-parameters of an estimator or its class, by name."""
     return {f.name: f.metadata["spec"] for f in dataclasses.fields(estimator) if "spec" in f.metadata}
+
+
+def rates(estimator: Any) -> dict[str, str]:
+    """The hyper-parameters that are learning rates, by the part that they are declared for."""
+    return {spec.rate_of: name for name, spec in specs(estimator).items() if spec.rate_of}
 
 
 def resolve(estimator: Any, name: str) -> str:

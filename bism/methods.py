@@ -1,33 +1,39 @@
 """Bi-level score matching: Algorithm 1 of the paper, and BiSSM, BiDSM and BiMDSM."""
 
 import dataclasses
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bism.bilevel import DIVERGENCES, descend, hypergradient, log_ratio
+from bism.bilevel import DIVERGENCES, log_ratio, unrolled
 from bism.estimator import Estimator, Hyper
-from bism.gradients import average, mean_grad, shards
+from bism.gradients import part_of
 from bism.hyperparameters import Range, choice, count, number
-from bism.optimisers import Tree, Update, adam_init, adam_update, sgd_init, sgd_update
+from bism.optimisers import Tree
 from bism.posteriors import default_posterior
 from bism.rng import Rng
 from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
 from bism.state import Info, State
 from bism.variables import Bernoulli
 
-Shard = tuple[Tensor, Any]  # batches, noise
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WithPosterior(Estimator):
     """Estimators that train a variational posterior q(h|v; phi) beside the model, by some steps of its own."""
 
+    trains: ClassVar[tuple[str, ...]] = ("model", "posterior")
+
     inner_steps: int = count(
         5, "steps on the posterior before each step on the model", symbol="K", minimum=0, tune=Range(0, 20)
     )
-    lr_posterior: float = number(1e-3, "learning rate of the posterior", symbol="α", tune=Range(1e-4, 1e-1, log=True))
+    lr_posterior: float = number(
+        1e-3,
+        "learning rate of the posterior",
+        symbol="α",
+        tune=Range(1e-4, 1e-1, log=True),
+        rate_of="posterior",
+    )
     lower_optimiser: str = choice(
         "adam",
         ("adam", "sgd"),
@@ -40,19 +46,14 @@ class WithPosterior(Estimator):
             return "it learns latent-variable models, and this model has no latent variables"
         return super().unsupported(model)
 
-    def modules(self, model: nn.Module, posterior: nn.Module | None) -> dict[str, nn.Module]:
-        return {"model": model, "posterior": posterior or default_posterior(model)}
+    def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        return {"model": model, "posterior": given["posterior"] if "posterior" in given else default_posterior(model)}
 
-    def init_optimiser(self, params: Tree) -> Tree:
-        upper = {part: tensors for part, tensors in params.items() if part != "posterior"}
-        lower = adam_init if self.lower_optimiser == "adam" else sgd_init
-        return {"upper": adam_init(upper), "lower": lower(params["posterior"])}
+    def optimiser_of(self, part: str) -> str:
+        return self.lower_optimiser if part == "posterior" else "adam"
 
-    def lower_update(self, hyper: Hyper) -> Update:
-        """One step of the lower level's optimiser."""
-        if self.lower_optimiser == "sgd":
-            return partial(sgd_update, lr=hyper["lr_posterior"])
-        return partial(adam_update, lr=hyper["lr_posterior"], betas=(hyper["beta1"], hyper["beta2"]))
+    def unshardable(self) -> str | None:
+        return None  # their steps are written with ``move``
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,9 +125,6 @@ class BiSM(Criterion, WithPosterior):
 
         return self.objective(log_density, batch, drawn["visible"], hyper).mean(), carry, {}
 
-    def unshardable(self) -> str | None:
-        return None
-
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """G of eq. (9) on a minibatch, at the noise of the upper level."""
         drawn = {"visible": noise["upper"]["visible"], "hidden": noise["upper"]["hidden"][None]}
@@ -134,45 +132,41 @@ class BiSM(Criterion, WithPosterior):
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """Lines 3 to 11 of Algorithm 1. Of a minibatch in shards, each unrolls its own lower level in lines 7 to 9."""
-        parts, fresh = shards(batches, noise), self.inner_batches == "fresh"
         for i in range(self.inner_steps):
-            given = [(of_batches[1 + i if fresh else 0], drawn["inner"][i]) for of_batches, drawn in parts]
-            state = self._descended(state, given, hyper)
-        return self._ascended(state, parts, hyper)
+            given = part_of(noise, "inner", i)
+            state = self._descended(state, batches, given, hyper, 1 + i if self.inner_batches == "fresh" else 0)
+        return self._ascended(state, batches, noise, hyper)
 
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        return self._descended(state, [(of_batches[0], drawn) for of_batches, drawn in shards(batches, noise)], hyper)
+        return self._descended(state, batches, noise, hyper)
 
-    def _descended(self, state: State, given: list[tuple[Tensor, Any]], hyper: Hyper) -> State:
-        """One step on the posterior, eq. (12), on minibatches with their noise, one for each shard."""
-        lower = partial(self._lower, state, hyper, {"model": state.params["model"]})
-        update, phi, moments = self.lower_update(hyper), state.params["posterior"], state.optimiser["lower"]
-        phi, moments = descend(lower, phi, moments, [given], update, mean_grad)
-        return state.replace(params={**state.params, "posterior": phi}, optimiser={**state.optimiser, "lower": moments})
+    def _descended(self, state: State, batches: Tensor, noise: Any, hyper: Hyper, index: int = 0) -> State:
+        """One step on the posterior, eq. (12), on the minibatch of that index."""
 
-    def _lower(self, state: State, hyper: Hyper, theta: Tree, phi: Tree, given: tuple[Tensor, Any]) -> Tensor:
-        """G of eq. (9) at (theta, phi) on a minibatch with its noise."""
-        return self.lower_loss(state.bind({**theta, "posterior": phi}), *given, hyper)
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
+            return self.lower_loss(state.bind(params), of[index], drawn, hyper)
 
-    def _ascended(self, state: State, parts: list[Shard], hyper: Hyper) -> tuple[State, Info]:
+        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
+
+    def _ascended(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15)."""
-        theta, phi = {"model": state.params["model"]}, state.params["posterior"]
+        start = state.params["posterior"], state.optimiser["posterior"]
 
-        def upper(at: Tree, posterior: Tree, of: Shard) -> Tensor:
-            params = state.bind({**at, "posterior": posterior})
-            return self.loss(params, of[0][0], of[1], state.carry, hyper)[0]
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
+            def at(theta: Tree, phi: Tree) -> Any:
+                return state.bind({**params, "model": theta, "posterior": phi})
 
-        def unrolled(of: Shard) -> tuple[Tree, Tensor]:
-            steps = [(of[0][0], drawn) for drawn in of[1]["unroll"]]
-            lower, update = partial(self._lower, state, hyper), self.lower_update(hyper)
-            return hypergradient(partial(upper, of=of), lower, theta, phi, state.optimiser["lower"], steps, update)
+            def lower(theta: Tree, phi: Tree, given: Any) -> Tensor:
+                return self.lower_loss(at(theta, phi), of[0], given, hyper)
 
-        gradient, value = average([unrolled(part) for part in parts])
-        theta, moments = self.update_adam(gradient, theta, state.optimiser["upper"], hyper)
-        return (
-            state.replace(params={**theta, "posterior": phi}, optimiser={**state.optimiser, "upper": moments}),
-            {"objective": value},
-        )
+            def upper(theta: Tree, phi: Tree) -> Tensor:
+                return self.loss(at(theta, phi), of[0], drawn, state.carry, hyper)[0]
+
+            surrogate = unrolled(upper, lower, *start, drawn["unroll"], self.update("posterior", hyper))
+            return surrogate(params["model"])
+
+        state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
+        return state, {"objective": value}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 Tree = Any  # nested dictionaries of tensors
-Update = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+Update = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]  # (gradient, params, state) -> (params, state)
 
 
 def adam_init(params: Tree) -> Tree:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from bism.functional import Bound, Methods
 from bism.optimisers import Tree
@@ -36,35 +35,51 @@ class State:
     params: tensors by part and name; a part without a module is a plain group of tensors (NCE's normaliser).
     optimiser: running state of the optimisers.
     carry: what else a method carries from step to step (PCD's chains, NCE's noise distribution).
+    buffers: the modules' buffers by part and name; a step may replace them, no optimiser moves them.
+    iteration: how many steps have been made, a whole number; known within a step.
+    examples: which rows of the training data the minibatches are, [minibatches, batch], -1 for one that is none of
+        them; known within a step of a method that says ``uses_examples``.
     """
 
     modules: Mapping[str, Methods]
     params: Tree
     optimiser: Tree
     carry: dict[str, Tensor]
+    buffers: Tree = dataclasses.field(default_factory=dict)
+    iteration: Tensor | None = None
+    examples: Tensor | None = None
 
     def bind(self, params: Tree | None = None) -> Parts:
         """The parts with ``params`` in place: ``bind(p).model.energy(v, h)``, ``bind(p).posterior.log_prob(h, v)``."""
         parts = self.params if params is None else params
         return Parts(
             {
-                name: Bound(self.modules[name], tensors) if name in self.modules else tensors
+                name: Bound(self.modules[name], {**self.buffers.get(name, {}), **tensors})
+                if name in self.modules
+                else tensors
                 for name, tensors in parts.items()
             }
         )
+
+    @property
+    def numbers(self) -> Tree:
+        """What is stacked over seeds, moved to the device and kept in checkpoints."""
+        return {"params": self.params, "optimiser": self.optimiser, "carry": self.carry, "buffers": self.buffers}
 
     def replace(self, **changes: Any) -> "State":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
-def initial_parameters(module: nn.Module, rng: Rng, data: Tensor | None = None) -> dict[str, Tensor]:
-    """A seed's own initial parameters of ``module``: every ``reset_parameters()`` in it runs under the seed's numbers,
-    and then every ``start_from(data)`` with the training data.
+def initial_values(
+    module: nn.Module, rng: Rng, data: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A seed's own parameters and buffers of ``module`` at the start: every ``reset_parameters()`` in it runs under the
+    seed's numbers, and then every ``start_from(data)`` with the training data.
 
-    The module itself is left as it was.
+    Floating-point ones are of the type that training has. The module itself is left as it was.
     """
-    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    before = {name: tensor.detach().clone() for name, tensor in _named_tensors(module)}
     with rng.seeding_torch():
         for part in module.modules():
             reset = getattr(part, "reset_parameters", None)
@@ -74,7 +89,15 @@ def initial_parameters(module: nn.Module, rng: Rng, data: Tensor | None = None) 
             start = getattr(part, "start_from", None)
             if callable(start) and data is not None:
                 start(data.to(next(module.parameters())))
-    drawn = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    for name, parameter in module.named_parameters():
-        parameter.data.copy_(before[name])
-    return tree_map(lambda p: p.to(dtype=rng.dtype, device=rng.device), drawn)
+    drawn = {
+        name: tensor.detach().clone().to(dtype=rng.dtype if tensor.is_floating_point() else None, device=rng.device)
+        for name, tensor in _named_tensors(module)
+    }
+    for name, tensor in _named_tensors(module):
+        tensor.data.copy_(before[name])
+    parameters = {name: drawn.pop(name) for name, _ in module.named_parameters()}
+    return parameters, drawn
+
+
+def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]

@@ -29,22 +29,30 @@ _GPU_LONGEST_BLOCK = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What consecutive steps consume, [seeds, steps, ...]: minibatches and the tapes of their noise."""
+    """What consecutive steps consume, [seeds, steps, ...]: minibatches, the tapes of their noise and, for methods that
+    use them, which training examples the minibatches are."""
 
     batches: Tensor
     uniforms: Tensor
     normals: Tensor
+    examples: Tensor | None = None
 
     def __len__(self) -> int:
         return self.batches.shape[1]
 
-    def at(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that there are."""
+        tensors = self.batches, self.uniforms, self.normals
+        return tensors if self.examples is None else (*tensors, self.examples)
+
+    def at(self, index: int) -> tuple[Tensor, ...]:
         """The part of one step; always laid out alike, so that one compiled program serves all steps."""
-        return self.batches[:, index], self.uniforms[:, index], self.normals[:, index]
+        return tuple(x[:, index] for x in self.tensors)
 
     def part(self, first: int, count: int) -> "Block":
         """The part of some of the steps."""
-        return Block(*(x[:, first : first + count] for x in (self.batches, self.uniforms, self.normals)))
+        return Block(*(x[:, first : first + count] for x in self.tensors))
 
 
 class Stream:
@@ -126,6 +134,8 @@ class Stream:
         for rows in self._tapes.groups(slice(0, self._seeds)):
             indices = ((words[rows].long() & 0xFFFFFFFF) * len(data)) >> 32  # from 32 bits to [0, n)
             block.batches[rows] = data[indices.reshape(-1, steps, *shape)]
+            if block.examples is not None:
+                block.examples[rows] = indices.reshape(-1, steps, *shape) if data is self.data else -1
         if self.data_noise:
             numbers = block.batches.shape[2:]
             noise = self._apart("normals", f"{purpose}/data", first, steps, numbers.numel(), group)
@@ -160,7 +170,12 @@ class Stream:
         kind: dict[str, Any] = {"dtype": self.data.dtype, "device": self.data.device}
         batches = empty_batches((*lead, self.estimator.minibatches), self.batch_size, self.data)
         uniforms, normals = (torch.empty((*lead, padded(length)), **kind) for length in self.lengths)
-        return Block(batches, uniforms, normals)
+        return Block(batches, uniforms, normals, self._empty_examples((*lead, self.estimator.minibatches)))
+
+    def _empty_examples(self, lead: Sequence[int]) -> Tensor | None:
+        if not self.estimator.uses_examples:
+            return None
+        return torch.empty((*lead, self.batch_size), dtype=torch.int64, device=self.data.device)
 
 
 def block_steps(step_bytes: int, seeds: int, device: torch.device) -> int:

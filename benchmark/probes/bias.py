@@ -48,7 +48,7 @@ def _trained(subject: Subject) -> Trained:
     estimator, state = subject.fitted.estimator, subject.fitted.state(subject.seed)
     assert isinstance(estimator, BiDSM)  # see unsuitable()
     model = subject.fitted.model(subject.seed)
-    return Trained(estimator, model, state["params"], state["optimiser"]["lower"])
+    return Trained(estimator, model, state["params"], state["optimiser"]["posterior"])
 
 
 def _training_data(subject: Subject, trained: Trained) -> Tensor:

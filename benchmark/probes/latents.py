@@ -33,7 +33,7 @@ def _no_posterior(estimator: Estimator, model: Any) -> str | None:
     """Why there is no q(h|v), or None."""
     if model.latent is None:
         return "the model has no latent variables"
-    return None if hasattr(estimator, "lower_loss") else "this method trains no posterior"
+    return None if "posterior" in estimator.trains else "this method trains no posterior"
 
 
 def _rng(subject: Subject, purpose: str, like: Tensor) -> Rng:

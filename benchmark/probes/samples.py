@@ -142,7 +142,7 @@ class Samples(Langevin):
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
-        if model.latent is not None and not hasattr(estimator, "lower_loss"):
+        if model.latent is not None and "posterior" not in estimator.trains:
             return "v is sampled given the posterior's h, and this method trains no posterior"
         return Langevin.unsuitable(estimator, model)
 

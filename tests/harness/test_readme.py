@@ -25,6 +25,7 @@ from benchmark.tuning import spaces
 from benchmark.yaml_text import Loader
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
+from bism.hyperparameters import specs
 from bism.objectives import sm
 from bism.rng import Rng
 from tests.harness.tiny import ROOT, Said, cell, command, journal, records, states, write
@@ -212,7 +213,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
 
 def test_the_guide_s_files() -> None:
     names = [block.splitlines()[0] for block in blocks(GUIDE, "python") + blocks(GUIDE, "yaml")]
-    assert names == ["# fd_ssm.py", "# compare.yaml"]
+    assert names == ["# fd_ssm.py", "# directed.py", "# compare.yaml"]
 
 
 def test_the_guide_s_commands(guided: tuple[Path, list[Said]]) -> None:
@@ -314,6 +315,28 @@ def test_the_guide_s_method_works_by_itself(method: type[Estimator]) -> None:
     assert "`FDSSM(epsilon=0.1).fit(GRBM(2, 4), data)`" in GUIDE
     fitted = method(epsilon=0.1).fit(GRBM(2, 4), torch.rand(200, 2), steps=3)
     assert (fitted.estimator.name, fitted.step) == ("FD-SSM", 3)
+
+
+class Still(GRBM):
+    """N((1, -2), diag(1, 1/4)): no weights, and so a density that the generator can have exactly."""
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+            self.b.copy_(torch.tensor([1.0, -2.0]))
+            self.log_s.copy_(torch.tensor([1.0, 0.5]).log())
+
+
+def test_the_guide_s_generator_follows_the_model(tmp_path: Path) -> None:
+    """Of a model that hardly moves it becomes the density, where KL(q || p) is exact."""
+    place_files(tmp_path)
+    directed = registry.methods([tmp_path / "directed.py"])["directed"]
+    assert set(specs(directed)) - set(specs(Estimator)) == {"lr_generator"}
+    fitted = directed(lr=1e-9, lr_generator=0.01).fit(Still(2, 4), torch.rand(200, 2), steps=800, compile=False)
+    x = fitted.part("generator", 0)(torch.randn(20_000, 2))
+    torch.testing.assert_close(x.mean(0), torch.tensor([1.0, -2.0]), atol=0.1, rtol=0)
+    torch.testing.assert_close(x.std(0), torch.tensor([1.0, 0.5]), atol=0, rtol=0.1)
 
 
 # --- the method as a part of the package ------------------------------------------------------------------------------

@@ -362,7 +362,7 @@ def vnce_gap(estimator: Any, nce: Any, model: GRBM) -> float:
     theta, c = moved(parameters(model), 0.3), torch.tensor(0.7, dtype=torch.float64)
     posterior = RelaxedBernoulli((model.b.numel(),), model.latent.size)
     state = state_of({}, model=model, posterior=posterior)
-    noise, carry = estimator.noise(model, tuple(batch.shape), rng), estimator.init_carry(batch, 50, rng)
+    noise, carry = estimator.noise(model, tuple(batch.shape), rng), estimator.init_carry(model, batch, 50, rng)
 
     def variational(at: Tree) -> Tensor:
         params = state.bind({**at, "posterior": true_posterior(at["model"])})
@@ -411,7 +411,7 @@ def start(estimator: Any, model: nn.Module, posterior: nn.Module) -> State:
 
 def step_gradient(estimator: Any, before: State, after: State) -> Tree:
     """The upper level's gradient in a step, from Adam's first moments."""
-    first = [state.optimiser["upper"]["first"]["model"] for state in (before, after)]
+    first = [state.optimiser["model"]["first"] for state in (before, after)]
     return tree_map(lambda m, n: (n - estimator.beta1 * m) / (1 - estimator.beta1), *first)
 
 
@@ -427,7 +427,7 @@ def hypergradient_error(make: Any, model: nn.Module, posterior: nn.Module, **opt
     before = start(estimator, model, posterior)
     after, _ = estimator.step(before, batches, noise, values)
     gradient = flat(step_gradient(estimator, before, after))
-    theta, lower = before.params["model"], {"lower": after.optimiser["lower"], "upper": before.optimiser["upper"]}
+    theta, lower = before.params["model"], {**before.optimiser, "posterior": after.optimiser["posterior"]}
     rest = {**noise, "inner": []}
 
     def objective(at: dict[str, Tensor]) -> Tensor:
@@ -517,7 +517,8 @@ def langevin_error(estimator: Any) -> float:
     """Relative difference of Langevin CD's (or PCD's) gradient in theta from that of mean F(v) - mean F(v_k), with the
     chains written out."""
     model, data = make_grbm(), draws(3).normal((6, 2))
-    noise, carry = estimator.noise(model, (6, 2), draws(1)), estimator.init_carry(draws(2).normal((50, 2)), 6, draws(4))
+    noise, points = estimator.noise(model, (6, 2), draws(1)), draws(2).normal((50, 2))
+    carry = estimator.init_carry(model, points, 6, draws(4))
     start = data
     if carry:
         anew = (noise["restart"] < estimator.restart)[:, None]

@@ -29,7 +29,7 @@ def test_chains_may_start_at_noise() -> None:
 
 def test_pcd_moves_one_minibatch_of_its_buffer_and_starts_some_chains_anew() -> None:
     estimator, model, v = LangevinPCD(**OPTIONS, buffer=4, restart=0.5), make_grbm(), draws(3).normal((6, 2))
-    carry = estimator.init_carry(draws(2).normal((50, 2)), 6, draws(4))
+    carry = estimator.init_carry(model, draws(2).normal((50, 2)), 6, draws(4))
     assert carry["buffer"].shape == (4, 6, 2)
     noise = estimator.noise(model, (6, 2), draws(1))
     bound = state_of({}, model=model).bind({"model": parameters(model)})
@@ -44,9 +44,9 @@ def test_pcd_moves_one_minibatch_of_its_buffer_and_starts_some_chains_anew() -> 
 
 def test_the_buffer_starts_where_chains_do() -> None:
     data = draws(2).normal((50, 2)) + 10
-    from_data = LangevinPCD(buffer=3).init_carry(data, 5, draws(1))["buffer"]
+    from_data = LangevinPCD(buffer=3).init_carry(None, data, 5, draws(1))["buffer"]
     assert all((row == data).all(1).any() for row in from_data.reshape(-1, 2))
-    uniform = LangevinPCD(buffer=3, start="noise").init_carry(data, 5, draws(1))["buffer"]
+    uniform = LangevinPCD(buffer=3, start="noise").init_carry(None, data, 5, draws(1))["buffer"]
     assert uniform.shape == (3, 5, 2)
     assert 0 <= float(uniform.min()) <= float(uniform.max()) < 1
 

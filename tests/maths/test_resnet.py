@@ -159,7 +159,7 @@ def test_the_hypergradient_against_finite_differences(lower: str, unroll: int) -
     batches, noise = bilevel_batch(estimator, model, size=6)
     before = start(estimator, model, default_posterior(model).double())
     after, _ = estimator.step(before, batches, noise, hyper(estimator))
-    theta, optimiser = before.params["model"], {**before.optimiser, "lower": after.optimiser["lower"]}
+    theta, optimiser = before.params["model"], {**before.optimiser, "posterior": after.optimiser["posterior"]}
 
     def objective(at: dict[str, Tensor]) -> Tensor:
         state = before.replace(params={"model": at, "posterior": after.params["posterior"]}, optimiser=optimiser)

@@ -57,7 +57,7 @@ def test_the_chains_of_pcd_persist() -> None:
     # they start at training examples, go on from where they were, and do not depend on the minibatch
     model, estimator = make_grbm(), PCD(k=2)
     data = draws(6).normal((40, 2))
-    carry = estimator.init_carry(data, 7, draws(7))
+    carry = estimator.init_carry(model, data, 7, draws(7))
     assert all((data == chain).all(1).any() for chain in carry["chains"])
     params = state_of({}, model=model).bind({"model": parameters(model)})
     chains, batch = carry["chains"], data[:7]
