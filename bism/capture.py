@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bism.compiler import Program
+from bism.private_torch import copy_all
 from bism.stream import TOGETHER, Block
 
 _SHORT = 2e-3  # seconds; of steps so short launching them is what costs
@@ -122,7 +123,7 @@ def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
     pairs = [(target, source) for target, source in zip(targets, sources, strict=True) if target is not source]
     for dtype in {target.dtype for target, _ in pairs}:
         alike = [pair for pair in pairs if pair[0].dtype is dtype]
-        torch._foreach_copy_([target for target, _ in alike], [source for _, source in alike])
+        copy_all([target for target, _ in alike], [source for _, source in alike])
 
 
 def _room(of_step: Tensor, steps: int) -> Tensor:

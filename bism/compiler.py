@@ -18,9 +18,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.passes.dialect.common.cse_pass import CSEPass
 from torch.utils.flop_counter import flop_registry
+
+from bism.private_torch import (
+    Decompositions,
+    compile_graph,
+    is_operation,
+    make_graph,
+    with_known_instructions,
+    without_common_subexpressions,
+)
 
 Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat list of tensors
 
@@ -76,9 +83,6 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
     Raises:
         Exception: of whatever class, where ``function`` cannot be traced or there is no working compiler.
     """
-    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
-    from torch._inductor.exc import InductorError
-
     options: dict[str, Any] = {}
     if example[0].device.type == "cpu":
         options["cpp_wrapper"] = True  # one source file for all kernels: compiles and runs faster
@@ -86,35 +90,28 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
         options["max_fusion_size"] = 16  # larger ones take longer to compile and run no faster
         options["aot_inductor.enable_line_tables"] = False  # nobody debugs these sources
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what the compiler's own code is warned of is nobody's business here
-        try:  # with the processor's instructions untried: to try them all takes longer than to compile a small program
-            program = _compiled(function, example, {**options, "cpp.vec_isa_ok": True})
-        except InductorError:
-            valid_vec_isa_list.cache_clear()
-            program = _compiled(function, example, options)
+        warnings.simplefilter("ignore")  # of the compiler's own code
+        program: Program = with_known_instructions(lambda known: _compiled(function, example, {**options, **known}))
         program(*example)  # whatever is wrong with it shows here
     return program
 
 
 def _compiled(function: Program, example: Sequence[Tensor], options: dict[str, Any]) -> Program:
     """``function`` by Inductor, which decomposes the small products on its way: a trace of their own takes seconds."""
-    from torch._inductor.compile_fx import compile_fx  # not above: it initialises CUDA where there is a GPU
-    from torch._inductor.decomposition import select_decomp_table
-
     graph = simplify(trace(function, example))
     if any(node.target is _aten.convolution.default for node in graph.graph.nodes):
         options = {**options, "force_layout_optimization": True}  # channels innermost: a quarter faster on a CPU
-    known = torch._inductor.list_options()  # they differ between versions
-    options = {name: value for name, value in options.items() if name in known}
-    decompositions = dict(select_decomp_table())
-    large: Callable[..., Any] = decompositions.get(_aten.bmm.default, lambda *args: NotImplemented)
 
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        small = _small_product(a, b)
-        return large(a, b) if small is NotImplemented else small
+    def decompose(table: Decompositions) -> Decompositions:
+        large: Callable[..., Any] = table.get(_aten.bmm.default, lambda *args: NotImplemented)
 
-    decompositions[_aten.bmm.default] = product
-    return cast(Program, compile_fx(graph, list(example), config_patches=options, decompositions=decompositions))
+        def product(a: Tensor, b: Tensor) -> Any:
+            small = _small_product(a, b)
+            return large(a, b) if small is NotImplemented else small
+
+        return {**table, _aten.bmm.default: product}
+
+    return cast(Program, compile_graph(graph, example, options, decompose))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +142,7 @@ def count_work(function: Program, example: Sequence[Tensor]) -> Work:
     work = Work(bytes=sum(x.nbytes for x in example))
     for node in graph.nodes:
         value = node.meta.get("val")
-        if not isinstance(node.target, torch._ops.OpOverload) or node.target in _FREE:
+        if not is_operation(node.target) or node.target in _FREE:
             continue
         if node.target.overloadpacket in flop_registry:  # matrix products and convolutions
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda x: x.meta["val"])
@@ -162,9 +159,7 @@ def count_work(function: Program, example: Sequence[Tensor]) -> Work:
 
 def trace(function: Program, example: Sequence[Tensor], decompositions: dict[Any, Any] | None = None) -> fx.GraphModule:
     """The torch operations of ``function`` as a graph; transforms of ``torch.func`` inside it are resolved."""
-    traced = make_fx(function, decomposition_table=decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(
-        *example
-    )
+    traced = make_graph(function, example, decompositions)
     traced.graph.eliminate_dead_code()
     return traced
 
@@ -183,9 +178,7 @@ def traced_program(function: Program, example: Sequence[Tensor]) -> Program:
 
 def _writes(module: fx.GraphModule) -> bool:
     """Whether the graph writes into tensors."""
-    return any(
-        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in module.graph.nodes
-    )
+    return any(is_operation(node.target) and node.target._schema.is_mutable for node in module.graph.nodes)
 
 
 def _without_repetitions(module: fx.GraphModule) -> fx.GraphModule:
@@ -193,8 +186,7 @@ def _without_repetitions(module: fx.GraphModule) -> fx.GraphModule:
         if node.target in _COPIES:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-    if (passed := CSEPass()(module)) is not None:
-        module = passed.graph_module
+    module = without_common_subexpressions(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module

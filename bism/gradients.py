@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import _functional_collectives as collectives
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from bism.private_torch import sum_over_processes
 
 Tree = Any
 
@@ -53,7 +54,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return collectives.all_reduce(x.contiguous(), "sum", distributed.distributed_c10d._get_default_group())
+        return sum_over_processes(x.contiguous())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...

@@ -63,6 +63,27 @@ def test_mlflow_is_imported_by_the_tracking_modules_alone(package: str) -> None:
         assert tracking or "mlflow" not in top(names), f"{file} imports mlflow"
 
 
+def test_what_torch_promises_nothing_about_lies_behind_one_module() -> None:
+    private = ("torch._", "torch.fx.experimental", "torch.fx.passes", "torch.distributed._")
+    for package in ORDER[:3]:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if file.name == "private_torch.py":
+                continue
+            source = file.read_text()
+            attributes = {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+            named = {name for name in imported(source) | attributes if name.startswith(private)}
+            named.discard("torch.__version__")
+            assert not named, f"{file}: {named}"
+
+
+def test_nothing_of_it_is_imported_before_it_is_used() -> None:
+    code = (
+        "import sys; import bism.engine, bism.cohort, baselines; "
+        "assert not [name for name in sys.modules if name.startswith('torch._inductor.compile_fx')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_reports_do_without_torch() -> None:
     for file, names in imports_of("reports").items():
         assert "torch" not in top(names), f"{file} imports torch"

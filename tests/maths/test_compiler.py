@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch._inductor.exc import InductorError
 from torch.func import grad, vmap
 
+from bism import GRBM, BiDSM
 from bism.compiler import _SMALL_PRODUCT, Program, _small_product, compile_program, simplify, trace
 from bism.rng import Rng
 
@@ -132,3 +134,19 @@ def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.
     program = compile_program(lambda x: [2 * x], [X])
     assert asked == [True, None]
     torch.testing.assert_close(program(X)[0], 2 * X)
+
+
+def test_without_the_private_parts_of_torch_training_runs_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a version of torch has moved them: nothing is traced or compiled, the numbers are the same."""
+    data = torch.rand(50, 2, generator=torch.Generator().manual_seed(1))
+    usual = BiDSM(inner_steps=1, unroll_steps=1).fit(GRBM(2, 3), data, steps=310, batch_size=10, compile=False)
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise ImportError("cannot import name 'make_fx'")
+
+    monkeypatch.setattr("bism.compiler.make_graph", gone)
+    with pytest.warns(UserWarning, match="training runs uncompiled .*: cannot import name 'make_fx'"):
+        plain = BiDSM(inner_steps=1, unroll_steps=1).fit(GRBM(2, 3), data, steps=310, batch_size=10, compile=True)
+    for part, tensors in usual.parameters(0).items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, plain.parameters(0)[part][name])
