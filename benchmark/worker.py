@@ -71,8 +71,8 @@ class Report:
     """What the process says to its supervisor: nothing, once that has gone.
 
     Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("importing", files or ""),
-    ("cell", id, state, text), ("timed", how and how long), at the end one of ("done", train_seconds), ("stopped", step), ("memory", text),
-    ("failed", last line of the traceback).
+    ("cell", id, state, text), ("timed", how and how long), at the end one of ("done", train_seconds),
+    ("stopped", step), ("memory", text), ("failed", last line of the traceback).
     """
 
     def __init__(self, connection: Connection) -> None:
