@@ -136,6 +136,7 @@ def test_a_writer_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # ten starts
 @pytest.mark.parametrize("whom", ["worker", "main"])
 def test_killed_again_and_again(tmp_path: Path, whole: Path, whom: str) -> None:
     write(tmp_path, SUITE)

@@ -1,6 +1,7 @@
 """Code of a user's own that does not raise but exits, interrupts, floods: it takes only itself along, in one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import output, plugins, registry
+from benchmark.plugins import importing
 from bism import InputError
 from bism.errors import described, out_of_memory
 from tests.harness.faults import ENVIRONMENT
@@ -184,15 +186,29 @@ class Mine(CD):
 
 
 def test_what_a_plug_in_puts_in_the_place_of_the_streams_is_left_behind(tmp_path: Path) -> None:
-    """As is what a process does that it forks."""
-    forked = (
-        "import io, os, sys\nsys.stdout = sys.stderr = io.StringIO()\nif not os.fork():\n    os._exit(0)\nos.wait()\n"
-    )
     write(tmp_path)
-    write(tmp_path, METHOD + forked, "mine.py")
+    write(tmp_path, METHOD + "import io, sys\nsys.stdout = sys.stderr = io.StringIO()\n", "mine.py")
     said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--dry-run")
     assert (said.code, said.err) == (0, "")
     assert "4 cells, 0 done already" in said.out
+
+
+def test_a_process_that_a_plug_in_forks_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    def as_forked() -> None:
+        with importing(Path("mine.py")):
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            os._exit(4)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(InputError, match=re.escape("mine.py: cannot be imported: Ended: 4")):
+        as_forked()
+    assert os._exit is end
 
 
 @pytest.mark.long
