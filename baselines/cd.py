@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bism.estimator import Estimator, Hyper
-from bism.hyperparameters import count
+from bism.hyperparameters import LOOP, count
 from bism.rng import Rng
 from bism.sampling import gibbs, gibbs_noise
 from bism.state import Info
@@ -25,7 +25,7 @@ class CD(Estimator):
     reference: ClassVar[str] = "Hinton 2002"
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
 
-    k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", tune=(1, 2, 5, 10, 20))
+    k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", maximum=LOOP, tune=(1, 2, 5, 10, 20))
 
     def unsupported(self, model: Any) -> str | None:
         if model.latent is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
-from bism.hyperparameters import Range, choice, count, number
+from bism.hyperparameters import LOOP, Range, choice, count, number
 from bism.objectives import score
 from bism.rng import Rng
 from bism.state import Info
@@ -27,7 +27,7 @@ class LangevinCD(Estimator):
     reference: ClassVar[str] = "Hinton 2002; Nijkamp et al. 2019; the regulariser of Du and Mordatch 2019"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
 
-    k: int = count(20, "Langevin steps per iteration", symbol="k", tune=(5, 10, 20, 50))
+    k: int = count(20, "Langevin steps per iteration", symbol="k", maximum=LOOP, tune=(5, 10, 20, 50))
     step_size: float = number(0.05, "step size a of the Langevin dynamics", symbol="a", tune=Range(0.01, 0.5, log=True))
     langevin_temperature: float = number(
         1.0, "T of the Langevin dynamics; 1 samples the model", symbol="T", minimum=0.0
@@ -75,7 +75,7 @@ class LangevinPCD(LangevinCD):
     label: ClassVar[str] = "Langevin PCD-{k}"
     reference: ClassVar[str] = "Tieleman 2008; the replay buffer of Du and Mordatch 2019"
 
-    buffer: int = count(100, "minibatches of chains in the replay buffer")
+    buffer: int = count(100, "minibatches of chains in the replay buffer", maximum=1_000_000)
     restart: float = number(0.05, "probability that a chain starts anew", minimum=0.0, below=1.0)
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
 from bism.estimator import Estimator, Hyper
-from bism.hyperparameters import choice, count
+from bism.hyperparameters import LOOP, choice, count
 from bism.optimisers import Tree
 from bism.rng import Rng
 from bism.state import Info
@@ -30,7 +30,7 @@ class NCE(Estimator):
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser")
 
-    nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
+    nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))
     noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:

@@ -12,7 +12,7 @@ from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
 from bism.bilevel import log_ratio
 from bism.estimator import Hyper
 from bism.gradients import part_of
-from bism.hyperparameters import choice, count
+from bism.hyperparameters import LOOP, choice, count
 from bism.methods import WithPosterior
 from bism.optimisers import Tree
 from bism.rng import Rng
@@ -37,8 +37,8 @@ class VNCE(WithPosterior):
     reference: ClassVar[str] = "Rhodes and Gutmann 2019"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
 
-    nu: int = count(1, "noise vectors per example", symbol="ν", tune=(1, 2, 5, 10))
-    noise_particles: int = count(5, "samples of h per noise vector", tune=(1, 2, 5, 10))
+    nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))
+    noise_particles: int = count(5, "samples of h per noise vector", maximum=LOOP, tune=(1, 2, 5, 10))
     noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:

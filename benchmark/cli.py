@@ -18,6 +18,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import commands, completion, credentials
+from benchmark.limits import Number, Whole
+from benchmark.plugins import blame
 from benchmark.rundir import DAMAGED, STATES, RunDirError
 from benchmark.tracking_store import DEFAULT_STORE, DEFAULT_STUDIES
 from bism.errors import InputError, message, shortened, shown
@@ -31,26 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
         completion.install(parser)
-    credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
-    with credentials.kept_out():
-        return _carried_out(parser.parse_args(arguments))  # whose errors repeat what was given
+    with credentials.kept_out(*(sys.argv[1:] if arguments is None else arguments)):
+        return _carried_out(parser, arguments)
 
 
-def _carried_out(options: argparse.Namespace) -> int:
+def _carried_out(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
     try:
+        options = parser.parse_args(arguments)
         _check_texts(options)
         with _plain_warnings():
-            code: int = options.command(options, console)
-        return code
+            return options.command(options, console)
     except InputError as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return 2
     except RunDirError as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(*("interrupted", *stopped.args), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,8 +66,7 @@ def _carried_out(options: argparse.Namespace) -> int:
 
 def _known(error: BaseException) -> str | None:
     """What to say of an error that is not of our making: of a plug-in's code, the system's, or want of memory."""
-    registry = sys.modules.get("benchmark.registry")  # not imported where the command needs no PyTorch
-    said: str | None = registry.blame(error) if registry else None
+    said = blame(error)
     if said is None and isinstance(error, OSError):  # a path that cannot be, above all; it is named
         return message(error)
     if said is None and isinstance(error, MemoryError):
@@ -157,11 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--address", metavar="HOST:PORT", help="of the cluster (default: $RAY_ADDRESS, or the one here)")
     run.add_argument(
-        "--jobs-per-device", type=int, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
+        "--jobs-per-device", action=Whole, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
     )
     run.add_argument(
         "--data-parallel",
-        type=int,
+        action=Whole,
         default=1,
         metavar="N",
         help="devices (with cpu: processes) that train each job together, each a part of every minibatch (default: 1)",
@@ -188,14 +188,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_storage(run)
     run.add_argument(
         "--checkpoint-every",
-        type=float,
+        action=Number,
         default=5.0,
         metavar="MINUTES",
         help="what a crash may cost: the same command goes on from the last checkpoint (default: 5)",
     )
     run.add_argument(
         "--stall-limit",
-        type=float,
+        action=Number,
         default=30.0,
         metavar="MINUTES",
         help="a job that gives no sign of life for so long is ended and recorded as failed (default: 30)",
@@ -210,9 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_selection(speed, seeds=False)
     speed.add_argument(
-        "--num-seeds", type=int, nargs="+", default=[10], metavar="N", help="seeds side by side (default: 10)"
+        "--num-seeds", action=Whole, nargs="+", default=[10], metavar="N", help="seeds side by side (default: 10)"
     )
-    speed.add_argument("--seconds", type=float, default=5.0, help="train each variant for about so long (default: 5)")
+    speed.add_argument("--seconds", action=Number, default=5.0, help="train each for about so long (default: 5)")
     speed.add_argument("--json", type=Path, metavar="FILE", help="also write the records to a file")
     _add_place(speed)
     speed.set_defaults(command=commands.speed, seeds=None, steps=None, data_parallel=1)  # run alone asks for these
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = subparsers.add_parser("ui", help="start the MLflow UI on the store in use")
     _add_stores(ui)
     ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    ui.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
+    ui.add_argument("--port", action=Whole, default=5000, help="port to listen on (default: 5000)")
     ui.set_defaults(command=commands.ui)
 
     data = subparsers.add_parser("data", help="the data sets: list, download, verify, where")
@@ -293,7 +293,7 @@ def _add_tuning(subparsers: Any) -> None:
     actions = tune.add_subparsers(metavar="[list|export]")
     _add_selection(tune, needs_suite=False)
     _add_place(tune)
-    tune.add_argument("--trials", type=int, help="of each study, in all (default: 100, or what the budget allows)")
+    tune.add_argument("--trials", action=Whole, help="of each study, in all (default: 100, or what the budget allows)")
     tune.add_argument("--budget", metavar="10m", help="training time of each study, in all, over all processes")
     tune.add_argument("--timeout", metavar="1h", help="of this command; trials under way are given back")
     tune.add_argument(
@@ -329,7 +329,7 @@ def _add_tuning(subparsers: Any) -> None:
     )
     tune.add_argument(
         "--lease",
-        type=float,
+        action=Number,
         default=60.0,
         metavar="SECONDS",
         help="after which a worker of another machine that gives no sign of life is taken for dead (default: 60)",
@@ -396,7 +396,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        action=Whole,
         default=1,
         help="threads of each job on the CPU; more than one pays for large models alone (default: 1)",
     )
@@ -439,7 +439,7 @@ def _add_selection(parser: argparse.ArgumentParser, seeds: bool = True, needs_su
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods, by id")
     if seeds:
         parser.add_argument("--seeds", metavar="0-9", help="seeds instead of the preset's: 0-9, or 0,3,5-7")
-        parser.add_argument("--steps", type=int, help="iterations instead of the preset's")
+        parser.add_argument("--steps", action=Whole, help="iterations instead of the preset's")
     parser.add_argument(
         "--set",
         action="append",

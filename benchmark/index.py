@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import os
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -52,6 +54,33 @@ def open_index(folder: Path) -> tuple[sqlite3.Connection, str | None]:
             aside = _put_aside(file)
             reason = " ".join(str(error).split())
             return _opened(file), f"{file}: damaged ({reason}); it is kept as {aside.name} and was made anew"
+
+
+def open_copy(folder: Path) -> sqlite3.Connection:
+    """What the index says, in memory, for a run directory that cannot be written: what is changed there is for this
+    process alone. Empty where the index is damaged, or is written to just now.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / NAME
+        for ending in ("-wal", ""):  # what was written last is in the first, and SQLite cannot read it in place
+            part = folder / (NAME + ending)
+            if part.exists():
+                shutil.copyfile(part, copy.with_name(part.name))
+        try:
+            index = _opened(copy)
+        except _FAILURES as error:
+            if not _is_damage(error, copy):
+                raise
+            _put_aside(copy)
+            index = _opened(copy)
+        with contextlib.closing(index):
+            held = sqlite3.connect(":memory:")
+            index.backup(held)
+            held.row_factory, held.text_factory = index.row_factory, index.text_factory
+    return held
 
 
 def _is_damage(error: Exception, file: Path) -> bool:

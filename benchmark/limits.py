@@ -1,10 +1,13 @@
 """The most that may be asked for, and numbers and names as users write them. Needs no PyTorch."""
 
+import argparse
 import math
 import os
 import re
 import stat
+from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 from bism.errors import InputError, shown
 
@@ -26,6 +29,58 @@ def whole(text: str) -> int | None:
     ``str.isdigit`` says yes to "²", which ``int`` refuses, and ``int`` takes digits of any script, and any number.
     """
     return int(text) if re.fullmatch("[0-9]{1,10}", text) else None
+
+
+def integer(option: str, text: str) -> int:
+    """The whole number of any size behind an option; its digits are those that everybody reads, 0 to 9.
+
+    Raises:
+        InputError: it is none, or longer than Python reads.
+    """
+    if not re.fullmatch("[-+]?[0-9]{1,4000}", text):
+        raise InputError(f"{option} must be a whole number, written with the digits 0 to 9, got {shown(text)}")
+    return int(text)
+
+
+def decimal(option: str, text: str) -> float:
+    """The number behind an option, such as 0.5 or 1e3.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        if not text.isascii() or "_" in text:
+            raise ValueError
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option} must be a number such as 5 or 0.5, got {shown(text)}") from None
+
+
+class _Given(argparse.Action):
+    """An option with numbers, read in one place and refused in our words."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        name = option or self.dest
+        read = [self.read(name, one) for one in values] if isinstance(values, list) else self.read(name, values)
+        setattr(namespace, self.dest, read)
+
+    @staticmethod
+    @abstractmethod
+    def read(option: str, text: str) -> float: ...
+
+
+class Whole(_Given):
+    """An option with whole numbers."""
+
+    read = staticmethod(integer)
+
+
+class Number(_Given):
+    """An option with numbers."""
+
+    read = staticmethod(decimal)
 
 
 def check_count(option: str, value: int | None, least: int = 1, most: int = COUNT) -> None:

@@ -37,6 +37,7 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
                 unknown.append(problem)
     if found:
         run_dir.plan(found)
+    if found and not run_dir.only_read:
         notes.append(
             f"{run_dir.path}: the index lacked {len(found)} cells, which are there again by their folders; cells that "
             f"were planned and had not begun come back when their command is run again"

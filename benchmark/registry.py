@@ -6,7 +6,6 @@ import inspect
 import pkgutil
 import re
 import sys
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +15,9 @@ import bism.methods
 from benchmark.datasets import DATASETS
 from benchmark.limits import NAME, check_file
 from benchmark.models import MODELS
+from benchmark.plugins import PREFIX, importing
 from bism import Estimator
-from bism.errors import InputError, described, nearest, of_a_user, shown
-
-_PLUGIN = "bism_plugin_"  # begins the names of plug-ins' modules
+from bism.errors import InputError, nearest, shown
 
 
 def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
@@ -54,7 +52,7 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
 def load_plugin(path: Path) -> ModuleType:
     """Imports a file with methods, models or data sets of the user's own."""
     check_file(path, "plug-in file")
-    name = f"{_PLUGIN}{path.stem}"
+    name = f"{PREFIX}{path.stem}"
     if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path.resolve())
@@ -64,7 +62,7 @@ def load_plugin(path: Path) -> ModuleType:
     sys.modules[name] = module
     before = [*MODELS, *DATASETS]
     try:
-        with of_a_user(f"{path}: cannot be imported"):
+        with importing(path):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -75,15 +73,6 @@ def load_plugin(path: Path) -> ModuleType:
             f"(see docs/adding_a_method.md)"
         )
     return module
-
-
-def blame(error: BaseException) -> str | None:
-    """What to say of an error that was raised in a plug-in's code: its file and line, and what it says; else None."""
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if str(frame.f_globals.get("__name__")).startswith(_PLUGIN):
-            where = f"{frame.f_globals.get('__file__')}:{line}: in {frame.f_code.co_name}"
-            return f"{where}: {described(error)}"
-    return None
 
 
 def _check(estimator: type[Estimator], module: ModuleType) -> None:

@@ -115,10 +115,13 @@ class RunDir:
 
     Attributes:
         note: what people should know of its index, or None.
+        only_read: whether it is only looked at, and its index is one in memory (``looking``).
 
     Raises:
         InputError: it cannot be made or written.
     """
+
+    only_read = False
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

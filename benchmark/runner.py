@@ -57,6 +57,7 @@ class _Running:
     started: float
     heard: float
     beside: int = 0
+    importing: str = ""
     timed: dict[str, Any] | None = None
     saved: int | None = None
     hung: bool = False
@@ -66,6 +67,11 @@ class _Running:
     @property
     def job(self) -> Job:
         return self.planned.job
+
+    @property
+    def when(self) -> str:
+        """What its process was at, where that is a user's code."""
+        return f" while {self.importing} was imported" if self.importing else ""
 
     @property
     def beside_others(self) -> bool:
@@ -195,6 +201,8 @@ class Supervisor:
             case ("saved", step):
                 one.saved = step
                 self.run_dir.set_progress([cell.id for cell in one.job.cells], step)
+            case ("importing", plugins):
+                one.importing = plugins
             case ("note", text):
                 self.progress.note(text)
             case ("timed", timed):
@@ -218,13 +226,14 @@ class Supervisor:
             self._finish(one, detail)
         elif one.hung:
             limit = f"{self.stall_seconds / 60:g} minutes"
-            self._fail(one, f"gave no sign of life for {limit} and was ended (--stall-limit)")
+            self._fail(one, f"gave no sign of life for {limit}{one.when} and was ended (--stall-limit)")
         elif kind == "memory":
             self._retry_with_more_room(one, str(detail))
         elif kind == "killed":
             ending = one.worker.ending
             assert ending is not None
-            self._retry_killed(one, ending.text) if ending.killed else self._fail(one, ending.text)
+            text = ending.text + one.when
+            self._retry_killed(one, text) if ending.killed else self._fail(one, text)
         else:
             self._fail(one, str(detail))
 

@@ -21,6 +21,7 @@ from benchmark.credentials import unsecret
 from benchmark.datasets import DataSet, data_folder
 from benchmark.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.invocation import call, python
+from benchmark.looking import looked_at
 from benchmark.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
 from benchmark.progress import display
 from benchmark.rundir import DAMAGED, FINISHED, Record, RunDir
@@ -348,7 +349,7 @@ def status(console: Console, run_dir: Path) -> int:
         raise InputError(
             f"{run_dir}: no run directory; `{call('benchmark', 'run')}` makes one, --run-dir names another"
         )
-    with contextlib.closing(RunDir(run_dir)) as runs:
+    with contextlib.closing(looked_at(run_dir)) as runs:
         unknown = standing.recovered(console, runs)
         runs.repair()
         known = integrity.inspect(runs, runs.records())
@@ -367,7 +368,7 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
         raise InputError(f"{run_dir}: no run directory to bring to {unsecret(store)}")
     from benchmark.tracking import Tracker
 
-    with contextlib.closing(RunDir(run_dir)) as runs:
+    with contextlib.closing(looked_at(run_dir)) as runs:
         unknown = standing.recovered(console, runs)
         runs.repair()
         known, started = integrity.inspect(runs, runs.records()), time.monotonic()

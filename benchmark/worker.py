@@ -70,9 +70,9 @@ class Stopped(Exception):
 class Report:
     """What the process says to its supervisor: nothing, once that has gone.
 
-    Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("cell", id, state, text),
-    ("timed", how and how long), at the end one of ("done", train_seconds), ("stopped", step), ("memory", text),
-    ("failed", last line of the traceback).
+    Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("importing", files or ""),
+    ("cell", id, state, text), ("timed", how and how long), at the end one of ("done", train_seconds),
+    ("stopped", step), ("memory", text), ("failed", last line of the traceback).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -196,7 +196,9 @@ def _train(
         note = cell.prepare({**planned.config, **where, "job": beside})
         if note:
             report("note", f"{job.title}: {note}")
+    report("importing", ", ".join(map(str, settings.plugins)))
     trainer = make_trainer(job, data, device, settings, LeadingTrainer if group else Trainer)
+    report("importing", "")
     if isinstance(trainer, LeadingTrainer) and group:
         trainer.group = group
 

@@ -11,6 +11,13 @@ from typing import Any
 
 from bism.errors import InputError, nearest, shown
 
+# A count's largest value: beyond what research uses (at most 20 in the paper, some hundreds of Langevin steps
+# elsewhere), so that a slip of the hand is refused and is no program that never ends. A step's loops are written out in
+# its program, whose compilation takes the longer.
+MOST = 2**31 - 1  # where the method says nothing: as many as there can be iterations
+LOOP = 1_000  # of a step's loops
+UNROLLED = 100  # of loops that are differentiated through, whose bias decays exponentially in their length
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -33,6 +40,7 @@ class Spec:
     symbol: str | None = None
     continuous: bool = False
     minimum: float | None = None
+    maximum: float | None = None
     above: float | None = None
     below: float | None = None
     choices: Sequence[Any] | None = None
@@ -51,6 +59,8 @@ class Spec:
             return "must be true or false" if kind is bool else "must be a text"
         if kind is float and not abs(value) <= sys.float_info.max:  # nor an integer beyond all of them
             return "must be finite"
+        if self.maximum is not None and not (self.minimum or 0) <= value <= self.maximum:
+            return f"must be from {self.minimum or 0} to {self.maximum:,}"
         if self.minimum is not None and value < self.minimum:
             return f"must be at least {self.minimum}"
         if self.above is not None and value <= self.above:
@@ -73,15 +83,23 @@ def number(
 ) -> Any:
     """A continuous hyper-parameter, positive unless told otherwise; ``rate_of`` a part, where it is the learning rate
     of one."""
-    spec = Spec(help, symbol, True, minimum, None if minimum is not None else above, below, None, tune, rate_of)
+    above = None if minimum is not None else above
+    spec = Spec(help, symbol, continuous=True, minimum=minimum, above=above, below=below, tune=tune, rate_of=rate_of)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
 def count(
-    default: int, help: str, *, symbol: str | None = None, minimum: int = 1, tune: Range | Sequence[int] | None = None
+    default: int,
+    help: str,
+    *,
+    symbol: str | None = None,
+    minimum: int = 1,
+    maximum: int = MOST,
+    tune: Range | Sequence[int] | None = None,
 ) -> Any:
-    """An integer that fixes the structure of the computation."""
-    return dataclasses.field(default=default, metadata={"spec": Spec(help, symbol, minimum=minimum, tune=tune)})
+    """An integer that fixes the structure of the computation, from ``minimum`` to ``maximum``."""
+    spec = Spec(help, symbol, minimum=minimum, maximum=maximum, tune=tune)
+    return dataclasses.field(default=default, metadata={"spec": spec})
 
 
 def choice(default: str, choices: Sequence[str], help: str, *, tune: bool = False) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bism.bilevel import DIVERGENCES, log_ratio, unrolled
 from bism.estimator import Estimator, Hyper
 from bism.gradients import part_of
-from bism.hyperparameters import Range, choice, count, number
+from bism.hyperparameters import LOOP, UNROLLED, Range, choice, count, number
 from bism.optimisers import Tree
 from bism.posteriors import default_posterior
 from bism.rng import Rng
@@ -25,7 +25,12 @@ class WithPosterior(Estimator):
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior")
 
     inner_steps: int = count(
-        5, "steps on the posterior before each step on the model", symbol="K", minimum=0, tune=Range(0, 20)
+        5,
+        "steps on the posterior before each step on the model",
+        symbol="K",
+        minimum=0,
+        maximum=LOOP,
+        tune=Range(0, 20),
     )
     lr_posterior: float = number(
         1e-3,
@@ -70,11 +75,15 @@ class BiSM(Criterion, WithPosterior):
         "unrolled steps on the posterior that the gradient goes through",
         symbol="N",
         minimum=0,
+        maximum=UNROLLED,
         tune=(0, 1, 2, 5, 10),
     )
     lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
     particles: int = count(
-        1, "samples of h per example in the lower level (with KL, the importance-weighted bound)", symbol="k"
+        1,
+        "samples of h per example in the lower level (with KL, the importance-weighted bound)",
+        symbol="k",
+        maximum=LOOP,
     )
     inner_batches: str = choice(
         "same",

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from benchmark.limits import COUNT, NAME
+from benchmark.limits import COUNT, NAME, decimal
 from bism import Estimator
 from bism.errors import InputError, shortened, shown
 from bism.hyperparameters import Range, resolve, specs
@@ -77,10 +77,10 @@ def _parse(method: type[Estimator], name: str, said: Any) -> Any:
 
 def _number(method: type[Estimator], name: str, said: str, text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
+        value = decimal(name, text)
+    except InputError:
         raise _bad(method, name, said, f"{text} is not a number") from None
-    return int(value) if value.is_integer() and re.fullmatch(r"[-+]?\d+", text) else value
+    return int(value) if value.is_integer() and re.fullmatch("[-+]?[0-9]+", text) else value
 
 
 def _distribution(method: type[Estimator], name: str, where: Any) -> BaseDistribution:

@@ -26,6 +26,7 @@ _MISSING = ON_A_GPU and not torch.cuda.is_available()
 # Other people's code may warn of what it likes, in versions that nobody has tried; ours says here what it must not say.
 on_the_device = [
     pytest.mark.gpu,
+    pytest.mark.timeout(1200),  # programs are compiled, the deep ones for a minute each
     pytest.mark.skipif(_MISSING, reason="there is no GPU here (BISM_TEST_DEVICE=cpu rehearses it without)"),
     pytest.mark.filterwarnings("default"),
     pytest.mark.filterwarnings("error:training runs"),

@@ -53,6 +53,7 @@ STUDY = "hill.board.bidsm"
 TRIALS = 40
 # Long enough to be disturbed, and nothing is pruned.
 LONG = ("--methods", "bidsm", "--trials", str(TRIALS), "--steps", "360", "--pruner", "none", "--lease", "5")
+ARGUMENTS = (*TUNE, *LONG, "--space", "bidsm.K=0..2")
 
 
 @dataclasses.dataclass
@@ -100,7 +101,7 @@ def bench(folder: Path, data: DataSet, method: str = "peak", storage: Any = None
 def tuning(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as in a terminal; what is left of it at the end is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", *TUNE, *LONG, "--space", "bidsm.K=0..2", *more], cwd=folder,
+        [sys.executable, "-m", "benchmark", *ARGUMENTS, *more], cwd=folder,
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=hears_ctrl_c,
     )  # fmt: skip

@@ -136,6 +136,7 @@ def test_a_writer_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # ten starts
 @pytest.mark.parametrize("whom", ["worker", "main"])
 def test_killed_again_and_again(tmp_path: Path, whole: Path, whom: str) -> None:
     write(tmp_path, SUITE)
@@ -191,20 +192,19 @@ def store_of(folder: Path) -> tuple[str, str]:
 def test_a_killed_run_is_tracked_once(tmp_path: Path, whole: Path) -> None:
     write(tmp_path, SUITE)
     with started(tmp_path, *store_of(tmp_path)) as process:
+        uri = store_of(tmp_path)[1]
         until(process, lambda: (tmp_path / "mlflow.db").exists() and progress(tmp_path) > 0)
-        until(
-            process, lambda: any(run.data.metrics for run in tracked(store_of(tmp_path)[1]).values())
-        )  # while it trains
-        assert {run.info.status for run in tracked(store_of(tmp_path)[1]).values()} <= {"RUNNING", "FINISHED"}
+        until(process, lambda: any(run.data.metrics for run in tracked(uri).values()))  # while it trains
+        assert {run.info.status for run in tracked(uri).values()} <= {"RUNNING", "FINISHED"}
         process.kill()
         left_alone(tmp_path)
     said = command(tmp_path, "sync", *store_of(tmp_path))
     assert (said.code, said.err) == (0, "")
-    assert {run.info.status for run in tracked(store_of(tmp_path)[1]).values()} <= {"KILLED", "FINISHED"}
+    assert {run.info.status for run in tracked(uri).values()} <= {"KILLED", "FINISHED"}
     said = command(tmp_path, *RUN, *store_of(tmp_path))
     assert (said.code, said.err) == (0, "")
     same_end(tmp_path, whole)
-    exactly_once(tmp_path, store_of(tmp_path)[1])
+    exactly_once(tmp_path, uri)
 
 
 @pytest.mark.long

@@ -1,15 +1,20 @@
 """Code of a user's own that does not raise but exits, interrupts, floods: it takes only itself along, in one line."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from benchmark import output, registry
+from benchmark import output, plugins, registry
+from benchmark.plugins import importing
 from bism import InputError
 from bism.errors import described, out_of_memory
+from tests.harness.faults import ENVIRONMENT
 from tests.harness.tiny import Said, cell, command, replaced, states, write
 
 METHODS = '''\
@@ -138,6 +143,9 @@ def test_what_a_job_prints_is_in_a_file_and_not_passed_on(ran: tuple[Path, Said]
 # --- when it is imported ----------------------------------------------------------------------------------------------
 
 
+THREAD = "import threading\none = threading.Thread(target=lambda: 1 / 0)\none.start()\n"
+
+
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
@@ -150,8 +158,13 @@ def test_what_a_job_prints_is_in_a_file_and_not_passed_on(ran: tuple[Path, Said]
         ("raise ValueError('z' * 10**6)", f"ValueError: {'z' * 500}... (1,000,000 characters in all)"),
         ("(" * 300, "SyntaxError: too many nested parentheses"),
         ("x = '\0'", "SyntaxError: source code string cannot contain null bytes"),
+        ("import os; os._exit(3)", "ProcessEnded: os._exit(3)\n"),
+        ("import os; os.abort()", "ProcessEnded: os.abort()\n"),
+        ("import sys; sys.stdout.close()", "it closes sys.stdout, to which the command prints\n"),
+        ("import sys; sys.stderr.detach()", "it closes sys.stderr, to which the command prints\n"),
+        (THREAD + "one.join()", "a thread that it has started raised ZeroDivisionError: division by zero\n"),
     ],
-    ids=range(9),
+    ids=range(14),
 )
 def test_a_plug_in_that_ends_its_import_somehow(tmp_path: Path, code: str, cause: str) -> None:
     write(tmp_path)
@@ -162,6 +175,112 @@ def test_a_plug_in_that_ends_its_import_somehow(tmp_path: Path, code: str, cause
     assert len(said.err.splitlines()) == 1
 
 
+METHOD = """\
+import dataclasses
+from baselines.cd import CD
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(CD):
+    id, label, reference = "mine", "Mine", "here"
+"""
+
+
+def test_what_a_plug_in_puts_in_the_place_of_the_streams_is_left_behind(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, METHOD + "import io, sys\nsys.stdout = sys.stderr = io.StringIO()\n", "mine.py")
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    assert "4 cells, 0 done already" in said.out
+
+
+def test_a_process_that_a_plug_in_forks_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    def as_forked() -> None:
+        with importing(Path("mine.py")):
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            os._exit(4)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(InputError, match=re.escape("mine.py: cannot be imported: Ended: 4")):
+        as_forked()
+    assert os._exit is end
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("code", ["os.close(1)", "os.dup2(os.open('x', os.O_CREAT), 2)", "sys.__stderr__.close()"])
+def test_a_plug_in_that_closes_what_the_command_prints_to(tmp_path: Path, code: str) -> None:
+    write(tmp_path, f"import os, sys\n{code}\n", "mine.py")
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmark", "list", "--plugin", "mine.py"], cwd=tmp_path, env=ENVIRONMENT,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith("error: mine.py: cannot be imported: it closes ")
+    assert said.stderr.count("\n") == 1
+
+
+def test_a_thread_of_a_plug_in_that_fails_later_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    late = "import threading\ngo = threading.Event()\ndef work():\n    go.wait()\n    1 / 0\n"
+    file = write(tmp_path, METHOD + late + "one = threading.Thread(target=work)\none.start()\n", "mine.py")
+    module = registry.load_plugin(file)
+    module.go.set()
+    module.one.join()
+    line = len(METHOD.splitlines()) + 5
+    assert capsys.readouterr().err == (
+        f"warning: {file}:{line}: in work: ZeroDivisionError: division by zero (in a thread)\n"
+    )
+
+
+def test_it_is_said_what_takes_long_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plug-in waits until it is."""
+    monkeypatch.setattr(plugins, "_SLOW_SECONDS", 0.01)
+    write(tmp_path)
+    write(tmp_path, METHOD + "import sys\nwhile not sys.stderr.getvalue():\n    pass\n", "mine.py")
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--dry-run")
+    assert said.code == 0
+    assert said.err == "mine.py is being imported, for 0.01 s now; Ctrl-C ends it\n"
+
+
+IN_JOBS = (
+    METHOD
+    + """
+import multiprocessing, os, signal
+if multiprocessing.parent_process():
+    WHAT
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("os._exit(3)", "InputError: mine.py: cannot be imported: ProcessEnded: os._exit(3); see "),
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "the process ended with signal SIGKILL while mine.py was "
+                     "imported; see ", marks=pytest.mark.long),
+        pytest.param("signal.pause()", "gave no sign of life for 0.05 minutes while mine.py was imported and was ended "
+                     "(--stall-limit); see ", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
+def test_a_job_that_ends_at_its_import_names_the_plug_in(tmp_path: Path, what: str, reason: str) -> None:
+    write(tmp_path)
+    write(tmp_path, IN_JOBS.replace("WHAT", what), "mine.py")
+    said = command(
+        tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--seeds", "0", "--methods", "cd",
+        "--stall-limit", "0.05",
+    )  # fmt: skip
+    assert (said.code, said.err) == (1, "")
+    (line,) = [one for one in said.out.splitlines() if one.startswith("failed: board CD-1 ")]
+    assert line.startswith(f"failed: board CD-1 seed 0: {reason}")
+
+
 def test_a_real_ctrl_c_while_a_plug_in_is_imported(tmp_path: Path) -> None:
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -169,7 +288,7 @@ def test_a_real_ctrl_c_while_a_plug_in_is_imported(tmp_path: Path) -> None:
         write(tmp_path)
         write(tmp_path, f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGINT)\ntime.sleep(60)\n", "mine.py")
         said = command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py")
-        assert (said.code, said.err) == (130, "interrupted\n")
+        assert (said.code, said.err) == (130, "interrupted while mine.py was imported\n")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

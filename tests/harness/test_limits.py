@@ -166,6 +166,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (["--seeds", "٣"], "--seeds must look like 0-9"),
         (["--seeds", "0,,1"], "--seeds must look like 0-9"),
         (["--steps", "10000000000000000000000"], "--steps must be at most 2,147,483,647, got 10000000000000000000000"),
+        (["--steps", "1e22"], "--steps must be a whole number, written with the digits 0 to 9, got '1e22'"),
+        (["--steps", "٣"], "--steps must be a whole number, written with the digits 0 to 9, got '٣'"),
+        (["--steps", "1_0"], "--steps must be a whole number"),
+        (["--steps", "9" * 5000], "--steps must be a whole number"),
+        (["--threads", "٣"], "--threads must be a whole number"),
+        (["--checkpoint-every", "٣"], "--checkpoint-every must be a number such as 5 or 0.5, got '٣'"),
+        (["--stall-limit", "1_0"], "--stall-limit must be a number"),
         (["--steps", "2147483648"], "--steps must be at most 2,147,483,647"),
         (["--steps", "9" * 400], "--steps must be at most 2,147,483,647"),
         (["--devices", "cuda:²"], "--devices must be cpu, cuda or like cuda:0,1, got 'cuda:²'"),
@@ -179,6 +186,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (["--set", "cd.k=" + "[" * 3000], "more than 20 levels in each other"),
         (["--set", "cd.k=&x [*x]"], "'*x' stands within what it stands for"),
         (["--set", "cd.lr=" + "9" * 400], "whole numbers go up to"),
+        (["--set", "bidsm.K=1000000000000"], "bidsm: inner_steps must be from 0 to 1,000, got 1000000000000"),
+        (["--set", "bidsm.N=101"], "bidsm: unroll_steps must be from 0 to 100, got 101"),
+        (["--set", "cd.k=1001"], "cd: k must be from 1 to 1,000, got 1001"),
+        (["--set", "cd.lr=٣e5"], "cd: lr must be a number, got '٣e5'"),
         (["--set", "cd.lr=.inf"], "cd: lr must be finite, got inf"),
         (["--run-dir", "a\0b"], "--run-dir 'a\\x00b': must be UTF-8 and have no NUL"),
         (["--tasks", "bo\udcffard"], "--tasks 'bo\\udcffard': must be UTF-8 and have no NUL"),
@@ -186,7 +197,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (["--run-dir", "r" * 5000], "cannot be written: [Errno 36] File name too long"),
         (["--data-dir", "d" * 5000, "--preset", "t" * 5000], "suite tiny has no preset 'tttt"),
     ],
-    ids=range(28),
+    ids=range(39),
 )
 def test_values_that_cannot_be(tmp_path: Path, arguments: list[str], words: str) -> None:
     write(tmp_path)
@@ -223,6 +234,8 @@ def test_times_that_are_none(text: str) -> None:
     "said",
     [
         {"low": 1, "high": 2, 3: 4, "x": 5},
+        "٣..5",
+        "0..1001",
         "0..99999999999999999999",
         "." * 100_000,
         "9" * 400 + ".." + "9" * 401,
@@ -231,7 +244,7 @@ def test_times_that_are_none(text: str) -> None:
         {},
         float("nan"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_spaces_that_are_none(said: Any) -> None:
     with pytest.raises(InputError):

@@ -20,6 +20,7 @@ from benchmark.rundir import Record, RunDirError
 from tests.harness.faults import SUITE, ended, finish, free_port, progress, same_end, started, until
 from tests.harness.tiny import cell, command, records, replaced, states, write
 
+pytestmark = pytest.mark.timeout(900)  # clusters are slow to start
 RAY = str(Path(sys.executable).with_name("ray"))
 ENVIRONMENT = {
     **os.environ,

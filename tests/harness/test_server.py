@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.tracking import MlflowClient
 from benchmark.tracking_store import QUIET
+from reports.__main__ import main as reports
 from tests.harness.faults import RUN, SUITE, ended, exactly_once, free_port, same_end, started, tracked, until
 from tests.harness.postgres import PostgreSQL
+from tests.harness.proxy import proxied
 from tests.harness.tiny import ROOT, command, write
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -22,18 +25,19 @@ EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 
 
 class Tracking:
-    """An MLflow server."""
+    """An MLflow server; ``path`` is where it answers (``--static-prefix``)."""
 
-    def __init__(self, store: str, folder: Path) -> None:
-        self.store, self.folder, self.port = store, folder, free_port()
+    def __init__(self, store: str, folder: Path, path: str = "") -> None:
+        self.store, self.folder, self.path, self.port = store, folder, path, free_port()
         self.start()
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     def start(self) -> None:
         arguments = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
+        arguments += ["--static-prefix", self.path] if self.path else []
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", "server", *arguments, "--port", str(self.port), "--workers", "1"],
@@ -83,6 +87,31 @@ def test_a_server_that_dies_in_the_middle(
     again = command(tmp_path, *RUN, "--tracking-uri", tracking.uri)
     assert "4 cells, 4 done already" in again.out
     exactly_once(tmp_path, tracking.uri)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
+def test_a_server_under_a_path_behind_a_proxy(tmp_path: Path) -> None:
+    """What is printed leads where the user said, and nothing is asked for beside it."""
+    write(tmp_path)
+    server = Tracking(f"sqlite:///{tmp_path}/server.db", tmp_path, "/x")
+    try:
+        with proxied("/lab/mlflow", server.uri) as (uri, elsewhere):
+            said = command(tmp_path, "run", "--suite", "tiny.yaml", "--tracking-uri", f"{uri}/")
+            assert (said.code, said.err) == (0, "")
+            exactly_once(tmp_path, uri)
+            run = next(iter(tracked(uri).values())).info
+            assert MlflowClient(uri).list_artifacts(run.run_id)
+            assert f"{uri}/#/experiments/{run.experiment_id}/runs?" in said.out
+            assert set(re.findall(r"http://[^/\s]+(?:/[\w-]+)*", said.out)) == {uri}
+            with urllib.request.urlopen(f"{uri}/") as page:
+                assert b"MLflow" in page.read()
+            report = tmp_path / "report"
+            assert reports(["build", "--tracking-uri", uri, "--out", str(report), "--format", "html"]) == 0
+            assert f"{uri}/#/experiments/{run.experiment_id}/runs/" in (report / "report.html").read_text()
+            assert elsewhere == []
+    finally:
+        server.kill()
 
 
 # --- the compose file -------------------------------------------------------------------------------------------------

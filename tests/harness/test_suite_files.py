@@ -251,10 +251,10 @@ BAD = {
     ]),
     "negative hidden": (("hidden: 3", "hidden: -3"), ["8: tasks.board.model.hidden: must be greater than 0, got -3"]),
     "a bad value in a list": (("{method: cd}", "{method: cd, set: {k: [1, 0]}}"), [
-        "19: presets.test.tasks.board.variants.0.set.k: cd: k must be at least 1, got 0",
+        "19: presets.test.tasks.board.variants.0.set.k: cd: k must be from 1 to 1,000, got 0",
     ]),
     "a bad value by its symbol": (("{method: bidsm}", "{method: bidsm, set: {N: -1}}"), [
-        "20: presets.test.tasks.board.variants.1.set.N: bidsm: unroll_steps must be at least 0, got -1",
+        "20: presets.test.tasks.board.variants.1.set.N: bidsm: unroll_steps must be from 0 to 100, got -1",
     ]),
     "the second of two like names": (
         ("{method: bidsm}", "method: bidsm\n            set:\n              lr: 0.1\n              lr_posterior: 0"), [

@@ -14,15 +14,16 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from benchmark.datasets import DataSet, load
+from benchmark.tracking import MlflowClient
 from benchmark.tuning import leases, tracking
 from benchmark.tuning import study as studies
 from benchmark.tuning.command import _Tracking
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.worker import Limits
-from tests.harness.faults import ended
-from tests.harness.hill import STUDY, SUITE, TRIALS, bench, tuning, under_way
+from tests.harness.faults import ended, free_port
+from tests.harness.hill import ARGUMENTS, STUDY, SUITE, TRIALS, bench, tuning, under_way
 from tests.harness.postgres import PostgreSQL
-from tests.harness.tiny import write
+from tests.harness.tiny import command, write
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +184,10 @@ def test_a_storage_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 30
 
 
-def all_is_there(study: optuna.Study) -> None:
+def all_is_there(study: optuna.Study, total: int = TRIALS) -> None:
     """The total, nothing left over, and for each trial that was lost another."""
     trials = study.get_trials()
-    assert len(leases.counted(trials)) == TRIALS
+    assert len(leases.counted(trials)) == total
     assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     lost = {trial.number for trial in trials if trial.user_attrs.get("died")}
     assert {trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs} == lost
@@ -205,6 +206,39 @@ def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending:
             assert (said.code, said.err) == (0, "")
         assert first.wait(timeout=60) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
     all_is_there(study)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
+@pytest.mark.timeout(900)  # three starts
+@pytest.mark.parametrize("kind", ["journal", "database"])
+def test_all_is_killed_while_the_tracking_store_is_away(tmp_path: Path, kind: str) -> None:
+    """The same command brings the study to its total, and later the store up to the study."""
+    write(tmp_path, SUITE, "hill.yaml")
+    where, total = storages(tmp_path)[kind], 12
+    asked = ("--storage", where, "--trials", str(total), "--steps", "90")
+    away, there = f"http://127.0.0.1:{free_port()}", f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with tuning(tmp_path, *asked, "--tracking-uri", away) as first:
+        study = under_way(first, where)
+        os.killpg(first.pid, signal.SIGKILL)
+    before = {trial.number: trial.values for trial in study.get_trials() if trial.state == TrialState.COMPLETE}
+    with tuning(tmp_path, *asked, "--tracking-uri", away) as second:
+        said = ended(second)
+    assert (said.code, said.err) == (0, "")
+    assert "Tuning goes on, and the store is tried again." in said.out
+    assert "the tracking store lacks some of it" in said.out
+    all_is_there(study, total)
+    trials = study.get_trials()
+    assert before.items() <= {trial.number: trial.values for trial in trials}.items()
+    said = command(tmp_path, *ARGUMENTS, *asked, "--tracking-uri", there)
+    assert (said.code, said.err) == (0, "")
+    assert len(study.get_trials()) == len(trials)
+    client = MlflowClient(there)
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.kind = 'trial'")
+    held = {int(run.data.tags["trial"]): run for run in runs}
+    assert sorted(int(run.data.tags["trial"]) for run in runs) == sorted(trial.number for trial in trials)
+    best = study.best_trial
+    assert held[best.number].data.metrics["val/log_likelihood"] == best.value
 
 
 @pytest.mark.long

@@ -255,6 +255,7 @@ RUNS = [(BiSSM, SSM, {}), (BiDSM, DSM, {"sigma": 0.3}), (BiMDSM, MDSM, LEVELS)]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # trainings to their ends
 @pytest.mark.parametrize(("bilevel", "marginal", "options"), RUNS)
 def test_bilevel_training_reaches_its_marginal_counterpart(
     bilevel: Any, marginal: Any, options: dict[str, Any]
