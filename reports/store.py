@@ -213,21 +213,22 @@ class Store:
             return Path(self._client.download_artifacts(run.info.run_id, path, folder)).read_text()
 
     def _search(self, suite: str, **tags: str) -> list[Any]:
-        """The runs of a suite with these tags."""
-        runs, token, condition = list[Any](), None, tag_condition(**tags)
+        """The runs of a suite with these tags, each once: beside a sweep one may move from a page to the next."""
+        runs, token, condition = dict[str, Any](), None, tag_condition(**tags)
         while token is None or token:
             page = self._client.search_runs([self._experiments[suite]], condition, max_results=_PAGE, page_token=token)
-            runs, token = runs + list(page), page.token or ""
-        return [run for run in runs if has_tags(run, **tags)]
+            runs |= {run.info.run_id: run for run in page}
+            token = page.token or ""
+        return [run for run in runs.values() if has_tags(run, **tags)]
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
-        """Every value of a metric: run, step, value; in the order of steps."""
+        """Every value of a metric: run, step, value, one for each run and step; in the order of steps."""
         parts = [list(runs[start : start + _BULK]) for start in range(0, len(runs), _BULK)]
         columns = ["run", "step", "value"]
         with ThreadPoolExecutor(_CALLS if self._pages else 1) as pool:
             found = list(pool.map(lambda part: pd.DataFrame(self._history(part, metric), columns=columns), parts))
         frame = pd.concat([part for part in found if len(part)] or [pd.DataFrame(columns=columns)])
-        return frame.sort_values(["run", "step"], ignore_index=True)
+        return frame.drop_duplicates(["run", "step"], keep="last").sort_values(["run", "step"], ignore_index=True)
 
     def _history(self, runs: list[str], metric: str) -> list[tuple[str, int, float]]:
         store = self._client._tracking_client.store

@@ -280,3 +280,34 @@ def test_a_history_of_any_length_is_read_whole(monkeypatch: pytest.MonkeyPatch, 
 def test_latex_is_given_no_letter_that_it_does_not_know() -> None:
     text = latex.escape("v₁, x⁷, naïve, ω, Ω, Α, a\u2028b, 日, \x00, 5%")
     assert text == r"v$_1$, x$^{7}$, naïve, $\omega$, $\Omega$, [Alpha], a[U+2028]b, [U+65E5],  , 5\%"
+
+
+# --- beside a sweep ---------------------------------------------------------------------------------------------------
+
+
+class Page(list[Any]):
+    """A page of a search."""
+
+    def __init__(self, found: Sequence[Any], token: str | None) -> None:
+        super().__init__(found)
+        self.token = token
+
+
+def test_a_run_that_moves_to_the_next_page_while_they_are_read_is_there_once(tmp_path: Path) -> None:
+    reader = Store.__new__(Store)
+    runs = [
+        SimpleNamespace(info=SimpleNamespace(run_id=name), data=SimpleNamespace(tags={"kind": "cell"}))
+        for name in "abc"
+    ]
+    pages = {None: Page(runs[:2], "next"), "next": Page(runs[1:], None)}
+    reader._experiments = {"grbm": "1"}
+    reader._client = SimpleNamespace(search_runs=lambda *_, page_token, **__: pages[page_token])
+    assert [run.info.run_id for run in reader._search("grbm", kind="cell")] == ["a", "b", "c"]
+
+
+def test_a_value_that_was_written_twice_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Store.__new__(Store)
+    reader._pages = False
+    monkeypatch.setattr(reader, "_history", lambda runs, metric: [("a", 1, 0.5), ("a", 0, 0.1), ("a", 1, 0.6)])
+    found = reader.histories(["a"], LL)
+    assert found.to_dict("list") == {"run": ["a", "a"], "step": [0, 1], "value": [0.1, 0.6]}
