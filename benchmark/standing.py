@@ -43,6 +43,8 @@ def print_rankings(
             tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, rule))
             if timed := timing.conditions(ended):
                 console.print(f"times: {timed}", markup=False)
+            if went := timing.spent(ended):
+                tables.say(console, f"the jobs took {went}")
             for text in [] if advised else ranking.labels(ended, "advice"):
                 tables.say(console, f"note: {text}")
 

@@ -104,7 +104,7 @@ def test_data_that_are_far_from_where_models_start_get_a_line(tmp_path: Path) ->
 def test_a_run_says_so_once_and_the_state_of_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     far(tmp_path)
-    for said in (run(tmp_path, "{file: far.npy}", MODEL), command(tmp_path, "status")):
+    for said in (run(tmp_path, "{file: far.npy}", MODEL, "--seeds", "0", "--steps", "2"), command(tmp_path, "status")):
         assert said.out.count("note: ") == 1
         start = [line.startswith("note: ") for line in said.out.splitlines()].index(True)
         assert all(len(line) <= 80 for line in said.out.splitlines()[start : start + 4])
