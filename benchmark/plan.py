@@ -37,6 +37,7 @@ _LABELS = (
     "rule",
     "preset_label",
     "advice",
+    "symbols",
 )  # in config.json, but not what a cell is
 
 
@@ -335,6 +336,7 @@ def _cells(
                 "paper": entry.paper,
                 "reference": estimator.reference,
                 "description": description,
+                "symbols": {key: spec.symbol for key, spec in specs(estimator).items() if spec.symbol},
                 "pictures": seed == seeds[0],
             }
         )
