@@ -42,10 +42,10 @@ _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _LOOKS = {
-    "cd": ("#2878c8", "o"), "pcd": ("#6f7d8f", "s"), "langevin_cd": ("#c2568f", "p"),
-    "langevin_pcd": ("#a0694a", "H"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
-    "sm": ("#3a8f5c", "^"), "ssm": ("#6b8e23", "v"), "dsm": ("#0f8f86", "<"), "mdsm": ("#8a8a3a", ">"),
-    "bissm": ("#a855b5", "P"), "bidsm": ("#d03a4b", "X"), "bimdsm": ("#8c6bd1", "*"),
+    "cd": ("#7d33fe", "o"), "pcd": ("#60695d", "s"), "langevin_cd": ("#c2568f", "p"),
+    "langevin_pcd": ("#93580c", "H"), "nce": ("#d9730d", "D"), "vnce": ("#1286ac", "d"),
+    "sm": ("#00a496", "^"), "ssm": ("#2ca906", "v"), "dsm": ("#fb17f8", "<"), "mdsm": ("#257c3c", ">"),
+    "bissm": ("#a8309c", "P"), "bidsm": ("#fb538e", "X"), "bimdsm": ("#3a89fe", "*"),
 }  # fmt: skip
 _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),

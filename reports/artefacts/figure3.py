@@ -121,7 +121,8 @@ def draw(
     family_of = {method: style.family(method) for method in curves["method"].unique()}
     families = curves["method"].map(family_of)
     present = [family for family in style.families() if family in family_of.values()]
-    rows, columns = math.ceil(len(present) / 2), min(2, len(present))
+    columns = 3 if len(present) == 3 and not leading else min(2, len(present))
+    rows = math.ceil(len(present) / columns)
     beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
     heights = [2.15 * rows + 0.2, *([1.9] if leading and not beside else [])]
     with style.look():
@@ -144,7 +145,7 @@ def draw(
             beyond = _panel(axes, curves[families == family], looks, time)
             axes.set(title=family, xlabel=along)
             axes.tick_params(labelbottom=True)
-            style.legend_below(axes, 2 if columns > 1 else 4, beyond)
+            style.legend_below(axes, {1: 4, 2: 2, 3: 1}[columns], beyond)
         for axes in panels[::columns]:
             axes.set_ylabel(_broken(name))
     return figure
