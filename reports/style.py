@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     EngFormatter,
+    FixedLocator,
     Locator,
     LogFormatterMathtext,
     LogLocator,
@@ -107,7 +108,7 @@ def plain(axis: Any) -> None:
         if len(shown) >= _TICKS or not few:
             break
     else:
-        locator = MaxNLocator(_TICKS, steps=(1, 2, 2.5, 5, 10))
+        locator = FixedLocator(MaxNLocator(_TICKS, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high))
     axis.set_major_locator(locator)
     axis.set_major_formatter(StrMethodFormatter("{x:g}") if few else LogFormatterMathtext())
     axis.set_minor_formatter(NullFormatter())

@@ -450,6 +450,12 @@ def test_a_short_logarithmic_axis_has_more_than_one_number() -> None:
         assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8, (low, high)
 
 
+def test_variants_that_cost_the_same_are_seen() -> None:
+    axes = built(cost, learning(Held(), BOTH))["cost-board"].figure.axes[0]  # type: ignore[union-attr]
+    low, high = axes.get_xlim()
+    assert high > 1.5 * low
+
+
 def test_curves_of_a_family_that_lie_on_each_other_are_both_seen() -> None:
     looks = style.looks({"SM": "sm", "SSM": "ssm", "DSM": "dsm", "MDSM": "mdsm", "NCE": "nce", "VNCE": "vnce"})
     assert looks["SM"].dashes == "-"  # is drawn first
