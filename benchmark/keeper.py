@@ -5,7 +5,9 @@ import resource
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +60,27 @@ class Keeper:
         self._there = [0] * len(cells)  # those that an earlier process has written
         self._saves = 0
         self._started, self._wall_before, self._compile_before = time.perf_counter(), 0.0, 0.0
+        self._spent = defaultdict[str, float](float)  # seconds on what is not training, by what
         self._warm: tuple[int, float] | None = None  # iterations and seconds when the first steps were behind it
 
     @property
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._started
+
+    @property
+    def took(self) -> dict[str, float]:
+        """Where the seconds of the job went up to here, a seed's share of them: training, compiling, what is measured,
+        the rest."""
+        compiling = self._compile_before + self.trainer.compile_seconds
+        known = {"training": self.trainer.train_seconds, "compiling": compiling, **self._spent}
+        known["the rest"] = max(0.0, self._wall_seconds - sum(known.values()))
+        return {what: seconds / len(self.cells) for what, seconds in known.items()}
+
+    @contextmanager
+    def _spending(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._spent[what] += time.perf_counter() - started
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -113,6 +131,7 @@ class Keeper:
         share = len(self.cells) / jobs[0]["cells"]  # of the clocks, where the job has been split since
         self.trainer.train_seconds *= share
         self._wall_before, self._compile_before = share * jobs[0]["wall_seconds"], share * jobs[0]["compile_seconds"]
+        self._spent |= {what: share * seconds for what, seconds in jobs[0].get("spent", {}).items()}
         self.passed, self._saves = jobs[0]["passed"], jobs[0]["saves"]
         self._best, self._closed = [job["best"] for job in jobs], [job["closed"] for job in jobs]
         self._lines = [job["lines"] for job in jobs]
@@ -133,6 +152,7 @@ class Keeper:
                 "cells": len(self.cells),
                 "wall_seconds": self._wall_seconds,
                 "compile_seconds": self._compile_before + self.trainer.compile_seconds,
+                "spent": dict(self._spent),
             }
             content = {**self.trainer.checkpoint(self.trainer.seeds[i]), "job": job}
             latest, previous = cell.checkpoints
@@ -153,9 +173,10 @@ class Keeper:
     def measure(self) -> None:
         """Adds a line to every journal and saves the checkpoints that are the best so far."""
         trainer = self.trainer
-        training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
-        lower = trainer.lower_objective_on(self.data.val)
-        scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
+        with self._spending("evaluating"):
+            training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
+            lower = trainer.lower_objective_on(self.data.val)
+            scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
         diverged_at = trainer.diverged_at
         for i in range(len(self.cells)):
             if self._closed[i]:
@@ -203,7 +224,8 @@ class Keeper:
         for cell, planned in zip(self.cells, self.job.cells, strict=True):
             if planned.config["pictures"] and can_picture(data, fitted):
                 title = f"{planned.config['variant']}, step {fitted.step:,}"
-                picture(fitted, planned.config["seed"], data, cell.artifacts, title)
+                with self._spending("pictures"):
+                    picture(fitted, planned.config["seed"], data, cell.artifacts, title)
 
     # --- probes -----------------------------------------------------------------------------------------------------
 
@@ -226,7 +248,9 @@ class Keeper:
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
-                cell.append(fitted.step, settings.measure(self._make_subject(fitted, seed, data, cell.artifacts)))
+                with self._spending(f"probe {probe['name']}"):
+                    measured = settings.measure(self._make_subject(fitted, seed, data, cell.artifacts))
+                cell.append(fitted.step, measured)
             self._lines[index] += 1
             found.append(cell.measurements()[self._lines[index] - 1].metrics)
         return found

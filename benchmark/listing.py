@@ -22,15 +22,18 @@ def everything(console: Console, methods: dict[str, type[Estimator]]) -> None:
     """The shipped suites with their tasks and presets, and the methods."""
     for name in shipped():
         suite = load_suite(name, methods)
-        console.print(f"suite [bold]{name}[/]: {suite.description}")
+        tables.say(console, f"suite {name}: {suite.description}", bold=f"suite {name}:")
         for task, content in suite.tasks.items():
-            console.print(f"  task {task}: {content.description}")
+            tables.say(console, f"task {task}: {content.description}", 2)
         for preset in suite.presets:
-            console.print(f"  preset {preset}{_default(suite, preset)}: {suite.presets[preset].description}")
+            tables.say(console, f"preset {preset}{_default(suite, preset)}: {suite.presets[preset].description}", 2)
     table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
     for method in methods.values():
-        table.add_row(f"{method.id}\n{method.__name__}", Text(method.reference), Text("\n".join(_hyper(method))))
+        table.add_row(f"{method.id}\n{method.__name__}", Text(method.reference), Text("\n".join(_own(method))))
     tables.show(console, table)
+    console.print("every method has, unless it names another value:")
+    for line in _hyper(Estimator):
+        tables.say(console, line, 2)
     console.print(f"one suite with its variants: {call('benchmark', 'list SUITE')}", soft_wrap=True)
 
 
@@ -47,17 +50,18 @@ def spaces(console: Console, methods: Methods) -> None:
 
 def one(console: Console, suite: Suite, methods: Methods) -> None:
     """A suite whole: its tasks, and of every preset what it trains."""
-    console.print(f"suite [bold]{suite.suite}[/]: {suite.description}")
+    tables.say(console, f"suite {suite.suite}: {suite.description}", bold=f"suite {suite.suite}:")
     for name, task in suite.tasks.items():
-        console.print(f"  task {name}: {task.description}")
-        console.print(f"    {_setting(task)}", markup=False)
+        tables.say(console, f"task {name}: {task.description}", 2)
+        tables.say(console, _setting(task), 4)
     for name, preset in suite.presets.items():
         label = f" ({preset.label})" if preset.label else ""
-        console.print(f"preset [bold]{name}[/]{_default(suite, name)}: {preset.description}{label}")
+        said = f"preset {name}{_default(suite, name)}: {preset.description}{label}"
+        tables.say(console, said, bold=f"preset {name}{_default(suite, name)}:")
         tables.show(console, _variants(preset, methods))
         for task_name, settings in preset.tasks.items():
             if settings.without:
-                console.print(f"  {task_name}: {_without(settings.without)}", markup=False)
+                tables.say(console, f"{task_name}: {_without(settings.without)}", 2)
 
 
 def _default(suite: Suite, preset: str) -> str:
@@ -105,10 +109,16 @@ def _without(reasons: Mapping[str, str]) -> str:
     return "without " + "; ".join(f"{method}: {reason}" for method, reason in reasons.items())
 
 
+def _own(method: type[Estimator]) -> list[str]:
+    """What a method has, and every method has not."""
+    shared = _hyper(Estimator)
+    return [line for line in _hyper(method) if line not in shared]
+
+
 def _hyper(method: Any) -> list[str]:
     """Each hyper-parameter with its symbol, default and meaning."""
     defaults = {field.name: field.default for field in dataclasses.fields(method)}
     return [
-        f"{name}{f' ({spec.symbol})' if spec.symbol else ''} = {defaults[name]}: {spec.help}"
+        f"{name}{f' ({spec.symbol})' if spec.symbol not in (None, name) else ''} = {defaults[name]}: {spec.help}"
         for name, spec in specs(method).items()
     ]

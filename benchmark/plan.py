@@ -36,6 +36,7 @@ _LABELS = (
     "rule",
     "preset_label",
     "advice",
+    "symbols",
 )  # in config.json, but not what a cell is
 
 
@@ -326,6 +327,7 @@ def _cells(
                 "paper": entry.paper,
                 "reference": estimator.reference,
                 "description": description,
+                "symbols": {key: spec.symbol for key, spec in specs(estimator).items() if spec.symbol},
                 "pictures": seed == seeds[0],
             }
         )

@@ -24,7 +24,7 @@ _BESIDE = {
 }
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
 _UNKNOWN = pd.Series(dtype=float)
-_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice")
+_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice", "took", "symbols")
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def run(
     cells = shard(plan(suite, chosen, methods, data), *part)
     _check_weights(cells, place.settings)
     for text in advice({task: data[task] for task in dict.fromkeys(cell.config["task"] for cell in cells)}):
-        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(console, f"note: {text}")
     with (
         contextlib.closing(_executor(place, console)) as executor,
         contextlib.closing(RunDir(place.run_dir)) as runs,
@@ -304,7 +304,7 @@ def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) 
 
 def _finish(console: Console, runs: RunDir, known: integrity.Inspected, writer: Writer | None) -> int:
     """The ranking, what went wrong, and where to look further."""
-    standing.print_rankings(console, runs, known.records)
+    standing.print_rankings(console, runs, known.records, advised=True)
     code = standing.print_problems(console, runs, known)
     if writer is not None and not writer.tracked.complete:
         text = f"the tracking store lacks some of it: {call('benchmark', f'sync --tracking-uri {writer.store}')}"

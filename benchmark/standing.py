@@ -21,10 +21,13 @@ def recovered(console: Console, runs: RunDir) -> list[DamagedFile]:
     return unknown
 
 
-def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], preset: str = "") -> None:
+def print_rankings(
+    console: Console, runs: RunDir, records: Sequence[Record], preset: str = "", *, advised: bool = False
+) -> None:
     """A ranking for each task and number of iterations, below which stands how it was timed and what to think of.
 
     preset: stands in the titles.
+    advised: what there is to think of has been said already.
     """
     for asked, group in ranking.apart(records):
         frame = ranking.results(runs, group)
@@ -41,8 +44,10 @@ def print_rankings(console: Console, runs: RunDir, records: Sequence[Record], pr
             tables.show(console, ranking.table(ranking.ranking(cells, metric), title, metric, rule))
             if timed := ranking.conditions(ended):
                 console.print(f"times: {timed}", markup=False)
-            for text in ranking.labels(ended, "advice"):
-                _say(console, f"note: {text}")
+            if went := timing.spent(ended):
+                tables.say(console, f"the jobs took {went}")
+            for text in [] if advised else ranking.labels(ended, "advice"):
+                tables.say(console, f"note: {text}")
 
 
 def print_problems(console: Console, runs: RunDir, known: Inspected) -> int:

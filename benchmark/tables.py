@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 _WORD = 24  # characters: longer words of a text may be folded
+_HANGING = 4  # columns
 
 
 def show(console: Console, table: Table) -> None:
@@ -34,6 +35,21 @@ def show(console: Console, table: Table) -> None:
         _stack(console, headings, list(cells))
     if table.caption:
         console.print(table.caption)
+
+
+def say(console: Console, text: str, indent: int = 0, bold: str = "") -> None:
+    """Prints a paragraph that is broken at words where the console ends, its further lines deeper than the first.
+
+    bold: a part of the text.
+    """
+    found, more = Text(text), " " * (indent + _HANGING)
+    lines = found.wrap(console, max(console.width - len(more), _WORD))
+    for line in lines:
+        line.rstrip()
+    whole = Text(" " * indent) + Text(f"\n{more}").join(lines)
+    if bold:
+        whole.highlight_words([bold], "bold")
+    console.print(whole, highlight=False, soft_wrap=True)
 
 
 def _stack(console: Console, headings: list[Text], cells: list[Text]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,10 +30,18 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds until all is done, or None where that is not known here; and what it took where it was measured."""
+    """Seconds until all is done, or None where that is not known here; and what it took where it was measured.
+
+    least: of the jobs that are known, where others are not.
+    unknown: how many jobs are not known.
+    within: where only a part is trained of what was measured elsewhere: what the whole took there.
+    """
 
     seconds: float | None
     elsewhere: float | None
+    least: float | None = None
+    unknown: int = 0
+    within: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +95,7 @@ def estimate(
 
     From what the same jobs took here, compiled or not as these will be. For a job that has not been seen here, of a
     preset's task that is trained whole, what it took where the suite's author measured it, times how much slower or
-    faster this machine was at what is known from both. A part is not known from the whole.
+    faster this machine was at what is known from both. A part is not known from the whole, but takes no longer.
 
     Args:
         begun: iterations that are done already, by cell.
@@ -94,9 +103,22 @@ def estimate(
         whole: the jobs of the run, finished ones too.
     """
     expected = _expected(work, begun, place, known, measured, [*work, *whole])
-    total, longest = sum(ours for ours, _ in expected), max((ours for ours, _ in expected), default=0.0)
-    elsewhere = sum(theirs for _, theirs in expected)
-    return Estimate(None if math.isnan(total) else max(total / place.at_once, longest), _known(elsewhere / CORES))
+    took = [ours for ours, _ in expected if not math.isnan(ours)]
+    least, unknown = max(sum(took) / place.at_once, max(took, default=0.0)), len(expected) - len(took)
+    elsewhere = _known(sum(theirs for _, theirs in expected) / CORES)
+    if not unknown:
+        return Estimate(least, elsewhere)
+    return Estimate(None, elsewhere, least if took else None, unknown, _within(work, measured))
+
+
+def _within(work: Iterable[Job], measured: Iterable[tuple[float, Sequence[Job]]]) -> float | None:
+    """The seconds that the presets' tasks took that these jobs are parts of; None where one is part of none."""
+    wanted, seconds = {(_identity(job), job.config["steps"]) for job in work}, 0.0
+    for minutes, jobs in measured:
+        there = {(_identity(job), job.config["steps"]) for job in jobs}
+        if wanted & there:
+            wanted, seconds = wanted - there, seconds + 60 * minutes
+    return None if wanted else seconds
 
 
 def _expected(
@@ -196,9 +218,26 @@ def said(estimate: Estimate) -> str:
     """For people: "about 12 min", or that it is not known."""
     if estimate.seconds is not None:
         return f"about {duration(estimate.seconds)}, by what has been trained here"
-    if estimate.elsewhere is None:
+    if estimate.least is not None:
+        others = f"{estimate.unknown} other job{'s have' if estimate.unknown > 1 else ' has'}"
+        return f"at least {duration(estimate.least)}, by what has been trained here; {others} not been yet"
+    if estimate.elsewhere is None and estimate.within is None:
         return "how long it takes is not known: nothing like it has been trained here yet"
+    what = "it" if estimate.elsewhere is not None else "the whole of which it is a part"
+    took = estimate.elsewhere if estimate.elsewhere is not None else estimate.within
     return (
-        f"how long it takes here is not known yet; it was measured on {CORES} cores of a server, "
-        f"at about {duration(estimate.elsewhere)}"
+        f"how long it takes here is not known yet; {what} was measured on {CORES} cores of a server, "
+        f"at about {duration(took or 0.0)}"
     )
+
+
+def spent(configs: Iterable[Mapping[str, Any]]) -> str:
+    """Where the time of finished cells' jobs went: "60 s: evaluating 42 s, training 10 s, the rest 8 s"."""
+    found = defaultdict[str, float](float)
+    for config in configs:
+        for what, seconds in config.get("took", {}).items():
+            found[what] += seconds
+    whole = sum(found.values())
+    first = sorted(found, key=lambda what: -found[what])
+    parts = [f"{what} {duration(found[what])}" for what in first if found[what] >= 0.005 * whole]
+    return f"{duration(whole)}: {', '.join(parts)}" if whole else ""

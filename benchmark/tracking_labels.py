@@ -29,6 +29,8 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
         "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
     }
     named = {"paper_label": config["paper"], "preset_label": config.get("preset_label"), "advice": config.get("advice")}
+    if config.get("symbols"):
+        named["symbols"] = json.dumps(config["symbols"], ensure_ascii=False)
     return tags | {name: text for name, text in named.items() if text is not None}
 
 

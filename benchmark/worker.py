@@ -240,6 +240,8 @@ def _train(
         save()
     for ended in keeper.finish(alive):
         report("cell", *ended)
+    for cell in cells:
+        cell.describe(took=keeper.took)
     timed = {"device": device, "threads": settings.threads, "compiled": trainer.compiled, "whole": not begun,
              "train_seconds": trainer.train_seconds, "compile_seconds": trainer.compile_seconds}  # fmt: skip
     report("timed", timed)

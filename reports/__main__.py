@@ -102,18 +102,26 @@ def _folder(out: Path) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from reports import document, words
+    from reports.progress import Progress
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     _folder(options.out)
     store = Store(uri)
-    with tempfile.TemporaryDirectory() as folder, store.reading():
-        report = document.collect(store, Path(folder), options.suite, options.preset, options.task, options.methods)
-    images = ["pdf", "svg", *(["png"] if "md" in options.format else [])]
-    document.write_files(report, options.out, images)
-    for name in options.format:
-        print(_write(name, report, options.out))
+    chosen = options.suite, options.preset, options.task, options.methods
+    images, written = ["pdf", "svg", *(["png"] if "md" in options.format else [])], list[Path]()
+    with Progress(Console(stderr=True)) as progress:
+        with tempfile.TemporaryDirectory() as folder, store.reading():
+            report = document.collect(store, Path(folder), *chosen, say=progress.say)
+        document.write_files(report, options.out, images, progress.say)
+        for name in options.format:
+            progress.say(f"writing {name}")
+            written.append(_write(name, report, options.out))
+    for file in written:
+        print(file)
     if store.left_out:
         count = words.counted(len(store.left_out), "run")
         print(f"{count} left out, of tags that ours do not have or files that cannot be read", file=sys.stderr)

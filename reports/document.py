@@ -21,6 +21,7 @@ from bism.errors import InputError
 from reports import hover, style, words
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
+from reports.progress import silent
 from reports.store import Store
 from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
@@ -150,6 +151,7 @@ def collect(
     presets: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Report:
     """Everything that the store has, or has of these suites, presets, tasks and methods.
 
@@ -157,21 +159,26 @@ def collect(
 
     Args:
         folder: for files that are fetched from the store.
+        say: is told what is begun.
 
     Raises:
         InputError: there is nothing of what was asked for.
     """
     sections = []
     for suite in suites or store.suites:
+        order = list[str]()  # of tasks
         for preset in store.presets(suite):
             if presets is None or preset in presets:
+                say(f"{suite}, {preset}: reading the store")
                 try:
                     own = Sweep(store, suite, preset, folder, tasks, methods)
                 except InputError:  # a plan of which no cell is left
                     continue
+                order += own.tasks
                 others = [Sweep(store, suite, preset, folder, tasks, methods, steps) for steps in own.others]
-                sections += [section for sweep in (own, *others) for section in _section(sweep)]
-        sections += _tuning(Studies(store, suite, presets, tasks, methods))
+                sections += [section for sweep in (own, *others) for section in _section(sweep, say)]
+        say(f"{suite}: studies")
+        sections += _tuning(Studies(store, suite, presets, tasks, methods, order))
     if not sections:
         asked = [f"{name} {', '.join(values)}" for name, values in
                  (("suite", suites), ("preset", presets), ("task", tasks), ("method", methods)) if values]  # fmt: skip
@@ -186,12 +193,17 @@ def collect(
     return Report(sections, store.uri, made)
 
 
-def _section(sweep: Sweep) -> list[Section]:
+def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
     """The section of a sweep; none where no cell has a result: an empty figure says nothing."""
     if sweep.cells.empty or not (sweep.cells["state"] == "done").any():
         return []
+
+    def built(module: Any) -> list[Artefact]:
+        say(f"{sweep.suite}, {sweep.preset}: {module.__name__.rpartition('.')[2]}")
+        return list(module.build(sweep))
+
     summary, run, results = (
-        [artefact for module in modules for artefact in module.build(sweep)] for modules in (SUMMARY, RUN, IN_ORDER)
+        [artefact for module in modules for artefact in built(module)] for modules in (SUMMARY, RUN, IN_ORDER)
     )
     label = _label(sweep)
     for artefact in (*summary, *results):
@@ -321,11 +333,12 @@ def template(name: str, **syntax: Any) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def write_files(report: Report, out: Path, images: Iterable[str]) -> None:
+def write_files(report: Report, out: Path, images: Iterable[str], say: Callable[[str], None] = silent) -> None:
     """``data/*.csv`` with every number, ``data/*.npz`` of images, and ``figures/`` in these image formats."""
     for section in report.sections:
         for artefact in section.artefacts:
             name = file_name(section, artefact)
+            say(f"writing {name}")
             (out / "data").mkdir(parents=True, exist_ok=True)
             (out / "data" / f"{name}.csv").write_text(csv(artefact))
             if artefact.arrays:

@@ -88,7 +88,9 @@ class Studies:
         presets: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
         methods: Sequence[str] | None = None,
+        order: Iterable[str] = (),
     ) -> None:
+        """``order``: of the suite's tasks; others come after them as they were begun."""
         self.suite = suite
         rows = [
             {str(name): value for name, value in row.items()}
@@ -97,6 +99,7 @@ class Studies:
             and (tasks is None or row["task"] in tasks)
             and (methods is None or row["method"] in methods)
         ]
+        self._tasks = list(dict.fromkeys([*order, *(row["task"] for row in rows)]))
         trials = store.trials(suite) if rows else pd.DataFrame()
         count = Counter((row["task"], row["method"]) for row in rows)
         self._all = [_study(store, row, trials, count[row["task"], row["method"]] > 1) for row in rows]
@@ -106,12 +109,12 @@ class Studies:
         """By task, families of methods together."""
         order, known = style.families(), style.methods()
         return sorted(self._all, key=lambda study: (
-            study.task, order.index(style.family(study.method)),
+            self._tasks.index(study.task), order.index(style.family(study.method)),
             known.index(study.method) if study.method in known else len(known), study.name))  # fmt: skip
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks, in alphabetical order."""
+        """The tasks, in the suite's order."""
         return list(dict.fromkeys(study.task for study in self.all))
 
     def of(self, task: str) -> list[Study]:

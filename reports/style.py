@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogFormatterMathtext, LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    Locator,
+    LogFormatterMathtext,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 from matplotlib.transforms import ScaledTranslation
 
 from reports import words
@@ -34,10 +43,10 @@ _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _LOOKS = {
-    "cd": ("#2878c8", "o"), "pcd": ("#6f7d8f", "s"), "langevin_cd": ("#c2568f", "p"),
-    "langevin_pcd": ("#a0694a", "H"), "nce": ("#d9730d", "D"), "vnce": ("#b8860b", "d"),
-    "sm": ("#3a8f5c", "^"), "ssm": ("#6b8e23", "v"), "dsm": ("#0f8f86", "<"), "mdsm": ("#8a8a3a", ">"),
-    "bissm": ("#a855b5", "P"), "bidsm": ("#d03a4b", "X"), "bimdsm": ("#8c6bd1", "*"),
+    "cd": ("#7d33fe", "o"), "pcd": ("#60695d", "s"), "langevin_cd": ("#c2568f", "p"),
+    "langevin_pcd": ("#93580c", "H"), "nce": ("#d9730d", "D"), "vnce": ("#1286ac", "d"),
+    "sm": ("#00a496", "^"), "ssm": ("#2ca906", "v"), "dsm": ("#fb17f8", "<"), "mdsm": ("#257c3c", ">"),
+    "bissm": ("#a8309c", "P"), "bidsm": ("#fb538e", "X"), "bimdsm": ("#3a89fe", "*"),
 }  # fmt: skip
 _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
@@ -78,7 +87,9 @@ def say(figure: Figure, text: str) -> None:
 
 
 _ROW, _LETTER, _NAME = 0.19, 0.055, 40  # inches of a row and of a letter beside it, and letters in a line
+_TICKS = 3  # of a short axis, at least
 _UNDER_LABEL = 24  # points from the axes to under their label
+_WORST = 3  # of many that leave a panel, those that it names
 MANY = 60  # variants that a figure names or maps; tables and CSV files have all of them
 
 
@@ -91,7 +102,14 @@ def plain(axis: Any) -> None:
     """Writes 20 and 50 along a logarithmic axis, as many of them as it has room for; powers alone over many decades."""
     low, high = axis.get_view_interval()
     few = high <= 1000 * low
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 30 * low else (1, 3) if few else (1,), numticks=7))
+    for subs in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)) if few else ((1,),):
+        locator: Locator = LogLocator(subs=subs, numticks=7)
+        shown = [place for place in locator.tick_values(low, high) if low <= place <= high]
+        if len(shown) >= _TICKS or not few:
+            break
+    else:
+        locator = FixedLocator(MaxNLocator(_TICKS, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high))
+    axis.set_major_locator(locator)
     axis.set_major_formatter(StrMethodFormatter("{x:g}") if few else LogFormatterMathtext())
     axis.set_minor_formatter(NullFormatter())
 
@@ -122,11 +140,17 @@ def leave(figure: Figure, panels: int, columns: int) -> None:
         axes.tick_params(labelbottom=True)
 
 
-def legend_below(axes: Axes, columns: int = 3) -> None:
-    """A legend under the axes and their label, where no curve is."""
+def legend_below(axes: Axes, columns: int = 3, beyond: Sequence[str] = ()) -> None:
+    """A legend under the axes and their label, where no curve is.
+
+    beyond: what leaves the axes, the farthest first; named where there are too many variants to name all.
+    """
     shown = len(axes.get_legend_handles_labels()[1])
     if shown > MANY:
-        axes.legend([], [], title=f"{shown} variants: see the CSV file", loc="upper center")
+        first, others = ", ".join(beyond[:_WORST]), len(beyond) - _WORST
+        left = f"beyond the panel: {first}{f' and {others} others' * (others > 0)}"
+        lines = [f"{shown} variants: see the CSV file", *(textwrap.wrap(left, _NAME) if beyond else [])]
+        axes.legend([], [], title="\n".join(lines), loc="upper center")
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -161,8 +185,8 @@ def looks(method: Mapping[str, str]) -> dict[str, "Look"]:
     found, used, own = dict[str, Look](), Counter[str](), 0
     for variant in sorted(method, key=natural):
         of = method[variant]
-        if of in _LOOKS:
-            found[variant] = Look(*_LOOKS[of], dashes(used[of]))
+        if of in _LOOKS:  # methods of a family may lie on each other: a dashed curve on a whole one shows both
+            found[variant] = Look(*_LOOKS[of], dashes(members(family(of)).index(of) + used[of]))
         else:
             found[variant], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
         used[of] += 1

@@ -50,10 +50,13 @@ def method(identity: str) -> str:
     return _METHODS.get(identity, identity)
 
 
-def hyperparameter(name: str) -> str:
-    """ "lr" is "learning rate of the model β"; names that are not known are written with spaces."""
-    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), ""))
-    return f"{said} {letter}".rstrip()
+def hyperparameter(name: str, symbols: Mapping[str, str] | None = None) -> str:
+    """ "lr" is "learning rate of the model β"; names that are not known are written with spaces.
+
+    symbols: of hyper-parameters of methods that are not the package's.
+    """
+    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), (symbols or {}).get(name, "")))
+    return f"{said} {letter}".rstrip() if letter != said else said
 
 
 def symbol(name: str) -> str:

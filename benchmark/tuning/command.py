@@ -102,7 +102,7 @@ def tune(request: Request, console: Console) -> int:
     storage = open_storage(request.storage)
     asked, data = _join(request, storage, methods) if request.suite is None else _make(request, methods)
     for text in advice(data):
-        console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(console, f"note: {text}")
     studies = {name: open_study(storage, name, settings) for name, settings in asked.items()}
     _announce(console, request, studies)
     available = places(request.devices, request.threads)

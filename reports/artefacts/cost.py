@@ -182,6 +182,9 @@ def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figu
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
         axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))
         axes.margins(x=0.12)
+        least, most = shown[_MS].min(), shown[_MS].max()
+        if most <= 1.01 * least:  # a logarithmic axis has no room between equal values
+            axes.set_xlim(least / 1.5, most * 1.5)
         style.plain(axes.xaxis)
         if len(points) <= style.MANY:
             label(figure, axes, points)

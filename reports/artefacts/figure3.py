@@ -122,16 +122,20 @@ def draw(
     family_of = {method: style.family(method) for method in curves["method"].unique()}
     families = curves["method"].map(family_of)
     present = [family for family in style.families() if family in family_of.values()]
-    rows, columns = math.ceil(len(present) / 2), min(2, len(present))
-    heights = [2.15 * rows + 0.2, *([1.9] if leading else [])]
+    columns = 3 if len(present) == 3 and not leading else min(2, len(present))
+    rows = math.ceil(len(present) / columns)
+    beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
+    heights = [2.15 * rows + 0.2, *([1.9] if leading and not beside else [])]
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        panels = _panels(parts[0], len(present), rows, columns)
+        grid = parts[0].add_gridspec(rows, columns)
+        panels = _panels(parts[0], grid, len(present), columns)
         panels[0].set_ylim(*_limits(curves, high))
         looks = style.looks(dict(zip(curves["variant"], curves["method"], strict=True)))
         if leading:
-            _front(parts[1].subplots(), curves[curves["variant"].isin(leading)], looks, name)
+            front = parts[0].add_subplot(grid[-1, -1]) if beside else parts[1].subplots()
+            _front(front, curves[curves["variant"].isin(leading)], looks, name)
         if time:
             curves = curves[curves["seconds"] > 0]
             families = families[curves.index]
@@ -139,23 +143,22 @@ def draw(
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
             style.plain(panels[0].xaxis)
         for axes, family in zip(panels, present, strict=False):
-            _panel(axes, curves[families == family], looks, time)
+            beyond = _panel(axes, curves[families == family], looks, time)
             axes.set(title=family, xlabel=along)
             axes.tick_params(labelbottom=True)
-            style.legend_below(axes, 2 if columns > 1 else 4)
+            style.legend_below(axes, {1: 4, 2: 2, 3: 1}[columns], beyond)
         for axes in panels[::columns]:
             axes.set_ylabel(_broken(name))
     return figure
 
 
-def _panels(figure: Any, count: int, rows: int, columns: int) -> list[Any]:
-    """Panels on the same axes in rows; the last fills its row."""
-    grid, found = figure.add_gridspec(rows, columns), list[Any]()
+def _panels(figure: Any, grid: Any, count: int, columns: int) -> list[Any]:
+    """Panels of one size on the same axes, in rows."""
+    found = list[Any]()
     for place in range(count):
         row, column = divmod(place, columns)
-        where = grid[row, column:] if place == count - 1 else grid[row, column]
         shared = {"sharex": found[0], "sharey": found[0]} if found else {}
-        found.append(figure.add_subplot(where, **shared))
+        found.append(figure.add_subplot(grid[row, column], **shared))
         found[-1].tick_params(labelleft=column == 0)
     return found
 
@@ -173,7 +176,9 @@ def _drawn(look: Look) -> dict[str, Any]:
     return {"color": look.colour, "marker": look.marker, "linestyle": look.dashes}
 
 
-def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: bool) -> None:
+def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: bool) -> list[str]:
+    """Draws the curves; returns those that end outside, the farthest first, with where they end."""
+    beyond = list[tuple[float, str]]()
     low, high = axes.get_ylim()
     if len(curves) > _RASTER_POINTS:
         axes.set_rasterization_zorder(1.5)
@@ -192,10 +197,13 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: boo
                           alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         end = float(summary["mean"].iloc[-1])
         label = variant if low <= end <= high else f"{variant} (to {words.number(end)})"
+        if not low <= end <= high:
+            beyond.append((max(low - end, end - high), label))
         every = max(1, len(x) // 6)
         axes.plot(x, summary["mean"], **_drawn(look), label=label, gid=variant, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
+    return [label for _, label in sorted(beyond, reverse=True)]
 
 
 def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], name: str) -> None:

@@ -94,11 +94,20 @@ def test_scaled_data_are_reported_in_their_own_units(tmp_path: Path, kind: str) 
 def test_data_that_are_far_from_where_models_start_get_a_line(tmp_path: Path) -> None:
     far(tmp_path)
     said = run(tmp_path, "{file: far.npy}", MODEL, "--dry-run")
-    (line,) = [line for line in said.out.splitlines() if line.startswith("note: ")]
-    assert "task board: the values lie between -" in line
-    assert "data: {scale: standard}" in line
+    assert said.out.count("note: ") == 1
+    assert "note: task board: the values lie between -" in said.out
+    assert "data: {scale: standard}" in " ".join(said.out.split())
     assert "note" not in run(tmp_path, "{file: far.npy, scale: unit}", MODEL, "--dry-run").out
     assert "note" not in run(tmp_path, BOARD, MODEL, "--dry-run").out
+
+
+def test_a_run_says_so_once_and_the_state_of_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    far(tmp_path)
+    for said in (run(tmp_path, "{file: far.npy}", MODEL, "--seeds", "0", "--steps", "2"), command(tmp_path, "status")):
+        assert said.out.count("note: ") == 1
+        start = [line.startswith("note: ") for line in said.out.splitlines()].index(True)
+        assert all(len(line) <= 80 for line in said.out.splitlines()[start : start + 4])
 
 
 def test_tuning_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def test_probes_are_taken_at_their_steps_and_of_the_best_and_last_checkpoint(tmp
             )
             options = runs.folder(record.id).config["probes"][0]["options"]
             assert options == {**Annealing().model_dump(), **CHEAP_OPTIONS}  # with the defaults
+            assert runs.folder(record.id).config["took"]["probe annealing"] > 0
     assert "board CD-1: seed 0, step 7: AIS and reverse AIS differ by" in said.out  # 8 temperatures are not enough
 
 

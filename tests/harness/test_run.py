@@ -688,6 +688,8 @@ def test_list_shows_suites_methods_and_hyper_parameters(tmp_path: Path) -> None:
     ):
         assert text in said.out, text
     assert "searched" not in said.out
+    shared = ("beta1 = 0.9", "learning rate of the model")
+    assert [said.out.count(text) for text in shared] == [1, 1]
 
 
 @pytest.mark.parametrize("columns", ["60", "80", "140"])

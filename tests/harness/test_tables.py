@@ -51,6 +51,18 @@ def test_names_wrap_before_rows_are_stacked() -> None:
     assert f"  {HEADINGS[0]}: {NUMBERS[0]}" in printed(50)
 
 
+@pytest.mark.parametrize("width", [40, 60, 1000])
+def test_a_paragraph_is_broken_at_words_and_its_further_lines_stand_deeper(width: int) -> None:
+    out, text = io.StringIO(), "task [one]: " + " ".join(["some words of a paragraph"] * 6)
+    tables.say(Console(file=out, width=width), text, 2)
+    first, *others = out.getvalue().splitlines()
+    assert max(len(first), *map(len, others), 0) <= width
+    assert first.startswith("  task [one]: some")
+    assert bool(others) == (width < 1000)
+    assert all(line.startswith(" " * 6) and line[6] != " " for line in others)
+    assert " ".join(out.getvalue().split()) == text
+
+
 @pytest.mark.parametrize(
     ("numbers", "text"), [([0, 1, 2, 5], "0-2,5"), ([7], "7"), ([3, 1, 3, 2], "1-3"), ([0, 2, 4], "0,2,4"), ([], "")]
 )

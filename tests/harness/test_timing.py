@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -103,13 +104,46 @@ def test_what_was_measured_elsewhere_counts_by_how_fast_this_machine_is(tmp_path
     assert timing.said(found).startswith("about ")
 
 
-def test_a_part_of_a_task_is_not_known_from_the_whole(tmp_path: Path) -> None:
+def test_a_part_of_a_task_is_not_known_from_the_whole_and_takes_no_longer(tmp_path: Path) -> None:
     short, long = made(tmp_path), made(tmp_path, 5000)
     measured = [(1.0, short), (10.0, long)]
     seen = [took(job, 180.0, 50.0) for job in short]
     for part in (long[:1], long[1:]):
-        assert timing.estimate(part, {}, PLACE, seen, measured) == timing.Estimate(None, None)
+        found = timing.estimate(part, {}, PLACE, seen, measured)
+        assert found == timing.Estimate(None, None, None, 1, 600)
+        assert timing.said(found) == (
+            "how long it takes here is not known yet; the whole of which it is a part was measured on 2 cores of a "
+            "server, at about 10 min"
+        )
+    assert timing.estimate(made(tmp_path, 7000)[:1], {}, PLACE, [], measured).within is None  # is more than the whole
     assert timing.estimate(long, {}, PLACE, seen[:1], measured).seconds is None
+
+
+def test_what_is_known_is_said_where_other_jobs_are_not(tmp_path: Path) -> None:
+    work = made(tmp_path)
+    found = timing.estimate(work, {}, PLACE, [took(work[0], 300.0, 20.0)], [])
+    assert (found.seconds, found.least, found.unknown) == (None, 300.0, 1)
+    assert timing.said(found) == "at least 5 min, by what has been trained here; 1 other job has not been yet"
+
+
+@pytest.mark.parametrize("slowness", [0.5, 1.0, 3.0])
+def test_another_size_of_preset_is_estimated_within_a_factor_of_two(tmp_path: Path, slowness: float) -> None:
+    """Jobs that take a start of their own, a step time of their own, evaluations, and some compiling."""
+    steps_ms, start = {"bidsm": 9.0, "cd": 2.0}, 4.0
+
+    def took_here(job: Job) -> Timing:
+        compiled = job.config["steps"] > 1000
+        train = slowness * job.config["steps"] * steps_ms[job.config["method"]] / 1000 / (10 if compiled else 1)
+        compiling = slowness * 8.0 * compiled
+        return took(job, train + compiling + slowness * start, train, compiled=compiled, compile_seconds=compiling)
+
+    sizes = {steps: made(tmp_path, steps) for steps in (200, 400, 800, 5000, 20_000)}
+    for before, after in ((200, 800), (800, 200), (400, 800), (5000, 20_000), (20_000, 5000)):
+        known = [took_here(job) for job in sizes[before]]
+        truth = [took_here(job).wall_seconds for job in sizes[after]]
+        said = estimated(sizes[after], known)
+        assert said is not None
+        assert 0.5 <= said / max(sum(truth) / PLACE.at_once, *truth) <= 2.0, (before, after)
 
 
 def test_of_other_steps_it_is_known_where_both_are_compiled_or_not(tmp_path: Path) -> None:
@@ -137,10 +171,23 @@ def test_a_run_keeps_how_it_was_timed_and_estimates_the_next(tmp_path: Path) -> 
     for record in records(tmp_path):
         held = runs.folder(record.id).config["timing"]
         assert held == {"compiled": False, "threads": 1, "jobs_beside": 0}
+        held = runs.folder(record.id).config["took"]
+        assert 2 * held["training"] == pytest.approx(seen.train_seconds)  # of two seeds
+        assert min(held[what] for what in ("training", "evaluating", "pictures", "the rest")) > 0
+        assert 2 * sum(held.values()) <= seen.wall_seconds
     runs.close()
-    assert "times: not compiled, on cpu with 1 thread, alone" in command(tmp_path, "status").out
+    for out in (first.out, command(tmp_path, "status").out):
+        assert "times: not compiled, on cpu with 1 thread, alone" in out
+        assert re.search(r"the jobs took \d+ s: .*evaluating \d+ s", " ".join(out.split()))
     again = command(tmp_path, *run, "--seeds", "2-3", "--dry-run")
     assert "by what has been trained here" in again.out
+
+
+def test_where_the_time_of_all_jobs_went_is_said_the_most_first() -> None:
+    seeds = [{"took": {"training": 5.0, "compiling": 0.0, "probe annealing": 80.0, "the rest": 0.1}}] * 2
+    old = {"timing": {"compiled": True}}  # of before this was recorded
+    assert timing.spent([*seeds, old]) == "3 min: probe annealing 3 min, training 10 s"
+    assert timing.spent([old]) == ""
 
 
 def test_the_latest_run_beside_others_says_so(tmp_path: Path) -> None:

@@ -429,6 +429,40 @@ def test_long_names_have_room(count: int) -> None:
         assert axes.xaxis.label.get_window_extent(renderer).y0 >= 0
 
 
+def test_what_leaves_a_panel_of_very_many_variants_is_named_the_worst_first() -> None:
+    ends = {f"Mine-{n:02}": ("mine", 0.5 - 0.001 * n) for n in range(70)} | {
+        f"Bad-{n}": ("mine", -100.0 * n) for n in range(1, 6)
+    }
+    figure = built(figure3, learning(Held(), ends))["figure3-board"].figure
+    assert figure is not None
+    (title,) = [axes.get_legend().get_title().get_text() for axes in figure.axes if axes.get_legend()]
+    said = " ".join(title.split())
+    assert said.startswith("75 variants: see the CSV file beyond the panel: Bad-5 (to −500), Bad-4 (to −400), Bad-3")
+    assert said.endswith("and 2 others")
+
+
+def test_a_short_logarithmic_axis_has_more_than_one_number() -> None:
+    for low, high in ((1.1, 1.9), (0.21, 0.9), (2.2, 4.8), (0.05, 30.0), (12.0, 13.5)):
+        axes = Figure().add_subplot()
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        style.plain(axes.xaxis)
+        assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8, (low, high)
+
+
+def test_variants_that_cost_the_same_are_seen() -> None:
+    axes = built(cost, learning(Held(), BOTH))["cost-board"].figure.axes[0]  # type: ignore[union-attr]
+    low, high = axes.get_xlim()
+    assert high > 1.5 * low
+
+
+def test_curves_of_a_family_that_lie_on_each_other_are_both_seen() -> None:
+    looks = style.looks({"SM": "sm", "SSM": "ssm", "DSM": "dsm", "MDSM": "mdsm", "NCE": "nce", "VNCE": "vnce"})
+    assert looks["SM"].dashes == "-"  # is drawn first
+    assert len({str(looks[name].dashes) for name in ("SM", "SSM", "DSM", "MDSM")}) == 4
+    assert looks["NCE"].dashes != looks["VNCE"].dashes
+
+
 @pytest.mark.parametrize("families", [1, 2, 3, 4, 5])
 def test_no_panel_of_figure3_is_blank(families: int) -> None:
     methods = ["cd", "nce", "sm", "bidsm", "mine"][:families]
@@ -437,9 +471,10 @@ def test_no_panel_of_figure3_is_blank(families: int) -> None:
     panels = [axes for axes in figure.axes if axes.get_title() != "The variants that end best"]
     assert len(panels) == families
     assert all(axes.lines for axes in panels)
-    where = panels[-1].get_subplotspec()
-    assert where is not None
-    assert where.is_last_col()
+    drawn = figure.axes if families == 5 else panels  # the leading ones are in the free place
+    places = [where for axes in drawn if (where := axes.get_subplotspec()) and where.get_gridspec().ncols > 1]
+    assert all(where.colspan.stop - where.colspan.start == 1 for where in places)  # none is wider than others
+    assert not places or len(places) % places[0].get_gridspec().ncols == 0
 
 
 def test_a_plane_is_drawn_to_one_scale_unless_it_is_long_and_narrow(tmp_path: Path) -> None:

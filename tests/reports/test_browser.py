@@ -156,6 +156,10 @@ def test_ink_and_page_follow_the_scheme_and_the_button(browser: Any, file: Path,
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, file: Path) -> None:
     page = opened(browser, file, viewport={"width": 390, "height": 844}).page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert not page.evaluate("document.querySelector('nav details').open")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_function("document.querySelector('nav details').open")
+    page.set_viewport_size({"width": 390, "height": 844})
     assert page.locator(".plot").count() >= 4
     for plot in page.locator(".plot").all():  # nothing of a figure is cut, and a tap makes its letters legible
         assert plot.evaluate("plot => plot.scrollWidth <= plot.clientWidth")

@@ -52,3 +52,16 @@ def test_a_caption_counts_the_seeds_that_are_drawn() -> None:
     assert words.mean_of(curves).startswith("mean over 2 to 3 seeds and")
     assert words.mean_of(curves[curves["variant"] == "A"]).startswith("mean over 2 seeds and")
     assert words.mean_of(curves[1:]).endswith("none around one seed")
+
+
+def test_symbols_of_methods_of_one_s_own_stand_in_the_table_of_settings() -> None:
+    from reports.artefacts import settings
+    from tests.reports.held import Held, built, learning
+
+    own = {"symbols": '{"eps": "ε", "lr": "β"}', "param.eps": "0.1", "param.tau": "2"}
+    held = learning(Held(), {"Mine": ("mine", 0.2)}, **own)
+    learning(held, {"CD-1": ("cd", 0.4)}, **{"param.k": "1"})  # of an older store
+    assert {"eps ε", "tau"} <= set(built(settings, held)["settings-board"].numbers)
+    learning(held, {"Other": ("other", 0.4)}, **own | {"symbols": '{"eps": "e"}'})
+    learning(held, {"Bad": ("bad", 0.4)}, **own | {"symbols": "[1"})
+    assert "eps" in set(built(settings, held)["settings-board"].numbers)
