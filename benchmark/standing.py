@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmark import ranking, tables
+from benchmark import ranking, tables, timing
 from benchmark.cells import DamagedFile
 from benchmark.integrity import Inspected
 from benchmark.invocation import call
