@@ -43,10 +43,10 @@ _FAMILIES = {  # method ids by family, in the order of panels and legends
     "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
 }
 _LOOKS = {
-    "cd": ("#7d33fe", "o"), "pcd": ("#60695d", "s"), "langevin_cd": ("#c2568f", "p"),
-    "langevin_pcd": ("#93580c", "H"), "nce": ("#d9730d", "D"), "vnce": ("#1286ac", "d"),
-    "sm": ("#00a496", "^"), "ssm": ("#2ca906", "v"), "dsm": ("#fb17f8", "<"), "mdsm": ("#257c3c", ">"),
-    "bissm": ("#a8309c", "P"), "bidsm": ("#fb538e", "X"), "bimdsm": ("#3a89fe", "*"),
+    "cd": ("#2878c8", "o"), "pcd": ("#5c6875", "s"), "langevin_cd": ("#d765a6", "p"),
+    "langevin_pcd": ("#bd7f5c", "H"), "nce": ("#e07414", "D"), "vnce": ("#9a5200", "d"),
+    "sm": ("#529a6f", "^"), "ssm": ("#848e0f", "v"), "dsm": ("#138c9d", "<"), "mdsm": ("#81612a", ">"),
+    "bissm": ("#9a559f", "P"), "bidsm": ("#e1223c", "X"), "bimdsm": ("#6d43f0", "*"),
 }  # fmt: skip
 _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),

@@ -1,19 +1,12 @@
 """Figures and tables show the cells they are given, and say when these are not whole."""
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from reports import style
 from reports.artefacts import (
@@ -26,7 +19,6 @@ from reports.artefacts import (
     figure5,
     marginals,
     ranking,
-    summary,
 )
 from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
 
@@ -361,122 +353,6 @@ def test_ablations_of_minibatches() -> None:
     assert table[["minibatch", "variant", "quality"]].to_numpy().tolist() == [[25, "DSM", -25], [100, "DSM", -100]]
 
 
-# --- one look ---------------------------------------------------------------------------------------------------------
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2: (L1 + 0.05) / (L2 + 0.05) of relative luminances."""
-
-    def luminance(colour: str) -> float:
-        linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour)]
-        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_every_method_has_a_colour_and_a_marker_that_are_seen_on_both_pages() -> None:
-    methods = style.methods()
-    assert len({style.colour(method) for method in methods}) == len(methods)
-    assert len({style.marker(method) for method in methods}) == len(methods)
-    assert len({style.steps(number) for number in (0, 1, 2, 5, 10, 20, 40, 50)}) == 8
-
-
-def test_variants_of_methods_of_one_s_own_are_told_apart_in_every_figure() -> None:
-    held = learning(Held(), {"Mine [a=1]": ("mine", 0.5), "Mine [a=2]": ("mine", 0.4), "CD-5": ("cd", 0.3)})
-    looks = style.looks({row["variant"]: row["method"] for row in held.rows})
-    assert looks["CD-5"].colour == style.colour("cd")
-    assert len({look.colour for look in looks.values()}) == len({look.marker for look in looks.values()}) == 3
-    for module, name in ((figure3, "figure3-board"), (cost, "cost-board"), (summary, "summary-board"),
-                         (ranking, "comparisons-board")):  # fmt: skip
-        figure = built(module, held)[name].figure
-        assert figure is not None
-        for axes in figure.axes:
-            for line in axes.lines:
-                if line.get_gid() in looks:
-                    assert line.get_color() == looks[line.get_gid()].colour, (name, line.get_gid())
-                    assert line.get_marker() == looks[line.get_gid()].marker, (name, line.get_gid())
-                    assert len(np.asarray(line.get_xdata())) == 1 or module is figure3
-
-
-def test_figure5_has_the_colours_of_the_methods() -> None:
-    figure = built(figure5, learning(Held(), {"BiDSM-0": ("bidsm", 0.3), "BiDSM-5": ("bidsm", 0.2)}))["figure5-board"]
-    lines = figure.figure.axes[0].lines  # type: ignore[union-attr]
-    assert {line.get_color() for line in lines} == {style.colour("bidsm")}
-    assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 2
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("count", [2, 3, 20])
-def test_long_names_have_room(count: int) -> None:
-    """No name is cut, and neither names nor the numbers of the axis lie over each other."""
-    names = [f"FD-SSM [ε={place / 100}, data_noise=0.05, hidden=12, K=10]" for place in range(count)]
-    held = learning(Held(), {name: ("fdssm", 0.5 - place / 1000) for place, name in enumerate(names)})
-    for module, name in ((summary, "summary-board"), (ranking, "comparisons-board")):
-        figure = built(module, held)[name].figure
-        assert figure is not None
-        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-        with style.look():
-            figure.draw_without_rendering()
-        (axes,) = figure.axes
-        assert axes.get_window_extent().width > 0.3 * figure.bbox.width
-        (low, high), ticks = axes.get_xlim(), zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
-        across = [text.get_window_extent(renderer) for at, text in ticks if low <= at <= high]
-        rows = [text.get_window_extent(renderer) for text in axes.get_yticklabels()]
-        for labels in (across, rows):
-            assert not any(one.overlaps(other) for one, other in itertools.combinations(labels, 2))
-            assert all(figure.bbox.x0 <= one.x0 and one.x1 <= figure.bbox.x1 for one in labels)
-        assert axes.xaxis.label.get_window_extent(renderer).y0 >= 0
-
-
-def test_what_leaves_a_panel_of_very_many_variants_is_named_the_worst_first() -> None:
-    ends = {f"Mine-{n:02}": ("mine", 0.5 - 0.001 * n) for n in range(70)} | {
-        f"Bad-{n}": ("mine", -100.0 * n) for n in range(1, 6)
-    }
-    figure = built(figure3, learning(Held(), ends))["figure3-board"].figure
-    assert figure is not None
-    (title,) = [axes.get_legend().get_title().get_text() for axes in figure.axes if axes.get_legend()]
-    said = " ".join(title.split())
-    assert said.startswith("75 variants: see the CSV file beyond the panel: Bad-5 (to −500), Bad-4 (to −400), Bad-3")
-    assert said.endswith("and 2 others")
-
-
-def test_a_short_logarithmic_axis_has_more_than_one_number() -> None:
-    for low, high in ((1.1, 1.9), (0.21, 0.9), (2.2, 4.8), (0.05, 30.0), (12.0, 13.5)):
-        axes = Figure().add_subplot()
-        axes.set_xscale("log")
-        axes.set_xlim(low, high)
-        style.plain(axes.xaxis)
-        assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8, (low, high)
-
-
-def test_variants_that_cost_the_same_are_seen() -> None:
-    axes = built(cost, learning(Held(), BOTH))["cost-board"].figure.axes[0]  # type: ignore[union-attr]
-    low, high = axes.get_xlim()
-    assert high > 1.5 * low
-
-
-def test_curves_of_a_family_that_lie_on_each_other_are_both_seen() -> None:
-    looks = style.looks({"SM": "sm", "SSM": "ssm", "DSM": "dsm", "MDSM": "mdsm", "NCE": "nce", "VNCE": "vnce"})
-    assert looks["SM"].dashes == "-"  # is drawn first
-    assert len({str(looks[name].dashes) for name in ("SM", "SSM", "DSM", "MDSM")}) == 4
-    assert looks["NCE"].dashes != looks["VNCE"].dashes
-
-
-@pytest.mark.parametrize("families", [1, 2, 3, 4, 5])
-def test_no_panel_of_figure3_is_blank(families: int) -> None:
-    methods = ["cd", "nce", "sm", "bidsm", "mine"][:families]
-    figure = built(figure3, learning(Held(), {method: (method, 0.5) for method in methods}))["figure3-board"].figure
-    assert figure is not None
-    panels = [axes for axes in figure.axes if axes.get_title() != "The variants that end best"]
-    assert len(panels) == families
-    assert all(axes.lines for axes in panels)
-    drawn = figure.axes if families == 5 else panels  # the leading ones are in the free place
-    places = [where for axes in drawn if (where := axes.get_subplotspec()) and where.get_gridspec().ncols > 1]
-    assert all(where.colspan.stop - where.colspan.start == 1 for where in places)  # none is wider than others
-    assert not places or len(places) % places[0].get_gridspec().ncols == 0
-
-
 def test_a_plane_is_drawn_to_one_scale_unless_it_is_long_and_narrow(tmp_path: Path) -> None:
     def aspect(first: np.ndarray, second: np.ndarray) -> Any:
         held = learning(Held(), {"SM": ("sm", 0.3)})
@@ -487,48 +363,3 @@ def test_a_plane_is_drawn_to_one_scale_unless_it_is_long_and_narrow(tmp_path: Pa
 
     assert aspect(np.linspace(-2, 3, 20), np.linspace(-1, 2, 30)) == {1.0}
     assert aspect(np.linspace(-2, 3, 20), np.linspace(-100, 200, 30)) == {"auto"}
-
-
-def test_points_that_are_pixels_are_seen_on_both_pages() -> None:
-    assert contrast(style.POINT, "#ffffff") >= 3
-    assert contrast(style.POINT, "#14161a") >= 3
-    points = np.random.default_rng(0).random((1000, 2))
-    axis = np.linspace(0, 1, 5)
-    figure = figure2.draw({"SM": {"first": axis, "second": axis, "density": np.ones((5, 5)), "points": points}},
-                          {"SM": "#000000"})  # fmt: skip
-    (scattered,) = figure.axes[0].collections
-    assert scattered.get_rasterized()
-    assert {to_hex(colour) for colour in np.atleast_2d(scattered.get_facecolor())} == {style.POINT}
-
-
-@pytest.mark.parametrize("end", [1.3, 9.0, 50.0, 900.0, 1e5])
-def test_the_numbers_of_a_logarithmic_axis_do_not_lie_over_each_other(end: float) -> None:
-    figure = Figure(figsize=(style.COLUMN_WIDTH, 2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(xscale="log", xlim=(1, end))
-    style.plain(axes.xaxis)
-    with style.look():
-        figure.draw_without_rendering()
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    labels = [text for text in axes.get_xticklabels(which="both") if text.get_text()]
-    boxes = [text.get_window_extent(renderer) for text in labels]
-    assert len(boxes) >= 2
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-
-
-@pytest.mark.parametrize("module", [figure1, figure3, figure5, cost, ranking, ablations])
-def test_everything_that_is_drawn_is_seen_on_both_pages(module: Any) -> None:
-    held = learning(biased(), {"CD-1": ("cd", 0.5), "Mine": ("mine", 0.2)})
-    for n in (0, 1, 10, 20):
-        steps = {"param.inner_steps": "5", "param.unroll_steps": str(n)}
-        learning(held, {f"BiDSM-{n}": ("bidsm", n / 30)}, **steps)
-    drawn = 0
-    for artefact in built(module, held).values():
-        for part in artefact.figure.findobj() if artefact.figure is not None else []:
-            if isinstance(part, Line2D | Text | LineCollection) and part.get_alpha() is None:
-                for colour in np.atleast_2d(to_rgba_array(part.get_color())):
-                    if to_hex(colour) not in (style.INK, to_hex(style.GRID)):
-                        drawn += 1
-                        assert contrast(to_hex(colour), "#ffffff") >= 3, part
-                        assert contrast(to_hex(colour), "#14161a") >= 3, part
-    assert drawn
