@@ -3,8 +3,8 @@
 
 import sys
 
-from benchmark.cli import main
-from benchmark.credentials import tell_uncaught
+from benchmark.commands.cli import main
+from benchmark.system.credentials import tell_uncaught
 
 if __name__ == "__main__":
     sys.excepthook = tell_uncaught

@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark import credentials
-from benchmark.folders import cache_folder
-from benchmark.limits import read_file
+from benchmark.system import credentials
+from benchmark.system.folders import cache_folder
+from benchmark.system.limits import read_file
 from bism.errors import InputError, described, message
 
 FORMATS = ("html", "pdf", "latex", "md")

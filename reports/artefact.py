@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark import statistics
+from benchmark.measures import statistics
 
 _DECIMALS = 4
 
@@ -22,7 +22,7 @@ class Table:
     Attributes:
         formats: by column, like "{:.3f}"; other columns are text.
         measured: columns whose values have as many digits as the interval of their row leaves them
-            (``benchmark.statistics.written``), each with its sign's format: "+" or nothing.
+            (``benchmark.measures.statistics.written``), each with its sign's format: "+" or nothing.
         half_widths: of these intervals, a value for each row.
         long: the column of texts that are broken into lines, if there is one.
     """

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.invocation import call
+from benchmark.system.invocation import call
 from bism.errors import InputError
 from reports import style, words
 

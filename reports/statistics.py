@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmark.statistics import LEVEL, Values, interval
+from benchmark.measures.statistics import LEVEL, Values, interval
 
 __all__ = ["LEVEL", "bands", "improvement", "interval", "paired"]
 

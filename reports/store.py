@@ -26,10 +26,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.credentials import unsecret
-from benchmark.invocation import call
-from benchmark.store_check import brief
-from benchmark.tracking_store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
+from benchmark.system.credentials import unsecret
+from benchmark.system.invocation import call
+from benchmark.tracking.check import brief
+from benchmark.tracking.store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
 from bism.errors import InputError
 from reports.variants import by_task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.metrics import metric_of, ranked_by
-from benchmark.ranking import asked_steps
+from benchmark.measures.ranking import asked_steps
+from benchmark.records.metrics import metric_of, ranked_by
 from reports.store import Store
 from reports.variants import apart
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmark import statistics
-from benchmark.metrics import SPLITS, metric_of
-from benchmark.selection import RULES, said
+from benchmark.measures import statistics
+from benchmark.records.metrics import SPLITS, metric_of
+from benchmark.records.selection import RULES, said
 
 _HYPERPARAMETERS = {  # name -> what it is, symbol
     "lr": ("learning rate of the model", "β"),

@@ -1,1 +1,1 @@
-"""Tuning of hyper-parameters with Optuna."""
+"""Tuning of hyper-parameters with Optuna: studies, workers, leases of trials."""

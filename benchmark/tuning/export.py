@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 import yaml
 
-from benchmark.credentials import unsecret
-from benchmark.suite import Suite
+from benchmark.system.credentials import unsecret
+from benchmark.tasks.suite import Suite
 from benchmark.tuning.show import best
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_method, find_studies, read

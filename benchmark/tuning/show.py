@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import tables
-from benchmark.credentials import unsecret
-from benchmark.progress import duration
-from benchmark.selection import better
+from benchmark.records.selection import better
+from benchmark.running.progress import duration
+from benchmark.system import tables
+from benchmark.system.credentials import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import open_storage
 from benchmark.tuning.study import Settings, find_studies, read

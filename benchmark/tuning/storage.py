@@ -14,9 +14,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmark.credentials import unsecret
-from benchmark.store_check import advised, brief, check_database, check_file, check_form, scheme_of, with_driver
-from benchmark.tracking_store import DEFAULT_STUDIES, database_file
+from benchmark.system.credentials import unsecret
+from benchmark.tracking.check import advised, brief, check_database, check_file, check_form, scheme_of, with_driver
+from benchmark.tracking.store import DEFAULT_STUDIES, database_file
 from bism.errors import InputError
 
 FAILURES = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is away

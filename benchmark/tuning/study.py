@@ -14,11 +14,11 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 
-from benchmark.limits import name_problem
-from benchmark.metrics import metric_of
-from benchmark.plan import Cell
-from benchmark.suite import METRICS, Preset, Suite
-from benchmark.tuning import spaces
+from benchmark.records.metrics import metric_of
+from benchmark.system.limits import name_problem
+from benchmark.tasks import spaces
+from benchmark.tasks.plan import Cell
+from benchmark.tasks.suite import METRICS, Preset, Suite
 from benchmark.tuning.storage import quietly
 from bism import Estimator
 from bism.errors import InputError, nearest, shortened

@@ -20,12 +20,13 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from benchmark import output, registry
-from benchmark.credentials import unsecret
-from benchmark.datasets import DataSet
-from benchmark.evaluation import evaluate, evaluation_steps
-from benchmark.models import build_model
-from benchmark.selection import better
+from benchmark.data.datasets import DataSet
+from benchmark.measures.evaluation import evaluate, evaluation_steps
+from benchmark.records.selection import better
+from benchmark.system import output
+from benchmark.system.credentials import unsecret
+from benchmark.tasks import registry
+from benchmark.tasks.models import build_model
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read

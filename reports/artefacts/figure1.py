@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.decay import decay_rate
+from benchmark.measures.decay import decay_rate
 from reports import paper, style, words
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep

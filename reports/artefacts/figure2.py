@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from benchmark.density import median, usual
+from benchmark.measures.density import median, usual
 from reports import paper, style, words
 from reports.artefact import Artefact
 from reports.sweep import Sweep, methods, pictures

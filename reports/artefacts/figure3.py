@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmark.metrics import RANKED
+from benchmark.records.metrics import RANKED
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.labels import label_ends

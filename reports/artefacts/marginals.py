@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.density import limits
+from benchmark.measures.density import limits
 from reports import style, words
 from reports.artefact import Artefact
 from reports.sweep import Sweep, methods, pictures

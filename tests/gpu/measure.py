@@ -30,7 +30,7 @@ from unittest import mock
 import torch
 
 from baselines import CD, DSM
-from benchmark.provenance import cores, machine
+from benchmark.records.provenance import cores, machine
 from bism import GRBM, BiDSM, Estimator, capture, engine
 from bism.engine import Trainer
 from bism.langevin import langevin

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.provenance import machine
+from benchmark.records.provenance import machine
 from bism import BiMDSM
 from bism.engine import Trainer
 from bism.resnet import ResNetEBLVM

@@ -14,10 +14,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from benchmark import registry
-from benchmark.datasets import DataSet
-from benchmark.plan import Choices, plan
-from benchmark.suite_file import load_suite
+from benchmark.data.datasets import DataSet
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Choices, plan
+from benchmark.tasks.suite_file import load_suite
 from benchmark.tuning import leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.storage import open_storage

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.datasets import DataSet
-from benchmark.probes import Subject
+from benchmark.data.datasets import DataSet
+from benchmark.measures.probes import Subject
 from bism import BiMDSM
 from tests.maths.checks import LinearGaussian
 from tests.maths.test_density_bound import TruePosterior

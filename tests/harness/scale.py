@@ -20,14 +20,15 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import registry, session
-from benchmark.datasets import DataSet, checkerboard
-from benchmark.executors import Ending, Place
-from benchmark.plan import Cell, Choices, Job, jobs, plan
-from benchmark.provenance import machine
-from benchmark.rundir import RunDir
-from benchmark.runner import Supervisor
-from benchmark.suite_file import load_suite
+from benchmark.commands import session
+from benchmark.data.datasets import DataSet, checkerboard
+from benchmark.records.provenance import machine
+from benchmark.records.rundir import RunDir
+from benchmark.running.executors import Ending, Place
+from benchmark.running.supervisor import Supervisor
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
+from benchmark.tasks.suite_file import load_suite
 from tests.harness.tiny import replaced, write
 
 SEEDS, RATES = 10, 10

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import catalogue
-from benchmark.catalogue import CATALOGUE, Entry, cifar_archive, cifar_parts, mnist_parts
-from benchmark.formats import CIFAR_RECORD
+from benchmark.data import catalogue
+from benchmark.data.catalogue import CATALOGUE, Entry, cifar_archive, cifar_parts, mnist_parts
+from benchmark.data.formats import CIFAR_RECORD
 from tests.harness.tiny import Said, command
 
 NOTE = "a known variant with one image of ours"

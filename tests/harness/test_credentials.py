@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import credentials
-from benchmark.cli import main
-from benchmark.credentials import clean, kept_out, remember, unsecret
-from benchmark.rundir import Record, RunDir
-from benchmark.tracking_store import resolve
+from benchmark.commands.cli import main
+from benchmark.records.rundir import Record, RunDir
+from benchmark.system import credentials
+from benchmark.system.credentials import clean, kept_out, remember, unsecret
+from benchmark.tracking.store import resolve
 from bism.errors import InputError
 
 RAW = "S3CRE@T/w:r?d#x"  # as somebody types it who does not know what an address may have

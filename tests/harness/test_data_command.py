@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import formats
+from benchmark.data import formats
 from tests.harness import synthetic
 from tests.harness.server import Server
 from tests.harness.synthetic import CIFAR_FILES, IDX, MNIST_FILES, NOTE, TEST_VARIANT, data

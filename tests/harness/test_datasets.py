@@ -15,9 +15,9 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from benchmark import datasets
-from benchmark.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
-from benchmark.invocation import call
+from benchmark.data import datasets
+from benchmark.data.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
+from benchmark.system.invocation import call
 from bism import InputError
 from tests.harness import synthetic
 from tests.harness.tiny import cell, command, replaced, write

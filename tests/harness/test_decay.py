@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmark.decay import decay_rate
+from benchmark.measures.decay import decay_rate
 
 
 def test_an_exact_exponential_is_found() -> None:

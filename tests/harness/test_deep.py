@@ -14,13 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-import benchmark.sample_quality
+import benchmark.measures.sample_quality
 from baselines import MDSM
-from benchmark.datasets import DataSet, digits
-from benchmark.plan import Cell, Job
-from benchmark.probes import Samples, Subject
-from benchmark.progress import Bars, Lines
-from benchmark.rundir import CellFolder, RunDir
+from benchmark.data.datasets import DataSet, digits
+from benchmark.measures.probes import Samples, Subject
+from benchmark.records.rundir import CellFolder, RunDir
+from benchmark.running.progress import Bars, Lines
+from benchmark.tasks.plan import Cell, Job
 from bism import BiMDSM, InputError
 from bism.langevin import denoise
 from bism.resnet import ResNetEBLVM, ResNetEBM
@@ -46,7 +46,7 @@ SUITE = (
 LATER = "          - {name: samples, at: [best], options: {<<: *options, count: 10, split: test}}\n"
 JUDGE = """
 import dataclasses, types
-import benchmark.sample_quality
+import benchmark.measures.sample_quality
 from baselines import MDSM
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mine(MDSM):
@@ -54,7 +54,7 @@ class Mine(MDSM):
 values = iter([30.0, 10.0, 20.0, 12.5])
 def judge(samples, reference, **options):
     return types.SimpleNamespace(metrics={"frechet_resnet56": next(values)}, missing={})
-benchmark.sample_quality.judge = judge
+benchmark.measures.sample_quality.judge = judge
 """
 SCHEDULE: Any = [{"steps": 130, "first": 10.0, "last": 1.0}]
 
@@ -299,7 +299,7 @@ def test_the_distances_are_of_the_samples_to_the_training_images(
         given.update(samples=samples, reference=reference, **options)
         return SimpleNamespace(metrics={"fid": 3.0}, missing={"kid": "it is missing"})
 
-    monkeypatch.setattr(benchmark.sample_quality, "judge", judge)
+    monkeypatch.setattr(benchmark.measures.sample_quality, "judge", judge)
     probe = Samples(count=12, schedule=SCHEDULE, metrics=["fid", "kid"], split="val")
     with pytest.warns(UserWarning, match="kid was not computed: it is missing"):
         assert probe.measure(subject(tmp_path, data, False)) == {"val/fid": 3.0}
@@ -331,7 +331,7 @@ def test_images_are_padded_around_their_middle() -> None:
 def test_a_logged_model_of_latents_gives_its_bound(tmp_path: Path, data: DataSet) -> None:
     from mlflow.pyfunc.model import PythonModelContext
 
-    from benchmark.tracking_pyfunc import TrainedModel
+    from benchmark.tracking.pyfunc import TrainedModel
     from bism.likelihood import log_density_bound
 
     assert run(tmp_path, SUITE.replace("lr: 0.001", "lr: 0.001, ema: 0.5")).code == 0

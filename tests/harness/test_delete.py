@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import deleting
-from benchmark.rundir import Record, RunDir
+from benchmark.commands import deleting
+from benchmark.records.rundir import Record, RunDir
 from bism.errors import InputError
 from tests.harness.tiny import command, records
 

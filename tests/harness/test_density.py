@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmark.density import limits, median, usual
+from benchmark.measures.density import limits, median, usual
 
 
 def test_limits_are_the_data_s_own_range_and_a_quarter() -> None:

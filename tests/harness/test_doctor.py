@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import doctor
+from benchmark.commands import doctor
 
 STATE = {"0.W": torch.ones(2)}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import fetch
-from benchmark.catalogue import CATALOGUE
+from benchmark.data import fetch
+from benchmark.data.catalogue import CATALOGUE
 from tests.harness import synthetic
 from tests.harness.server import Server, serve
 from tests.harness.synthetic import (

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark import evaluation
-from benchmark.datasets import DataSet
+from benchmark.data.datasets import DataSet
+from benchmark.measures import evaluation
 from bism import BiSSM
 from tests.maths.checks import LinearGaussian, draws
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import fetch
-from benchmark.fetch import Unavailable
+from benchmark.data import fetch
+from benchmark.data.fetch import Unavailable
 from bism import InputError
 from tests.harness import synthetic
 from tests.harness.server import Page, Server

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import doctor, files, folders
-from benchmark.folders import cache_folder, can_be_written
+from benchmark.commands import doctor
+from benchmark.data import files
+from benchmark.system import folders
+from benchmark.system.folders import cache_folder, can_be_written
 from bism.errors import InputError
 
 

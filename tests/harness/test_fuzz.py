@@ -15,9 +15,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark.datasets import load
-from benchmark.tuning import spaces
-from benchmark.tuning.command import seconds_of
+from benchmark.commands.tune import seconds_of
+from benchmark.data.datasets import load
+from benchmark.tasks import spaces
 from bism import BiDSM, InputError
 from tests.harness.tiny import TINY, Said, command, write
 

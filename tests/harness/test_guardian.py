@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmark.tracking_store import database_file
+from benchmark.tracking.store import database_file
 from tests.harness.tiny import ROOT
 
 SECONDS = 60

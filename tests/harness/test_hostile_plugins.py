@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import output, plugins, registry
-from benchmark.plugins import importing
+from benchmark.system import output
+from benchmark.tasks import plugins, registry
+from benchmark.tasks.plugins import importing
 from bism import InputError
 from bism.errors import described, out_of_memory
 from tests.harness.faults import ENVIRONMENT

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmark import session
-from benchmark.integrity import inspect, proven
-from benchmark.rundir import CellFolder, RunDir
+from benchmark.commands import session
+from benchmark.records.integrity import inspect, proven
+from benchmark.records.rundir import CellFolder, RunDir
 from bism.errors import InputError
 from tests.harness.tiny import CORES, Said, cell, command, journal, records, states
 

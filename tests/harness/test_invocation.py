@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import invocation
+from benchmark.system import invocation
 
 
 @pytest.fixture

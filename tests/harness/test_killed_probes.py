@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.probes import PROBES
+from benchmark.measures.probes import PROBES
 from tests.harness.tiny import DEEP_DIGITS, command, journal, states, write
 
 SUITE = (
@@ -25,7 +25,7 @@ SUITE = (
 LETHAL = """\
 import dataclasses, multiprocessing, os, pathlib, signal
 from baselines import DSM
-from benchmark.probes import PROBES
+from benchmark.measures.probes import PROBES
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mine(DSM):  # a plug-in adds something

@@ -10,9 +10,9 @@ from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor, nn
 
 from baselines import CD, MDSM
-from benchmark.datasets import DataSet
-from benchmark.probes import PROBES, Conditional, Features, OutOfDistribution
-from benchmark.probes.latents import share_of_h
+from benchmark.data.datasets import DataSet
+from benchmark.measures.probes import PROBES, Conditional, Features, OutOfDistribution
+from benchmark.measures.probes.latents import share_of_h
 from bism import GRBM, BiDSM, BiMDSM
 from bism.posteriors import default_posterior
 from bism.resnet import ResNetEBLVM, ResNetEBM

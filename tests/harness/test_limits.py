@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import limits, memory, registry, yaml_text
-from benchmark.completion import _content
-from benchmark.datasets import MissingData, load
-from benchmark.suite import Variant, parse_seeds
-from benchmark.suite_file import load_suite
-from benchmark.tuning import spaces
-from benchmark.tuning.command import seconds_of
+from benchmark.commands.completion import _content
+from benchmark.commands.tune import seconds_of
+from benchmark.data.datasets import MissingData, load
+from benchmark.system import limits, memory, yaml_text
+from benchmark.tasks import registry, spaces
+from benchmark.tasks.suite import Variant, parse_seeds
+from benchmark.tasks.suite_file import load_suite
 from bism import BiDSM, InputError
 from tests.harness.tiny import ROOT, TINY, Said, command, replaced, write
 
@@ -206,7 +206,7 @@ def test_values_that_cannot_be(tmp_path: Path, arguments: list[str], words: str)
 
 
 def test_a_plan_of_too_many_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.plan.CELLS", 30)
+    monkeypatch.setattr("benchmark.tasks.plan.CELLS", 30)
     write(tmp_path)
     assert dry(tmp_path, "--seeds", "0-14").code == 0
     refused(dry(tmp_path, "--seeds", "0-15"), "this plan has more than 30 cells")

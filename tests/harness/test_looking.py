@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.rundir import RunDir
+from benchmark.records.rundir import RunDir
 from tests.harness.faults import exactly_once
 from tests.harness.tiny import cell, command
 

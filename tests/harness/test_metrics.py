@@ -5,9 +5,9 @@ import pytest
 from torch import nn
 
 from baselines import CD
-from benchmark.metrics import OTHERS, RANKED, metric_of, ranked_by
-from benchmark.selection import better
-from benchmark.suite import METRICS
+from benchmark.records.metrics import OTHERS, RANKED, metric_of, ranked_by
+from benchmark.records.selection import better
+from benchmark.tasks.suite import METRICS
 from benchmark.tuning.study import is_measured
 from bism import GRBM, BiDSM
 from bism.resnet import ResNetEBLVM

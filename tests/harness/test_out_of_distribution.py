@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark import datasets
-from benchmark.datasets import DataSet
-from benchmark.probes import OutOfDistribution
-from benchmark.probes.latents import _altered, _other_images
+from benchmark.data import datasets
+from benchmark.data.datasets import DataSet
+from benchmark.measures.probes import OutOfDistribution
+from benchmark.measures.probes.latents import _altered, _other_images
 from bism.rng import Rng
 from tests.harness.made import Known, Pictures, arrays, data_of, images, subject
 from tests.maths.test_density_bound import log_density

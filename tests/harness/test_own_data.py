@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmark import datasets, models
-from benchmark.datasets import load
+from benchmark.data import datasets
+from benchmark.data.datasets import load
+from benchmark.tasks import models
 from bism.checkpoint import load_checkpoint
 from bism.errors import InputError
 from bism.likelihood import log_likelihood, log_partition
@@ -82,7 +83,7 @@ def test_scaled_data_are_reported_in_their_own_units(tmp_path: Path, kind: str) 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about its own type hints
-        from benchmark.tracking_pyfunc import TrainedModel
+        from benchmark.tracking.pyfunc import TrainedModel
 
     of_mlflow, folder = TrainedModel(), cell(tmp_path, "CD-1", 0)
     paths = {"config": str(folder.path / "config.json"), "checkpoint": str(folder.artifacts / "last.pt")}
@@ -111,7 +112,7 @@ def test_a_run_says_so_once_and_the_state_of_runs_again(tmp_path: Path, monkeypa
 
 
 def test_tuning_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.tuning import command as tuning
+    from benchmark.commands import tune as tuning
 
     def stop(*_: object) -> None:
         raise InputError("stopped by the test")
@@ -127,7 +128,7 @@ def test_tuning_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_samples_of_a_model_of_scaled_data_start_in_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about its own type hints
-        from benchmark import tracking_pyfunc as pyfunc
+        from benchmark.tracking import pyfunc
 
     model: Any = pyfunc.TrainedModel()
     model.scaling = Scaling("standard", torch.tensor([-700.0, 5.0]).double(), torch.tensor([80.0, 0.1]).double())
@@ -169,8 +170,8 @@ PLUGIN = '''\
 
 import torch
 
-from benchmark.datasets import DATASETS, DataSet
-from benchmark.models import MODELS
+from benchmark.data.datasets import DATASETS, DataSet
+from benchmark.tasks.models import MODELS
 from bism import GRBM
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from baselines import SM
-from benchmark.datasets import DataSet
-from benchmark.pictures import can_picture, draw_sheet, picture
+from benchmark.data.datasets import DataSet
+from benchmark.measures.pictures import can_picture, draw_sheet, picture
 from bism import GRBM
 from bism.engine import Trainer
 

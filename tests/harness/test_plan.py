@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import registry, session
-from benchmark.datasets import DataSet
-from benchmark.plan import Cell, Choices, jobs, plan, shard
-from benchmark.suite import Suite
-from benchmark.suite_file import load_suite
+from benchmark.commands import session
+from benchmark.data.datasets import DataSet
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Cell, Choices, jobs, plan, shard
+from benchmark.tasks.suite import Suite
+from benchmark.tasks.suite_file import load_suite
 from bism import InputError
 from bism.hyperparameters import specs
 from tests.harness.tiny import TINY, command, replaced, states, write

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from baselines import SM
-from benchmark.datasets import DataSet
-from benchmark.probes import PROBES, Annealing, Subject
-from benchmark.rundir import RunDir
+from benchmark.data.datasets import DataSet
+from benchmark.measures.probes import PROBES, Annealing, Subject
+from benchmark.records.rundir import RunDir
 from bism import log_likelihood, log_partition
 from bism.engine import Trainer
 from tests.contracts.cases import small

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import provenance
-from benchmark.provenance import cores, git_commit, quota
+from benchmark.records import provenance
+from benchmark.records.provenance import cores, git_commit, quota
 
 
 def made(root: Path, files: dict[str, str]) -> Path:
@@ -51,8 +51,8 @@ def test_cores_are_those_that_are_allowed(monkeypatch: pytest.MonkeyPatch, given
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This module as it would lie in a folder of somebody's, under version control of theirs."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "project" / "benchmark" / "provenance.py"))
-    (tmp_path / "project" / "benchmark").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "project" / "benchmark" / "records" / "provenance.py"))
+    (tmp_path / "project" / "benchmark" / "records").mkdir(parents=True)
     git_commit.cache_clear()
     return tmp_path / "project"
 

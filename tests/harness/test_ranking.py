@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark import ranking
-from benchmark.rundir import Record, RunDir
-from benchmark.statistics import interval, written
+from benchmark.measures import ranking
+from benchmark.measures.statistics import interval, written
+from benchmark.records.rundir import Record, RunDir
 from tests.harness.tiny import TINY, command
 
 LIKELIHOOD, DIVERGENCE = "test/log_likelihood", "test/fisher_divergence"

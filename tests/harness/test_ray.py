@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmark.ray_executor import Mirror, RayWorker
-from benchmark.rundir import Record, RunDirError
+from benchmark.records.rundir import Record, RunDirError
+from benchmark.running.ray_cluster import Mirror, RayWorker
 from tests.harness.faults import SUITE, ended, finish, free_port, progress, same_end, started, until
 from tests.harness.tiny import cell, command, records, replaced, states, write
 

@@ -16,13 +16,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from benchmark import registry
-from benchmark.cli import _parser
-from benchmark.datasets import DataSet
-from benchmark.probes import PROBES, Annealing, Subject
-from benchmark.suite_file import SHIPPED, load_suite
-from benchmark.tuning import spaces
-from benchmark.yaml_text import Loader
+from benchmark.commands.cli import _parser
+from benchmark.data.datasets import DataSet
+from benchmark.measures.probes import PROBES, Annealing, Subject
+from benchmark.system.yaml_text import Loader
+from benchmark.tasks import registry, spaces
+from benchmark.tasks.suite_file import SHIPPED, load_suite
 from bism import GRBM, BiDSM, Estimator
 from bism.fitted import Fitted
 from bism.hyperparameters import specs

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from baselines import CD
-from benchmark.datasets import checkerboard
-from benchmark.density import limits
-from benchmark.models import MODELS
-from benchmark.rundir import CellFolder, Record, RunDir
-from benchmark.statistics import interval, written
+from benchmark.data.datasets import checkerboard
+from benchmark.measures.density import limits
+from benchmark.measures.statistics import interval, written
+from benchmark.records.rundir import CellFolder, Record, RunDir
+from benchmark.tasks.models import MODELS
 from bism import GRBM, BiDSM, log_likelihood
 from bism.checkpoint import load_checkpoint
 from bism.estimator import Estimator
@@ -394,7 +394,7 @@ def test_a_run_of_diverged_seeds_alone(tmp_path: Path) -> None:
 def claim_and_die(folder: Path, cell: str) -> None:
     """A process takes a cell, finished or not, and ends without a word."""
     code = (
-        "import os, sys; from benchmark.rundir import RunDir\n"
+        "import os, sys; from benchmark.records.rundir import RunDir\n"
         "RunDir(sys.argv[1]).claim(sys.argv[2:], True); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder), cell], env=ENVIRONMENT, timeout=SECONDS)
@@ -404,7 +404,8 @@ def claim_and_die(folder: Path, cell: str) -> None:
 def held(folder: Path, cell: str) -> Iterator[None]:
     """Inside, another process holds a cell."""
     code = (
-        "import sys; from benchmark.rundir import RunDir\nruns = RunDir(sys.argv[1]); runs.claim(sys.argv[2:], True)\n"
+        "import sys; from benchmark.records.rundir import RunDir\n"
+        "runs = RunDir(sys.argv[1]); runs.claim(sys.argv[2:], True)\n"
         "print('held', flush=True); sys.stdin.readline()"
     )
     process = subprocess.Popen(
@@ -444,7 +445,7 @@ def test_claims_of_processes_do_not_overlap(tmp_path: Path) -> None:
     with contextlib.closing(RunDir(tmp_path)) as runs:
         runs.plan(map(a_record, ids))
     code = (
-        "import sys, time; from benchmark.rundir import RunDir\n"
+        "import sys, time; from benchmark.records.rundir import RunDir\n"
         "runs = RunDir(sys.argv[1]); print('ready', flush=True); sys.stdin.readline()\n"
         "print(*[i for i in map('cell{}'.format, range(200)) if runs.claim([i])]); sys.stdout.flush()\n"
         "sys.stdin.readline()"  # a process that has ended holds nothing
@@ -592,7 +593,7 @@ def test_a_model_that_a_plug_in_names(tmp_path: Path) -> None:
     write(tmp_path, '''\
 import dataclasses
 from baselines.cd import CD
-from benchmark.models import MODELS
+from benchmark.tasks.models import MODELS
 from bism import GRBM
 
 class Centred(GRBM):
@@ -709,7 +710,7 @@ def test_list_shows_a_suite_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark.cli import main
+    from benchmark.commands.cli import main
 
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
@@ -763,7 +764,7 @@ def test_the_doctor_says_what_works(tmp_path: Path) -> None:
 
 
 def test_the_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark import doctor
+    from benchmark.commands import doctor
 
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "a-package-that-is-not-there"))
     monkeypatch.setenv("CXX", "no-compiler")
@@ -785,7 +786,7 @@ def test_the_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_arguments_that_are_none(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark.cli import main
+    from benchmark.commands.cli import main
 
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -795,9 +796,9 @@ def test_arguments_that_are_none(arguments: list[str], message: str, capsys: pyt
 
 def test_mlflow_is_not_imported_where_tracking_is_off(trained: tuple[Path, Said]) -> None:
     code = (
-        "import json, sys; from benchmark.cli import main\n"
+        "import json, sys; from benchmark.commands.cli import main\n"
         "code = main(['run', '--suite', 'tiny.yaml', '--tracking-uri', 'none'])\n"
-        "print(json.dumps([code, 'mlflow' in sys.modules, 'benchmark.runner' in sys.modules]))"
+        "print(json.dumps([code, 'mlflow' in sys.modules, 'benchmark.running.supervisor' in sys.modules]))"
     )
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(

@@ -13,11 +13,11 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from benchmark import sample_quality
-from benchmark.formats import read_cifar
-from benchmark.resnet56 import ResNet56
-from benchmark.resnet56 import load as load_resnet56
-from benchmark.sample_quality import INCEPTION, METRICS, RESNET56, Judged, Metric, check, judge
+from benchmark.data.formats import read_cifar
+from benchmark.measures import sample_quality
+from benchmark.measures.resnet56 import ResNet56
+from benchmark.measures.resnet56 import load as load_resnet56
+from benchmark.measures.sample_quality import INCEPTION, METRICS, RESNET56, Judged, Metric, check, judge
 from bism.errors import InputError
 
 torch_fidelity = sample_quality.torch_fidelity

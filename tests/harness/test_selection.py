@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from benchmark.rundir import Measurement
-from benchmark.selection import RULES, better, selected
-from benchmark.suite import Task
+from benchmark.records.rundir import Measurement
+from benchmark.records.selection import RULES, better, selected
+from benchmark.tasks.suite import Task
 
 DIVERGENCE, LIKELIHOOD = "val/fisher_divergence", "val/log_likelihood"
 

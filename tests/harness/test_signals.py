@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import executors
-from benchmark.executors import JobProcess, LocalExecutor, Place
-from benchmark.signals import deaf, ended_as_by_ctrl_c
-from benchmark.worker import Settings
+from benchmark.running import executors
+from benchmark.running.executors import JobProcess, LocalExecutor, Place
+from benchmark.running.job import Settings
+from benchmark.system.signals import deaf, ended_as_by_ctrl_c
 
 BOTH = (signal.SIGTERM, signal.SIGHUP)
 
@@ -50,7 +50,7 @@ def test_what_is_ignored_stays_so() -> None:
 def test_nobody_writes_to_a_terminal_that_has_gone(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from benchmark.signals import ended_as_by_ctrl_c\n"
+        "from benchmark.system.signals import ended_as_by_ctrl_c\n"
         "try:\n"
         "    with ended_as_by_ctrl_c():\n"
         "        print('ready', flush=True)\n"

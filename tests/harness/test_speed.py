@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from benchmark.plan import Cell, Job
-from benchmark.speed import Ceiling, _shortened, measure_ceiling
+from benchmark.commands.speed import Ceiling, _shortened, measure_ceiling
+from benchmark.tasks.plan import Cell, Job
 from bism import GRBM, BiDSM
 from bism.compiler import Work, count_work
 from bism.engine import Trainer

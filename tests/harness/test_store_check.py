@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from benchmark.store_check import Unreachable, check_database, check_file, check_form, failure
-from benchmark.tracking_store import check, resolve
+from benchmark.tracking.check import Unreachable, check_database, check_file, check_form, failure
+from benchmark.tracking.store import check, resolve
 from bism.errors import InputError
 from tests.harness.faults import free_port
 from tests.harness.postgres import PostgreSQL
@@ -108,7 +108,7 @@ def test_a_file_is_made_only_to_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_another_process_has_locked_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.store_check.SECONDS", 0.01)
+    monkeypatch.setattr("benchmark.tracking.check.SECONDS", 0.01)
     holder = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     holder.executescript("CREATE TABLE t (x); BEGIN EXCLUSIVE")
     assert refused(tmp_path / "a.db") == f"away: tracking store {tmp_path}/a.db cannot be reached: database is locked."
@@ -164,7 +164,7 @@ def test_a_host_that_nobody_knows_and_a_driver_that_is_not_there(monkeypatch: py
         with pytest.raises(InputError, match="ame") as error:
             check_database("tracking store", "postgresql://host/db")
         assert kind(error.value) == expected
-    monkeypatch.setattr("benchmark.store_check.knock", lambda address: None)
+    monkeypatch.setattr("benchmark.tracking.check.knock", lambda address: None)
     with pytest.raises(InputError, match="tracking store mssql://host/db: the driver pyodbc is not installed"):
         check_database("tracking store", "mssql://host/db")
 

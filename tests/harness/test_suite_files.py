@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import registry
-from benchmark.catalogue import CATALOGUE
-from benchmark.datasets import DataSet
-from benchmark.models import takes_images
-from benchmark.plan import Cell, Choices, plan
-from benchmark.suite import Suite, parse_seeds
-from benchmark.suite_file import load_suite, shipped
+from benchmark.data.catalogue import CATALOGUE
+from benchmark.data.datasets import DataSet
+from benchmark.tasks import registry
+from benchmark.tasks.models import takes_images
+from benchmark.tasks.plan import Cell, Choices, plan
+from benchmark.tasks.suite import Suite, parse_seeds
+from benchmark.tasks.suite_file import load_suite, shipped
 from bism import InputError
 from tests.harness.tiny import TINY, command, replaced, write
 

@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import executors, registry
-from benchmark.datasets import checkerboard
-from benchmark.executors import Ending, LocalExecutor, Place, check_precision, context, places, prepare_environment
-from benchmark.plan import Choices, Job, jobs, plan
-from benchmark.rundir import RunDir
-from benchmark.runner import Supervisor
-from benchmark.suite_file import load_suite
-from benchmark.worker import Settings
+from benchmark.data.datasets import checkerboard
+from benchmark.records.rundir import RunDir
+from benchmark.running import executors
+from benchmark.running.executors import (
+    Ending,
+    LocalExecutor,
+    Place,
+    check_precision,
+    context,
+    places,
+    prepare_environment,
+)
+from benchmark.running.job import Settings
+from benchmark.running.supervisor import Supervisor
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Choices, Job, jobs, plan
+from benchmark.tasks.suite_file import load_suite
 from bism import InputError
 from tests.harness.tiny import write
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import tables
+from benchmark.system import tables
 
 NUMBERS = ["-18907.123", "0.343 ± 0.001", "2.25", "123,456"]
 HEADINGS = ["test/log_likelihood", "95% interval", "s per seed", "ms per seed and step"]

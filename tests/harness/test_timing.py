@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmark import ranking, registry, timing
-from benchmark.datasets import checkerboard
-from benchmark.plan import Choices, Job, jobs, plan
-from benchmark.progress import Bars, duration
-from benchmark.rundir import RunDir, Timing
-from benchmark.suite_file import load_suite
+from benchmark.data.datasets import checkerboard
+from benchmark.measures import ranking
+from benchmark.records.rundir import RunDir, Timing
+from benchmark.running import timing
+from benchmark.running.progress import Bars, duration
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Choices, Job, jobs, plan
+from benchmark.tasks.suite_file import load_suite
 from tests.harness.tiny import command, records, replaced, write
 
 DATA = checkerboard(Path("nowhere"), 500, 200, 200)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.harness.tiny import ROOT
 
-IMPORTED = "from benchmark.torchvision_guard import import_torchvision; import_torchvision(); "
+IMPORTED = "from benchmark.measures.torchvision_guard import import_torchvision; import_torchvision(); "
 # What torchvision does where its compiled operators could not be loaded.
 MISMATCHED = (
     "import torch\n"

@@ -26,10 +26,11 @@ import torch
 from rich.console import Console
 
 from baselines.dsm import DSM
-from benchmark import session, tracking
-from benchmark.integrity import seal
-from benchmark.invocation import call
-from benchmark.rundir import Record, RunDir, cell_folder
+from benchmark.commands import session
+from benchmark.records.integrity import seal
+from benchmark.records.rundir import Record, RunDir, cell_folder
+from benchmark.system.invocation import call
+from benchmark.tracking import cells as tracking
 from bism import GRBM, InputError, log_likelihood
 from bism.engine import Trainer
 from bism.enumeration import exact_samples
@@ -47,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database for all tests, because MLflow takes ten seconds to make one. Two processes race to make it."""
     folder = tmp_path_factory.mktemp("tracking store")
     code = (
-        "import sys; from benchmark.rundir import RunDir; from benchmark.tracking import Tracker\n"
+        "import sys; from benchmark.records.rundir import RunDir; from benchmark.tracking.cells import Tracker\n"
         "Tracker('sqlite:///new/mlflow.db', RunDir('runs' + sys.argv[1]))._experiment('raced')"
     )
     both = [
@@ -478,7 +479,7 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
             [
                 sys.executable,
                 "-c",
-                "import sys; from benchmark.tracking_store import start_ui; "
+                "import sys; from benchmark.tracking.store import start_ui; "
                 "start_ui(sys.argv[1], '127.0.0.1', int(sys.argv[2]))",
                 store,
                 str(port),
@@ -615,7 +616,7 @@ def loaded(cells: Cells, run_dir: RunDir, model: Any = None) -> tuple[Any, Any]:
     """The code of the logged models on a cell that was trained a little, with another model in its place if wanted."""
     from mlflow.pyfunc.model import PythonModelContext
 
-    from benchmark.tracking_pyfunc import TrainedModel
+    from benchmark.tracking.pyfunc import TrainedModel
 
     cell = cells.add(seed=0)
     cells.train(cell, 0)
@@ -655,8 +656,8 @@ def test_samples_that_cannot_be_drawn(cells: Cells, run_dir: RunDir) -> None:
 
 
 def test_the_parameters_of_predict_are_those_of_the_signature() -> None:
-    from benchmark.tracking_models import _SIGNATURE
-    from benchmark.tracking_pyfunc import SAMPLING
+    from benchmark.tracking.logged_models import _SIGNATURE
+    from benchmark.tracking.pyfunc import SAMPLING
 
     assert {param.name: param.default for param in _SIGNATURE.params.params} == SAMPLING
 
@@ -724,7 +725,7 @@ def test_an_unknown_choice_of_models_is_refused(tracker: tracking.Tracker) -> No
 def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) -> None:
     from mlflow.pyfunc.model import PythonModelContext
 
-    from benchmark.tracking_pyfunc import TrainedModel
+    from benchmark.tracking.pyfunc import TrainedModel
 
     def loaded(hidden: int) -> Any:
         cell = cells.add(seed=hidden, model={"name": "grbm", "visible": 2, "hidden": hidden})

@@ -13,9 +13,9 @@ import yaml
 from optuna.trial import TrialState
 
 from baselines import CD
-from benchmark import registry
-from benchmark.datasets import DataSet, load
-from benchmark.tuning import export, leases, spaces
+from benchmark.data.datasets import DataSet, load
+from benchmark.tasks import registry, spaces
+from benchmark.tuning import export, leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.export import tuned_suite
 from benchmark.tuning.storage import open_storage

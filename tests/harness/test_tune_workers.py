@@ -13,11 +13,12 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from benchmark.datasets import DataSet, load
-from benchmark.tracking import MlflowClient
-from benchmark.tuning import leases, tracking
+from benchmark.commands.tune import _Tracking
+from benchmark.data.datasets import DataSet, load
+from benchmark.tracking import studies as tracking
+from benchmark.tracking.cells import MlflowClient
+from benchmark.tuning import leases
 from benchmark.tuning import study as studies
-from benchmark.tuning.command import _Tracking
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.worker import Limits
 from tests.harness.faults import ended, free_port

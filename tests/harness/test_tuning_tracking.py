@@ -21,8 +21,8 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from benchmark.invocation import call
-from benchmark.tuning.tracking import StudyTracker, Unreachable
+from benchmark.system.invocation import call
+from benchmark.tracking.studies import StudyTracker, Unreachable
 from bism import InputError
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5)
@@ -275,7 +275,7 @@ def test_a_trial_that_finishes_later_is_added(uri: str, made: Made) -> None:
 
 
 def test_more_trials_than_are_written_at_a_time(uri: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.tuning.tracking._AT_A_TIME", 2)
+    monkeypatch.setattr("benchmark.tracking.studies._AT_A_TIME", 2)
     for _ in range(5):
         made.add()
     tracker = StudyTracker(uri)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmark.cli import main
-from benchmark.invocation import call
-from benchmark.provenance import cores
-from benchmark.rundir import CellFolder, Record, RunDir
+from benchmark.commands.cli import main
+from benchmark.records.provenance import cores
+from benchmark.records.rundir import CellFolder, Record, RunDir
+from benchmark.system.invocation import call
 
 ROOT = Path(__file__).parents[2]
 CORES = cores()

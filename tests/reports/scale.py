@@ -19,7 +19,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from benchmark.provenance import machine
+from benchmark.records.provenance import machine
 from reports.style import methods
 
 METRICS = ("test/log_likelihood", "val/log_likelihood", "time/train_seconds", "time/ms_per_step", "train/objective")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.tracking_store import runs_page
+from benchmark.tracking.store import runs_page
 from bism.errors import InputError
 from reports import document, frame, html
 from reports.store import Store

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from benchmark.invocation import call
+from benchmark.system.invocation import call
 from bism.errors import InputError
 from reports import document, frame, html, latex, markdown, pdf, store
 from reports.__main__ import main

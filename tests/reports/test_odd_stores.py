@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
-from benchmark.tracking_store import has_tags, tag_condition
+from benchmark.tracking.store import has_tags, tag_condition
 from reports import document, html, latex, markdown, pdf, store
 from reports.document import Report
 from reports.store import Store

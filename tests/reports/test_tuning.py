@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from benchmark.registry import methods
-from benchmark.tuning.tracking import StudyTracker
+from benchmark.tasks.registry import methods
+from benchmark.tracking.studies import StudyTracker
 from bism.errors import InputError
 from bism.hyperparameters import specs
 from reports import document, edges, html, latex, markdown, pdf, words

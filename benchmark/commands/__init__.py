@@ -1,0 +1,1 @@
+"""The command line: a parser, a handler for each command, the session that a run is."""

@@ -1,0 +1,1 @@
+"""Data sets: the catalogue, their formats, downloading and verifying them."""

@@ -1,0 +1,352 @@
+"""Data sets: made, bundled with a library, or read from a file."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from benchmark.data.catalogue import CATALOGUE, verified
+from benchmark.data.files import MissingData as MissingData  # those who load data find these here too
+from benchmark.data.files import data_folder as data_folder
+from benchmark.data.formats import Damaged, read_cifar, read_freyface, read_idx, read_npy
+from benchmark.system.limits import check_file
+from benchmark.system.memory import check_fits
+from bism.errors import InputError, nearest
+from bism.scaling import Scaling
+
+SCALES: dict[str, Callable[[Tensor], Scaling]] = {"standard": Scaling.standard, "unit": Scaling.unit}
+_BOARD = CATALOGUE["checkerboard"].sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Float32 vectors [n, *shape] in three splits.
+
+    ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
+    ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
+    ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
+    """
+
+    name: str
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    image: tuple[int, ...] | None = None
+    labels: tuple[Tensor, Tensor, Tensor] | None = None
+    scaling: Scaling | None = None
+
+    def scaled(self, kind: str) -> "DataSet":
+        """The same in units in which training is easy: see ``SCALES``.
+
+        Raises:
+            MissingData: float32 has no room for them.
+        """
+        for name, split in zip(("training", "validation", "test"), (self.train, self.val, self.test), strict=True):
+            infinite = (~split.float().isfinite()).flatten(1).any(1)
+            if infinite.any():
+                raise MissingData(
+                    f"data set {self.name}: {int(infinite.sum())} rows of the {name} data have values that float32 "
+                    f"cannot hold; in what pictures and samples show they would be infinite: divide the data first"
+                )
+        scaling = SCALES[kind](self.train)
+        splits = [scaling.scaled(split).float() for split in (self.train, self.val, self.test)]
+        for name, split in zip(("training", "validation", "test"), splits, strict=True):
+            beyond = (~(split.abs() < _MOST)).flatten(1).any(1)
+            if beyond.any():
+                raise MissingData(
+                    f"data set {self.name}: scaled as the training data are, {int(beyond.sum())} rows of the {name} "
+                    f"data lie beyond {_MOST:g}: the training data vary too little for scale: {kind}"
+                )
+        train, val, test = splits
+        return dataclasses.replace(self, train=train, val=val, test=test, scaling=scaling)
+
+    @functools.cached_property
+    def in_own_units(self) -> "DataSet":
+        """The same before it was scaled, in float64 (itself where it was not)."""
+        if self.scaling is None:
+            return self
+        train, val, test = (self.scaling.own(split) for split in (self.train, self.val, self.test))
+        return dataclasses.replace(self, train=train, val=val, test=test)
+
+    def as_images(self) -> "DataSet":
+        """The same with every vector as an image [channels, height, width].
+
+        Raises:
+            InputError: the vectors are no images.
+        """
+        if self.image is None:
+            raise InputError(f"the data set {self.name} has no images, and the model takes them")
+        shape = self.image if len(self.image) == 3 else (1, *self.image)
+        train, val, test = (split.reshape(-1, *shape) for split in (self.train, self.val, self.test))
+        scaling = self.scaling and self.scaling.reshaped(shape)
+        return dataclasses.replace(self, train=train, val=val, test=test, image=shape, scaling=scaling)
+
+    def padded(self, side: int) -> "DataSet":
+        """The same images with zeros around them, ``side`` pixels high and wide; flat as they were.
+
+        Raises:
+            InputError: they are no images, or do not fit.
+        """
+        if self.image is None or max(self.image[-2:]) > side:
+            raise InputError(f"data set {self.name} cannot be padded to {side} x {side}: {self.image or 'no images'}")
+        height, width = self.image[-2:]
+        images = len(self.train) + len(self.val) + len(self.test)
+        needed = 4.0 * images * math.prod(self.image[:-2]) * side**2
+        check_fits(needed, f"data set {self.name} padded to {side} x {side}", "a smaller pad")
+        top, left = (side - height) // 2, (side - width) // 2
+        margins = (left, side - width - left, top, side - height - top)
+        image = self.image
+        train, val, test = (
+            pad(split.reshape(-1, *image), margins).flatten(1) for split in (self.train, self.val, self.test)
+        )
+        return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the three splits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            digest.update(split.contiguous().view(-1).numpy().data)  # not copied: CIFAR-10 is large
+        return digest.hexdigest()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Name, content hash and sizes, for the record."""
+        sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
+        scaling = {"scaling": self.scaling.record} if self.scaling else {}
+        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling}
+
+
+def _in_splits(
+    name: str, rows: np.ndarray, sizes: tuple[int, int, int], image: tuple[int, ...] | None = None
+) -> DataSet:
+    """Cuts rows, in their order, into training, validation and test data."""
+    return DataSet(name, *_split(torch.tensor(rows, dtype=torch.float32), sizes), image)
+
+
+def _split(rows: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    train, val, test = torch.split(rows, list(sizes))
+    return train, val, test
+
+
+def checkerboard(folder: Path, train: int = _BOARD[0], val: int = _BOARD[1], test: int = _BOARD[2]) -> DataSet:
+    """The paper's density: uniform on the two diagonal squares of a 2 x 2 board on the unit square (density 2 there).
+
+    The best log-likelihood that any model can reach is log 2 = 0.693 nats.
+    """
+    check_fits(48.0 * (train + val + test), f"the checkerboard with {train + val + test:,} points", "fewer of them")
+    random = np.random.RandomState(0)  # the legacy generator's stream never changes
+    points = random.uniform(size=(train + val + test, 2))
+    square = random.randint(2, size=(len(points), 1))
+    return _in_splits("checkerboard", (points + square) / 2, (train, val, test))
+
+
+def digits(folder: Path) -> DataSet:
+    """scikit-learn's bundled 8 x 8 digits in a fixed split of 1,297/250/250.
+
+    Pixels are integers 0 to 16; uniform noise of one grey level makes them continuous: (x + u) / 17 in [0, 1].
+    """
+    from sklearn.datasets import load_digits
+
+    random = np.random.RandomState(0)
+    images = load_digits().data
+    values = (images + random.uniform(size=images.shape)) / 17
+    known = CATALOGUE["digits"]
+    order = random.permutation(len(values))
+    labels = _split(torch.tensor(load_digits().target[order]), known.sizes)
+    return dataclasses.replace(_in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
+
+
+def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
+    """Images uint8 [n, ...] with labels [n] or None, in batches: flattened, divided by 255, split in their order.
+
+    Filled batch by batch, so that no more than one of them is in memory beside the result.
+    """
+    known = CATALOGUE[name]
+    rows, classes, end = torch.empty(sum(known.sizes), known.dimensions), list[Tensor](), 0
+    for images, labels in batches:
+        end += len(images)
+        rows[end - len(images) : end] = torch.tensor(images).reshape(len(images), -1)
+        if labels is not None:
+            classes.append(torch.tensor(labels, dtype=torch.int64))
+    labels_of = _split(torch.cat(classes), known.sizes) if classes else None
+    return DataSet(name, *_split(rows.div_(255), known.sizes), known.shape, labels_of)
+
+
+def freyface(folder: Path) -> DataSet:
+    """The Frey faces, 28 x 20 pixels divided by 255, split in file order: 1,400/300/265 (Section 5.1)."""
+    (file,) = verified("freyface", folder)
+    return _pictures("freyface", [(read_freyface(file), None)])
+
+
+def mnist(folder: Path) -> DataSet:
+    """MNIST, 28 x 28 pixels divided by 255, in file order: 55,000 and 5,000 of the training, 10,000 test images."""
+    return _idx_pictures("mnist", folder)
+
+
+def fashion(folder: Path) -> DataSet:
+    """Fashion-MNIST, 28 x 28 pixels divided by 255, in file order and split as MNIST."""
+    return _idx_pictures("fashion", folder)
+
+
+def _idx_pictures(name: str, folder: Path) -> DataSet:
+    images, labels, test_images, test_labels = (read_idx(file) for file in verified(name, folder))
+    return _pictures(name, [(images, labels), (test_images, test_labels)])
+
+
+def cifar10(folder: Path) -> DataSet:
+    """CIFAR-10, pixels divided by 255, in file order: 45,000 and 5,000 of the training, 10,000 test images.
+
+    A vector of 3,072 is an image [3, 32, 32], flattened.
+    """
+    batches = (read_cifar(file) for file in verified("cifar10", folder))
+    return _pictures("cifar10", ((records[:, 1:], records[:, 0]) for records in batches))
+
+
+def from_file(
+    folder: Path, file: str, split: tuple[float, float, float] = (0.8, 0.1, 0.1), exact: bool = False
+) -> DataSet:
+    """An array [n, D] from an ``.npy`` file, shuffled once and split by the given fractions.
+
+    Args:
+        exact: in float64, for what is scaled before it is trained on; values may then be as large as 1e150.
+
+    Raises:
+        MissingData: naming the file, and the row where one is to blame.
+    """
+    path = Path(file)
+    try:
+        check_file(path, "file")
+    except InputError as error:
+        raise MissingData(f"{error}; data.file must name an .npy file with an array [n, D]") from None
+    try:
+        array = read_npy(path)
+    except (Damaged, OSError, ValueError) as error:
+        raise MissingData(f"{path}: not a readable .npy file ({error})") from error
+    try:
+        rows = _checked(path, array, exact)
+    except (MemoryError, RuntimeError) as error:  # numpy's and torch's want of memory
+        raise MissingData(f"{path}: {array.nbytes / 2**30:,.1f} GiB do not fit into memory") from error
+    val, test = (max(1, round(fraction * len(rows))) for fraction in split[1:])
+    sizes = (len(rows) - val - test, val, test)
+    if sizes[0] < 2:
+        raise MissingData(f"{path}: of its {len(rows)} rows the split {list(split)} leaves {sizes[0]} for training")
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
+    return DataSet(path.stem, *_split(rows[order], sizes))
+
+
+_CHUNK = 1 << 22  # numbers
+_MOST, _MOST_EXACT = 1e15, 1e150  # of which energies can sum squares, in float32 and in float64
+
+
+def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
+    """The rows in the type that they are trained in, or in float64, if all of them can be."""
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) < 10:
+        raise MissingData(
+            f"{path}: needs a numeric array [n, D] with at least 10 rows, got {array.dtype} {list(array.shape)}"
+        )
+    if not array.shape[1]:
+        raise MissingData(f"{path}: needs at least one column, got {array.dtype} {list(array.shape)}")
+    check_fits(2.0 * array.size * (8 if exact else 4), f"{path}, {array.dtype} {list(array.shape)},", "fewer rows")
+    rows = torch.empty(array.shape, dtype=torch.float64 if exact else torch.float32)
+    step = max(1, _CHUNK // array.shape[1])
+    for start in range(0, len(array), step):
+        part = np.asarray(array[start : start + step])
+        with np.errstate(over="ignore"):  # of long doubles, which are then infinite
+            doubles = part.astype(np.float64)
+        _check_values(path, part, doubles, start, exact)
+        rows[start : start + step] = torch.from_numpy(doubles)
+    if not exact:
+        _check_precision(path, array, rows, step)
+    return rows
+
+
+def _check_values(path: Path, part: np.ndarray, doubles: np.ndarray, start: int, exact: bool) -> None:
+    if not np.isfinite(part).all():
+        row = start + int((~np.isfinite(part)).any(1).nonzero()[0][0])
+        raise MissingData(f"{path}: row {row} has NaN or infinity")
+    most = _MOST_EXACT if exact else _MOST
+    large = np.abs(doubles) > most
+    if large.any():
+        row, column = (int(x) for x in np.argwhere(large)[0])
+        advice = "give them in other units" if exact else "give them in other units, or data: {scale: standard}"
+        raise MissingData(
+            f"{path}: row {start + row}, column {column} is {part[row, column]}; energies square the values, which "
+            f"works up to {most:g}: {advice}"
+        )
+
+
+def _check_precision(path: Path, array: np.ndarray, rows: Tensor, step: int) -> None:
+    """Refuses columns whose values float32 cannot tell apart, such as times in seconds since 1970."""
+    mean = rows.double().mean(0).numpy()
+    exact, rounded = np.zeros(len(mean)), np.zeros(len(mean))
+    for start in range(0, len(array), step):
+        part = np.asarray(array[start : start + step]).astype(np.float64)
+        exact += np.square(part - mean).sum(0)
+        rounded += np.square(rows[start : start + step].double().numpy() - mean).sum(0)
+    lost = np.abs(np.sqrt(rounded) - np.sqrt(exact)) > 0.01 * np.sqrt(exact)
+    lost &= np.array([(array[:, i] != array[0, i]).any() if one else False for i, one in enumerate(lost)])
+    if lost.any():
+        column = int(lost.nonzero()[0][0])
+        raise MissingData(
+            f"{path}: column {column}: its values lie around {mean[column]:.6g} and differ by about "
+            f"{np.sqrt(exact[column] / len(array)):.2g}, which float32 does not tell apart: take an offset away, or "
+            f"data: {{scale: standard}}"
+        )
+
+
+DATASETS: dict[str, Callable[..., DataSet]] = {
+    "checkerboard": checkerboard,
+    "digits": digits,
+    "freyface": freyface,
+    "mnist": mnist,
+    "fashion": fashion,
+    "cifar10": cifar10,
+}
+
+
+def load(config: dict[str, Any], folder: Path) -> DataSet:
+    """A data set from its entry in a suite: ``{"name": "digits"}`` or ``{"file": "points.npy"}`` with options.
+
+    Raises:
+        MissingData: not there, or not what it should be.
+    """
+    options = {key: value for key, value in config.items() if value is not None}
+    side, scale = options.pop("pad", None), options.pop("scale", "none")
+    if "file" in options:
+        found = from_file(folder, **options, exact=scale != "none")
+    else:
+        name = options.pop("name")
+        if name not in DATASETS:
+            raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
+        found = _sound(DATASETS[name](folder, **options), name)
+    if len(found.train) > 1 and bool((found.train == found.train[0]).all()):
+        raise MissingData(
+            f"{options.get('file', found.name)}: the {len(found.train)} training rows are all the same, which leaves "
+            f"nothing to be learnt"
+        )
+    found = found.padded(side) if side else found
+    return found if scale == "none" else found.scaled(scale)
+
+
+def _sound(data: DataSet, name: str) -> DataSet:
+    """Checks what a function of ``DATASETS`` has made: a plug-in's may be anything."""
+    for split in ("train", "val", "test"):
+        rows = getattr(data, split)
+        if rows.dtype != torch.float32 or rows.ndim < 2 or not rows.numel() or rows.shape[1:] != data.train.shape[1:]:
+            raise MissingData(
+                f"data set {name}: {split} must be float32 [n, ...] with rows, of the same shape in all splits, "
+                f"got {rows.dtype} {list(rows.shape)}"
+            )
+        if not rows.isfinite().all():
+            row = int((~rows.isfinite()).flatten(1).any(1).nonzero()[0])
+            raise MissingData(f"data set {name}: row {row} of {split} has NaN or infinity")
+    return data

@@ -1,0 +1,34 @@
+"""Measurements that are too expensive for every evaluation: taken at given iterations, or of the best and the last
+checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
+
+from benchmark.measures.probes.annealing import Annealing
+from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
+from benchmark.measures.probes.bias import PracticalBias, Theorem2
+from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
+from benchmark.measures.probes.samples import Samples
+
+PROBES: dict[str, type[Probe]] = {
+    "annealing": Annealing,
+    "theorem2": Theorem2,
+    "practical_bias": PracticalBias,
+    "samples": Samples,
+    "conditional": Conditional,
+    "features": Features,
+    "out_of_distribution": OutOfDistribution,
+}
+
+__all__ = [
+    "NO_JUDGES",
+    "PROBES",
+    "Annealing",
+    "Conditional",
+    "Features",
+    "Judges",
+    "Metrics",
+    "OutOfDistribution",
+    "PracticalBias",
+    "Probe",
+    "Samples",
+    "Subject",
+    "Theorem2",
+]

@@ -1,0 +1,396 @@
+"""What latent variables are for: images given h, paths between images in h, features, and what the energy tells apart.
+
+Every sheet, embedding and histogram is an image with its arrays beside it.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, vmap
+
+from benchmark.data.datasets import DATASETS, DataSet, data_folder, load
+from benchmark.measures.pictures import draw_sheet, save_arrays
+from benchmark.measures.probes.base import Metrics, Probe, Subject
+from benchmark.measures.probes.samples import Langevin, Part
+from bism import Estimator
+from bism.errors import InputError, nearest
+from bism.langevin import Stretch, langevin, temperatures
+from bism.likelihood import log_density_bound
+from bism.rng import Rng, generator
+from bism.variables import Gaussian
+
+_ROW = 8  # images in a row of a sheet
+_SIGNS = 50  # steps between two signs of life
+_AT_ONCE = 250  # images whose features or energies are computed at once
+
+
+def _no_posterior(estimator: Estimator, model: Any) -> str | None:
+    """Why there is no q(h|v), or None."""
+    if model.latent is None:
+        return "the model has no latent variables"
+    return None if "posterior" in estimator.trains else "this method trains no posterior"
+
+
+def _rng(subject: Subject, purpose: str, like: Tensor) -> Rng:
+    return Rng(generator(subject.seed, 0, purpose, like.device), like.dtype)
+
+
+def _test_images(subject: Subject, model: Any, count: int) -> Tensor:
+    """The first test examples, where and of the type that the model is."""
+    return subject.data.test[:count].to(next(model.parameters()))
+
+
+# --- images from h --------------------------------------------------------------------------------------------------
+
+
+class Conditional(Langevin):
+    """What h holds, on sheets: v sampled given h, and v and h sampled together, by Langevin dynamics.
+
+    ``conditional``: in each row a test image and samples v ~ p(v|h) with h the posterior's mean of it; those of a
+    column share the start and the noise. ``line``: between two test images, samples along the line from the one's h to
+    the other's, ends included, all with the same start and noise, so that h alone changes. ``triangle``: the same
+    between the first three, which stand above it: the first at its top, the second at its lower left. ``joint``: in
+    each row v, after its last noise is taken away, on the way of (v, h) from a test image and h ~ q(h|v).
+
+    ``latent/share_of_h`` is how much of the samples' variance h makes: see ``share_of_h``.
+
+    Options, beside those of Langevin dynamics, whose schedule is for v given h:
+        images: test images, the first ones.
+        side: samples along a side of the triangle.
+        joint: the temperatures of v and h together, stretch by stretch; there is none where it is empty.
+        step_size_h: of h there.
+    """
+
+    images: int = Field(8, ge=3, le=64)
+    side: int = Field(6, ge=2, le=_ROW)
+    joint: list[Part] = Field([Part(steps=700, first=1.0, last=1.0)])
+    step_size_h: float = Field(0.02, gt=0)
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        reason = _no_posterior(estimator, model)
+        if reason is None and not isinstance(model.latent, Gaussian):
+            return "h is binary, and neither lines nor Langevin dynamics lead through it"
+        return reason or Langevin.unsuitable(estimator, model)
+
+    def measure(self, subject: Subject) -> Metrics:
+        model, posterior = subject.fitted.model(subject.seed), subject.fitted.posterior(subject.seed)
+        v = _test_images(subject, model, self.images)
+        with torch.no_grad():
+            h = posterior.mean(v)
+        line, triangle = _line(_ROW - 2).to(h), _triangle(self.side).to(h)
+        pairs = [slice(first, first + 2) for first in range(0, len(v) - 1, 2)]
+        lines = torch.stack([line @ h[pair] for pair in pairs])
+        corners = triangle @ h[:3]
+        one = self.given(subject, model, torch.cat([h, lines.flatten(0, 1), corners]))[:, 0]
+        of_images, of_lines, of_triangle = torch.split(one, [len(h), len(line) * len(pairs), len(corners)])
+        more = self.given(subject, model, h, count=_ROW - 2, batch=1)
+        samples = torch.cat([of_images.unsqueeze(1), more], dim=1)
+        ends, between = torch.stack([v[pair] for pair in pairs]), of_lines.reshape(len(pairs), len(line), *v.shape[1:])
+        self._write(subject, "conditional", torch.cat([v.unsqueeze(1), samples], 1), images=v, samples=samples, h=h)
+        rows = torch.cat([ends[:, :1], between, ends[:, 1:]], dim=1)
+        self._write(subject, "line", rows, images=ends, samples=between, h=lines)
+        rows = torch.stack([_full(row) for row in (v[:3], *torch.split(of_triangle, list(range(1, self.side + 1))))])
+        arrays = {"images": v[:3], "samples": of_triangle, "h": corners, "weights": triangle}
+        self._write(subject, "triangle", rows, **arrays)
+        if self.joint:
+            film = self.film(subject, model, posterior, v)
+            self._write(subject, "joint", torch.stack([_full(row) for row in film["images"]]), **film)
+        return {"latent/share_of_h": share_of_h(samples)}
+
+    def given(self, subject: Subject, model: Any, h: Tensor, count: int = 1, batch: int = 0) -> Tensor:
+        """Samples v ~ p(v|h) for each h [points, m]: [points, count, *visible_shape].
+
+        Every h gets the same ``count`` starts and the same noise; another ``batch`` gets others.
+        """
+        start = {"v": self.starting(subject, model, count, batch)}
+
+        def sample(point: Tensor) -> Tensor:
+            code = point.expand(count, -1)
+            x = self.run(lambda at: model.energy(at["v"], code), start, subject, batch=batch)
+            return self.cleaned(lambda at: model.energy(at, code), x["v"], subject)
+
+        return vmap(sample, randomness="same", chunk_size=max(1, self.batch // count))(h)
+
+    def film(self, subject: Subject, model: Any, posterior: Any, v: Tensor) -> dict[str, Tensor]:
+        """The joint dynamics from v and h ~ q(h|v): at the start and evenly over the schedule ``v`` and ``h`` and
+        ``images`` (v without its last noise), each [batch, frames, ...], and their steps ``at`` [frames]."""
+        with torch.no_grad():
+            noise = model.latent.noise(_rng(subject, "joint start", v), (len(v),))
+            x = {"v": v, "h": posterior.sample(v, noise, 1.0)}
+        heat, frames = temperatures([Stretch(**part.model_dump()) for part in self.joint]), [x]
+        at = sorted({round(i * len(heat) / (_ROW - 1)) for i in range(_ROW)})
+        steps = langevin(
+            lambda at: model.energy(at["v"], at["h"]), x, heat, step_size={"v": self.step_size, "h": self.step_size_h},
+            seed=subject.seed, precision=self.precision,
+        )  # fmt: skip
+        for number, now in enumerate(steps, start=1):
+            frames += [now] if number in at else []
+            if number % _SIGNS == 0:
+                subject.alive()
+        found = {name: torch.stack([frame[name] for frame in frames], dim=1) for name in ("v", "h")}
+        flat, h = found["v"].flatten(0, 1), found["h"].flatten(0, 1)
+        images = self.cleaned(lambda at: model.energy(at, h), flat, subject)
+        return {**found, "images": images.reshape(found["v"].shape), "at": torch.tensor(at)}
+
+    def _write(self, subject: Subject, what: str, rows: Tensor, **arrays: Tensor) -> None:
+        """The arrays, and rows [rows, 8, c, H, W] as a sheet."""
+        step, folder = subject.fitted.step, subject.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        file = save_arrays(folder, what, step, **{name: x.cpu().float() for name, x in arrays.items()})
+        sheet = rows.flatten(0, 1).cpu().float()
+        draw_sheet(sheet.squeeze(1) if sheet.shape[1] == 1 else sheet, file, f"{what}, step {step:,}")
+
+
+def share_of_h(samples: Tensor) -> float:
+    """The variance across h at the same noise, by that across both, of samples [h, noise, *visible_shape].
+
+    Summed over pixels; 0 where h does not matter and 1 where the noise does not (the total index of Sobol 1993).
+    """
+    return float(samples.var(0, correction=0).mean() / samples.flatten(0, 1).var(0, correction=0).mean())
+
+
+def _line(points: int) -> Tensor:
+    """Weights of two ends along a line, [points, 2]."""
+    t = torch.linspace(0, 1, points)
+    return torch.stack([1 - t, t], dim=1)
+
+
+def _triangle(side: int) -> Tensor:
+    """Weights of three corners over a triangle, row by row from the first corner, [side (side + 1) / 2, 3]."""
+    places = [(side - 1 - row, row - column, column) for row in range(side) for column in range(row + 1)]
+    return torch.tensor(places) / (side - 1)
+
+
+def _full(row: Tensor) -> Tensor:
+    """A row of images, white at its end where there are too few."""
+    return torch.cat([row, row.new_ones(_ROW - len(row), *row.shape[1:])])
+
+
+# --- h as features --------------------------------------------------------------------------------------------------
+
+
+class Features(Probe):
+    """What the posterior's mean says of an image's class.
+
+    ``latent/linear_probe_accuracy`` and ``latent/knn_accuracy`` are accuracies on the test data of a multinomial
+    logistic regression on standardised features and of the nearest neighbours by Euclidean distance, both fitted to
+    training data; ``..._pixels`` are the same of the images themselves. ``embedding`` is a t-SNE (van der Maaten and
+    Hinton 2008) of the features of test images.
+
+    Options:
+        examples: test images that are embedded, the first ones.
+        perplexity: of t-SNE.
+        train_examples: training images that the classifiers see, at most, drawn at random.
+        neighbours: of which the most frequent class is taken.
+    """
+
+    examples: int = Field(1000, ge=5)
+    perplexity: float = Field(30.0, gt=0)
+    train_examples: int = Field(10_000, gt=0)
+    neighbours: int = Field(5, gt=0)
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        return _no_posterior(estimator, model)
+
+    def measure(self, subject: Subject) -> Metrics:
+        data, posterior = subject.data, subject.fitted.posterior(subject.seed)
+        test = _in_parts(posterior.mean, data.test, subject)
+        self._embed(subject, test[: self.examples])
+        if data.labels is None:
+            warnings.warn(
+                f"the data set {data.name} has no classes here: its embedding is drawn without, and no accuracy is "
+                f"measured",
+                stacklevel=2,
+            )
+            return {}
+        source = generator(subject.seed, 0, "examples to learn from")
+        chosen = torch.randperm(len(data.train), generator=source)[: self.train_examples]
+        train, classes = data.train[chosen], (data.labels[0][chosen], data.labels[2])
+        of_features = self._accuracies(_in_parts(posterior.mean, train, subject), test, *classes)
+        subject.alive()
+        of_pixels = self._accuracies(train.flatten(1), data.test.flatten(1), *classes)
+        return {f"latent/{name}": value for name, value in of_features.items()} | {
+            f"latent/{name}_pixels": value for name, value in of_pixels.items()
+        }
+
+    def _accuracies(self, train: Tensor, test: Tensor, train_classes: Tensor, test_classes: Tensor) -> Metrics:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        classifiers = {
+            "linear_probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+            "knn": KNeighborsClassifier(min(self.neighbours, len(train))),
+        }
+        return {
+            f"{name}_accuracy": float(
+                classifier.fit(train.numpy(), train_classes.numpy()).score(test.numpy(), test_classes.numpy())
+            )
+            for name, classifier in classifiers.items()
+        }
+
+    def _embed(self, subject: Subject, features: Tensor) -> None:
+        from sklearn.manifold import TSNE
+
+        perplexity = min(self.perplexity, (len(features) - 1) / 3)
+        start = "pca" if features.shape[1] > 1 else "random"
+        embedding = TSNE(perplexity=perplexity, init=start, random_state=subject.seed).fit_transform(features.numpy())
+        subject.folder.mkdir(parents=True, exist_ok=True)
+        labels, step = subject.data.labels, subject.fitted.step
+        arrays = {"embedding": torch.from_numpy(embedding), "features": features}
+        arrays |= {} if labels is None else {"labels": labels[2][: len(features)]}
+        file = save_arrays(subject.folder, "embedding", step, **arrays)
+        classes = None if labels is None else arrays["labels"].numpy()
+        draw_embedding(embedding, classes, file, f"t-SNE of E[h|v], step {step:,}")
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], v: Tensor, subject: Subject) -> Tensor:
+    """A function of vectors [n, ...] without gradients, on the model's device, some at once; float32 on the CPU."""
+    like, found = next(subject.fitted.model(subject.seed).parameters()), list[Tensor]()
+    for part in torch.split(v, _AT_ONCE):
+        with torch.no_grad():
+            found.append(function(part.to(like)).float().cpu())
+        subject.alive()
+    return torch.cat(found)
+
+
+# --- energies of other images ---------------------------------------------------------------------------------------
+
+
+class OutOfDistribution(Probe):
+    """Whether images that are not of the data have a higher energy than test images.
+
+    The energy is F(v) where the model has it, else the negative of a lower bound of log p~(v)
+    (``likelihood.log_density_bound``). ``ood/auroc_<name>`` is the share of pairs of a test image and another one in
+    which the other's is higher (the area under the ROC curve): of ``noise``, uniform on [0, 1]; ``shuffled``, test
+    images with their pixels permuted, each in its own way; ``inverted``, 1 - v; and of other data sets.
+
+    Options:
+        examples: test images, and others of each kind, at most.
+        particles: samples of h for the bound.
+        others: data sets, padded with zeros and made grey or of three equal channels where needed.
+    """
+
+    examples: int = Field(1000, gt=0)
+    particles: int = Field(10, gt=0)
+    others: list[str] = Field([])
+
+    @field_validator("others")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in DATASETS:
+                raise ValueError(f"no data set '{name}': {nearest(name, DATASETS)}")
+        return names
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        if not hasattr(model, "free_energy") and _no_posterior(estimator, model):
+            return "the model has no free energy, and without a posterior there is no bound of it"
+        return None
+
+    def measure(self, subject: Subject) -> Metrics:
+        from sklearn.metrics import roc_auc_score
+
+        v = subject.data.test[: self.examples]
+        kinds = {"test": v, **_altered(v, _rng(subject, "other images", v))}
+        for name in self.others:
+            found = _other_images(name, subject.data, self.examples, subject.data_dir)
+            kinds |= {} if found is None else {name: found.reshape(-1, *v.shape[1:])}
+        energy = self.energy(subject)
+        energies = {name: _in_parts(energy, images, subject) for name, images in kinds.items()}
+        subject.folder.mkdir(parents=True, exist_ok=True)
+        step, metrics = subject.fitted.step, Metrics()
+        for name, others in list(energies.items())[1:]:
+            both = torch.cat([energies["test"], others])
+            if both.isfinite().all():
+                is_other = torch.arange(len(both)) >= len(v)
+                metrics[f"ood/auroc_{name}"] = float(roc_auc_score(is_other.numpy(), both.numpy()))
+            else:
+                warnings.warn(f"ood/auroc_{name} was not computed: energies that are not finite", stacklevel=2)
+        file = save_arrays(subject.folder, "energies", step, **energies)
+        if metrics:
+            shown = {
+                name: x.numpy() for name, x in energies.items() if name == "test" or f"ood/auroc_{name}" in metrics
+            }
+            draw_energies(shown, metrics, file, f"step {step:,}")
+        return metrics
+
+    def energy(self, subject: Subject) -> Callable[[Tensor], Tensor]:
+        """What images are judged by, a function to [batch]."""
+        model = subject.fitted.model(subject.seed)
+        if hasattr(model, "free_energy"):
+            free_energy: Callable[[Tensor], Tensor] = model.free_energy
+            return free_energy
+        posterior = subject.fitted.posterior(subject.seed)
+        return lambda v: -log_density_bound(model, posterior, v, particles=self.particles, seed=subject.seed)
+
+
+def _altered(v: Tensor, rng: Rng) -> dict[str, Tensor]:
+    """Images that are none of the data, made from test images or of nothing."""
+    pixels = v.flatten(2) if v.ndim == 4 else v.unsqueeze(1)  # a pixel moves with all its channels
+    order = rng.uniform((len(v), 1, pixels.shape[-1])).argsort(-1).expand_as(pixels)
+    return {"noise": rng.uniform(v.shape), "shuffled": pixels.gather(-1, order).reshape(v.shape), "inverted": 1 - v}
+
+
+def _other_images(name: str, data: DataSet, count: int, folder: Path | None = None) -> Tensor | None:
+    """Test images [n, c, H, W] of another data set in the shape of these, or None where they cannot be had."""
+    try:
+        channels, height, width = data.as_images().image or ()
+        other = load({"name": name}, data_folder(folder)).as_images()
+        if other.test.shape[-2:] != (height, width):
+            other = other.padded(max(height, width)).as_images()
+        if other.test.shape[-2:] != (height, width):
+            raise InputError(f"its images do not fit {height} x {width} pixels")
+    except InputError as error:
+        warnings.warn(f"ood/auroc_{name} was not computed: {error}", stacklevel=3)
+        return None
+    images = other.test[:count]
+    return images.mean(1, keepdim=True) if channels == 1 else images.expand(-1, channels, -1, -1)
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def draw_embedding(points: np.ndarray, classes: np.ndarray | None, file: Path, title: str) -> None:
+    """Points [n, 2] in the plane, coloured by class [n] where there are classes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 3.6), dpi=150, layout="constrained")
+    axes, kinds = figure.add_subplot(), [] if classes is None else np.unique(classes).tolist()
+    colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"].resampled(max(len(kinds), 10))
+    if classes is None:
+        axes.scatter(points[:, 0], points[:, 1], s=4, color="0.3", linewidths=0)
+    for rank, kind in enumerate(kinds):
+        x, y = points[classes == kind].T
+        axes.scatter(x, y, s=6, color=colours(rank), label=str(kind), linewidths=0)
+    axes.set(title=title, xticks=[], yticks=[])
+    if kinds:
+        figure.legend(loc="outside right center", fontsize=7, markerscale=2, frameon=False)
+    figure.savefig(file)
+
+
+def draw_energies(energies: Mapping[str, np.ndarray], metrics: Metrics, file: Path, title: str) -> None:
+    """Histograms of energies, those of ``test`` filled; the AUROC of the others beside their names."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 3.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    edges = np.histogram_bin_edges(np.concatenate(list(energies.values())), 60)
+    for name, values in energies.items():
+        auroc = metrics.get(f"ood/auroc_{name}")
+        label = name if auroc is None else f"{name} (AUROC {auroc:.3f})"
+        counts, _ = np.histogram(values, edges)
+        axes.stairs(counts / len(values), edges, fill=name == "test", label=label)
+    axes.set(title=title, xlabel="energy", ylabel="share of images")
+    axes.legend(fontsize=7)
+    figure.savefig(file)

@@ -1,0 +1,1 @@
+"""The process and its surroundings: credentials, folders, limits, memory, signals, output, tables."""

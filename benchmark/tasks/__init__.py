@@ -1,0 +1,1 @@
+"""What is to be done: suite files, the plan of jobs and cells, methods and models by name."""

@@ -1,0 +1,63 @@
+"""The models that suites name."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bism import GRBM
+from bism.errors import InputError, described, first_line, nearest, shortened, shown
+from bism.resnet import ResNetEBLVM, ResNetEBM
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "grbm": GRBM,
+    "resnet_ebm": ResNetEBM,
+    "resnet_eblvm": ResNetEBLVM,
+}
+
+
+def takes_images(name: str) -> bool:
+    """Whether a model's visible vectors are images [channels, height, width]; they are flat otherwise."""
+    return "visible_shape" in inspect.signature(MODELS[name]).parameters
+
+
+def sizes(name: str) -> dict[str, bool]:
+    """What a suite may say of a model beside its name, and whether it must; the visible units follow from the data."""
+    _, *others = inspect.signature(MODELS[name]).parameters.values()
+    return {one.name: one.default is one.empty for one in others}
+
+
+def build_model(config: Mapping[str, Any]) -> nn.Module:
+    """A model from its name and sizes: ``{"name": "grbm", "visible": 2, "hidden": 4}``; images have a shape for
+    ``visible``.
+
+    Raises:
+        InputError: unknown name, or what the model does not take.
+    """
+    given = dict(config)
+    name, visible = given.pop("name"), given.pop("visible")
+    if name not in MODELS:
+        raise InputError(f"no model '{name}': {nearest(name, MODELS)}")
+    try:
+        return MODELS[name](tuple(visible) if isinstance(visible, list) else visible, **given)
+    except Exception as error:  # of a plug-in's model, whatever a suite file gives it, or want of memory
+        said = first_line(error) if isinstance(error, (TypeError, ValueError, RuntimeError)) else described(error)
+        raise InputError(f"model {name} cannot be made from {shown(given)}: {shortened(said)}") from error
+
+
+def parameter_count(config: Mapping[str, Any]) -> int | None:
+    """How many parameters a model has, which takes no memory to find out; None of one that cannot be made without."""
+    return _parameter_count(MODELS.get(config["name"]), json.dumps(config))
+
+
+@functools.lru_cache(maxsize=1000)
+def _parameter_count(made_by: object, config: str) -> int | None:
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build_model(json.loads(config)).parameters())
+    except Exception:  # a plug-in's model may look at its own numbers
+        return None

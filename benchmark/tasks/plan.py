@@ -1,0 +1,372 @@
+"""From a suite and the user's choices to cells, and from cells to jobs."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from benchmark.data.datasets import DataSet, load
+from benchmark.measures.probes import PROBES
+from benchmark.records.metrics import metric_of
+from benchmark.records.rundir import Record
+from benchmark.system.limits import CELLS
+from benchmark.system.memory import check_fits
+from benchmark.tasks.advice import far
+from benchmark.tasks.models import build_model, parameter_count, takes_images
+from benchmark.tasks.registry import find
+from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
+from bism import Estimator
+from bism.checks import check_model, check_shards
+from bism.errors import InputError, nearest
+from bism.hyperparameters import resolve, specs
+
+_PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
+_LABELS = (
+    "variant",
+    "paper",
+    "reference",
+    "description",
+    "pictures",
+    "rule",
+    "preset_label",
+    "advice",
+    "symbols",
+)  # in config.json, but not what a cell is
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the command line asks for; None leaves it to the preset."""
+
+    preset: str | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    steps: int | None = None
+    overrides: Sequence[tuple[str, str, Any]] = ()  # (method, hyper-parameter, value)
+    data_parallel: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One thing to train: a configuration and a seed. The id is the hash of what is computed, not of its labels."""
+
+    config: dict[str, Any]
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of sha256 over the configuration."""
+        content = {key: value for key, value in self.config.items() if key not in _LABELS}
+        data = content.get("data")
+        if isinstance(data, dict) and "scaling" in data:  # its numbers follow from the data, but for their last digits
+            content["data"] = {**data, "scaling": data["scaling"]["kind"]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def record(self) -> Record:
+        """Its row in the index, as planned."""
+        keys = ("suite", "preset", "task", "method", "variant", "seed", "steps")
+        return Record(id=self.id, state="planned", **{key: self.config[key] for key in keys})
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Cells of one configuration that differ in their seed alone, trained side by side."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration; its seed is that of the first cell."""
+        return self.cells[0].config
+
+    @property
+    def title(self) -> str:
+        """For people: "checkerboard BiDSM-5"."""
+        return f"{self.config['task']} {self.config['variant']}"
+
+    @property
+    def work(self) -> float:
+        """A rough measure of its cost, for the order and for estimates: iterations times their relative cost."""
+        hyper = self.config["hyper"]
+        inner, unrolled = hyper.get("inner_steps", 0), hyper.get("unroll_steps", 0)
+        return float(self.config["steps"] * (1 + inner + 1.5 * unrolled + 0.3 * hyper.get("k", 0)) * len(self.cells))
+
+    @functools.cached_property
+    def memory(self) -> float:
+        """What its process takes, in bytes, roughly: itself, and for each seed blocks of noise, states and activations.
+
+        So that jobs which cannot be beside each other are not started beside each other; what it misses, the
+        supervisor's answer to a lack of memory mends.
+        """
+        model, unrolled = build_model(self.config["model"]), self.config["hyper"].get("unroll_steps", 0)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        visible: Any = model.visible_shape
+        units = math.prod(visible) * self.config["model"].get("width", 1) + self.config["model"].get("hidden", 0)
+        examples = self.config["batch_size"] // self.config["accumulate"]
+        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * units
+        return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
+
+
+def choose_preset(suite: Suite, choices: Choices) -> tuple[str, Preset]:
+    """The preset asked for, or the suite's default."""
+    name = choices.preset or suite.default_preset
+    if name not in suite.presets:
+        raise InputError(f"suite {suite.suite} has no preset '{name}': {nearest(name, suite.presets)}")
+    return name, suite.presets[name]
+
+
+def choose_tasks(preset: Preset, choices: Choices) -> list[str]:
+    """The tasks asked for, or all of the preset's."""
+    for task in choices.tasks or ():
+        if task not in preset.tasks:
+            raise InputError(f"no task '{task}': {nearest(task, preset.tasks)}")
+    return [task for task in preset.tasks if not choices.tasks or task in choices.tasks]
+
+
+def load_data(suite: Suite, tasks: Iterable[str], folder: Path) -> dict[str, DataSet]:
+    """The data of every task, before anything trains."""
+    found = {task: load(suite.tasks[task].data.model_dump(), folder) for task in tasks}
+    return {
+        task: data.as_images() if takes_images(suite.tasks[task].model.name) else data for task, data in found.items()
+    }
+
+
+def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], data: dict[str, DataSet]) -> list[Cell]:
+    """All cells, in the suite's order.
+
+    Raises:
+        InputError: an unknown preset, task, method or hyper-parameter, an impossible value, or a method that cannot
+            train the task's model.
+    """
+    preset_name, preset = choose_preset(suite, choices)
+    for method in [*(choices.methods or ()), *(method for method, _, _ in choices.overrides)]:
+        find(method, methods)
+    cells: dict[str, Cell] = {}
+    seeds = list(choices.seeds or preset.seeds)
+    for task in choose_tasks(preset, choices):
+        shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
+        _check_probes(suite, preset, task, methods, data[task])
+        for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
+            config = _model(entry.model or suite.tasks[task].model, data[task])
+            _check_size(f"task {task}: {variant}", config, len(seeds), shared["batch_size"] // shared["accumulate"])
+            model = build_model(config)
+            _check(estimator, model, task, suite.tasks[task])
+            check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
+            suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
+            own = {**shared, "model": config, "probes": suitable}
+            for cell in _cells(estimator, variant, entry, own, seeds):
+                cells.setdefault(cell.id, cell)
+            if len(cells) > CELLS:
+                raise InputError(
+                    f"this plan has more than {CELLS:,} cells: take fewer seeds, or a part by --tasks and --methods"
+                )
+    if not cells:
+        raise InputError(
+            f"nothing to run: preset {preset_name} has none of {', '.join(choices.methods or ())} "
+            f"in {', '.join(choose_tasks(preset, choices))}; a method that no preset has needs a line in "
+            f"a suite file (docs/adding_a_method.md)"
+        )
+    trained = {cell.config["method"] for cell in cells.values()}
+    for method, key, _ in choices.overrides:
+        if method not in trained:
+            raise InputError(
+                f"--set {method}.{key}: {method} is not among what this trains, {', '.join(sorted(trained))}"
+            )
+    return list(cells.values())
+
+
+def _shared_config(
+    suite: Suite, preset_name: str, preset: Preset, task_name: str, choices: Choices, data: DataSet
+) -> dict[str, Any]:
+    """What all cells of a task have in common."""
+    task = suite.tasks[task_name]
+    steps = choices.steps or preset.tasks[task_name].steps
+    settings = preset.tasks[task_name]
+    return {
+        "suite": suite.suite,
+        "preset": preset_name,
+        "task": task_name,
+        "steps": steps,
+        "batch_size": task.batch_size,
+        "data": data.description,
+        "precision": settings.precision,
+        "accumulate": settings.accumulate,
+        "metrics": list(task.metrics),
+        "select": task.select,
+        "rule": task.rule,
+        "probes": _probes(settings.probes, steps),
+        "evaluations": preset.evaluations,
+        **{name: text for name, text in (("preset_label", preset.label), ("advice", far(data))) if text},
+    }
+
+
+def _model(entry: ModelEntry, data: DataSet) -> dict[str, Any]:
+    """A model for these data, as ``build_model`` takes it."""
+    shape = list(data.train.shape[1:])
+    return {"name": entry.name, "visible": shape[0] if len(shape) == 1 else shape, **entry.sizes}
+
+
+def _probes(entries: Iterable[ProbeEntry], steps: int) -> list[dict[str, Any]]:
+    """The probes that a training of so many steps reaches, with all their options."""
+    found = []
+    for entry in entries:
+        at = [where for where in entry.at if isinstance(where, str) or where <= steps]
+        settings = PROBES[entry.name].model_validate(entry.options).model_dump()
+        found += [{"name": entry.name, "at": at, "options": settings}] if at else []
+    return found
+
+
+def _variants(
+    settings: PresetTask, choices: Choices, methods: dict[str, type[Estimator]]
+) -> list[tuple[Variant, Estimator, str]]:
+    """A preset's entries for one task as estimators, changed as the user asks, with their variant names."""
+    found = []
+    for entry in settings.variants:
+        method = methods[entry.method]
+        if choices.methods and entry.method not in choices.methods:
+            continue
+        changes = {resolve(method, key): value for name, key, value in choices.overrides if name == method.id}
+        for values in expand(entry, settings.all, method):
+            found.append((entry, method(**values), method(**{**values, **changes})))
+    extra = {"steps": choices.steps} if choices.steps and choices.steps != settings.steps else {}
+    used: dict[tuple[type, str], dict[str, set[Any]]] = {}
+    for entry, _, ours in found:
+        values = used.setdefault((type(ours), entry.name or ours.name), {})
+        for key in specs(ours):
+            values.setdefault(key, set()).add(getattr(ours, key))
+    return [
+        (entry, ours, _variant_name(entry.name or ours.name, ours, theirs, used, _own(entry, settings) | extra))
+        for entry, theirs, ours in found
+    ]
+
+
+def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
+    """What an entry has of its own beside hyper-parameters: noise on its data, and another size of model than others
+    of its method."""
+    others = [one.model.sizes for one in settings.variants if one.model and one.method == entry.method]
+    sizes = entry.model.sizes if entry.model else {}
+    own = {key: value for key, value in sizes.items() if any(other.get(key) != value for other in others)}
+    return ({"data_noise": entry.data_noise} if entry.data_noise else {}) | own
+
+
+def _variant_name(
+    name: str,
+    ours: Estimator,
+    theirs: Estimator,
+    used: Mapping[tuple[type, str], dict[str, set[Any]]],
+    extra: dict[str, Any],
+) -> str:
+    """``name``, then what differs from the preset (``theirs``) or among those of that name, and extra."""
+    shown = {
+        spec.symbol or key: getattr(ours, key)
+        for key, spec in specs(ours).items()
+        if f"{{{key}}}" not in ours.label and len(used[type(ours), name][key] | {getattr(theirs, key)}) > 1
+    }
+    shown |= extra
+    return f"{name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else name
+
+
+def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -> None:
+    check_model(estimator, model)
+    for name in task.metrics:
+        reason = metric_of(name).unsuited(model)
+        if reason:
+            raise InputError(f"task {task_name}: the metric {name} {reason}")
+
+
+def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
+    """A probe must suit one of a preset's variants at least; the others do without."""
+    if not preset.tasks[task].probes:
+        return
+    for entry in preset.tasks[task].variants:
+        _check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
+    trained = [
+        (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
+        for entry, estimator, _ in _variants(preset.tasks[task], Choices(), methods)
+    ]
+    for probe in preset.tasks[task].probes:
+        reasons = [PROBES[probe.name].unsuitable(*one) for one in trained]
+        if all(reasons):
+            raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")
+
+
+def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int) -> None:
+    """Refuses what no machine like this one can train: the parameters of all seeds, their gradients and both averages
+    of Adam are held at once, and the minibatches."""
+    parameters, visible = (
+        parameter_count(model),
+        math.prod(model["visible"] if isinstance(model["visible"], list) else [model["visible"]]),
+    )
+    check_fits(
+        4.0 * seeds * (4 * (parameters or 0) + examples * visible),
+        f"{what}, {parameters or 0:,} parameters for each of {seeds:,} seeds, minibatches of {examples:,},",
+        "a smaller model, smaller minibatches, or fewer seeds at a time",
+    )
+
+
+def _cells(
+    estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], seeds: Sequence[int]
+) -> Iterable[Cell]:
+    description = (type(estimator).__doc__ or estimator.id).strip().splitlines()[0]
+    for seed in seeds:
+        yield Cell(
+            {
+                **shared,
+                "method": estimator.id,
+                "hyper": dataclasses.asdict(estimator),
+                "data_noise": entry.data_noise,
+                "seed": seed,
+                "variant": variant,
+                "paper": entry.paper,
+                "reference": estimator.reference,
+                "description": description,
+                "symbols": {key: spec.symbol for key, spec in specs(estimator).items() if spec.symbol},
+                "pictures": seed == seeds[0],
+            }
+        )
+
+
+def jobs(cells: Iterable[Cell], beside: Mapping[str, str | None] | None = None) -> list[Job]:
+    """Cells that differ in their seed alone, together; the longest jobs first, so that no core waits at the end.
+
+    Args:
+        beside: for cells that are under way, by id, what they have in common with those they were trained beside: they
+            go on in the same company, and so with the same numbers to the last bit.
+    """
+    company = beside or {}
+
+    def configuration(cell: Cell) -> str:
+        shared = {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}
+        return json.dumps([shared, company.get(cell.id) or ""], sort_keys=True)
+
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(configuration(cell), []).append(cell)
+    return sorted(
+        (Job(tuple(sorted(groups[name], key=lambda cell: int(cell.config["seed"])))) for name in sorted(groups)),
+        key=lambda job: -job.work,
+    )
+
+
+def shard(cells: Sequence[Cell], number: int, count: int) -> list[Cell]:
+    """The part of a plan that one of ``count`` machines trains: whole jobs, the longest first to who has least so far.
+
+    The same for every machine, whatever has been trained already: together the parts are the plan.
+
+    Args:
+        number: from 1 to ``count``.
+    """
+    load, ours = [0.0] * count, set[str]()
+    for job in jobs(cells):
+        idlest = load.index(min(load))
+        load[idlest] += job.work
+        if idlest == number - 1:
+            ours |= {cell.id for cell in job.cells}
+    return [cell for cell in cells if cell.id in ours]

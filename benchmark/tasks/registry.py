@@ -1,0 +1,101 @@
+"""Which methods there are: every estimator with an ``id`` in ``bism``, in ``baselines`` and in plug-in files."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+import baselines
+import bism.methods
+from benchmark.data.datasets import DATASETS
+from benchmark.system.limits import NAME, check_file
+from benchmark.tasks.models import MODELS
+from benchmark.tasks.plugins import PREFIX, importing
+from bism import Estimator
+from bism.errors import InputError, nearest, shown
+
+
+def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
+    """All methods by id.
+
+    Raises:
+        InputError: a plug-in cannot be imported, has no method, or takes an id that is taken.
+    """
+    modules = [bism.methods] + [
+        importlib.import_module(f"baselines.{info.name}") for info in pkgutil.iter_modules(baselines.__path__)
+    ]
+    found: dict[str, type[Estimator]] = {}
+    for module in modules + [load_plugin(path) for path in plugins]:
+        for estimator in _defined_in(module):
+            _check(estimator, module)
+            if found.setdefault(estimator.id, estimator) is not estimator:
+                raise InputError(
+                    f"{module.__file__}: the id '{estimator.id}' is taken by {found[estimator.id].__name__}"
+                )
+    return found
+
+
+def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
+    """The method with this id; a misspelt one raises InputError with the nearest."""
+    if name not in available:
+        raise InputError(
+            f"no method '{name}': {nearest(name, available)}; one of your own is named by --plugin FILE.py"
+        )
+    return available[name]
+
+
+def load_plugin(path: Path) -> ModuleType:
+    """Imports a file with methods, models or data sets of the user's own."""
+    check_file(path, "plug-in file")
+    name = f"{PREFIX}{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ == str(path.resolve()):
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: a plug-in is a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    before = [*MODELS, *DATASETS]
+    try:
+        with importing(path):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    if not _defined_in(module) and [*MODELS, *DATASETS] == before:
+        raise InputError(
+            f"{path}: defines no method (an Estimator with an id), and adds no model and no data set "
+            f"(see docs/adding_a_method.md)"
+        )
+    return module
+
+
+def _check(estimator: type[Estimator], module: ModuleType) -> None:
+    """What is easily forgotten in a new method."""
+    lacking = [name for name in ("label", "reference") if not isinstance(getattr(estimator, name, None), str)]
+    if not re.fullmatch("[A-Za-z0-9_-]+", estimator.id) or len(estimator.id) > NAME:
+        raise InputError(
+            f"{module.__file__}: the id of {estimator.__name__} must consist of letters, digits, '_' and '-', "
+            f"at most {NAME}, got {shown(estimator.id)}"
+        )
+    if "__dataclass_params__" not in vars(estimator):
+        lacking.append("@dataclasses.dataclass(frozen=True, kw_only=True)")
+    if lacking:
+        raise InputError(f"{module.__file__}: {estimator.__name__} lacks {' and '.join(lacking)}")
+
+
+def _defined_in(module: ModuleType) -> list[type[Estimator]]:
+    return [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Estimator)
+        and value.__module__ == module.__name__
+        and isinstance(getattr(value, "id", None), str)
+        and not inspect.isabstract(value)
+    ]

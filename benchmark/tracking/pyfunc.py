@@ -1,0 +1,119 @@
+"""The code of the models in MLflow: log p(v) of the rows of a table, and samples. Run by MLflow, which keeps a copy of
+it in each model. Loading one needs ``bism`` and ``benchmark`` importable.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from benchmark.tasks.models import build_model
+from bism.checkpoint import load_checkpoint
+from bism.checks import check_count
+from bism.enumeration import exact_samples, not_enumerable
+from bism.errors import InputError
+from bism.likelihood import log_density_bound, log_likelihood, log_partition
+from bism.posteriors import default_posterior
+from bism.rng import Rng, generator
+from bism.sampling import gibbs, gibbs_noise
+from bism.scaling import Scaling
+
+SAMPLING = {"sample": 0, "sweeps": 1000, "seed": 0}  # what ``params`` may have, and its defaults
+
+
+class TrainedModel(PythonModel):
+    """A trained energy-based model, rebuilt from its configuration and a checkpoint."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Rebuilds the model in float64, and its log Z where that can be enumerated."""
+        config = json.loads(Path(context.artifacts["config"]).read_text())
+        tensors = load_checkpoint(context.artifacts["checkpoint"])["tensors"]
+        saved = tensors.get("average", tensors["state"]["params"])
+        self.model: Any = _filled(build_model(config["model"]), saved["model"])
+        tractable = hasattr(self.model, "free_energy")
+        self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
+        self.scaling = None
+        if "scaling" in config["data"]:  # trained on scaled data; tables and densities are in the data's own units
+            self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
+            self.model = scaling.model(self.model)
+            self.posterior = self.posterior and scaling.posterior(self.posterior)
+        self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known, or
+        ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the posterior.
+
+        With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
+        independent ones where h can be enumerated, else the ends of block Gibbs chains of ``sweeps`` sweeps (default:
+        1,000) from the rows of the input in turn, or where it has none from N(0, I) in the units of the training.
+        ``seed`` (default: 0) is theirs.
+
+        Raises:
+            InputError: another number of columns than the model has visible units, values that are not finite, or a
+                model that Gibbs sampling cannot sample from.
+        """
+        settings = {**SAMPLING, **(params or {})}
+        if settings["sample"]:
+            return self._samples(model_input, **settings)
+        v = self._visible(model_input)
+        if self.posterior is not None:
+            return pd.DataFrame({"log_density_bound": log_density_bound(self.model, self.posterior, v).numpy()})
+        column = "log_density_unnormalised" if self.log_z is None else "log_likelihood"
+        return pd.DataFrame({column: log_likelihood(self.model, v, self.log_z or 0.0).numpy()})
+
+    def _samples(self, model_input: Any, sample: int, sweeps: int, seed: int) -> pd.DataFrame:
+        count, sweeps, seed = int(sample), int(sweeps), int(seed)  # MLflow brings numpy's
+        for name, value, least in (("sample", count, 1), ("sweeps", sweeps, 1), ("seed", seed, 0)):
+            check_count(name, value, least)
+        if not (hasattr(self.model, "sample_hidden") and hasattr(self.model, "sample_visible")):
+            raise InputError(
+                f"{type(self.model).__name__} has no conditionals for Gibbs sampling; bism.langevin samples deep models"
+            )
+        rng = Rng(generator(seed, 0, "samples", torch.device("cpu")), torch.float64)
+        rows = 0 if model_input is None else len(model_input)
+        if self.log_z is not None:
+            v = exact_samples(self.model, count, rng)
+        else:
+            start = self._visible(model_input) if rows else self._start(count, rng)
+            v = start[torch.arange(count) % len(start)]
+            with torch.no_grad():
+                for _ in range(sweeps):
+                    v = gibbs(self.model, v, gibbs_noise(self.model, count, 1, rng))
+        names = list(model_input.columns) if rows and isinstance(model_input, pd.DataFrame) else None
+        return pd.DataFrame(v.flatten(1).numpy(), columns=names)
+
+    def _start(self, count: int, rng: Rng) -> torch.Tensor:
+        """N(0, I) in the units of the training."""
+        normal = rng.normal((count, *self.model.visible_shape))
+        return self.scaling.own(normal) if self.scaling else normal
+
+    def _visible(self, model_input: Any) -> torch.Tensor:
+        shape = self.model.visible_shape
+        expected = f"expected {math.prod(shape)} numeric columns, one per visible unit"
+        try:
+            values = np.asarray(model_input, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model input: {expected}; {error}") from error
+        if values.ndim != 2 or values.shape[1] != math.prod(shape):
+            raise InputError(f"model input: {expected}, got an array of shape {values.shape}")
+        if not np.isfinite(values).all():
+            row, unit = np.argwhere(~np.isfinite(values))[0]
+            raise InputError(f"model input: row {row}, column {unit} is {values[row, unit]}; expected finite numbers")
+        return torch.tensor(values).reshape(-1, *shape)
+
+
+def _filled(module: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """A module in float64 with the parameters of a checkpoint's one seed."""
+    module.double().load_state_dict({name: tensor[0] for name, tensor in tensors.items()}, strict=False)
+    return module
+
+
+mlflow.models.set_model(TrainedModel())
