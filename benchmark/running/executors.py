@@ -1,4 +1,4 @@
-"""Where jobs run: the processes of this machine, or (``ray_executor``) of a cluster.
+"""Where jobs run: the processes of this machine, or (``ray_cluster``) of a cluster.
 
 An executor starts a job and brings what its process says; what becomes of a job is the supervisor's to decide, and the
 same everywhere. A further engine is one more class with these few methods.

@@ -21,7 +21,7 @@ from bism.errors import InputError
 # model takes.
 logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
 _CODE = Path(__file__).with_name("pyfunc.py")
-# Without it MLflow would not hand on ``predict(..., params={"sample": 16})``. The names are tracking_pyfunc.SAMPLING's.
+# Without it MLflow would not hand on ``predict(..., params={"sample": 16})``. The names are pyfunc.SAMPLING's.
 _SIGNATURE = ModelSignature(
     params=ParamSchema(
         [ParamSpec(name, "long", usual) for name, usual in (("sample", 0), ("sweeps", 1000), ("seed", 0))]
