@@ -13,7 +13,7 @@ test: lint ## lint, types and the tests that take seconds
 	$(BIN)/python -m pytest -m "not long and not gpu" $(PARALLEL)
 
 test-long: .venv/installed-test ## the tests that take longer
-	$(BIN)/python -m pytest -m "long and not gpu" $(PARALLEL)
+	$(BIN)/python -m pytest -m "long and not gpu" $(PARALLEL) --durations 25 --durations-min 20
 
 test-gpu: .venv/installed-test ## the tests that need a GPU (docs/gpu.md)
 	$(BIN)/python -m pytest -m gpu tests/gpu
