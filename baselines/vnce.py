@@ -47,6 +47,9 @@ class VNCE(WithPosterior):
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return fit_noise(self.noise_distribution, data)
 
+    def unshardable(self) -> str | None:
+        return None
+
     @property
     def repeats(self) -> int:
         return self.inner_steps

@@ -57,9 +57,6 @@ class WithPosterior(Estimator):
     def optimiser_of(self, part: str) -> str:
         return self.lower_optimiser if part == "posterior" else "adam"
 
-    def unshardable(self) -> str | None:
-        return None  # their steps are written with ``move``
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BiSM(Criterion, WithPosterior):
@@ -133,6 +130,9 @@ class BiSM(Criterion, WithPosterior):
             return log_ratio(params.model, params.posterior, v, h)
 
         return self.objective(log_density, batch, drawn["visible"], hyper).mean(), carry, {}
+
+    def unshardable(self) -> str | None:
+        return None
 
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """G of eq. (9) on a minibatch, at the noise of the upper level."""
