@@ -50,8 +50,6 @@ def _no_free_energy(model: Any) -> str | None:
 def _no_continuous_latent(model: Any) -> str | None:
     from bism.variables import Bernoulli
 
-    if model.latent is None:
-        return f"is of latent variables, which {type(model).__name__} lacks"
     return "differentiates in h, which is binary" if isinstance(model.latent, Bernoulli) else None
 
 

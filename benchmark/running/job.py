@@ -198,8 +198,9 @@ def _train(
         if note:
             report("note", f"{job.title}: {note}")
     report("importing", ", ".join(map(str, settings.plugins)))
-    trainer = make_trainer(job, data, device, settings, LeadingTrainer if group else Trainer)
+    registry.methods(settings.plugins)
     report("importing", "")
+    trainer = make_trainer(job, data, device, settings, LeadingTrainer if group else Trainer)
     if isinstance(trainer, LeadingTrainer) and group:
         trainer.group = group
 

@@ -54,7 +54,7 @@ def test_a_metric_says_which_models_it_suits() -> None:
     assert suited == {
         "log_likelihood": [True, False, False, False],
         "fisher_divergence": [True, True, False, False],
-        "posterior_fisher_divergence": [False, False, True, False],
+        "posterior_fisher_divergence": [False, False, True, True],
     }
     assert metric_of("log_likelihood").unsuited(large) == (
         "needs log Z by enumeration: 2^21 configurations are too many (at most 2^20)"

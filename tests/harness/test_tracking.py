@@ -286,8 +286,8 @@ def test_a_preset_of_any_name_and_numbers_of_any_kind_arrive(
 ) -> None:
     preset = 'it\'s "100%" \\'
     cell, sibling = cells.add(preset=preset), cells.add(1, preset=preset)
-    for odd in (math.nan, math.inf, -math.inf):
-        run_dir.folder(cell).append(30, {"test/log_likelihood": odd})
+    for step, odd in enumerate((math.nan, math.inf, -math.inf), start=30):
+        run_dir.folder(cell).append(step, {"test/log_likelihood": odd})
     run_dir.plan([dataclasses.replace(record, preset=preset) for record in run_dir.records()])
     for one in (cell, sibling):
         cells.end(one, "done")

@@ -365,7 +365,7 @@ class Three(Failing):
 
     def search_runs(self, experiments: list[str], condition: str, **_: object) -> Any:
         tags = {"kind": "plan", "preset": "quick"}
-        plan = SimpleNamespace(info=SimpleNamespace(start_time=0), data=SimpleNamespace(tags=tags))
+        plan = SimpleNamespace(info=SimpleNamespace(run_id="1", start_time=0), data=SimpleNamespace(tags=tags))
         return Answer([plan] if experiments == ["grbm"] and "'plan'" in condition else [])
 
 
