@@ -20,7 +20,10 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Distinct non-negative integers, at least one."""
     if isinstance(seeds, int):
         raise InputError(f"seeds must be a list of integers, got {seeds}: [{seeds}] is a list of one")
-    chosen = tuple(seeds)
+    try:
+        chosen = tuple(seeds)
+    except TypeError:
+        raise InputError(f"seeds must be a list of integers, got {seeds!r}") from None
     if not chosen or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in chosen):
         raise InputError(f"seeds must be one or more integers >= 0, got {list(chosen)}")
     if len(set(chosen)) < len(chosen):
@@ -46,12 +49,14 @@ def check_scale(name: str, value: Any) -> float:
 
 def check_place(device: Any, dtype: torch.dtype) -> torch.device:
     """A device that torch knows and, if it is a GPU, that is here; and a floating-point type."""
-    if not dtype.is_floating_point:
-        raise InputError(f"dtype must be floating point, got {dtype}")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype must be floating point, such as torch.float32, got {dtype!r}")
     try:
         place = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device must be one that torch knows, such as 'cpu' or 'cuda:0', got {device!r}") from error
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be 'cpu' or a GPU such as 'cuda:0', got {device!r}")
     found = torch.cuda.device_count() if place.type == "cuda" else 1
     if (place.index or 0) >= found:
         which = "no GPU" if place.index is None else f"no GPU {place.index}"
@@ -78,7 +83,9 @@ def check_shards(estimator: "Estimator", batch_size: int, accumulate: Any, proce
     count = wanted if wanted % processes == 0 else wanted * processes
     if batch_size % count:
         raise InputError(f"batch_size must be a multiple of the {count} shards of a minibatch, got {batch_size}")
-    reason = estimator.unshardable()
+    reason = estimator.unshardable() or (
+        "its steps ask which examples they are given, which is said of the whole" if estimator.uses_examples else None
+    )
     if count > 1 and reason:
         raise InputError(f"{estimator.id} cannot take a minibatch in {count} shards: {reason}")
     return count
@@ -90,6 +97,8 @@ _ASKED = {"posterior": ("sample", "log_prob")}  # of the parts that the package 
 def check_parts(estimator: "Estimator", parts: Mapping[str, Any]) -> None:
     """Networks for parts that ``estimator`` trains, beside the model."""
     own = [name for name in estimator.trains if name != "model"]
+    if not isinstance(parts, Mapping):
+        raise InputError(f"parts must be a dictionary of networks by the names of parts, got {type(parts).__name__}")
     for part, module in parts.items():
         if part not in own:
             known = f"its parts beside the model are {', '.join(own)}" if own else "it trains the model alone"
@@ -112,13 +121,13 @@ def check_model(estimator: "Estimator", model: Any) -> None:
             f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
             f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
         )
-    _check_containers(model)
+    check_containers(model)
     reason = estimator.unsupported(model)
     if reason:
         raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
 
 
-def _check_containers(model: nn.Module) -> None:
+def check_containers(model: nn.Module) -> None:
     """Refuses parameters in plain lists, dictionaries and objects: there they stay what they were before."""
     for module in model.modules():
         for name, value in attributes(module).items():

@@ -14,6 +14,7 @@ from torch.func import grad_and_value
 
 from bism import engine
 from bism.checks import check_count, check_model, check_seeds
+from bism.contract import OPTIMISERS, check_method, check_networks
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
@@ -76,6 +77,7 @@ class Estimator(ABC):
             raise InputError(
                 f"{type(self).__name__} needs the decorator @dataclasses.dataclass(frozen=True, kw_only=True)"
             )
+        check_method(type(self), Estimator)
         validate(self)
 
     @property
@@ -145,7 +147,7 @@ class Estimator(ABC):
             data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
             parts: networks beside the model, by part, in place of the method's own choice.
         """
-        modules = self.modules(model, parts or {})
+        modules = check_networks(self.id, self.modules(model, parts or {}))
         drawn = {name: initial_values(module, rng, data) for name, module in modules.items()}
         state = State(
             {name: Methods(module) for name, module in modules.items()},
@@ -178,6 +180,9 @@ class Estimator(ABC):
 
     def init_optimiser(self, params: Tree) -> Tree:
         """The optimisers' state at the start, by part."""
+        for part in params:
+            if self.optimiser_of(part) not in OPTIMISERS:
+                raise InputError(f"{self.id}: optimiser_of('{part}') must be one of {', '.join(OPTIMISERS)}")
         init = {"adam": adam_init, "sgd": sgd_init}
         return {part: init[self.optimiser_of(part)](tensors) for part, tensors in params.items()}
 
@@ -210,6 +215,8 @@ class Estimator(ABC):
             given = objective({**state.params, **moving}, of, drawn)
             return given if isinstance(given, tuple) else (given, {})
 
+        if isinstance(parts, str) or not set(parts) <= set(state.params):
+            raise InputError(f"{self.id} moves {parts!r}: parts are a tuple of {', '.join(state.params)}")
         moving = {part: state.params[part] for part in parts}
         found = [grad_and_value(at, has_aux=True)(moving, *shard) for shard in shards(batches, noise)]
         means = [(gradient, value) for gradient, (value, _) in found]
@@ -326,7 +333,7 @@ class Estimator(ABC):
                 data,
                 seeds=seeds,
                 batch_size=batch_size,
-                parts={**shorthand, **(parts or {})},
+                parts={**shorthand, **parts} if isinstance(parts, Mapping) else parts or shorthand,
                 device=device,
                 dtype=dtype,
                 compile=compiled,

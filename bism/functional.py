@@ -103,7 +103,15 @@ class Bound:
         if not self.__methods.buffer_names:
             return functional_call(self.__methods, self.__tensors, (within,), tie_weights=False)
         tensors = dict(self.__tensors)
-        value = functional_call(self.__methods, tensors, (within,), tie_weights=False)
+        try:
+            value = functional_call(self.__methods, tensors, (within,), tie_weights=False)
+        except RuntimeError as error:
+            if "mutate a captured Tensor" not in str(error):
+                raise
+            raise AttributeError(
+                f"{type(self.__methods.module).__name__} changes a buffer within a step (batch normalisation does): it "
+                f"would be lost, state.replace(buffers=...) gives new ones"
+            ) from error
         for name in self.__methods.buffer_names:  # torch itself refuses changes in place
             if name in tensors and tensors[name] is not self.__tensors.get(name):
                 raise AttributeError(

@@ -17,6 +17,7 @@ from benchmark.system.limits import NAME, check_file
 from benchmark.tasks.models import MODELS
 from benchmark.tasks.plugins import PREFIX, importing
 from bism import Estimator
+from bism.contract import check_method
 from bism.errors import InputError, nearest, shown
 
 
@@ -87,6 +88,10 @@ def _check(estimator: type[Estimator], module: ModuleType) -> None:
         lacking.append("@dataclasses.dataclass(frozen=True, kw_only=True)")
     if lacking:
         raise InputError(f"{module.__file__}: {estimator.__name__} lacks {' and '.join(lacking)}")
+    try:
+        check_method(estimator, Estimator)
+    except InputError as error:
+        raise InputError(f"{module.__file__}: {error}") from None
 
 
 def _defined_in(module: ModuleType) -> list[type[Estimator]]:

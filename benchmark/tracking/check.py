@@ -8,7 +8,7 @@ import re
 import socket
 import sqlite3
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from http.client import BadStatusLine, RemoteDisconnected
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,8 +72,11 @@ def check_form(what: str, address: str) -> None:
         raise InputError(f"{where}: in an address, users and passwords are written with {_WRITTEN}")
 
 
-def check_file(what: str, file: Path, write: bool) -> None:
+def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> None:
     """A database in a file: whether it can be read, or else (``write``) made and written; it is made where it is not.
+
+    Args:
+        tables: that a database of this kind has, among others; one of something else is left alone.
 
     Raises:
         Unreachable: another process has locked it.
@@ -98,12 +101,17 @@ def check_file(what: str, file: Path, write: bool) -> None:
     try:
         database = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=SECONDS)
         try:
-            database.execute("SELECT count(*) FROM sqlite_master")
+            found = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         finally:
             database.close()
     except sqlite3.Error as error:
         kind, text = (Unreachable, "reached") if "locked" in str(error) else (InputError, "used")
         raise kind(f"{what} {file} cannot be {text}: {error}.") from None
+    if not found and not write:
+        raise InputError(f"{what} {file} cannot be used: it is empty.")
+    if found and not found.issuperset(tables):
+        shown = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
+        raise InputError(f"{what} {file} cannot be used: it is a database of something else, of the tables {shown}.")
 
 
 def check_database(what: str, address: str) -> None:

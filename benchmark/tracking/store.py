@@ -34,6 +34,7 @@ QUIET = {
 }  # no telemetry, no chatter: read when MLflow is imported; what fails, we say ourselves
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
+_TABLES = ("alembic_version", "experiments", "runs", "metrics", "params", "tags")  # of every MLflow store
 _PLAIN = re.compile(r"[\w .:/@,+=()\[\]-]*")
 
 
@@ -73,7 +74,7 @@ def check(uri: str, write: bool) -> None:
     """
     scheme, file = scheme_of(uri), database_file(uri)
     if file is not None:
-        check_file("tracking store", file, write)
+        check_file("tracking store", file, write, _TABLES)
     elif scheme in ("http", "https"):
         for name, value in QUIET.items():  # before MLflow is imported; what the user has set stays
             os.environ.setdefault(name, value)

@@ -67,7 +67,7 @@ def _check(address: str) -> None:
     check_form("studies at", address)
     file = database_file(address)
     if file is not None:
-        check_file("studies at", file, write=True)
+        check_file("studies at", file, write=True, tables=("studies", "trials", "version_info"))
     elif scheme_of(address) != "sqlite":
         check_database("studies at", address)
 

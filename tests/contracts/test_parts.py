@@ -169,10 +169,11 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("in_place", "said"), [(False, "Counting sets its buffer calls within a step"), (True, "mutate a captured Tensor")]
+    ("in_place", "said"),
+    [(False, "Counting sets its buffer calls within a step"), (True, "Counting changes a buffer within a step")],
 )
 def test_a_buffer_that_a_step_would_change_unseen_is_refused(in_place: bool, said: str) -> None:
-    with pytest.raises((AttributeError, RuntimeError), match=said):
+    with pytest.raises(AttributeError, match=said):
         Contrast().fit(GRBM(2, 3), data(), steps=1, parts={"generator": Counting(in_place)}, compile=False, **KIND)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from benchmark.tracking.check import Unreachable, check_database, check_file, check_form, failure
 from benchmark.tracking.store import check, resolve
 from bism.errors import InputError
+from reports.store import Store
 from tests.harness.faults import free_port
 from tests.harness.postgres import PostgreSQL
 from tests.harness.tiny import command, write
@@ -81,7 +82,7 @@ def test_every_command_refuses_one_at_once(tmp_path: Path, command_of: tuple[str
 
 def refused(file: Path, write: bool = True) -> str:
     with pytest.raises(InputError) as error:
-        check_file("tracking store", file, write)
+        check_file("tracking store", file, write, ("t",))
     return f"{kind(error.value)}: {error.value}"
 
 
@@ -101,7 +102,7 @@ def test_files_that_are_no_database(tmp_path: Path) -> None:
 
 
 def test_a_file_is_made_only_to_be_written(tmp_path: Path) -> None:
-    check_file("tracking store", tmp_path / "new" / "mlflow.db", write=True)
+    check_file("tracking store", tmp_path / "new" / "mlflow.db", write=True, tables=())
     assert (tmp_path / "new" / "mlflow.db").read_bytes() == b""
     assert refused(tmp_path / "other.db", write=False).startswith("wrong: ")
     assert not (tmp_path / "other.db").exists()
@@ -113,7 +114,27 @@ def test_a_file_that_another_process_has_locked_is_away(tmp_path: Path, monkeypa
     holder.executescript("CREATE TABLE t (x); BEGIN EXCLUSIVE")
     assert refused(tmp_path / "a.db") == f"away: tracking store {tmp_path}/a.db cannot be reached: database is locked."
     holder.close()
-    check_file("tracking store", tmp_path / "a.db", write=True)
+    check_file("tracking store", tmp_path / "a.db", write=True, tables=("t",))
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """MLflow would make its tables in it, whether one reads or writes."""
+    for name, tables in (("mine", "mine (x)"), ("like", "experiments (x); CREATE TABLE runs (x)")):
+        sqlite3.connect(tmp_path / f"{name}.db").executescript(f"CREATE TABLE {tables}").connection.close()
+        before = (tmp_path / f"{name}.db").read_bytes()
+        for arguments in (("run", "--suite", "tiny.yaml"), ("sync",), ("doctor",)):
+            write(tmp_path)
+            said = command(tmp_path, *arguments, "--tracking-uri", f"sqlite:///{name}.db")
+            assert said.code == (0 if arguments == ("doctor",) else 2)
+            assert "cannot be used: it is a database of something else, of the tables" in " ".join(
+                (said.err + said.out).split()
+            )
+        with pytest.raises(InputError, match="it is a database of something else"):
+            Store(f"sqlite:///{tmp_path}/{name}.db")
+        assert (tmp_path / f"{name}.db").read_bytes() == before
+    sqlite3.connect(tmp_path / "empty.db").executescript("CREATE TABLE t (x); DROP TABLE t").connection.close()
+    with pytest.raises(InputError, match="it is empty"):
+        Store(f"sqlite:///{tmp_path}/empty.db")
 
 
 # --- databases with a server ------------------------------------------------------------------------------------------
