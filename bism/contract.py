@@ -4,17 +4,14 @@ import functools
 import inspect
 import string
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from bism.checks import check_containers
 from bism.errors import InputError, shown
 from bism.hyperparameters import specs
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 OPTIMISERS = ("adam", "sgd")
 _HOOKS = (
@@ -23,7 +20,7 @@ _HOOKS = (
 )  # fmt: skip
 
 
-def check_method(kind: "type[Estimator]", base: "type[Estimator]") -> None:
+def check_method(kind: type, base: type) -> None:
     """A method's class, against ``Estimator`` as ``base``.
 
     Raises:
@@ -35,7 +32,7 @@ def check_method(kind: "type[Estimator]", base: "type[Estimator]") -> None:
 
 
 @functools.cache
-def _problem(kind: "type[Estimator]", base: "type[Estimator]") -> str | None:
+def _problem(kind: Any, base: Any) -> str | None:
     for name, wanted in (("trains", "the names of its parts"), ("needs", "names of methods of the model")):
         value = getattr(kind, name)
         if not isinstance(value, tuple) or not all(isinstance(one, str) and one.isidentifier() for one in value):
@@ -92,7 +89,7 @@ def check_networks(method: str, modules: Any) -> Mapping[str, nn.Module]:
             raise InputError(f"{method}: the part '{part}' must be a torch.nn.Module, got {type(module).__name__}")
         if not any(True for _ in module.parameters()):
             raise InputError(f"{method}: the part '{part}' ({type(module).__name__}) has no parameters to train")
-        if any(isinstance(one, UninitializedTensorMixin) for one in module.parameters()):
+        if any(is_lazy(one) for one in module.parameters()):
             raise InputError(f"{method}: the part '{part}' has parameters whose shape is not known yet (a lazy module)")
         for one in module.parameters():
             other = seen.setdefault(id(one), part)

@@ -95,7 +95,7 @@ class Hidden(nn.Module):
     [
         (lambda model: None, "modules() must give a dictionary of modules by part, got None"),
         (lambda model: {"model": model, "generator": len}, "the part 'generator' must be a torch.nn.Module"),
-        (lambda model: {"model": model, "generator": nn.Identity()}, "'generator' (Identity) has no parameters to train"),
+        (lambda model: {"model": model, "generator": nn.Identity()}, "(Identity) has no parameters to train"),
         (lambda model: {"model": model, "generator": nn.LazyLinear(2)}, "parameters whose shape is not known yet"),
         (lambda model: {"model": model, "generator": model}, "the parts 'model' and 'generator' share a parameter"),
         (lambda model: {"model": model, "generator": Hidden()}, "Hidden.weights is a plain list of parameters"),
