@@ -14,6 +14,7 @@ from benchmark.running import executors
 from benchmark.running.executors import JobProcess, LocalExecutor, Place
 from benchmark.running.job import Settings
 from benchmark.system.signals import deaf, ended_as_by_ctrl_c
+from tests.harness.tiny import ROOT, write
 
 BOTH = (signal.SIGTERM, signal.SIGHUP)
 
@@ -100,3 +101,12 @@ def test_a_fork_server_that_is_killed_is_replaced_or_done_without(
     job: Any = None
     executor.start(job, job, place, False, False)
     assert used == methods
+
+
+def test_a_command_that_is_ended_in_its_first_seconds_says_so(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n", "ends.py")
+    run = [sys.executable, "-m", "benchmark", "run", "--suite", "tiny.yaml", "--plugin", "ends.py", "--dry-run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}
+    ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted while ends.py was imported\n")
