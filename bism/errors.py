@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 _SHOWN = 50  # names
 _TEXT, _LINE, _LINES = 500, 2000, 40  # characters of a value or an error's text, of a line of a message, and its lines
@@ -108,20 +109,26 @@ def of_a_user(what: str) -> Iterator[None]:
             raise InputError(f"{what}: {described(error)}") from error
 
 
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 @contextlib.contextmanager
 def _ctrl_c_noticed() -> Iterator[threading.Event]:
-    """Whether Ctrl-C was pressed inside; its effect stays what it is."""
-    pressed, usual = threading.Event(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):
-        yield pressed
-        return
+    """Whether Ctrl-C was pressed inside, or a signal came that is handled like it; its effect stays what it is."""
+    pressed = threading.Event()
+    usual = {number: signal.getsignal(number) for number in _ENDING}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
 
     def notice(number: int, frame: object) -> None:
         pressed.set()
-        usual(number, frame)  # type: ignore[arg-type]
+        handled[number](number, frame)
 
-    signal.signal(signal.SIGINT, notice)
+    handled: dict[int, Any] = {number: handler for number, handler in usual.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, notice)
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
