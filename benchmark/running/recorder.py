@@ -69,8 +69,8 @@ class Keeper:
 
     @property
     def took(self) -> dict[str, float]:
-        """Where the seconds of the job went up to here, a seed's share of them: training, tracing or compiling it, what is measured,
-        the rest."""
+        """Where the seconds of the job went up to here, a seed's share of them: training, tracing or compiling it, what
+        is measured, the rest."""
         compiling = self._compile_before + self.trainer.compile_seconds
         known = {"training": self.trainer.train_seconds, "tracing or compiling": compiling, **self._spent}
         known["the rest"] = max(0.0, self._wall_seconds - sum(known.values()))
