@@ -96,10 +96,10 @@ class Stacked(nn.Module):
     def __init__(self, trained: bool) -> None:
         super().__init__()
         self.seen = nn.Linear(3, 2)
-        self.layers = [nn.Linear(2, 2).requires_grad_(trained)]
+        self.layers = [nn.Linear(2, 2).double().requires_grad_(trained)]
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.layers[0].to(z)(self.seen(z))
+        found: torch.Tensor = self.layers[0](self.seen(z))
         return found
 
 
@@ -108,7 +108,7 @@ def test_a_module_in_a_plain_list_is_trained_or_meant_to_stay() -> None:
         InputError, match=r"Stacked.layers is a plain list, and layers\[0\] is a Linear that is not one"
     ):
         Contrast().fit(GRBM(2, 3), data(), parts={"generator": Stacked(trained=True)}, **KIND)
-    fixed = Stacked(trained=False).double()
+    fixed = Stacked(trained=False)
     fitted = Contrast().fit(GRBM(2, 3), data(), parts={"generator": fixed}, **KIND)
     assert torch.equal(fitted.part("generator", 0).layers[0].weight, fixed.layers[0].weight)
 
