@@ -109,8 +109,8 @@ def _build(options: argparse.Namespace) -> int:
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    _folder(options.out)
     store = Store(uri)
+    _folder(options.out)
     chosen = options.suite, options.preset, options.task, options.methods
     images, written = ["pdf", "svg", *(["png"] if "md" in options.format else [])], list[Path]()
     with Progress(Console(stderr=True)) as progress:

@@ -71,6 +71,11 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
+        if uri.strip().lower() in ("", "none"):
+            raise InputError(
+                f"there is no store to read: --tracking-uri is {uri.strip() or 'empty'}; name the one that runs were "
+                f"brought to, or bring them to one by `{call('benchmark', 'sync')}`"
+            )
         uri = resolve(uri)
         self.uri = unsecret(uri)
         file = database_file(uri)

@@ -15,7 +15,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from benchmark.tracking.store import has_tags, tag_condition
+from bism.errors import InputError
 from reports import document, html, latex, markdown, pdf, store
+from reports.__main__ import main
 from reports.document import Report
 from reports.store import Store
 from reports.sweep import Sweep
@@ -311,3 +313,14 @@ def test_a_value_that_was_written_twice_is_drawn_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reader, "_history", lambda runs, metric: [("a", 1, 0.5), ("a", 0, 0.1), ("a", 1, 0.6)])
     found = reader.histories(["a"], LL)
     assert found.to_dict("list") == {"run": ["a", "a"], "step": [0, 1], "value": [0.1, 0.6]}
+
+
+@pytest.mark.parametrize("uri", ["none", "", " None "])
+def test_no_store_is_none_to_read(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match="there is no store to read: --tracking-uri is (none|None|empty); name the one"
+    ):
+        Store(uri)
+    out = tmp_path / "out"
+    assert main(["build", "--suite", "grbm", "--out", str(out), "--tracking-uri", "none"]) == 2
+    assert not out.exists()
