@@ -318,7 +318,7 @@ def test_a_value_that_was_written_twice_is_drawn_once(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("uri", ["none", "", " None "])
 def test_no_store_is_none_to_read(uri: str, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="there is no store to read: --tracking-uri is (none|None|empty); name the one"
+        InputError, match=r"there is no store to read: --tracking-uri is (none|None|empty); name the one"
     ):
         Store(uri)
     out = tmp_path / "out"
