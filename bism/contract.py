@@ -13,7 +13,6 @@ from bism.checks import check_containers
 from bism.errors import InputError, shown
 from bism.hyperparameters import specs
 
-OPTIMISERS = ("adam", "sgd")
 _HOOKS = (
     "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
     "lower_objective", "unsupported", "unshardable", "optimiser_of",

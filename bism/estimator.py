@@ -14,13 +14,13 @@ from torch.func import grad_and_value
 
 from bism import engine
 from bism.checks import check_count, check_model, check_seeds
-from bism.contract import OPTIMISERS, check_method, check_networks
+from bism.contract import check_method, check_networks
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
 from bism.gradients import Shards, average, shards
 from bism.hyperparameters import Range, count, number, rates, specs, validate
-from bism.optimisers import Tree, Update, adam_init, adam_update, sgd_init, sgd_update
+from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
 from bism.progress import Progress, Shown, in_pieces
 from bism.rng import Rng
 from bism.state import Info, State, initial_values
@@ -48,9 +48,7 @@ class Estimator(ABC):
     reference: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
-    uses_examples: ClassVar[bool] = (
-        False  # whether ``step`` asks ``state.examples`` which training examples it is given
-    )
+    uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
 
     lr: float = number(
         1e-3,
@@ -183,8 +181,7 @@ class Estimator(ABC):
         for part in params:
             if self.optimiser_of(part) not in OPTIMISERS:
                 raise InputError(f"{self.id}: optimiser_of('{part}') must be one of {', '.join(OPTIMISERS)}")
-        init = {"adam": adam_init, "sgd": sgd_init}
-        return {part: init[self.optimiser_of(part)](tensors) for part, tensors in params.items()}
+        return {part: OPTIMISERS[self.optimiser_of(part)](tensors) for part, tensors in params.items()}
 
     def update(self, part: str, hyper: Hyper) -> Update:
         """One step of a part's optimiser, at the learning rate that is declared for the part, or else the model's."""

@@ -10,7 +10,7 @@ from bism.bilevel import DIVERGENCES, log_ratio, unrolled
 from bism.estimator import Estimator, Hyper
 from bism.gradients import part_of
 from bism.hyperparameters import LOOP, UNROLLED, Range, choice, count, number
-from bism.optimisers import Tree
+from bism.optimisers import OPTIMISERS, Tree
 from bism.posteriors import default_posterior
 from bism.rng import Rng
 from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
@@ -41,7 +41,7 @@ class WithPosterior(Estimator):
     )
     lower_optimiser: str = choice(
         "adam",
-        ("adam", "sgd"),
+        tuple(OPTIMISERS),
         "optimiser of the posterior: Adam as in the experiments, or plain gradient descent, eq. (12)-(13)",
     )
     temperature: float = number(0.1, "of the relaxed Bernoulli samples", tune=Range(0.05, 1.0, log=True))

@@ -64,6 +64,9 @@ def sgd_update(gradient: Tree, params: Tree, state: Tree, lr: Tensor | float) ->
     return tree_map(lambda p, g: p - lr * g, params, gradient), state
 
 
+OPTIMISERS = {"adam": adam_init, "sgd": sgd_init}  # by the name that a method gives: the state at the start
+
+
 def _leaves(tree: Tree) -> list[Tensor]:
     if isinstance(tree, Tensor):
         return [tree]

@@ -31,7 +31,7 @@ def _attach(parser: argparse.ArgumentParser) -> None:
             for command in action.choices.values():
                 _attach(command)
         elif action.dest in _COMPLETERS:
-            action.completer = _COMPLETERS[action.dest]  # type: ignore[attr-defined]
+            action.completer = _COMPLETERS[action.dest]  # type: ignore[attr-defined]  # argcomplete's
 
 
 def _suites(prefix: str, **_: Any) -> list[str]:

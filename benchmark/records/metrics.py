@@ -89,7 +89,7 @@ def metric_of(name: str) -> Metric:
     return _BY_NAME.get(own) or Metric(own, own.replace("_", " "), higher=higher, known=False)
 
 
-def ranked_by(measured: Container[str], among: tuple[Metric, ...] = RANKED) -> str | None:
+def ranked_by(measured: Container[str]) -> str | None:
     """Of what was measured on the test data what models are ranked by, "test/log_likelihood"; None where there is
-    none of ``among``."""
-    return next((f"test/{metric.name}" for metric in among if f"test/{metric.name}" in measured), None)
+    none of those."""
+    return next((f"test/{metric.name}" for metric in RANKED if f"test/{metric.name}" in measured), None)

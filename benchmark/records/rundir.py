@@ -103,7 +103,7 @@ def sound(row: Record | Timing) -> bool:
     """Whether every field has a value of its type, as it has unless a file was altered."""
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)
-        if not isinstance(value, field.type):  # type: ignore[arg-type]
+        if not isinstance(value, field.type):  # type: ignore[arg-type]  # a class: no annotation is text
             return False
         if isinstance(value, int) and abs(value) >= 2**63:  # more than the index holds
             return False

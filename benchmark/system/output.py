@@ -36,7 +36,7 @@ def redirect(file: Path, anew: bool = False) -> None:
     os.close(target)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # suppressed
     threading.Thread(target=_keep_short, args=(file,), daemon=True).start()
 
 

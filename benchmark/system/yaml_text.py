@@ -27,7 +27,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node, counted."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # of yaml's
         mark = event.start_mark
         self._depth += 1
         if self._depth > _DEPTH:

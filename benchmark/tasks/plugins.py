@@ -175,5 +175,5 @@ def watch_threads() -> None:
         else:
             print(f"warning: {text} (in a thread)", file=sys.stderr, flush=True)
 
-    tell.of_plugins = True  # type: ignore[attr-defined]
+    tell.of_plugins = True  # type: ignore[attr-defined]  # a mark of ours on it
     threading.excepthook = tell
