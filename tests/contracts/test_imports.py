@@ -56,7 +56,7 @@ def test_rooms_import_from_those_below_alone() -> None:
     for file, names in imports_of("benchmark").items():
         room = file.relative_to(ROOT / "benchmark").parts[0]
         above = rooms[: rooms.index(room)] if room in rooms else []
-        back = {name for name in names if name.startswith(tuple(f"benchmark.{other}." for other in above))}
+        back = {name for name in names if f"{name}.".startswith(tuple(f"benchmark.{other}." for other in above))}
         assert not back, f"{file} imports {back}"
 
 
