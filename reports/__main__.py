@@ -6,6 +6,7 @@ Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -109,8 +110,15 @@ def _build(options: argparse.Namespace) -> int:
     from reports.store import Store
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    store = Store(uri)
+    ours = not options.out.exists()
     _folder(options.out)
+    try:
+        store = Store(uri)
+    except InputError:
+        if ours:
+            with contextlib.suppress(OSError):
+                options.out.rmdir()
+        raise
     chosen = options.suite, options.preset, options.task, options.methods
     images, written = ["pdf", "svg", *(["png"] if "md" in options.format else [])], list[Path]()
     with Progress(Console(stderr=True)) as progress:

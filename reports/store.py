@@ -83,7 +83,8 @@ class Store:
             raise InputError(
                 f"{file}: no such store; `{call('benchmark', 'run')}` makes one, --tracking-uri names another"
             )
-        check(uri, write=False)
+        if check(uri, write=False):
+            raise InputError(f"tracking store {file}: nothing is in it yet")
         with self.reading(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's use of SQLAlchemy
             self._client = MlflowClient(uri)

@@ -72,11 +72,14 @@ def check_form(what: str, address: str) -> None:
         raise InputError(f"{where}: in an address, users and passwords are written with {_WRITTEN}")
 
 
-def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> None:
+def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> bool:
     """A database in a file: whether it can be read, or else (``write``) made and written; it is made where it is not.
 
     Args:
         tables: that a database of this kind has, among others; one of something else is left alone.
+
+    Returns:
+        Whether nothing is in it yet.
 
     Raises:
         Unreachable: another process has locked it.
@@ -107,11 +110,10 @@ def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> N
     except sqlite3.Error as error:
         kind, text = (Unreachable, "reached") if "locked" in str(error) else (InputError, "used")
         raise kind(f"{what} {file} cannot be {text}: {error}.") from None
-    if not found and not write:
-        raise InputError(f"{what} {file} cannot be used: it is empty.")
     if found and not found.issuperset(tables):
         shown = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(f"{what} {file} cannot be used: it is a database of something else, of the tables {shown}.")
+    return not found
 
 
 def check_database(what: str, address: str) -> None:

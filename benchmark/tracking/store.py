@@ -62,11 +62,14 @@ def resolve(uri: str | None) -> str:
     return f"sqlite:///{file.absolute()}" if file else with_driver(chosen.rstrip("/"))
 
 
-def check(uri: str, write: bool) -> None:
+def check(uri: str, write: bool) -> bool:
     """Whether a resolved store can be used: seconds, where MLflow takes minutes.
 
     Args:
         write: whether it is to be written, and made where there is none.
+
+    Returns:
+        Whether it is a file in which nothing is yet: whoever asks MLflow for it has its tables made.
 
     Raises:
         Unreachable: it is away, and may be there later.
@@ -74,8 +77,8 @@ def check(uri: str, write: bool) -> None:
     """
     scheme, file = scheme_of(uri), database_file(uri)
     if file is not None:
-        check_file("tracking store", file, write, _TABLES)
-    elif scheme in ("http", "https"):
+        return check_file("tracking store", file, write, _TABLES)
+    if scheme in ("http", "https"):
         for name, value in QUIET.items():  # before MLflow is imported; what the user has set stays
             os.environ.setdefault(name, value)
         from benchmark.tracking.server import check_server  # MLflow, which takes seconds to import
@@ -84,6 +87,7 @@ def check(uri: str, write: bool) -> None:
             check_server("tracking store", uri)
     elif scheme in _SCHEMES:
         check_database("tracking store", uri)
+    return False
 
 
 def tag_condition(**tags: str) -> str:
