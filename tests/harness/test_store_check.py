@@ -133,7 +133,7 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
             Store(f"sqlite:///{tmp_path}/{name}.db")
         assert (tmp_path / f"{name}.db").read_bytes() == before
     sqlite3.connect(tmp_path / "empty.db").executescript("CREATE TABLE t (x); DROP TABLE t").connection.close()
-    with pytest.raises(InputError, match="empty.db: nothing is in it yet"):
+    with pytest.raises(InputError, match=r"empty\.db: nothing is in it yet"):
         Store(f"sqlite:///{tmp_path}/empty.db")
 
 
