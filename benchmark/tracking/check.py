@@ -3,11 +3,13 @@
 MLflow and Optuna try for minutes, and not quietly, whatever is the matter. So we look first.
 """
 
+import contextlib
 import os
 import re
 import socket
 import sqlite3
 import ssl
+import time
 from collections.abc import Collection, Iterator
 from http.client import BadStatusLine, RemoteDisconnected
 from importlib.util import find_spec
@@ -19,6 +21,7 @@ from benchmark.system.credentials import HIDDEN, clean, remember, unsecret
 from bism.errors import InputError, first_line
 
 SECONDS = 5.0  # to wait for an answer, and for a file that another process has locked
+MAKING_SECONDS = 60.0  # at most, for another process to make the tables of a database that it has begun
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _WRITTEN = "%40 for @, %2F for /, %3F for ?, %23 for #, %3A for :"
 # What a database's server says that is there and has no room or no time now; all else that it says will not pass.
@@ -101,19 +104,27 @@ def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> b
         raise InputError(f"{what} {file} cannot be used: {error.strerror or error}.") from None
     if write and not writable:
         raise InputError(f"{what} {file} cannot be used: the folder {file.parent} cannot be written.")
-    try:
-        database = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=SECONDS)
-        try:
-            found = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        finally:
-            database.close()
-    except sqlite3.Error as error:
-        kind, text = (Unreachable, "reached") if "locked" in str(error) else (InputError, "used")
-        raise kind(f"{what} {file} cannot be {text}: {error}.") from None
+    found = _tables(what, file)
+    deadline = time.monotonic() + MAKING_SECONDS
+    while not found.issuperset(tables) and found.intersection(tables) and time.monotonic() < deadline:
+        time.sleep(0.1)  # another process is making them
+        found = _tables(what, file)
     if found and not found.issuperset(tables):
         shown = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
         raise InputError(f"{what} {file} cannot be used: it is a database of something else, of the tables {shown}.")
     return not found
+
+
+def _tables(what: str, file: Path) -> set[str]:
+    """The tables of a database in a file."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=SECONDS)
+        ) as database:
+            return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        kind, text = (Unreachable, "reached") if "locked" in str(error) else (InputError, "used")
+        raise kind(f"{what} {file} cannot be {text}: {error}.") from None
 
 
 def check_database(what: str, address: str) -> None:

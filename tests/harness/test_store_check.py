@@ -117,8 +117,9 @@ def test_a_file_that_another_process_has_locked_is_away(tmp_path: Path, monkeypa
     check_file("tracking store", tmp_path / "a.db", write=True, tables=("t",))
 
 
-def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow would make its tables in it, whether one reads or writes."""
+    monkeypatch.setattr("benchmark.tracking.check.MAKING_SECONDS", 0.0)
     for name, tables in (("mine", "mine (x)"), ("like", "experiments (x); CREATE TABLE runs (x)")):
         sqlite3.connect(tmp_path / f"{name}.db").executescript(f"CREATE TABLE {tables}").connection.close()
         before = (tmp_path / f"{name}.db").read_bytes()
@@ -135,6 +136,21 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "empty.db").executescript("CREATE TABLE t (x); DROP TABLE t").connection.close()
     with pytest.raises(InputError, match=r"empty\.db: nothing is in it yet"):
         Store(f"sqlite:///{tmp_path}/empty.db")
+
+
+def test_tables_that_another_process_is_making_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, waited = tmp_path / "a.db", list[float]()
+    sqlite3.connect(file).executescript("CREATE TABLE experiments (x)").connection.close()
+
+    def other(seconds: float) -> None:
+        waited.append(seconds)
+        sqlite3.connect(file).executescript(
+            f"CREATE TABLE {'other' if len(waited) == 1 else 'runs'} (x)"
+        ).connection.close()
+
+    monkeypatch.setattr("benchmark.tracking.check.time.sleep", other)
+    assert not check_file("tracking store", file, write=True, tables=("experiments", "runs"))
+    assert len(waited) == 2
 
 
 # --- databases with a server ------------------------------------------------------------------------------------------
