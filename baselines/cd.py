@@ -23,9 +23,16 @@ class CD(Estimator):
     id: ClassVar[str] = "cd"
     label: ClassVar[str] = "CD-{k}"
     reference: ClassVar[str] = "Hinton 2002"
+    family: ClassVar[str] = "Contrastive divergence"
+    colour: ClassVar[str] = "#2878c8"
+    marker: ClassVar[str] = "o"
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
 
     k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", maximum=LOOP, tune=(1, 2, 5, 10, 20))
+
+    @property
+    def passes(self) -> float:
+        return 1 + 0.3 * self.k
 
     def unsupported(self, model: Any) -> str | None:
         if model.latent is None:

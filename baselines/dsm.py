@@ -13,3 +13,5 @@ class DSM(Denoising, ScoreMatching):
     id: ClassVar[str] = "dsm"
     label: ClassVar[str] = "DSM"
     reference: ClassVar[str] = "Vincent 2011"
+    colour: ClassVar[str] = "#138c9d"
+    marker: ClassVar[str] = "<"

@@ -25,6 +25,9 @@ class LangevinCD(Estimator):
     id: ClassVar[str] = "langevin_cd"
     label: ClassVar[str] = "Langevin CD-{k}"
     reference: ClassVar[str] = "Hinton 2002; Nijkamp et al. 2019; the regulariser of Du and Mordatch 2019"
+    family: ClassVar[str] = "Contrastive divergence"
+    colour: ClassVar[str] = "#d765a6"
+    marker: ClassVar[str] = "p"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
 
     k: int = count(20, "Langevin steps per iteration", symbol="k", maximum=LOOP, tune=(5, 10, 20, 50))
@@ -34,6 +37,10 @@ class LangevinCD(Estimator):
     )
     regulariser: float = number(0.0, "weight of the squared energies, which keeps them near 0", minimum=0.0)
     start: str = choice("data", ("data", "noise"), "where chains start: at the data, or uniform on [0, 1]")
+
+    @property
+    def passes(self) -> float:
+        return 1 + 0.5 * self.k
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return {"start": rng.uniform(batch_shape), "steps": rng.normal((self.k, *batch_shape))}
@@ -74,6 +81,8 @@ class LangevinPCD(LangevinCD):
     id: ClassVar[str] = "langevin_pcd"
     label: ClassVar[str] = "Langevin PCD-{k}"
     reference: ClassVar[str] = "Tieleman 2008; the replay buffer of Du and Mordatch 2019"
+    colour: ClassVar[str] = "#bd7f5c"
+    marker: ClassVar[str] = "H"
 
     buffer: int = count(100, "minibatches of chains in the replay buffer", maximum=1_000_000)
     restart: float = number(0.05, "probability that a chain starts anew", minimum=0.0, below=1.0)

@@ -13,3 +13,5 @@ class MDSM(Multiscale, ScoreMatching):
     id: ClassVar[str] = "mdsm"
     label: ClassVar[str] = "MDSM"
     reference: ClassVar[str] = "Li et al. 2019"
+    colour: ClassVar[str] = "#81612a"
+    marker: ClassVar[str] = ">"

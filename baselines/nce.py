@@ -27,6 +27,9 @@ class NCE(Estimator):
     id: ClassVar[str] = "nce"
     label: ClassVar[str] = "NCE"
     reference: ClassVar[str] = "Gutmann and Hyvärinen 2010"
+    family: ClassVar[str] = "Noise contrast"
+    colour: ClassVar[str] = "#e07414"
+    marker: ClassVar[str] = "D"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser")
 

@@ -22,6 +22,8 @@ class PCD(CD):
     id: ClassVar[str] = "pcd"
     label: ClassVar[str] = "PCD-{k}"
     reference: ClassVar[str] = "Tieleman 2008"
+    colour: ClassVar[str] = "#5c6875"
+    marker: ClassVar[str] = "s"
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return {"chains": data[rng.integers(len(data), (batch_size,))]}

@@ -22,6 +22,8 @@ class SM(Exact, ScoreMatching):
     id: ClassVar[str] = "sm"
     label: ClassVar[str] = "SM"
     reference: ClassVar[str] = "Hyvärinen 2005; for GRBMs Swersky et al. 2011"
+    colour: ClassVar[str] = "#529a6f"
+    marker: ClassVar[str] = "^"
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper

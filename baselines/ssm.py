@@ -13,3 +13,5 @@ class SSM(Sliced, ScoreMatching):
     id: ClassVar[str] = "ssm"
     label: ClassVar[str] = "SSM"
     reference: ClassVar[str] = "Song et al. 2019"
+    colour: ClassVar[str] = "#848e0f"
+    marker: ClassVar[str] = "v"

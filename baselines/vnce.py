@@ -35,6 +35,9 @@ class VNCE(WithPosterior):
     id: ClassVar[str] = "vnce"
     label: ClassVar[str] = "VNCE"
     reference: ClassVar[str] = "Rhodes and Gutmann 2019"
+    family: ClassVar[str] = "Noise contrast"
+    colour: ClassVar[str] = "#9a5200"
+    marker: ClassVar[str] = "d"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
 
     nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))

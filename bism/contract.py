@@ -40,6 +40,9 @@ def _problem(kind: Any, base: Any) -> str | None:
         return f"``trains`` must name 'model' and each part once, got {shown(kind.trains)}"
     if not isinstance(kind.uses_examples, bool):
         return f"``uses_examples`` must be True or False, got {shown(kind.uses_examples)}"
+    for name in ("family", "colour", "marker"):
+        if not isinstance(getattr(kind, name), str):
+            return f"``{name}`` must be a text, got {shown(getattr(kind, name))}"
     declared = specs(kind)
     rates = [(spec.rate_of, name) for name, spec in declared.items() if spec.rate_of is not None]
     for part, name in rates:

@@ -46,6 +46,9 @@ class Estimator(ABC):
     id: ClassVar[str]
     label: ClassVar[str]
     reference: ClassVar[str]
+    family: ClassVar[str] = "Other"  # methods of one family have a panel, and stand together in legends
+    colour: ClassVar[str] = ""  # in figures, as "#2878c8"; without one each variant gets a colour of its own
+    marker: ClassVar[str] = ""  # in figures, as matplotlib names it; like ``colour``
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
     uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
@@ -122,6 +125,16 @@ class Estimator(ABC):
     def minibatches(self) -> int:
         """How many minibatches one step uses."""
         return 1
+
+    @property
+    def passes(self) -> float:
+        """The work of a step in that of one gradient of a loss, roughly: jobs are ordered and estimated by it."""
+        return 1.0
+
+    @property
+    def unrolled(self) -> int:
+        """How many inner steps the gradient of a step goes through, and what they compute is kept in memory."""
+        return 0
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """The networks among the parts that ``trains`` names, by name; ``given`` are those that the user brought along.

@@ -113,6 +113,11 @@ def specs(estimator: Any) -> dict[str, Spec]:
     return {f.name: f.metadata["spec"] for f in dataclasses.fields(estimator) if "spec" in f.metadata}
 
 
+def symbols(estimator: Any) -> dict[str, str]:
+    """The symbols of those hyper-parameters that have one, by name."""
+    return {name: spec.symbol for name, spec in specs(estimator).items() if spec.symbol}
+
+
 def rates(estimator: Any) -> dict[str, str]:
     """The hyper-parameters that are learning rates, by the part that they are declared for."""
     return {spec.rate_of: name for name, spec in specs(estimator).items() if spec.rate_of}

@@ -54,6 +54,10 @@ class WithPosterior(Estimator):
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {"model": model, "posterior": given["posterior"] if "posterior" in given else default_posterior(model)}
 
+    @property
+    def passes(self) -> float:
+        return 1.0 + self.inner_steps
+
     def optimiser_of(self, part: str) -> str:
         return self.lower_optimiser if part == "posterior" else "adam"
 
@@ -66,6 +70,8 @@ class BiSM(Criterion, WithPosterior):
     of the score-matching objective through N unrolled steps, eq. (13)-(15). The unrolled steps leave the posterior
     where it is. Every inner and unrolled step draws its own noise, of v where the criterion perturbs it and of h.
     """
+
+    family: ClassVar[str] = "Bi-level score matching"
 
     unroll_steps: int = count(
         5,
@@ -92,6 +98,14 @@ class BiSM(Criterion, WithPosterior):
         if self.lower == "fisher" and isinstance(model.latent, Bernoulli):
             return "lower='fisher' differentiates in h, eq. (11), and this model's h is discrete: use lower='kl'"
         return super().unsupported(model)
+
+    @property
+    def passes(self) -> float:
+        return super().passes + 1.5 * self.unroll_steps
+
+    @property
+    def unrolled(self) -> int:
+        return self.unroll_steps
 
     @property
     def minibatches(self) -> int:
@@ -185,6 +199,8 @@ class BiSSM(Sliced, BiSM):
     id: ClassVar[str] = "bissm"
     label: ClassVar[str] = "BiSSM-{unroll_steps}"
     reference: ClassVar[str] = "Bao et al. 2020, eq. 3 and 8-15"
+    colour: ClassVar[str] = "#9a559f"
+    marker: ClassVar[str] = "P"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,6 +210,8 @@ class BiDSM(Denoising, BiSM):
     id: ClassVar[str] = "bidsm"
     label: ClassVar[str] = "BiDSM-{unroll_steps}"
     reference: ClassVar[str] = "Bao et al. 2020, eq. 4 and 8-15"
+    colour: ClassVar[str] = "#e1223c"
+    marker: ClassVar[str] = "X"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,3 +221,5 @@ class BiMDSM(Multiscale, BiSM):
     id: ClassVar[str] = "bimdsm"
     label: ClassVar[str] = "BiMDSM-{unroll_steps}"
     reference: ClassVar[str] = "Bao et al. 2020, eq. 5 and 8-15"
+    colour: ClassVar[str] = "#6d43f0"
+    marker: ClassVar[str] = "*"

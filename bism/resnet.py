@@ -3,6 +3,8 @@
 The ResNet is that of MDSM (Li et al. 2019): no normalisation, ELU, and three stages that each halve the image.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, elu
@@ -88,6 +90,7 @@ class ResNetEBM(nn.Module):
     def __init__(self, visible_shape: tuple[int, ...], width: int = 64, layers: int = 12) -> None:
         super().__init__()
         self.visible_shape = tuple(visible_shape)
+        self.units = math.prod(self.visible_shape) * width
         self.features = ResNet(self.visible_shape, width, layers)
         self.head = nn.Linear(self.features.size, self.features.units)
 
@@ -121,6 +124,7 @@ class ResNetEBLVM(nn.Module):
         super().__init__()
         self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
         self._posterior_width = posterior_width
+        self.units = math.prod(self.visible_shape) * width + hidden
         self.features = ResNet(self.visible_shape, width, layers)
         self.code = nn.Linear(self.features.size, hidden)
         self.head = nn.Linear(2 * hidden, self.features.units)

@@ -139,6 +139,7 @@ class Multiscale(Criterion):
 class ScoreMatching(Criterion, Estimator):
     """Score matching on the marginal log p~(v) = -free_energy(v), for models where that is tractable."""
 
+    family: ClassVar[str] = "Score matching"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:

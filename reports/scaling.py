@@ -1,5 +1,6 @@
 """What an iteration costs against seeds, hidden units, K and N, from the records of ``python -m benchmark speed``."""
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmark.system.invocation import call
 from bism.errors import InputError
-from reports import style, words
+from reports import methods, style
 
 COLUMNS = ("task", "variant", "method", "seeds", "hidden", "hyper", "train_ms_per_step", "ceiling_ms_per_step")
 _N, _K = "unroll_steps", "inner_steps"
@@ -25,6 +26,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         raise InputError(
             f"the records have no {', '.join(lacking)}; `{call('benchmark', 'speed --json FILE')}` writes them"
         )
+    table["drawn_as"] = [json.dumps(said) for said in table.get("drawn_as", [{}] * len(table))]
     for name in (_K, _N):
         table[name] = [hyper.get(name) for hyper in table["hyper"]]
     return table
@@ -60,9 +62,9 @@ def _panel(axes: Any, cells: pd.DataFrame, column: str) -> None:
     """One line per method; steps are on linear axes, sizes on logarithmic ones."""
     for method, rows in cells.groupby("method", sort=False):
         rows = rows.sort_values(column).drop_duplicates(column)
-        colour, label = style.colour(str(method)), rows["variant"].iloc[0]
+        of, label = methods.method(str(method), rows["drawn_as"].iloc[0]), rows["variant"].iloc[0]
         bilevel = rows[_N].notna().all() and column in (_K, _N)
-        name = words.method(str(method)) if bilevel else str(label)
+        name, colour = of.label if bilevel else str(label), style.colour(of)
         axes.plot(rows[column], rows["train_ms_per_step"], "o-", markersize=3, color=colour, label=name)
         axes.plot(rows[column], rows["ceiling_ms_per_step"], ":", color=colour)
     if column not in (_K, _N):

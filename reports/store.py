@@ -53,11 +53,13 @@ STUDY = (
     "space",
     "sampler",
     "pruner",
+    "symbols",
+    "drawn_as",
 )
 TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
           "git_commit", "preset_label", "advice", "torch_version", "python_version", "mlflow_version", "error",
-          "compiled", "threads", "jobs_beside", "symbols")  # fmt: skip
+          "compiled", "threads", "jobs_beside", "symbols", "drawn_as")  # fmt: skip
 
 
 class Store:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import style, words
+from reports import methods, words
+from reports.methods import Method
 from reports.store import Store
 
 SECONDS = "time/train_seconds"
@@ -26,6 +27,8 @@ class Study:
     """One search: a method on a task.
 
     Attributes:
+        of: the method as figures name and draw it.
+        symbols: of its hyper-parameters, by name.
         label: the method, and what the study's name begins with where the task has several of that method.
         seeds: a trial's value is the mean over these.
         objectives: metrics; the first is what trials are pruned and compared by.
@@ -37,6 +40,8 @@ class Study:
     """
 
     name: str
+    of: Method
+    symbols: Mapping[str, str]
     label: str
     task: str
     method: str
@@ -87,7 +92,7 @@ class Studies:
         suite: str,
         presets: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
+        chosen: Sequence[str] | None = None,
         order: Iterable[str] = (),
     ) -> None:
         """``order``: of the suite's tasks; others come after them as they were begun."""
@@ -97,7 +102,7 @@ class Studies:
             for row in store.studies(suite).to_dict("records")
             if (presets is None or row["preset"] in presets)
             and (tasks is None or row["task"] in tasks)
-            and (methods is None or row["method"] in methods)
+            and (chosen is None or row["method"] in chosen)
         ]
         self._tasks = list(dict.fromkeys([*order, *(row["task"] for row in rows)]))
         trials = store.trials(suite) if rows else pd.DataFrame()
@@ -107,10 +112,12 @@ class Studies:
     @functools.cached_property
     def all(self) -> list[Study]:
         """By task, families of methods together."""
-        order, known = style.families(), style.methods()
-        return sorted(self._all, key=lambda study: (
-            self._tasks.index(study.task), order.index(style.family(study.method)),
-            known.index(study.method) if study.method in known else len(known), study.name))  # fmt: skip
+        order = methods.families(study.of for study in self._all)
+
+        def place(study: Study) -> tuple[Any, ...]:
+            return self._tasks.index(study.task), order.index(study.of.family), methods.order(study.of), study.name
+
+        return sorted(self._all, key=place)
 
     @property
     def tasks(self) -> list[str]:
@@ -130,10 +137,13 @@ def _prefix(row: Mapping[str, Any]) -> str:
 def _study(store: Store, row: Mapping[str, Any], trials: pd.DataFrame, several: bool) -> Study:
     objectives, space = json.loads(row["objectives"]), json.loads(row["space"] or "{}")
     own = trials[trials["study"] == row["study"]] if len(trials) else trials
+    of = methods.method(row["method"], row["drawn_as"])
     return Study(
         **{name: row[name] for name in ("task", "method", "preset", "steps", "sampler", "pruner", "run")},
         name=row["study"],
-        label=words.method(row["method"]) + (f" ({_prefix(row)})" if several else ""),
+        of=of,
+        symbols=methods.symbols(row["symbols"]),
+        label=of.label + (f" ({_prefix(row)})" if several else ""),
         seeds=row["seeds"].replace(" ", "").replace(",", ", "),
         objectives=objectives,
         maximise=[direction == "maximize" for direction in json.loads(row["directions"])],

@@ -29,6 +29,7 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from reports import words
+from reports.methods import BEFORE, Method
 
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
@@ -36,18 +37,6 @@ PNG_DPI = 200
 POINT = "#7c8491"  # of the data's points: seen on both pages where they are pixels, whose colour stays
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
 ALARM, GRID = "#dc143c", "#80808040"
-_FAMILIES = {  # method ids by family, in the order of panels and legends
-    "Contrastive divergence": ("cd", "pcd", "langevin_cd", "langevin_pcd"),
-    "Noise contrast": ("nce", "vnce"),
-    "Score matching": ("sm", "ssm", "dsm", "mdsm"),
-    "Bi-level score matching": ("bissm", "bidsm", "bimdsm"),
-}
-_LOOKS = {
-    "cd": ("#2878c8", "o"), "pcd": ("#5c6875", "s"), "langevin_cd": ("#d765a6", "p"),
-    "langevin_pcd": ("#bd7f5c", "H"), "nce": ("#e07414", "D"), "vnce": ("#9a5200", "d"),
-    "sm": ("#529a6f", "^"), "ssm": ("#848e0f", "v"), "dsm": ("#138c9d", "<"), "mdsm": ("#81612a", ">"),
-    "bissm": ("#9a559f", "P"), "bidsm": ("#e1223c", "X"), "bimdsm": ("#6d43f0", "*"),
-}  # fmt: skip
 _SERIES = (  # no method's: for what differs in K, N or its place alone
     ("#2470c0", "o"), ("#c8641a", "s"), ("#2e8b57", "^"), ("#a050b0", "D"), ("#c43c55", "v"), ("#6f7b16", "P"),
     ("#0e8690", "X"), ("#7a70c8", "*"),
@@ -158,43 +147,34 @@ def legend_below(axes: Axes, columns: int = 3, beyond: Sequence[str] = ()) -> No
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=under, ncols=columns, columnspacing=1.0)
 
 
-def family(method: str) -> str:
-    """The family a method belongs to; methods of the user's own are "Other"."""
-    return next((name for name, members in _FAMILIES.items() if method in members), "Other")
-
-
-def members(family: str) -> tuple[str, ...]:
-    """The methods of a family."""
-    return _FAMILIES[family]
-
-
-def families() -> list[str]:
-    """All families in their order."""
-    return [*_FAMILIES, "Other"]
-
-
-def looks(method: Mapping[str, str]) -> dict[str, "Look"]:
+def looks(method: Mapping[str, Method]) -> dict[str, "Look"]:
     """How each variant is drawn, the same in all figures of a task.
 
-    A method of the package has its colour and marker, and its variants dashes of their own. Variants of the user's own
+    A method that declares a colour and a marker has these, and its variants dashes of their own. Variants of other
     methods have colours and markers of their own, too.
 
     Args:
         method: of every variant.
     """
-    found, used, own = dict[str, Look](), Counter[str](), 0
+    found, used, own = dict[str, Look](), Counter[Method](), 0
     for variant in sorted(method, key=natural):
         of = method[variant]
-        if of in _LOOKS:  # methods of a family may lie on each other: a dashed curve on a whole one shows both
-            found[variant] = Look(*_LOOKS[of], dashes(members(family(of)).index(of) + used[of]))
+        if of.colour:  # methods of a family may lie on each other: a dashed curve on a whole one shows both
+            found[variant] = Look(of.colour, of.marker, dashes(_place(of) + used[of]))
         else:
             found[variant], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
         used[of] += 1
     return found
 
 
+def _place(method: Method) -> int:
+    """Of a method among those of its family, others after the package's."""
+    family = [one for one, found in BEFORE.items() if found.family == method.family]
+    return family.index(method.id) if method.id in family else len(family)
+
+
 def _own(place: int) -> tuple[str, Any]:
-    """Colour and marker of the n-th variant of the user's own methods: no marker of the package's."""
+    """Colour and marker of the n-th variant of methods that declare none: no marker of the package's."""
     return series(place + 1)[0], _OWN[place % len(_OWN)]
 
 
@@ -211,19 +191,14 @@ def natural(variant: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", variant)]
 
 
-def colour(method: str) -> str:
-    """A method's colour, the same in every figure."""
-    return _look(method)[0]
+def colour(method: Method) -> str:
+    """A method's colour, the same in every figure; of one that declares none by its id."""
+    return method.colour or _SERIES[zlib.crc32(method.id.encode()) % len(_SERIES)][0]
 
 
-def marker(method: str) -> str:
-    """A method's marker, the same in every figure."""
-    return _look(method)[1]
-
-
-def _look(method: str) -> tuple[str, str]:
-    """Methods of the user's own have one by their id, which may be that of a method of the package."""
-    return _LOOKS.get(method) or _SERIES[zlib.crc32(method.encode()) % len(_SERIES)]
+def marker(method: Method) -> Any:
+    """A method's marker, as its colour."""
+    return method.marker or _OWN[zlib.crc32(method.id.encode()) % len(_OWN)]
 
 
 def dashes(position: int) -> Any:
@@ -239,8 +214,3 @@ def series(place: int) -> tuple[str, str]:
 def steps(number: int) -> tuple[str, str]:
     """Colour and marker of K or N, the same in every figure."""
     return series(_STEPS.index(number) if number in _STEPS else number)
-
-
-def methods() -> list[str]:
-    """All methods that have a look of their own."""
-    return list(_LOOKS)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from benchmark.measures.ranking import asked_steps
 from benchmark.records.metrics import metric_of, ranked_by
+from reports.methods import families, of_variants
 from reports.store import Store
 from reports.variants import apart
 
@@ -63,13 +64,13 @@ class Sweep:
         return cells[~cells["state"].isin(ENDED)]
 
     def _curves(self, task: str, metric: str) -> pd.DataFrame:
-        """A metric's history: run, method, variant, seed, step, value; of the cells that are done. NaN for infinities,
-        too: curves have gaps there."""
+        """A metric's history: run, method, drawn_as, variant, seed, step, value; of the cells that are done. NaN for
+        infinities, too: curves have gaps there."""
         done = self.of(task)
         runs = list(done[done[metric].notna()]["run"]) if metric in done else []
         found = self.store.histories(runs, metric)
         rows = done.iloc[pd.Index(done["run"]).get_indexer(found["run"])]
-        labels = {name: rows[name].to_numpy() for name in ("run", "method", "variant", "seed")}
+        labels = {name: rows[name].to_numpy() for name in ("run", "method", "drawn_as", "variant", "seed")}
         values = found["value"].to_numpy(float)
         finite = np.where(np.isfinite(values), values, np.nan)
         return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": finite})
@@ -141,13 +142,8 @@ def better_is_high(metric: str) -> bool:
 
 def variants(cells: pd.DataFrame) -> list[str]:
     """The variants of these cells, families together."""
-    from reports import style
+    from reports.style import natural
 
-    order = style.families()
-    method = dict(zip(cells["variant"], cells["method"], strict=True))
-    return sorted(method, key=lambda name: (order.index(style.family(method[name])), style.natural(name)))
-
-
-def methods(cells: pd.DataFrame) -> dict[str, str]:
-    """The method of every variant."""
-    return dict(zip(cells["variant"], cells["method"], strict=True))
+    method = of_variants(cells)
+    order = families(method.values())
+    return sorted(method, key=lambda name: (order.index(method[name].family), natural(name)))

@@ -22,11 +22,6 @@ _HYPERPARAMETERS = {  # name -> what it is, symbol
     "nu": ("noise vectors per example", "ν"),
     "noise_particles": ("samples of h per noise vector", ""),
 }
-_METHODS = {
-    "cd": "CD", "pcd": "PCD", "nce": "NCE", "vnce": "VNCE", "sm": "SM", "ssm": "SSM", "dsm": "DSM", "mdsm": "MDSM",
-    "bissm": "BiSSM", "bidsm": "BiDSM", "bimdsm": "BiMDSM",
-    "langevin_cd": "Langevin CD", "langevin_pcd": "Langevin PCD",
-}  # fmt: skip
 _DIGITS = 3
 
 
@@ -45,11 +40,6 @@ def short(metric: str) -> str:
     return found.label if found.known else metric
 
 
-def method(identity: str) -> str:
-    """ "bidsm" is "BiDSM"; a method of the user's own keeps its id."""
-    return _METHODS.get(identity, identity)
-
-
 def hyperparameter(name: str, symbols: Mapping[str, str] | None = None) -> str:
     """ "lr" is "learning rate of the model β"; names that are not known are written with spaces.
 
@@ -59,9 +49,9 @@ def hyperparameter(name: str, symbols: Mapping[str, str] | None = None) -> str:
     return f"{said} {letter}".rstrip() if letter != said else said
 
 
-def symbol(name: str) -> str:
-    """ "lr" is "β"; what has no symbol is named."""
-    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), ""))
+def symbol(name: str, symbols: Mapping[str, str] | None = None) -> str:
+    """ "lr" is "β"; what has no symbol is named. ``symbols`` as above."""
+    said, letter = _HYPERPARAMETERS.get(name, (name.replace("_", " "), (symbols or {}).get(name, "")))
     return letter or said
 
 

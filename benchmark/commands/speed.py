@@ -244,6 +244,7 @@ def _cost(job: Job, runs: RunDir) -> dict[str, Any] | None:
         "steps": steps,
         "hidden": job.config["model"].get("hidden", 0),
         "hyper": job.config["hyper"],
+        "drawn_as": job.config["drawn_as"],
         "ms_per_step": per_step * cost["time/wall_seconds"],
         "train_ms_per_step": per_step * cost["time/train_seconds"],
         "train_ms_per_seed_step": per_step * cost["time/train_seconds"] / seeds,

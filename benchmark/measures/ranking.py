@@ -24,7 +24,10 @@ _BESIDE = {
 }
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
 _UNKNOWN = pd.Series(dtype=float)
-_OF_A_SEED = ("seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice", "took", "symbols")
+_OF_A_SEED = (
+    "seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice", "took", "symbols",
+    "drawn_as", "cost",
+)  # fmt: skip
 
 
 def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:

@@ -19,15 +19,15 @@ from benchmark.system.limits import CELLS
 from benchmark.system.memory import check_fits
 from benchmark.tasks.advice import far
 from benchmark.tasks.models import build_model, parameter_count, takes_images
-from benchmark.tasks.registry import find
+from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model, check_shards
 from bism.errors import InputError, nearest
-from bism.hyperparameters import resolve, specs
+from bism.hyperparameters import resolve, specs, symbols
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
-_LABELS = (
+LABELS = (
     "variant",
     "paper",
     "reference",
@@ -37,6 +37,8 @@ _LABELS = (
     "preset_label",
     "advice",
     "symbols",
+    "drawn_as",
+    "cost",
 )  # in config.json, but not what a cell is
 
 
@@ -62,7 +64,7 @@ class Cell:
     @functools.cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of sha256 over the configuration."""
-        content = {key: value for key, value in self.config.items() if key not in _LABELS}
+        content = {key: value for key, value in self.config.items() if key not in LABELS}
         data = content.get("data")
         if isinstance(data, dict) and "scaling" in data:  # its numbers follow from the data, but for their last digits
             content["data"] = {**data, "scaling": data["scaling"]["kind"]}
@@ -94,9 +96,7 @@ class Job:
     @property
     def work(self) -> float:
         """A rough measure of its cost, for the order and for estimates: iterations times their relative cost."""
-        hyper = self.config["hyper"]
-        inner, unrolled = hyper.get("inner_steps", 0), hyper.get("unroll_steps", 0)
-        return float(self.config["steps"] * (1 + inner + 1.5 * unrolled + 0.3 * hyper.get("k", 0)) * len(self.cells))
+        return float(self.config["steps"] * self.config["cost"]["passes"] * len(self.cells))
 
     @functools.cached_property
     def memory(self) -> float:
@@ -105,10 +105,10 @@ class Job:
         So that jobs which cannot be beside each other are not started beside each other; what it misses, the
         supervisor's answer to a lack of memory mends.
         """
-        model, unrolled = build_model(self.config["model"]), self.config["hyper"].get("unroll_steps", 0)
+        model: Any = build_model(self.config["model"])
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        visible: Any = model.visible_shape
-        units = math.prod(visible) * self.config["model"].get("width", 1) + self.config["model"].get("hidden", 0)
+        units = getattr(model, "units", math.prod(model.visible_shape))
+        unrolled = self.config["cost"]["unrolled"]
         examples = self.config["batch_size"] // self.config["accumulate"]
         numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * units
         return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
@@ -327,7 +327,9 @@ def _cells(
                 "paper": entry.paper,
                 "reference": estimator.reference,
                 "description": description,
-                "symbols": {key: spec.symbol for key, spec in specs(estimator).items() if spec.symbol},
+                "symbols": symbols(estimator),
+                "drawn_as": drawn_as(type(estimator)),
+                "cost": {"passes": estimator.passes, "unrolled": estimator.unrolled},
                 "pictures": seed == seeds[0],
             }
         )

@@ -50,6 +50,16 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
     return available[name]
 
 
+def drawn_as(method: type[Estimator]) -> dict[str, str]:
+    """How a method is called and drawn in figures: label, family, colour, marker.
+
+    A colour or a marker that a class has from the one it is derived from is that one's.
+    """
+    label = method.label.partition("{")[0].rstrip("-_([ ")  # "CD-{k}" is "CD"
+    own = {name: str(vars(method).get(name, "")) for name in ("colour", "marker")}
+    return {"label": label or method.id, "family": method.family, **own}
+
+
 def load_plugin(path: Path) -> ModuleType:
     """Imports a file with methods, models or data sets of the user's own."""
     check_file(path, "plug-in file")

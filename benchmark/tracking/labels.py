@@ -29,9 +29,12 @@ def cell_tags(record: Record, config: dict[str, Any]) -> dict[str, str]:
         "mlflow.note.content": f"**{record.variant}**: {config['description']}\n\n{config['reference']}",
     }
     named = {"paper_label": config["paper"], "preset_label": config.get("preset_label"), "advice": config.get("advice")}
-    if config.get("symbols"):
-        named["symbols"] = json.dumps(config["symbols"], ensure_ascii=False)
-    return tags | {name: text for name, text in named.items() if text is not None}
+    return tags | {name: text for name, text in named.items() if text is not None} | of_method(config)
+
+
+def of_method(config: dict[str, Any]) -> dict[str, str]:
+    """How a report calls and draws a method and its hyper-parameters; what was trained before 0.2.0 does not say it."""
+    return {name: json.dumps(config[name], ensure_ascii=False) for name in ("symbols", "drawn_as") if config.get(name)}
 
 
 def timing(config: dict[str, Any]) -> dict[str, str]:

@@ -59,7 +59,7 @@ def log_model(client: MlflowClient, run_id: str, folder: CellFolder) -> None:
     checkpoint = next((file for name in ("best.pt", "last.pt") if (file := folder.artifacts / name).exists()), None)
     if checkpoint is None or (run.outputs and run.outputs.model_outputs):
         return
-    tags = {name: run.data.tags[name] for name in ("cell", "suite", "task", "variant", "seed")}
+    tags = {name: run.data.tags[name] for name in ("cell", "suite", "preset", "task", "variant", "seed")}
     model = client.create_logged_model(run.info.experiment_id, "model", run_id, tags, run.data.params)
     with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about its own type hints

@@ -185,6 +185,7 @@ class _Wanted:
             "objectives": json.dumps(self.about["objectives"]),
             "directions": json.dumps(self.directions),
             "space": json.dumps({name: _ranges(text) for name, text in self.about["space"].items()}),
+            **labels.of_method(self.about.get("config", {})),
         }
 
     def trial_tags(self, trial: FrozenTrial) -> dict[str, str]:

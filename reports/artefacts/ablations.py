@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
+from reports.methods import of_variants
 from reports.sweep import Sweep, selected
 
 _K, _N = "param.inner_steps", "param.unroll_steps"
@@ -22,14 +23,15 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         name = words.capital(words.measure(metric))
         for method, cells in done[done[_N].notna() & done[_K].notna()].groupby("method"):
+            label = next(iter(of_variants(cells).values())).label
             grid = averages(cells, metric, {_K: "K", _N: "N"})
             if len(grid) < 3:
                 continue
             missing = len(sweep.missing(task))
             yield Artefact(
                 name=f"ablation-kn-{method}-{task}",
-                title=f"{words.method(str(method))}: inner steps K and unrolled steps N ({task})",
-                caption=f"{name} and a seed's share of the time of an iteration of {words.method(str(method))} against "
+                title=f"{label}: inner steps K and unrolled steps N ({task})",
+                caption=f"{name} and a seed's share of the time of an iteration of {label} against "
                 f"N, a curve for each K; mean over {words.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
                 f"intervals (Student's t). Times: {timing.conditions(cells)}.",
                 alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {words.number(row['quality'])}"
@@ -122,13 +124,13 @@ def draw(grid: pd.DataFrame, metric: str) -> Figure:
 
 def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
     """Quality against the size of the minibatch, a curve for each variant."""
-    method = dict(zip(cells["variant"], cells["method"], strict=True))
+    method = of_variants(cells)
     with style.look():
         figure = Figure(figsize=(style.COLUMN_WIDTH, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for place, (variant, curve) in enumerate(grid.groupby("variant")):
-            name = method[str(variant)]
-            _bars(axes, curve["minibatch"], curve, {"color": style.colour(name), "marker": style.marker(name),
+            of = method[str(variant)]
+            _bars(axes, curve["minibatch"], curve, {"color": style.colour(of), "marker": style.marker(of),
                                                     "label": variant, "linestyle": style.dashes(place)})  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set(xlabel="examples in a minibatch", ylabel=words.measure(metric))

@@ -11,7 +11,8 @@ from reports import statistics, style, timing, words
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
-from reports.sweep import Sweep, better_is_high, methods, selected, variants
+from reports.methods import Method, of_variants
+from reports.sweep import Sweep, better_is_high, selected, variants
 
 SHARE = 0.95
 _NEAR = 1.05  # times the cost of the marker before
@@ -29,7 +30,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         drawn = drawn[drawn["quality"].map(math.isfinite) & drawn[_MS].map(math.isfinite)]
-        figure, off = draw(drawn, methods(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
+        figure, off = draw(drawn, of_variants(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
@@ -141,7 +142,7 @@ def reached(timed: pd.DataFrame, level: float, high: bool) -> tuple[float, float
     return (float(there.index[0]), float(there["seconds"].iloc[0])) if len(there) else (math.nan, math.nan)
 
 
-def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, bool]:
+def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, bool]:
     """A point with its interval for each variant; what is far from the best is a hollow triangle at the edge.
 
     Returns:

@@ -14,7 +14,8 @@ from matplotlib.image import AxesImage
 from benchmark.measures.density import median, usual
 from reports import paper, style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, methods, pictures
+from reports.methods import of_variants
+from reports.sweep import Sweep, pictures
 
 _COLUMNS = 5
 _MASS = "mass on the map"
@@ -52,7 +53,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 
 def _colours(sweep: Sweep, task: str) -> dict[str, str]:
-    return {variant: look.colour for variant, look in style.looks(methods(sweep.of(task, None))).items()}
+    return {variant: look.colour for variant, look in style.looks(of_variants(sweep.of(task, None))).items()}
 
 
 def _of_planes(arrays: Maps, task: str) -> str:

@@ -12,6 +12,7 @@ from benchmark.records.metrics import RANKED
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
 from reports.labels import label_ends
+from reports.methods import families, of_variants
 from reports.style import Look, natural
 from reports.sweep import Sweep, better_is_high, selected
 
@@ -119,9 +120,9 @@ def draw(
         curves: tidy frame with method, variant, seed, step, value, and seconds if ``time``.
         leading: variants that a panel of their own shows on their own range.
     """
-    family_of = {method: style.family(method) for method in curves["method"].unique()}
-    families = curves["method"].map(family_of)
-    present = [family for family in style.families() if family in family_of.values()]
+    method = of_variants(curves)
+    family = curves["variant"].map({variant: of.family for variant, of in method.items()})
+    present = families(method.values())
     columns = 3 if len(present) == 3 and not leading else min(2, len(present))
     rows = math.ceil(len(present) / columns)
     beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
@@ -132,19 +133,19 @@ def draw(
         grid = parts[0].add_gridspec(rows, columns)
         panels = _panels(parts[0], grid, len(present), columns)
         panels[0].set_ylim(*_limits(curves, high))
-        looks = style.looks(dict(zip(curves["variant"], curves["method"], strict=True)))
+        looks = style.looks(method)
         if leading:
             front = parts[0].add_subplot(grid[-1, -1]) if beside else parts[1].subplots()
             _front(front, curves[curves["variant"].isin(leading)], looks, name)
         if time:
             curves = curves[curves["seconds"] > 0]
-            families = families[curves.index]
+            family = family[curves.index]
             panels[0].set_xscale("log")
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
             style.plain(panels[0].xaxis)
-        for axes, family in zip(panels, present, strict=False):
-            beyond = _panel(axes, curves[families == family], looks, time)
-            axes.set(title=family, xlabel=along)
+        for axes, title in zip(panels, present, strict=False):
+            beyond = _panel(axes, curves[family == title], looks, time)
+            axes.set(title=title, xlabel=along)
             axes.tick_params(labelbottom=True)
             style.legend_below(axes, {1: 4, 2: 2, 3: 1}[columns], beyond)
         for axes in panels[::columns]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from reports import paper, statistics, style, words
 from reports.artefact import Artefact
+from reports.methods import Method, of_variants, order
 from reports.style import natural
 from reports.sweep import Sweep
 
@@ -33,7 +34,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         parts = []
         for metric in _LABELS:
             curves = sweep.curves(task, metric)
-            bilevel = curves[curves["method"].isin(style.members("Bi-level score matching"))]
+            bilevel = curves[curves["variant"].map(of_variants(curves)).map(_is_bilevel).astype(bool)]
             parts.append(bilevel[bilevel["step"] > 0].assign(metric=metric))
         values = pd.concat(parts).dropna(subset=["value"])
         if values.empty:
@@ -73,18 +74,18 @@ def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
         The figure, and whether values lie outside its panels.
     """
     present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
-    methods = [method for method in style.methods() if (values["method"] == method).any()]
+    methods = sorted(set(of_variants(values).values()), key=order)
     cut = False
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
         for row, metric in zip(panels, present, strict=True):
             row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
-            for axes, method in zip(row, methods, strict=True):
-                cells = values[(values["metric"] == metric) & (values["method"] == method)]
+            for axes, of in zip(row, methods, strict=True):
+                cells = values[(values["metric"] == metric) & (values["method"] == of.id)]
                 cut |= _panel(axes, cells)
-        for axes, method in zip(panels[0], methods, strict=True):
-            axes.set_title(words.method(method))
+        for axes, of in zip(panels[0], methods, strict=True):
+            axes.set_title(of.label)
         for axes in panels[-1]:
             style.thousands(axes.xaxis)
             axes.set_xlabel("iteration")
@@ -92,12 +93,16 @@ def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
     return figure, cut
 
 
+def _is_bilevel(method: Method) -> bool:
+    return method.family == "Bi-level score matching"
+
+
 def _panel(axes: Any, cells: pd.DataFrame) -> bool:
     """Draws a method's variants; whether values are left out."""
     if cells.empty:
         axes.set_axis_off()
         return False
-    looks = style.looks(dict(zip(cells["variant"], cells["method"], strict=True)))
+    looks = style.looks(of_variants(cells))
     for place, (variant, look) in enumerate(looks.items()):
         summary, colour = statistics.bands(cells[cells["variant"] == variant]), look.colour
         every = max(1, len(summary) // 6)

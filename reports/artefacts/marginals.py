@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from benchmark.measures.density import limits
 from reports import style, words
 from reports.artefact import Artefact
-from reports.sweep import Sweep, methods, pictures
+from reports.methods import of_variants
+from reports.sweep import Sweep, pictures
 
 _SHOWN = 3  # coordinates
 _ROWS = 6  # variants in one figure
@@ -47,7 +48,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 
 def _colours(sweep: Sweep, task: str) -> dict[str, str]:
-    return {variant: look.colour for variant, look in style.looks(methods(sweep.of(task, None))).items()}
+    return {variant: look.colour for variant, look in style.looks(of_variants(sweep.of(task, None))).items()}
 
 
 def _numbers(contents: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from reports import statistics, style, words
 from reports.artefact import Artefact, Table, fixed
-from reports.sweep import Sweep, better_is_high, methods, selected, variants
+from reports.methods import Method, of_variants
+from reports.sweep import Sweep, better_is_high, selected, variants
 
 _VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
 _WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
@@ -40,7 +41,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         compared = against_best(done[["seed", "variant"]].assign(value=values), high)
         if len(compared):
             best = compared.attrs["best"]
-            figure, near = draw(compared, methods(sweep.of(task, None)), metric)
+            figure, near = draw(compared, of_variants(sweep.of(task, None)), metric)
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
@@ -184,7 +185,7 @@ def shown(compared: pd.DataFrame) -> Table:
     return Table(compared, formats, dict.fromkeys(_BOUNDS, "+"), half_widths)
 
 
-def draw(compared: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, float]:
+def draw(compared: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, float]:
     """Differences to the best as points with their intervals.
 
     Args:

@@ -1,12 +1,12 @@
 """What was run: the hyper-parameters of every variant."""
 
-import json
 from collections.abc import Iterator
 
 import pandas as pd
 
 from reports import words
 from reports.artefact import Artefact, Table
+from reports.methods import agreed, symbols
 from reports.sweep import Sweep, variants
 
 _SIZES = (
@@ -56,31 +56,17 @@ def settings(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: its seeds, iterations and parameters, as texts."""
     columns = [str(name) for name in cells if str(name).startswith("param.") and str(name)[6:] not in _NOT]
     own = [name for name in columns if not name[6:].startswith(_SIZES)]
-    symbols, rows = _symbols(cells), []
+    declared, rows = agreed(map(symbols, set(cells["symbols"]))), []
     for variant in variants(cells):
         of = cells[cells["variant"] == variant]
         row = {"variant": variant, "seeds": ranges(sorted(of["seed"])),
                "iterations": ", ".join(f"{steps:,}" for steps in sorted(of["steps"].unique()))}  # fmt: skip
         for column in [*own, *(name for name in columns if name not in own)]:
             values = list(dict.fromkeys(str(value) for value in of[column].dropna()))
-            row[words.hyperparameter(column[6:], symbols)] = ", ".join(values)
+            row[words.hyperparameter(column[6:], declared)] = ", ".join(values)
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.drop(columns=[name for name in frame if (frame[name] == "").all()])
-
-
-def _symbols(cells: pd.DataFrame) -> dict[str, str]:
-    """The symbols that methods declare of their hyper-parameters; those of which methods disagree have none."""
-    found = dict[str, set[str]]()
-    for text in set(cells["symbols"]):
-        try:
-            declared = json.loads(text or "{}")
-            pairs = [(name, symbol) for name, symbol in declared.items() if isinstance(symbol, str)]
-        except (ValueError, AttributeError, RecursionError):  # a tag that somebody has altered
-            continue
-        for name, symbol in pairs:
-            found.setdefault(name, set()).add(symbol)
-    return {name: min(symbols) for name, symbols in found.items() if len(symbols) == 1}
 
 
 def ranges(numbers: list[int]) -> str:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from reports import edges, style, words
 from reports.artefact import Artefact
 from reports.artefacts import ranking
-from reports.sweep import Sweep, better_is_high, methods
+from reports.methods import Method, of_variants
+from reports.sweep import Sweep, better_is_high
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -22,7 +23,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         frame = ranking.ranking(sweep, task, metric).dropna(subset=["mean"])
         if not np.isfinite(frame["mean"]).any():
             continue
-        figure, off = draw(frame[: style.MANY], methods(sweep.of(task, None)), metric)
+        figure, off = draw(frame[: style.MANY], of_variants(sweep.of(task, None)), metric)
         missing, alone = len(sweep.missing(task)), int(frame["± 95%"].isna().sum())
         name, best = words.measure(metric), frame.iloc[0]
         yield Artefact(
@@ -50,7 +51,7 @@ def _seeds(frame: pd.DataFrame) -> str:
     return words.counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
-def draw(frame: pd.DataFrame, method: dict[str, str], metric: str) -> tuple[Figure, int]:
+def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int]:
     """A row for each variant; what is far from the best is a hollow triangle at the edge.
 
     Returns:

@@ -41,7 +41,8 @@ def build(studies: Studies) -> Iterator[Artefact]:
         if len(chosen):
             written = pd.DataFrame({
                 "method": chosen["method"],
-                "hyper-parameter": chosen["name"].map(words.hyperparameter),
+                "hyper-parameter": [words.hyperparameter(name, {name: symbol}) for name, symbol in
+                                    zip(chosen["name"], chosen["symbol"], strict=True)],
                 "best": chosen["best"].map(words.setting),
                 "preset's": chosen["preset's"].map(words.setting),
                 "searched": chosen["searched"],
@@ -101,6 +102,7 @@ def settings(studies: Sequence[Study]) -> pd.DataFrame:
                 {
                     "method": study.label,
                     "name": name,
+                    "symbol": study.symbols.get(name, ""),
                     "best": found,
                     "preset's": None if papers is None else papers[f"param.{name}"],
                     "searched": space(searched),

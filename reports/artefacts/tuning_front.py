@@ -109,7 +109,7 @@ def draw(studies: Sequence[Study]) -> Figure:
         for axes in figure.axes[max(0, len(studies) - columns) : len(studies)]:
             axes.set_xlabel(words.measure(studies[0].objectives[1]))
         one = len({study.method for study in studies}) == 1
-        colour = style.colour(studies[0].method) if one else style.INK
+        colour = style.colour(studies[0].of) if one else style.INK
         off = bool(upward.beyond(valued[studies[0].objectives[0]]).any() or across.beyond(second).any())
         legend(figure, colour, valued, off, [Line2D([], [], color=colour, label="Pareto front")])
     return figure
@@ -122,7 +122,7 @@ def _panel(axes: Axes, study: Study, across: edges.Axis, upward: edges.Axis) -> 
     on = front(study).loc[shown.index].to_numpy()
     order = np.argsort(x[on])
     # What a point reaches is reached from there on towards the worse side of the second objective.
-    axes.plot(x[on][order], y[on][order], color=style.colour(study.method), linewidth=1.1,
+    axes.plot(x[on][order], y[on][order], color=style.colour(study.of), linewidth=1.1,
               drawstyle="steps-pre" if study.maximise[1] else "steps-post")  # fmt: skip
     arrows = [edges.arrow(upward) if above else edges.arrow(across, vertical=False) for above in over]
     scatter(axes, study, shown, across.places(x), upward.places(y), right | over, arrows)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import style, words
+from reports import methods, style, words
 from reports.artefact import Artefact, Table
 from reports.studies import Studies, Study
 
@@ -36,12 +36,13 @@ def build(studies: Studies) -> Iterator[Artefact]:
             f"sum to 1. Of few trials they are rough."
             + (f" Left out: {', '.join(left_out)}." if left_out else ""),
             alt="Importances: " + "; ".join(
-                f"{label}: " + ", ".join(f"{words.symbol(name)} {value:.2f}" for name, value in values.items())
-                for label, values in known.items()) + ".",
+                f"{study.label}: " + ", ".join(f"{words.symbol(name, study.symbols)} {value:.2f}"
+                                               for name, value in known[study.label].items())
+                for study in of_task if study.label in known) + ".",
             numbers=frame,
             runs=[run for study in of_task if study.label in known for run in study.complete["run"]],
             figure=draw([(study, known[study.label]) for study in of_task if study.label in known]),
-            table=_table(frame),
+            table=_table(frame, methods.agreed(study.symbols for study in of_task)),
         )  # fmt: skip
 
 
@@ -52,12 +53,12 @@ def _frame(known: Mapping[str, Mapping[str, float]], studies: Sequence[Study]) -
                          for label, values in known.items() for name, value in values.items()])  # fmt: skip
 
 
-def _table(frame: pd.DataFrame) -> Table:
+def _table(frame: pd.DataFrame, symbols: Mapping[str, str]) -> Table:
     """A row for each method, a column for each hyper-parameter."""
     names = list(dict.fromkeys(frame["name"]))
     wide = frame.pivot(index="method", columns="name", values="importance")
     wide = wide.loc[list(dict.fromkeys(frame["method"])), names]
-    heads = [words.symbol(name) for name in names]
+    heads = [words.symbol(name, symbols) for name in names]
     wide.columns = pd.Index([head if heads.count(head) == 1 else name for head, name in zip(heads, names, strict=True)])
     complete = frame.groupby("method")["complete"].first()
     wide.insert(0, "complete trials", complete.loc[wide.index])
@@ -132,8 +133,8 @@ def draw(known: Sequence[tuple[Study, Mapping[str, float]]]) -> Figure:
         figure.subplots(rows, columns, squeeze=False)
         for axes, (study, values) in zip(figure.axes, known, strict=False):
             places = range(len(values))
-            axes.barh(places, list(values.values()), height=0.65, color=style.colour(study.method))
-            axes.set_yticks(places, [words.symbol(name) for name in values])
+            axes.barh(places, list(values.values()), height=0.65, color=style.colour(study.of))
+            axes.set_yticks(places, [words.symbol(name, study.symbols) for name in values])
             axes.set_ylim(most - 0.4, -0.6)
             axes.set_xlim(0, 1)
             axes.grid(axis="y", visible=False)

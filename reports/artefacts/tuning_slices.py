@@ -33,8 +33,8 @@ def build(studies: Studies) -> Iterator[Artefact]:
             figure = draw(study)
             if figure is None:
                 continue
-            shown, names = drawn(study), [words.symbol(name) for name in panels(study)]
-            best, label = study.best(), study.label
+            symbols = {name: words.symbol(name, study.symbols) for name in panels(study)}
+            shown, best, label = drawn(study), study.best(), study.label
             count[study.method] += 1
             again = f"-{count[study.method]}" if count[study.method] > 1 else ""
             yield Artefact(
@@ -44,9 +44,9 @@ def build(studies: Studies) -> Iterator[Artefact]:
                 "with its last value before that, after fewer iterations; stars: the preset's values; the ring: the "
                 "best. Triangles stand at the edge for values beyond it.",
                 alt=f"{words.capital(words.measure(study.objective))} of {words.counted(len(shown), 'trial')} of "
-                f"{label} against {', '.join(names)}"
+                f"{label} against {', '.join(symbols.values())}"
                 + ("" if best is None else "; the best at " + ", ".join(
-                    f"{words.symbol(name)} = {words.setting(best[f'param.{name}'])}" for name in panels(study))) + ".",
+                    f"{symbol} = {words.setting(best[f'param.{name}'])}" for name, symbol in symbols.items())) + ".",
                 numbers=study.trials,
                 runs=list(shown["run"]),
                 figure=figure,
@@ -84,7 +84,7 @@ def draw(study: Study) -> Figure | None:
         style.leave(figure, len(names), columns)
         figure.axes[0].set_ylim(axis.low, axis.high)
         figure.supylabel(words.measure(study.objective), fontsize=8)
-        legend(figure, style.colour(study.method), shown, bool(axis.beyond(values).any()))
+        legend(figure, style.colour(study.of), shown, bool(axis.beyond(values).any()))
     return figure
 
 
@@ -103,7 +103,7 @@ def _panel(axes: Axes, study: Study, shown: pd.DataFrame, axis: edges.Axis, name
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if "low" in searched:
         _show(axes, np.append(x[has], [searched["low"], searched["high"]]))
-    said, letter = words.hyperparameter(name), words.symbol(name)
+    said, letter = words.hyperparameter(name, study.symbols), words.symbol(name, study.symbols)
     bound = said.removesuffix(f" {letter}") + f"\u00a0{letter}" if said.endswith(f" {letter}") else said
     axes.set_xlabel(textwrap.fill(bound, _LETTERS))  # the letter is never alone in a line
     scatter(axes, study, shown[has], x[has], axis.places(shown[study.objective].astype(float))[has],
@@ -129,7 +129,7 @@ def places(found: pd.Series, searched: Mapping[str, Any]) -> np.ndarray:
 def scatter(axes: Axes, study: Study, trials: pd.DataFrame, x: np.ndarray, y: np.ndarray, off: np.ndarray,
             arrows: str | Sequence[str]) -> None:  # fmt: skip
     """Trials as points: those at the edge as triangles, the preset's as stars above all others, the best in a ring."""
-    colour, marker = style.colour(study.method), MARKER
+    colour, marker = style.colour(study.of), MARKER
     complete, papers = (trials["state"] == "complete").to_numpy(), (trials["origin"] == "paper").to_numpy()
     pointing = np.array([arrows] * len(trials) if isinstance(arrows, str) else list(arrows))
     faint = 0.75 if len(trials) <= _MANY else 0.4

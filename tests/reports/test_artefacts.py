@@ -20,6 +20,7 @@ from reports.artefacts import (
     marginals,
     ranking,
 )
+from reports.methods import BEFORE
 from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
 
 # --- Figure 3 ---------------------------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ def test_what_is_plotted_is_what_the_store_has() -> None:
     held = learning(Held(), BOTH)
     artefact = built(figure3, held)["figure3-board"]
     assert artefact.figure is not None
-    lines = [line for line in artefact.figure.axes[0].lines if line.get_color() == style.colour("cd")]
+    lines = [line for line in artefact.figure.axes[0].lines if line.get_color() == BEFORE["cd"].colour]
     faint = [np.asarray(line.get_ydata()) for line in lines if line.get_alpha()]
     seeds = [value for s in (0, 0.01, 0.02) for value in (0.0, 0.384 + s, 0.4 + s, np.nan)][:-1]
     assert any(len(line) == len(seeds) and np.allclose(line, seeds, equal_nan=True) for line in faint)

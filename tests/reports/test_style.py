@@ -1,7 +1,9 @@
 """One look for all figures: colours that are told apart and seen on both pages, axes that say where they are."""
 
+import dataclasses
 import itertools
-from typing import Any
+import json
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from reports import style
+from baselines.cd import CD
+from benchmark.tasks import registry
+from reports import methods, style
 from reports.artefacts import (
     ablations,
     cost,
@@ -23,6 +27,7 @@ from reports.artefacts import (
     ranking,
     summary,
 )
+from reports.methods import BEFORE, FAMILIES
 from tests.reports.held import BOTH, Held, biased, built, learning
 
 VISIONS = {  # Machado et al. 2009: normal, and without the middle or the long wavelengths; of linear RGB
@@ -47,10 +52,51 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_of_a_family_are_told_apart(vision: str) -> None:
     """By a distance in CIELAB of 15, six times what is just seen; all of them by 15 with normal vision."""
-    seen = {method: lab(VISIONS[vision] @ linear(style.colour(method))) for method in style.methods()}
+    seen = {method: lab(VISIONS[vision] @ linear(method.colour)) for method in BEFORE.values()}
     for one, other in itertools.combinations(seen, 2):
-        if vision == "normal" or style.family(one) == style.family(other):
+        if vision == "normal" or one.family == other.family:
             assert np.linalg.norm(seen[one] - seen[other]) >= 15, (one, other)
+
+
+def test_methods_are_drawn_as_their_classes_say() -> None:
+    """The table of what was run before 0.2.0 is what the classes declare."""
+    said = {one: registry.drawn_as(found) for one, found in registry.methods().items()}
+    package = {one: content for one, content in said.items() if one in BEFORE}
+    assert package == {
+        one: {"label": of.label, "family": of.family, "colour": of.colour, "marker": of.marker}
+        for one, of in BEFORE.items()
+    }
+    assert {content["family"] for content in said.values()} <= set(FAMILIES)
+    assert methods.method("cd") == methods.method("cd", json.dumps(said["cd"])) == BEFORE["cd"]
+
+
+def test_a_method_of_one_s_own_is_drawn_as_it_says() -> None:
+    look = {"label": "Mine", "family": "Flows", "colour": "#123456", "marker": "o"}
+    held = learning(Held(), {"Mine-2": ("mine", 0.5), "Mine-3": ("mine", 0.4)}, drawn_as=json.dumps(look))
+    learning(held, {"CD-5": ("cd", 0.3), "Plain": ("plain", 0.2)})
+    frame = held.cells("grbm", "paper")
+    looks = style.looks(methods.of_variants(frame))
+    assert looks["Mine-2"][:2] == looks["Mine-3"][:2] == ("#123456", "o")
+    assert looks["Mine-2"].dashes != looks["Mine-3"].dashes
+    assert looks["CD-5"][:2] == (BEFORE["cd"].colour, BEFORE["cd"].marker)
+    figure = built(figure3, held)["figure3-board"].figure
+    assert figure is not None
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:3] == ["Contrastive divergence", "Flows", "Other"]
+
+
+@pytest.mark.parametrize("tag", ["", "{", "[1]", '{"colour": "no colour", "marker": "o"}', '{"colour": 1}', "null"])
+def test_a_look_that_somebody_has_altered_is_left_out(tag: str) -> None:
+    assert methods.method("mine", tag) == methods.Method("mine", "mine")
+
+
+def test_a_colour_is_not_inherited_and_a_family_is() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(CD):
+        id: ClassVar[str] = "mine"
+        label: ClassVar[str] = "{k}-step CD"
+
+    assert registry.drawn_as(Mine) == {"label": "mine", "family": CD.family, "colour": "", "marker": ""}
 
 
 def contrast(one: str, other: str) -> float:
@@ -65,16 +111,15 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_every_method_has_a_colour_and_a_marker_that_are_seen_on_both_pages() -> None:
-    methods = style.methods()
-    assert len({style.colour(method) for method in methods}) == len(methods)
-    assert len({style.marker(method) for method in methods}) == len(methods)
+    methods = BEFORE.values()
+    assert len({method.colour for method in methods}) == len({method.marker for method in methods}) == len(methods)
     assert len({style.steps(number) for number in (0, 1, 2, 5, 10, 20, 40, 50)}) == 8
 
 
 def test_variants_of_methods_of_one_s_own_are_told_apart_in_every_figure() -> None:
     held = learning(Held(), {"Mine [a=1]": ("mine", 0.5), "Mine [a=2]": ("mine", 0.4), "CD-5": ("cd", 0.3)})
-    looks = style.looks({row["variant"]: row["method"] for row in held.rows})
-    assert looks["CD-5"].colour == style.colour("cd")
+    looks = style.looks({row["variant"]: methods.method(row["method"]) for row in held.rows})
+    assert looks["CD-5"].colour == BEFORE["cd"].colour
     assert len({look.colour for look in looks.values()}) == len({look.marker for look in looks.values()}) == 3
     for module, name in ((figure3, "figure3-board"), (cost, "cost-board"), (summary, "summary-board"),
                          (ranking, "comparisons-board")):  # fmt: skip
@@ -91,7 +136,7 @@ def test_variants_of_methods_of_one_s_own_are_told_apart_in_every_figure() -> No
 def test_figure5_has_the_colours_of_the_methods() -> None:
     figure = built(figure5, learning(Held(), {"BiDSM-0": ("bidsm", 0.3), "BiDSM-5": ("bidsm", 0.2)}))["figure5-board"]
     lines = figure.figure.axes[0].lines  # type: ignore[union-attr]
-    assert {line.get_color() for line in lines} == {style.colour("bidsm")}
+    assert {line.get_color() for line in lines} == {BEFORE["bidsm"].colour}
     assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 2
 
 
@@ -146,7 +191,7 @@ def test_variants_that_cost_the_same_are_seen() -> None:
 
 
 def test_curves_of_a_family_that_lie_on_each_other_are_both_seen() -> None:
-    looks = style.looks({"SM": "sm", "SSM": "ssm", "DSM": "dsm", "MDSM": "mdsm", "NCE": "nce", "VNCE": "vnce"})
+    looks = style.looks({BEFORE[one].label: BEFORE[one] for one in ("sm", "ssm", "dsm", "mdsm", "nce", "vnce")})
     assert looks["SM"].dashes == "-"  # is drawn first
     assert len({str(looks[name].dashes) for name in ("SM", "SSM", "DSM", "MDSM")}) == 4
     assert looks["NCE"].dashes != looks["VNCE"].dashes
