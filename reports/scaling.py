@@ -26,7 +26,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         raise InputError(
             f"the records have no {', '.join(lacking)}; `{call('benchmark', 'speed --json FILE')}` writes them"
         )
-    table["drawn_as"] = [json.dumps(said) for said in table.get("drawn_as", [{}] * len(table))]
+    table["drawn_as"] = [json.dumps(record.get("drawn_as", {})) for record in records]
     for name in (_K, _N):
         table[name] = [hyper.get(name) for hyper in table["hyper"]]
     return table
