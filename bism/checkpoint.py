@@ -12,6 +12,7 @@ from bism.errors import InputError
 
 _KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "step", "train_seconds",
          "reported", "tensors"}  # fmt: skip
+_SINCE = {"data_noise": 0.0, "precision": "float32", "shards": 1}  # what the first checkpoints do not say
 
 
 def save_checkpoint(content: dict[str, Any], path: Path | str) -> None:
@@ -39,7 +40,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             damaged = archive.testzip()
         if damaged is not None:
             raise InputError(f"{path}: damaged in {damaged}")
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        content: dict[str, Any] = {**_SINCE, **torch.load(path, weights_only=True, map_location="cpu")}
         missing = _KEYS - set(content)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None

@@ -94,6 +94,17 @@ def check_shards(estimator: "Estimator", batch_size: int, accumulate: Any, proce
 _ASKED = {"posterior": ("sample", "log_prob")}  # of the parts that the package knows
 
 
+def parts_given(parts: Any, posterior: Any) -> Any:
+    """The networks for parts, ``posterior`` among them where it is given."""
+    if posterior is None:
+        return parts
+    if parts is not None and not isinstance(parts, Mapping):
+        return parts  # which ``check_parts`` refuses
+    if "posterior" in (parts or {}):
+        raise InputError("posterior is given twice, as an argument and among parts")
+    return {**(parts or {}), "posterior": posterior}
+
+
 def check_parts(estimator: "Estimator", parts: Mapping[str, Any]) -> None:
     """Networks for parts that ``estimator`` trains, beside the model."""
     own = [name for name in estimator.trains if name != "model"]

@@ -29,11 +29,12 @@ from bism.checks import (
     check_seeds,
 )
 from bism.compiler import Program, compile_program
+from bism.contract import check_asked, check_state, check_step
 from bism.engine import Tree, advanced, captures, initial_states, or_without
 from bism.errors import InputError
 from bism.estimator import Estimator
 from bism.fitted import Fitted
-from bism.hyperparameters import specs
+from bism.hyperparameters import LOOP, specs
 from bism.precision import computing
 from bism.rng import CountingRng, TapeRng
 from bism.state import State
@@ -45,7 +46,7 @@ def structure(estimator: Estimator) -> Estimator:
     and without inner steps where ``Estimator.repeats`` counts them."""
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(estimator)}
     free = {name: fields[name] for name, spec in specs(estimator).items() if spec.continuous and name != "ema"}
-    if estimator.repeats:
+    if check_asked(estimator.id, "repeats", estimator.repeats, 0, LOOP):
         free["inner_steps"] = 0
     return dataclasses.replace(estimator, **free)
 
@@ -126,7 +127,7 @@ class Cohort:
         self._get_ready(compile)
 
     def _count(self, noise: Any) -> tuple[int, int]:
-        counting = CountingRng(self.dtype, self.device)
+        counting = CountingRng(self.dtype, self.device, self.structure.id)
         noise(self._template.bind().model, self._shape, counting)
         return counting.uniform_count, counting.normal_count
 
@@ -235,7 +236,8 @@ class Cohort:
             state, batches, rng = self._at(now, now, consumed)
             noise = self.structure.inner_noise(state.bind().model, self._shape, rng)
             with self._autocast():
-                after = self.structure.inner_step(state, batches, noise, self._named(given, now))
+                given_back = self.structure.inner_step(state, batches, noise, self._named(given, now))
+            after = check_state(self.structure.id, "inner_step", state, given_back)
             return tree_map(lambda old, x: torch.where(goes, x, old), _lower(now["state"]), _lower(after.numbers))
 
         now = tree_unflatten(tensors[:count], self._tree)
@@ -253,8 +255,10 @@ class Cohort:
             noise = self.structure.noise(state.bind().model, self._shape, rng)
             named = self._named(given, before)
             with self._autocast():
-                after, info = self.structure.step(state, batches, noise, named)
-            return advanced(before, after, info["objective"], named)
+                after, objective = check_step(
+                    self.structure.id, state, self.structure.step(state, batches, noise, named)
+                )
+            return advanced(before, after, objective, named)
 
         trees = (tree_unflatten(tensors[:count], self._tree), tree_unflatten(now, self._tree))
         return _as_they_came(vmap(one)(*trees, list(tensors[rest:]), *tensors[count + changed : rest]))

@@ -1,17 +1,19 @@
-"""What a method declares about itself, checked where it is first seen: its class, and the networks that it trains."""
+"""What a method declares about itself and what its functions give, checked where it is first seen: its class, the
+networks that it trains, what it asks for, and its first step."""
 
 import functools
 import inspect
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bism.checks import check_containers
 from bism.errors import InputError, shown
 from bism.hyperparameters import specs
+from bism.state import State
 
 _HOOKS = (
     "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
@@ -99,3 +101,161 @@ def check_networks(method: str, modules: Any) -> Mapping[str, nn.Module]:
                 raise InputError(f"{method}: the parts '{other}' and '{part}' share a parameter: each trains its own")
         check_containers(module)
     return modules
+
+
+def check_asked(method: str, name: str, value: Any, least: int, most: int) -> int:
+    """How many of something a method asks for: ``minibatches``, ``repeats``.
+
+    Raises:
+        InputError: it is no whole number, or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InputError(f"{method}: ``{name}`` must be a whole number from {least} to {most:,}, got {shown(value)}")
+    return value
+
+
+def check_start(method: str, state: State) -> State:
+    """What a seed begins with, as ``extra_parameters``, ``init_optimiser`` and ``init_carry`` give it.
+
+    Raises:
+        InputError: naming the function, and what is no tensor.
+    """
+    for function, name, given in (
+        ("init_optimiser", "optimiser", state.optimiser),
+        ("init_carry", "carry", state.carry),
+    ):
+        if not isinstance(given, Mapping):
+            raise InputError(f"{method}: {function}() must give a dictionary of tensors, got {shown(given)}")
+        _check_tensors(f"{method}: {function}()", name, given)
+    return state
+
+
+def check_extra(method: str, given: Any) -> Mapping[str, Mapping[str, Tensor]]:
+    """What ``extra_parameters`` gives.
+
+    Raises:
+        InputError: it is not {part: {name: tensor}}.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(tensors, Mapping) for tensors in given.values()):
+        raise InputError(f"{method}: extra_parameters() must give {{part: {{name: tensor}}}}, got {shown(given)}")
+    _check_tensors(f"{method}: extra_parameters()", "parameters", given)
+    return given
+
+
+def check_loss(method: str, given: Any) -> tuple[Tensor, Any, Mapping[str, Tensor]]:
+    """What ``loss`` gives.
+
+    Raises:
+        InputError: it is not (scalar, carry, info).
+    """
+    if not isinstance(given, tuple) or len(given) != 3 or not isinstance(given[2], Mapping):
+        raise InputError(f"{method}: loss() must give (objective, carry, info), got {_kind(given)}")
+    value, carry, info = given
+    check_scalar(f"{method}: loss()", "its objective", value)
+    _check_tensors(f"{method}: loss()", "carry", carry)
+    _check_tensors(f"{method}: loss()", "info", info)
+    return value, carry, info
+
+
+def check_scalar(where: str, what: str, value: Any) -> None:
+    """Refuses what cannot be minimised or reported: all but a floating-point tensor of one number, without axes.
+
+    Raises:
+        InputError: naming the function.
+    """
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        raise InputError(
+            f"{where} must give {what} as a scalar, a floating-point tensor of shape [], got {_kind(value)}"
+        )
+
+
+def check_step(method: str, before: State, given: Any) -> tuple[State, Tensor]:
+    """What ``step`` gives: a state of the same tensors as before, and the objective.
+
+    Raises:
+        InputError: naming what is missing, or the tensor that is another one than before.
+    """
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
+        raise InputError(f"{method}: step() must give (state, info), got {_kind(given)}")
+    after, info = given
+    if "objective" not in info:
+        has = f"info has {', '.join(map(str, info))}" if info else "info is empty"
+        raise InputError(f"{method}: step() must report its objective as info['objective'], and {has}")
+    check_scalar(f"{method}: step()", "info['objective']", info["objective"])
+    return check_state(method, "step", before, after), info["objective"]
+
+
+def check_state(method: str, function: str, before: State, after: Any) -> State:
+    """The state that ``step`` or ``inner_step`` gives, against the one that it was given.
+
+    Raises:
+        InputError: naming the tensor that is another one than before.
+    """
+    if not isinstance(after, State):
+        raise InputError(f"{method}: {function}() must give the next state, a bism.state.State, got {_kind(after)}")
+    for name, was in before.numbers.items():
+        changed = _changed(f"state.{name}", was, after.numbers[name])
+        if changed:
+            raise InputError(
+                f"{method}: {function}() must give a state of the same tensors as before, of the same shapes and "
+                f"types: {changed}"
+            )
+    return after
+
+
+def check_alike(method: str, seeds: Sequence[int], states: Sequence[State]) -> None:
+    """The states of all seeds at the start, which are stacked.
+
+    Raises:
+        InputError: naming a seed and the tensor that another seed has in another shape or type.
+    """
+    for seed, state in zip(seeds, states, strict=True):
+        for name, first in states[0].numbers.items():
+            changed = _changed(f"state.{name}", first, state.numbers[name])
+            if changed:
+                raise InputError(
+                    f"{method}: every seed must begin with tensors of the same shapes and types: of seed {seed}, "
+                    f"{changed} of seed {seeds[0]}"
+                )
+
+
+def _changed(where: str, was: Any, now: Any) -> str | None:
+    """The first difference between two trees of tensors but for their values, or None."""
+    if isinstance(was, Mapping):
+        if not isinstance(now, Mapping):
+            return f"{where} is {_kind(now)}, and was a dictionary"
+        for key in [*was, *now]:
+            if key not in now or key not in was:
+                return f"{where}[{key!r}] is {'new' if key in now else 'gone'}"
+        pairs = [(f"{where}[{key!r}]", was[key], now[key]) for key in was]
+    elif isinstance(was, (list, tuple)):
+        if not isinstance(now, type(was)) or len(now) != len(was):
+            return f"{where} is {_kind(now)}, and was {_kind(was)}"
+        pairs = [(f"{where}[{i}]", *both) for i, both in enumerate(zip(was, now, strict=True))]
+    else:
+        same = isinstance(now, Tensor) and (now.shape, now.dtype) == (was.shape, was.dtype)
+        return None if same else f"{where} is {_kind(now)}, and was {_kind(was)}"
+    return next((said for said in (_changed(*pair) for pair in pairs) if said), None)
+
+
+def _check_tensors(function: str, where: str, tree: Any) -> None:
+    """Refuses a tree with something other than tensors in it."""
+    if isinstance(tree, Mapping):
+        inside = [(f"{where}[{key!r}]", value) for key, value in tree.items()]
+    elif isinstance(tree, (list, tuple)):
+        inside = [(f"{where}[{i}]", value) for i, value in enumerate(tree)]
+    elif isinstance(tree, Tensor):
+        return
+    else:
+        raise InputError(f"{function} gives {where} as {_kind(tree)}: all that it gives must be tensors")
+    for one in inside:
+        _check_tensors(function, *one)
+
+
+def _kind(value: Any) -> str:
+    """What something is, for people: a tensor's shape and type, and else the value."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return shown(value) if value is None or isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"

@@ -33,6 +33,7 @@ from bism.checks import (
     check_shards,
 )
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
+from bism.contract import check_alike, check_scalar, check_step
 from bism.errors import InputError, first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes, shards
@@ -153,9 +154,10 @@ class Trainer:
         if isinstance(noise, Shards):
             ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
             batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
+        now = self.estimator.scheduled(hyper, tensors["step"])
         with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False):
-            after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
-        return advanced(tensors, after, info["objective"], hyper), info["objective"]
+            after, objective = check_step(self.estimator.id, state, self.estimator.step(state, batches, noise, now))
+        return advanced(tensors, after, objective, hyper), objective
 
     def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
         """One step of a group's seeds, as a function of flat tensors alone: the leaves of the state, what the step
@@ -317,6 +319,7 @@ class Trainer:
             value = self.estimator.lower_objective(state, first_batches, first_noise, hyper)
             if value is None:
                 return None
+            check_scalar(f"{self.estimator.id}: lower_objective()", "what it minimises", value)
             values.append(value.detach())
         return torch.stack(values)
 
@@ -446,6 +449,7 @@ def initial_states(
         )
         for seed in seeds
     ]
+    check_alike(estimator.id, seeds, states)
     initial = [initial_tensors(state, estimator.ema > 0) for state in states]
     return states[0], tree_map(lambda *x: torch.stack(x).to(device), *initial)
 
@@ -464,9 +468,12 @@ def captures(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def or_without(how: str) -> Iterator[None]:
-    """What may fail, and training goes on without it; not for want of memory, of which less is left then."""
+    """What may fail, and training goes on without it; not for want of memory, of which less is left then, nor where a
+    step is not what it must be."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # a compiler's errors have no common class; a bug in step() fails again without it
         if out_of_memory(error):
             raise

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from bism import engine
-from bism.checks import check_count, check_model, check_seeds
-from bism.contract import check_method, check_networks
+from bism.checks import check_count, check_model, check_seeds, parts_given
+from bism.contract import check_extra, check_loss, check_method, check_networks, check_scalar, check_start
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.functional import Methods
@@ -168,14 +168,15 @@ class Estimator(ABC):
             buffers={name: buffers for name, (_, buffers) in drawn.items() if buffers},
         )
         bound = state.bind().model
-        params = {**state.params, **self.extra_parameters(bound, rng)}
+        params = {**state.params, **check_extra(self.id, self.extra_parameters(bound, rng))}
         if set(params) != set(self.trains):
             raise InputError(f"{self.id} trains {', '.join(params)}, and its ``trains`` says {', '.join(self.trains)}")
-        return state.replace(
+        started = state.replace(
             params=params,
             optimiser=self.init_optimiser(params),
             carry=self.init_carry(bound, data, batch_size, rng),
         )
+        return check_start(self.id, started)
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         """Trained tensors that belong to no network, as {part: {name: tensor}}; ``model`` is the model at its start."""
@@ -223,7 +224,9 @@ class Estimator(ABC):
 
         def at(moving: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
             given = objective({**state.params, **moving}, of, drawn)
-            return given if isinstance(given, tuple) else (given, {})
+            value, beside = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
+            check_scalar(f"{self.id}: what move() is given", "its objective", value)
+            return value, beside
 
         if isinstance(parts, str) or not set(parts) <= set(state.params):
             raise InputError(f"{self.id} moves {parts!r}: parts are a tuple of {', '.join(state.params)}")
@@ -276,7 +279,8 @@ class Estimator(ABC):
         """
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
-            value, carry, info = self.loss(state.bind(params), of[0], drawn, state.carry, hyper)
+            given = self.loss(state.bind(params), of[0], drawn, state.carry, hyper)
+            value, carry, info = check_loss(self.id, given)
             return value, (carry, info)
 
         state, value, (carry, info) = self.move(state, self.trains, objective, batches, noise, hyper)
@@ -309,7 +313,8 @@ class Estimator(ABC):
             model: an energy model (see ``EnergyModel``); it is read, not changed.
             data: [n, *visible_shape], floating point, finite.
             steps: iterations in all; with ``resume``, those of the checkpoint included.
-            posterior: q(h|v) for the methods that have one; by default the one that fits the latent's kind.
+            posterior: q(h|v), for methods that train one; by default the one that fits the latent's kind. Short for
+                parts={"posterior": q}.
             parts: networks beside the model by the names of ``trains``, {"posterior": q} for one; what is not given
                 is the method's own choice.
             compile: True, False, or None for when the run is long enough to pay for it.
@@ -331,7 +336,7 @@ class Estimator(ABC):
         compiled = engine.pays(steps) if compile is None else compile
         shown = Shown(self.name) if progress is True else progress or None
         check_model(self, model)
-        shorthand = {"posterior": posterior} if posterior is not None and "posterior" in self.trains else {}
+        given = parts_given(parts, posterior)
         work = len(check_seeds(seeds)), check_count("batch_size", batch_size, 1)
         count = suitable_threads(model, *work) if threads is None else check_count("threads", threads, 1)
         with using_threads(count if device == "cpu" else None):
@@ -343,7 +348,7 @@ class Estimator(ABC):
                 data,
                 seeds=seeds,
                 batch_size=batch_size,
-                parts={**shorthand, **parts} if isinstance(parts, Mapping) else parts or shorthand,
+                parts=given,
                 device=device,
                 dtype=dtype,
                 compile=compiled,

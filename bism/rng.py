@@ -14,6 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from bism.errors import InputError
+
+LONGEST = 2**31 - 1  # random numbers that one step of a seed can consume: they are counted in 32 bits
+
 
 def generator(seed: int, index: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for each (seed, index, purpose)."""
@@ -99,16 +103,35 @@ class TapeRng(Rng):
 
 
 class CountingRng(Rng):
-    """Gives zeros and counts them: how long the tapes of one step must be."""
+    """Gives zeros and counts them: how long the tapes of one step must be.
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
+    Args:
+        method: whose ``noise`` draws from it, for messages.
+        most: that it may draw, of both kinds together.
+
+    Raises:
+        InputError: from where more is drawn, before there is memory taken for it.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, device: torch.device, method: str = "this method", most: int = LONGEST
+    ) -> None:
+        self.dtype, self.device, self._method, self._most = dtype, device, method, most
         self.uniform_count = self.normal_count = 0
 
     def _uniforms(self, count: int) -> Tensor:
         self.uniform_count += count
-        return torch.zeros(count, dtype=self.dtype, device=self.device)
+        return self._zeros(count)
 
     def _normals(self, count: int) -> Tensor:
         self.normal_count += count
+        return self._zeros(count)
+
+    def _zeros(self, count: int) -> Tensor:
+        total = self.uniform_count + self.normal_count
+        if total > self._most:
+            raise InputError(
+                f"{self._method}: noise() asks for {total:,} random numbers for one step of a seed, and there can be "
+                f"{self._most:,}"
+            )
         return torch.zeros(count, dtype=self.dtype, device=self.device)

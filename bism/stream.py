@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from bism.compiler import Work
+from bism.contract import check_asked
 from bism.gradients import Shards
-from bism.rng import CountingRng, Rng
+from bism.rng import LONGEST, CountingRng, Rng
 from bism.tapes import Tapes, padded
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Stream:
         data_noise: standard deviation of what is added to the minibatches.
 
     Attributes:
+        minibatches: that one step uses.
         block_steps: how many steps' noise and minibatches are drawn at once, at most.
         step_bytes: what one step of a seed takes of a block.
         lengths: uniform and standard normal numbers that one step consumes.
@@ -86,10 +88,11 @@ class Stream:
     ) -> None:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
         self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
-        counting = CountingRng(data.dtype, data.device)
+        self.minibatches = check_asked(estimator.id, "minibatches", estimator.minibatches, 1, LONGEST // batch_size)
+        counting = CountingRng(data.dtype, data.device, estimator.id)
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count
-        batch = estimator.minibatches * batch_size * math.prod(data.shape[1:])
+        batch = self.minibatches * batch_size * math.prod(data.shape[1:])
         self.step_bytes = data.element_size() * (batch + sum(map(padded, self.lengths)))
         self.block_steps = block_steps(self.step_bytes, self._seeds, data.device)
         self._tapes = Tapes(seeds, data.dtype, data.device, max(self.lengths))
@@ -126,7 +129,7 @@ class Stream:
 
         They lie in memory that the next call overwrites.
         """
-        block, shape = self.block.part(0, steps), (self.estimator.minibatches, self.batch_size)
+        block, shape = self.block.part(0, steps), (self.minibatches, self.batch_size)
         for kind, length in zip(("uniforms", "normals"), self.lengths, strict=True):
             tape = getattr(self.block, kind).flatten(1)[:, : steps * padded(length)]
             self._fill(kind, purpose, first, padded(length), tape, group)
@@ -160,7 +163,7 @@ class Stream:
     def work(self) -> Work:
         """The arithmetic and memory traffic of making what one step consumes, for all seeds."""
         uniform, normal = self.lengths
-        indices = self.estimator.minibatches * self.batch_size
+        indices = self.minibatches * self.batch_size
         normal += indices * self.data[0].numel() if self.data_noise else 0
         first, *others = (("uniforms", uniform), ("normals", normal), ("words", indices))
         return sum((self._tapes.work(*other) for other in others), start=self._tapes.work(*first))
@@ -168,9 +171,9 @@ class Stream:
     def _empty(self) -> Block:
         lead = (self._seeds, self.block_steps)
         kind: dict[str, Any] = {"dtype": self.data.dtype, "device": self.data.device}
-        batches = empty_batches((*lead, self.estimator.minibatches), self.batch_size, self.data)
+        batches = empty_batches((*lead, self.minibatches), self.batch_size, self.data)
         uniforms, normals = (torch.empty((*lead, padded(length)), **kind) for length in self.lengths)
-        return Block(batches, uniforms, normals, self._empty_examples((*lead, self.estimator.minibatches)))
+        return Block(batches, uniforms, normals, self._empty_examples((*lead, self.minibatches)))
 
     def _empty_examples(self, lead: Sequence[int]) -> Tensor | None:
         if not self.estimator.uses_examples:

@@ -1,6 +1,5 @@
 """Figures redrawn from what MLflow holds, and results as a pandas frame (``frame``). Needs no torch."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,9 @@ def frame(
     Raises:
         InputError: there is no such store, suite or preset.
     """
+    from benchmark.tracking.store import named
+
+    uri = named(tracking_uri)
     from reports.frames import frame as made  # MLflow, which takes seconds to import
 
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     return made(uri, suite, [preset] if isinstance(preset, str) else preset, metric)

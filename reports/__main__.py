@@ -6,9 +6,7 @@ Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing 
 """
 
 import argparse
-import contextlib
 import json
-import os
 import sys
 import tempfile
 import warnings
@@ -16,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.system import credentials
-from benchmark.system.folders import cache_folder
+from benchmark.system.arguments import Parser
+from benchmark.system.folders import cache_folder, obstacle
 from benchmark.system.limits import read_file
 from bism.errors import InputError, described, message
 
@@ -26,7 +25,19 @@ _RECORDS_BYTES = 1 << 26  # of a file of timings
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Reports from an MLflow store.")
+    credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
+    with credentials.kept_out():
+        try:
+            options = _parser().parse_args(arguments)
+            _settle()
+            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
+        except (InputError, OSError) as error:
+            print(f"error: {message(error)}", file=sys.stderr)
+            return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reports", description="Reports from an MLflow store.")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     build = commands.add_parser("build", help="draw figures and tables, and bind them to a report")
     build.add_argument("--suite", nargs="+", help="only these suites (default: all that the store has)")
@@ -48,15 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
     )
     scaling.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
-    credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
-    with credentials.kept_out():
-        options = parser.parse_args(arguments)
-        try:
-            _settle()
-            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
-        except (InputError, OSError) as error:
-            print(f"error: {message(error)}", file=sys.stderr)
-            return 2
+    return parser
 
 
 def _settle() -> None:
@@ -105,25 +108,21 @@ def _folder(out: Path) -> None:
 def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from benchmark.tracking.store import named
     from reports import document, words
     from reports.progress import Progress
     from reports.store import Store
 
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    ours = not options.out.exists()
-    _folder(options.out)
-    try:
-        store = Store(uri)
-    except InputError:
-        if ours:
-            with contextlib.suppress(OSError):
-                options.out.rmdir()
-        raise
+    problem = obstacle(options.out)  # known before all that takes long; the folder is made when there is a report
+    if problem:
+        raise InputError(f"--out {options.out} cannot be written: {problem}")
+    store = Store(named(options.tracking_uri))
     chosen = options.suite, options.preset, options.task, options.methods
     images, written = ["pdf", "svg", *(["png"] if "md" in options.format else [])], list[Path]()
     with Progress(Console(stderr=True)) as progress:
         with tempfile.TemporaryDirectory() as folder, store.reading():
             report = document.collect(store, Path(folder), *chosen, say=progress.say)
+        _folder(options.out)
         document.write_files(report, options.out, images, progress.say)
         for name in options.format:
             progress.say(f"writing {name}")

@@ -20,10 +20,10 @@ from rich.console import Console
 from benchmark.commands import completion, handlers
 from benchmark.records.rundir import DAMAGED, STATES, RunDirError
 from benchmark.system import credentials
-from benchmark.system.limits import Number, Whole
+from benchmark.system.arguments import Number, Parser, Whole
 from benchmark.tasks.plugins import blame
 from benchmark.tracking.store import DEFAULT_STORE, DEFAULT_STUDIES
-from bism.errors import InputError, message, shortened, shown
+from bism.errors import InputError, message, shown
 
 _LOG_WIDTH = 120  # columns, where the output is no terminal
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _carried_out(parser, arguments)
 
 
-def _carried_out(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def _carried_out(parser: Parser, arguments: Sequence[str] | None) -> int:
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
     try:
         options = parser.parse_args(arguments)
@@ -105,15 +105,8 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = usual
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a line without repeating all of it."""
-
-    def error(self, message: str) -> Any:
-        super().error(shortened(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark",
         description="Benchmark of estimators for energy-based "
         "latent variable models: bi-level score matching and its rivals.",

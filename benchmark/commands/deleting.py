@@ -12,6 +12,7 @@ from rich.text import Text
 
 from benchmark.commands import standing
 from benchmark.records import integrity
+from benchmark.records.looking import looked_at
 from benchmark.records.rundir import DAMAGED, Record, RunDir
 from benchmark.system import tables
 from benchmark.system.credentials import unsecret
@@ -90,7 +91,7 @@ def delete(
         raise InputError(f"{run_dir}: no run directory; --run-dir names another")
     if not conditions.given() and not everything:
         raise InputError("delete needs to be told which cells, such as --methods nce or --states diverged; or --all")
-    with contextlib.closing(RunDir(run_dir)) as runs:
+    with contextlib.closing(looked_at(run_dir) if dry else RunDir(run_dir)) as runs:
         code = int(bool(standing.recovered(console, runs)))
         runs.repair()
         known: Sequence[Record] = runs.records()

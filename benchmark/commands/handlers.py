@@ -4,7 +4,6 @@ What a command needs is imported when it runs, so that the others, and ``--help`
 """
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from benchmark.system import limits, tables
 from benchmark.system.invocation import call
-from benchmark.tracking.store import DEFAULT_STORE, resolve, start_ui
+from benchmark.tracking.store import named, resolve, start_ui
 from bism.errors import InputError, shortened
 
 if TYPE_CHECKING:
@@ -288,7 +287,7 @@ def _store(options: argparse.Namespace) -> str | None:
 
 
 def _store_named(options: argparse.Namespace) -> str | None:
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    uri = named(options.tracking_uri)
     return None if uri == "none" else uri
 
 

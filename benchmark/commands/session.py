@@ -18,7 +18,7 @@ from rich.text import Text
 from benchmark.commands import standing
 from benchmark.data.datasets import DataSet, data_folder
 from benchmark.records import integrity
-from benchmark.records.looking import looked_at
+from benchmark.records.looking import looked_at, planned_in, written_where_it_can_be
 from benchmark.records.rundir import DAMAGED, FINISHED, Record, RunDir
 from benchmark.running import timing
 from benchmark.running.executors import Executor, LocalExecutor, check_precision, places
@@ -131,7 +131,7 @@ def run(
         tables.say(console, f"note: {text}")
     with (
         contextlib.closing(_executor(place, console)) as executor,
-        contextlib.closing(RunDir(place.run_dir)) as runs,
+        contextlib.closing(planned_in(place.run_dir) if dry_run else RunDir(place.run_dir)) as runs,
         ended_as_by_ctrl_c(),
     ):
         check_precision((cell.config for cell in cells), executor.places)
@@ -348,7 +348,7 @@ def _about_the_default(
 
 
 def status(console: Console, run_dir: Path) -> int:
-    """Where the cells of a run directory stand."""
+    """Where the cells of a run directory stand; nothing of it is written."""
     if not RunDir.exists(run_dir):
         raise InputError(
             f"{run_dir}: no run directory; `{call('benchmark', 'run')}` makes one, --run-dir names another"
@@ -372,7 +372,7 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
         raise InputError(f"{run_dir}: no run directory to bring to {unsecret(store)}")
     from benchmark.tracking.cells import Tracker
 
-    with contextlib.closing(looked_at(run_dir)) as runs:
+    with contextlib.closing(written_where_it_can_be(run_dir)) as runs:
         unknown = standing.recovered(console, runs)
         runs.repair()
         known, started = integrity.inspect(runs, runs.records()), time.monotonic()

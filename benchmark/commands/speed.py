@@ -110,11 +110,6 @@ def speed(
     place = executors.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
-    if file is not None:
-        try:
-            file.open("a").close()
-        except OSError as error:
-            raise InputError(f"--json {file}: cannot be written: {error.strerror}") from error
     _, preset = choose_preset(suite, chosen)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
     timed = [
@@ -123,6 +118,11 @@ def speed(
         for job in jobs(plan(suite, dataclasses.replace(chosen, seeds=range(count)), methods, data))
     ]
     executors.check_precision((job.config for job in timed), [place])
+    if file is not None:
+        try:
+            file.open("a").close()
+        except OSError as error:
+            raise InputError(f"--json {file}: cannot be written: {error.strerror}") from error
     executors.prepare_environment([place])
     ceiling = measure_ceiling(place.device, settings.threads)
     console.print(_described(ceiling, place.device, settings.threads), soft_wrap=True)

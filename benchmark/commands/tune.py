@@ -34,7 +34,7 @@ from benchmark.tracking.check import brief
 from benchmark.tracking.store import DEFAULT_STUDIES
 from benchmark.tuning import leases
 from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
-from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently
+from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently, read_storage
 from benchmark.tuning.study import (
     Settings,
     find_method,
@@ -100,8 +100,8 @@ def seconds_of(option: str, text: str) -> float:
 def tune(request: Request, console: Console) -> int:
     """Brings studies to their totals; the exit code: 1 where one has no complete trial, or a process failed."""
     methods = registry.methods(request.plugins)
-    storage = open_storage(request.storage)
-    asked, data = _join(request, storage, methods) if request.suite is None else _make(request, methods)
+    asked, data = _join(request, methods) if request.suite is None else _make(request, methods)
+    storage = open_storage(request.storage)  # made now that nothing stands against it
     for text in advice(data):
         tables.say(console, f"note: {text}")
     studies = {name: open_study(storage, name, settings) for name, settings in asked.items()}
@@ -192,7 +192,7 @@ def _measured(cell: Cell, methods: dict[str, type[Estimator]]) -> bool:
 
 
 def _join(
-    request: Request, storage: Any, methods: dict[str, type[Estimator]]
+    request: Request, methods: dict[str, type[Estimator]]
 ) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
     """Studies that are there, by name, and the data of their tasks."""
     if request.study is None:
@@ -207,7 +207,8 @@ def _join(
             "a study that is joined by --study alone goes on as it was made: only --trials, --budget, --timeout, "
             "--storage and where to run can be given; with --suite the others can"
         )
-    names, data = find_studies(storage, request.study, unsecret(request.storage)), dict[str, DataSet]()
+    storage, data = read_storage(request.storage), dict[str, DataSet]()
+    names = find_studies(storage, request.study, unsecret(request.storage))
     for name in names:
         settings = read(optuna.load_study(storage=storage, study_name=name))
         find_method(settings.method, methods)

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -24,6 +23,7 @@ CREATE TABLE IF NOT EXISTS timings (
 _SINCE = (("progress", "INTEGER DEFAULT 0"), ("job", "TEXT"))  # columns that an index of an earlier version lacks
 # SQLITE_ERROR, since nothing but our own tables is asked for.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_COPIES = 100  # tries to copy an index between two times that it is written
 _FAILURES = (sqlite3.DatabaseError, UnicodeDecodeError)  # the second, where SQLite cites what is no text
 
 
@@ -56,31 +56,65 @@ def open_index(folder: Path) -> tuple[sqlite3.Connection, str | None]:
             return _opened(file), f"{file}: damaged ({reason}); it is kept as {aside.name} and was made anew"
 
 
-def open_copy(folder: Path) -> sqlite3.Connection:
-    """What the index says, in memory, for a run directory that cannot be written: what is changed there is for this
-    process alone. Empty where the index is damaged, or is written to just now.
+def open_copy(folder: Path) -> tuple[sqlite3.Connection, str | None]:
+    """What the index says, in memory, for who only looks: what is changed there is for this process alone, and SQLite
+    makes no files beside the index, as it does for who reads it in place. And what people should know of it.
+
+    Empty where there is none, and where it is damaged.
 
     Raises:
         OSError, sqlite3.Error: it cannot be read.
     """
+    note = None
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / NAME
-        for ending in ("-wal", ""):  # what was written last is in the first, and SQLite cannot read it in place
-            part = folder / (NAME + ending)
-            if part.exists():
-                shutil.copyfile(part, copy.with_name(part.name))
+        _copy(folder / NAME, copy)
         try:
             index = _opened(copy)
         except _FAILURES as error:
             if not _is_damage(error, copy):
                 raise
             _put_aside(copy)
-            index = _opened(copy)
+            reason = " ".join(str(error).split())
+            index, note = _opened(copy), f"{folder / NAME}: damaged ({reason}); the cells' folders say what there is"
         with contextlib.closing(index):
             held = sqlite3.connect(":memory:")
             index.backup(held)
             held.row_factory, held.text_factory = index.row_factory, index.text_factory
-    return held
+    return held, note
+
+
+def _copy(file: Path, to: Path) -> None:
+    """Copies a database with its journal, in which stands what was written last, as they are at one moment: all that is
+    written goes to the journal first, so neither has changed where the journal has not, and where there is none, the
+    database has not."""
+    journal, to_journal = (one.with_name(f"{one.name}-wal") for one in (file, to))
+    for _ in range(_COPIES):
+        last, written = _content(journal), _written(file)
+        content = _content(file)
+        if (last, written) == (_content(journal), _written(file)):
+            break
+    else:
+        raise sqlite3.OperationalError(f"{file} is written to all the time")
+    for part, target in ((last, to_journal), (content, to)):
+        if part is not None:
+            target.write_bytes(part)
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _written(file: Path) -> tuple[int, int] | None:
+    """The size of a file and when it was last changed; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _is_damage(error: Exception, file: Path) -> bool:

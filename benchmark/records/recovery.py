@@ -26,7 +26,8 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
     """
     notes, unknown = [run_dir.note] if run_dir.note else [], list[DamagedFile]()
     run_dir.drop_altered()
-    paths = sorted((run_dir.path / "cells").iterdir(), key=_age)  # before the index, which has a cell before its folder
+    cells = run_dir.path / "cells"
+    paths = sorted(cells.iterdir() if cells.is_dir() else (), key=_age)  # before the index, which has a cell first
     known = {record.id for record in run_dir.records()}
     found = list[Record]()
     for path in paths:
@@ -37,10 +38,15 @@ def recover(run_dir: RunDir) -> tuple[list[str], list[DamagedFile]]:
                 unknown.append(problem)
     if found:
         run_dir.plan(found)
-    if found and not run_dir.only_read:
+    if found:
+        lacking = (
+            f"lacks {len(found)} cells, which are known by their folders"
+            if run_dir.only_read
+            else f"lacked {len(found)} cells, which are there again by their folders"
+        )
         notes.append(
-            f"{run_dir.path}: the index lacked {len(found)} cells, which are there again by their folders; cells that "
-            f"were planned and had not begun come back when their command is run again"
+            f"{run_dir.path}: the index {lacking}; cells that were planned and had not begun come back when their "
+            f"command is run again"
         )
     return notes, unknown
 

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from benchmark.records.cells import CellFolder as CellFolder
 from benchmark.records.cells import Measurement as Measurement
@@ -115,7 +115,7 @@ class RunDir:
 
     Attributes:
         note: what people should know of its index, or None.
-        only_read: whether it is only looked at, and its index is one in memory (``looking``).
+        only_read: whether it is only looked at, and its index is a copy in memory (``looking``).
 
     Raises:
         InputError: it cannot be made or written.
@@ -331,15 +331,9 @@ class RunDir:
         if owner == self.owner:
             return self._lock is not None
         file = self._lock_file(owner or "")
-        if not file.exists():
-            return False
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if is_held(file):
             return True
         file.unlink(missing_ok=True)
-        lock.release()
         return False
 
     def synced(self, cell: str, store: str) -> tuple[str | None, int, str | None]:
@@ -367,6 +361,18 @@ def company(ids: Iterable[str]) -> str:
 def cell_folder(run_dir: Path, cell: str) -> CellFolder:
     """The files of a cell."""
     return CellFolder(run_dir / "cells" / cell)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a live process holds a lock; asked by a shared one, so that two who ask do not take each other for it."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

@@ -57,13 +57,22 @@ def home_cache() -> Path:
 
 def can_be_written(folder: Path) -> bool:
     """Whether files can be made in a folder, which is made where there is none."""
-    if not folder.is_absolute():  # "~", of a user whose home nobody knows
-        return False
-    try:
-        there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-        return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    except OSError:
-        return False
+    return folder.is_absolute() and obstacle(folder) is None  # "~" is none, of a user whose home nobody knows
+
+
+def obstacle(folder: Path) -> str | None:
+    """Why files cannot be made in a folder, which is made where there is none; None where they can."""
+    for there in (folder.absolute(), *folder.absolute().parents):
+        try:
+            there.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return str(error)
+        if not there.is_dir():
+            return f"{there} is no folder"
+        return None if os.access(there, os.W_OK | os.X_OK) else f"{there} can only be read"
+    return None
 
 
 def _private_folder() -> Path:

@@ -1,13 +1,10 @@
 """The most that may be asked for, and numbers and names as users write them. Needs no PyTorch."""
 
-import argparse
 import math
 import os
 import re
 import stat
-from abc import abstractmethod
 from pathlib import Path
-from typing import Any
 
 from bism.errors import InputError, shown
 
@@ -54,33 +51,6 @@ def decimal(option: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise InputError(f"{option} must be a number such as 5 or 0.5, got {shown(text)}") from None
-
-
-class _Given(argparse.Action):
-    """An option with numbers, read in one place and refused in our words."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        name = option or self.dest
-        read = [self.read(name, one) for one in values] if isinstance(values, list) else self.read(name, values)
-        setattr(namespace, self.dest, read)
-
-    @staticmethod
-    @abstractmethod
-    def read(option: str, text: str) -> float: ...
-
-
-class Whole(_Given):
-    """An option with whole numbers."""
-
-    read = staticmethod(integer)
-
-
-class Number(_Given):
-    """An option with numbers."""
-
-    read = staticmethod(decimal)
 
 
 def check_count(option: str, value: int | None, least: int = 1, most: int = COUNT) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmark.data.datasets import DataSet, load
@@ -16,15 +17,17 @@ from benchmark.measures.probes import PROBES
 from benchmark.records.metrics import metric_of
 from benchmark.records.rundir import Record
 from benchmark.system.limits import CELLS
-from benchmark.system.memory import check_fits
+from benchmark.system.memory import check_fits, machine_bytes
 from benchmark.tasks.advice import far
 from benchmark.tasks.models import build_model, parameter_count, takes_images
 from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model, check_shards
-from bism.errors import InputError, nearest
+from bism.contract import check_asked
+from bism.errors import InputError, nearest, of_a_user
 from bism.hyperparameters import resolve, specs, symbols
+from bism.rng import LONGEST, CountingRng
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 LABELS = (
@@ -155,9 +158,14 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
-            _check_size(f"task {task}: {variant}", config, len(seeds), shared["batch_size"] // shared["accumulate"])
+            where, examples = f"task {task}: {variant}", shared["batch_size"] // shared["accumulate"]
+            minibatches = check_asked(
+                estimator.id, "minibatches", estimator.minibatches, 1, LONGEST // max(1, examples)
+            )
+            _check_size(where, config, len(seeds), examples, minibatches)
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
+            _check_noise(where, estimator, model, len(seeds), examples)
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
@@ -297,17 +305,38 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
             raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")
 
 
-def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int) -> None:
+def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int, minibatches: int = 1) -> None:
     """Refuses what no machine like this one can train: the parameters of all seeds, their gradients and both averages
-    of Adam are held at once, and the minibatches."""
+    of Adam are held at once, and the minibatches of a step."""
     parameters, visible = (
         parameter_count(model),
         math.prod(model["visible"] if isinstance(model["visible"], list) else [model["visible"]]),
     )
     check_fits(
-        4.0 * seeds * (4 * (parameters or 0) + examples * visible),
-        f"{what}, {parameters or 0:,} parameters for each of {seeds:,} seeds, minibatches of {examples:,},",
+        4.0 * seeds * (4 * (parameters or 0) + minibatches * examples * visible),
+        f"{what}, {parameters or 0:,} parameters for each of {seeds:,} seeds, "
+        f"{f'{minibatches:,} ' if minibatches > 1 else ''}minibatches of {examples:,},",
         "a smaller model, smaller minibatches, or fewer seeds at a time",
+    )
+
+
+def _check_noise(what: str, estimator: Estimator, model: nn.Module, seeds: int, examples: int) -> None:
+    """Refuses a method whose step asks for more random numbers than this machine can hold for all seeds. One whose
+    ``noise`` raises is known by its cells, and the others are trained."""
+    visible: Any = model.visible_shape
+    counting = CountingRng(torch.float32, torch.device("cpu"), estimator.id, min(LONGEST, machine_bytes() // 4))
+    try:
+        with of_a_user(estimator.id), torch.no_grad():
+            estimator.noise(model, (examples, *visible), counting)
+    except InputError as error:
+        if error.__cause__ is None:
+            raise
+        return
+    count = counting.uniform_count + counting.normal_count
+    check_fits(
+        4.0 * seeds * count,
+        f"{what}, {count:,} random numbers in a step of each of {seeds:,} seeds,",
+        "smaller minibatches, or fewer seeds at a time",
     )
 
 

@@ -25,7 +25,7 @@ class ProcessEnded(BaseException):
 @contextlib.contextmanager
 def importing(path: Path) -> Iterator[None]:
     """Inside, a file is imported. It must not end the process, nor close or replace what the command prints to; where
-    that takes long, a line on standard error says so.
+    that takes long, a line on standard error says so. Nothing is left beside it.
 
     Raises:
         InputError: naming the file and what it did or raised, in a thread that it has started, too.
@@ -34,7 +34,14 @@ def importing(path: Path) -> Iterator[None]:
     watch_threads()
     what = f"{path}: cannot be imported"
     try:
-        with _slow_said(path), _no_end(), _threads_heard() as failures, _streams_kept() as changed, of_a_user(what):
+        with (
+            _slow_said(path),
+            _no_end(),
+            _no_bytecode(),
+            _threads_heard() as failures,
+            _streams_kept() as changed,
+            of_a_user(what),
+        ):
             yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"while {path} was imported") from None
@@ -65,6 +72,17 @@ def _slow_said(path: Path) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Inside, no ``__pycache__`` is written: a command that only looks leaves nothing behind, and a file that is
+    changed twice within a second is never taken for what it was."""
+    usual, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = usual
 
 
 @contextlib.contextmanager

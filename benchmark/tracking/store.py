@@ -38,13 +38,25 @@ _TABLES = ("alembic_version", "experiments", "runs", "metrics", "params", "tags"
 _PLAIN = re.compile(r"[\w .:/@,+=()\[\]-]*")
 
 
+def named(uri: str | None) -> str:
+    """``uri``, or MLFLOW_TRACKING_URI where it is set and not empty (as MLflow reads it), or ``mlflow.db`` in the
+    working directory.
+
+    Raises:
+        InputError: ``uri`` is empty.
+    """
+    if uri is not None and not uri.strip():
+        raise InputError("the address of the tracking store must not be empty; 'none' is for none")
+    return (uri or os.environ.get("MLFLOW_TRACKING_URI") or "").strip() or DEFAULT_STORE
+
+
 def resolve(uri: str | None) -> str:
-    """The store that is meant, absolute: ``uri``, MLFLOW_TRACKING_URI, or ``mlflow.db`` in the working directory.
+    """The store that is meant (``named``), absolute.
 
     Raises:
         InputError: a plain folder, or nothing that could be the address of a store.
     """
-    chosen = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE).strip()
+    chosen = named(uri)
     if "://" in chosen:
         chosen = chosen.partition("://")[0].lower() + "://" + chosen.partition("://")[2]
     scheme, shown = scheme_of(chosen), unsecret(chosen)
@@ -114,8 +126,7 @@ def runs_page(experiment: str, kind: str = "cell", preset: str | None = None) ->
 
 def is_usual(uri: str) -> bool:
     """Whether a resolved store is the one that is meant where none is named."""
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    return named != "none" and uri == resolve(None)
+    return named(None) != "none" and uri == resolve(None)
 
 
 def database_file(uri: str) -> Path | None:

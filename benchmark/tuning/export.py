@@ -11,7 +11,7 @@ import yaml
 from benchmark.system.credentials import unsecret
 from benchmark.tasks.suite import Suite
 from benchmark.tuning.show import best
-from benchmark.tuning.storage import open_storage
+from benchmark.tuning.storage import read_storage
 from benchmark.tuning.study import Settings, find_method, find_studies, read
 from bism import Estimator
 from bism.errors import InputError
@@ -29,7 +29,7 @@ def tuned_suite(storage_name: str, names: Sequence[str], methods: Mapping[str, t
     Raises:
         InputError: no such study, one without a complete trial, or studies that do not go together.
     """
-    storage = open_storage(storage_name)
+    storage = read_storage(storage_name)
     found = dict[str, optuna.Study]()
     for name in names:
         for one in find_studies(storage, name, unsecret(storage_name)):
@@ -65,7 +65,7 @@ def tuned_suite(storage_name: str, names: Sequence[str], methods: Mapping[str, t
 
 def check_seeds(storage_name: str, names: Sequence[str], seeds: Iterable[int]) -> None:
     """The seeds that are reported on must not be among those that were tuned on."""
-    storage = open_storage(storage_name)
+    storage = read_storage(storage_name)
     for name in names:
         for one in find_studies(storage, name, unsecret(storage_name)):
             settings = read(optuna.load_study(storage=storage, study_name=one))

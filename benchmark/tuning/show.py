@@ -15,7 +15,7 @@ from benchmark.running.progress import duration
 from benchmark.system import tables
 from benchmark.system.credentials import unsecret
 from benchmark.tuning import leases
-from benchmark.tuning.storage import open_storage
+from benchmark.tuning.storage import read_storage
 from benchmark.tuning.study import Settings, find_studies, read
 from benchmark.tuning.worker import Limits
 from bism.errors import InputError
@@ -117,7 +117,7 @@ class Standing:
 
 def listing(storage_name: str, console: Console, name: str | None = None) -> int:
     """The studies in a storage, and their best trials."""
-    storage = open_storage(storage_name)
+    storage = read_storage(storage_name)
     names = (
         find_studies(storage, name, unsecret(storage_name))
         if name

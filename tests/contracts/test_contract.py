@@ -1,17 +1,22 @@
-"""What a method declares about itself, and the networks that it gives, are checked where they are first seen."""
+"""What a method declares about itself, the networks that it gives and what its functions give are checked where they
+are first seen."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from baselines import DSM, NCE
 from benchmark.tasks import registry
-from bism import GRBM, Estimator, InputError
+from bism import GRBM, BiDSM, Estimator, InputError
+from bism.cohort import Cohort
 from bism.hyperparameters import number
+from bism.posteriors import RelaxedBernoulli
+from bism.state import State
 from tests.contracts.cases import data, discovered
 from tests.contracts.test_parts import Contrast
 
@@ -155,6 +160,165 @@ def test_who_asks_for_examples_takes_minibatches_whole() -> None:
     odd = declared(uses_examples=True, unshardable=lambda self: None)
     with pytest.raises(InputError, match="cannot take a minibatch in 2 shards: its steps ask which examples"):
         odd().fit(GRBM(2, 3), data(), accumulate=2, **KIND)
+
+
+# --- what its functions give, found at the first step ----------------------------------------------------------------
+
+
+def begins(given: Any) -> Any:
+    return lambda self, model, data, batch_size, rng: given
+
+
+def losing(given: Callable[[Tensor, Any], Any]) -> Any:
+    """A loss that gives something else than (objective, carry, info)."""
+    return lambda self, params, batch, noise, carry, hyper: given(params.model.free_energy(batch).mean(), carry)
+
+
+def stepping(given: Callable[[State, Tensor], Any]) -> Any:
+    """A step that gives something else than (state, info)."""
+
+    def step(self: Any, state: State, batches: Tensor, noise: Any, hyper: Any) -> Any:
+        return given(state, batches.mean())
+
+    return step
+
+
+def carrying(change: Callable[[Tensor], Any]) -> dict[str, Any]:
+    """Chains that are something else after a step."""
+    return {
+        "init_carry": lambda self, model, data, batch_size, rng: {"chains": data[:3]},
+        "step": stepping(lambda state, x: (state.replace(carry=change(state.carry["chains"])), {"objective": x})),
+    }
+
+
+NO_TENSORS = "all that it gives must be tensors"
+SAME = "must give a state of the same tensors as before, of the same shapes and types: "
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"init_carry": begins(None)}, "init_carry() must give a dictionary of tensors, got None"),
+        ({"init_carry": begins([1])}, "init_carry() must give a dictionary of tensors, got [1]"),
+        ({"init_carry": begins({"n": 3})}, f"init_carry() gives carry['n'] as 3: {NO_TENSORS}"),
+        ({"init_carry": begins({"n": [torch.ones(1), "x"]})}, f"init_carry() gives carry['n'][1] as 'x': {NO_TENSORS}"),
+        ({"extra_parameters": lambda self, model, rng: None}, "must give {part: {name: tensor}}, got None"),
+        ({"extra_parameters": lambda self, model, rng: {"offset": model.b}}, "must give {part: {name: tensor}}, got"),
+        ({"extra_parameters": lambda self, model, rng: {"offset": {"mean": 0.0}}},
+         f"extra_parameters() gives parameters['offset']['mean'] as 0.0: {NO_TENSORS}"),
+        ({"init_optimiser": lambda self, params: {"model": None}}, "init_optimiser() gives optimiser['model'] as None"),
+        ({"loss": losing(lambda x, carry: x), "step": Estimator.step},
+         "loss() must give (objective, carry, info), got a tensor [] of torch.float64"),
+        ({"loss": losing(lambda x, carry: (x, carry)), "step": Estimator.step},
+         "loss() must give (objective, carry, info), got a tuple of 2"),
+        ({"loss": losing(lambda x, carry: (x, carry, x)), "step": Estimator.step},
+         "loss() must give (objective, carry, info), got a tuple of 3"),
+        ({"loss": losing(lambda x, carry: (x.expand(3), carry, {})), "step": Estimator.step},
+         "loss() must give its objective as a scalar, a floating-point tensor of shape [], got a tensor [3] of"),
+        ({"loss": losing(lambda x, carry: (1.0, carry, {})), "step": Estimator.step},
+         "loss() must give its objective as a scalar, a floating-point tensor of shape [], got 1.0"),
+        ({"loss": losing(lambda x, carry: (x, carry, {"rate": 0.5})), "step": Estimator.step},
+         f"loss() gives info['rate'] as 0.5: {NO_TENSORS}"),
+        ({"loss": losing(lambda x, carry: (x, None, {})), "step": Estimator.step}, "loss() gives carry as None: "),
+        ({"step": lambda self, state, batches, noise, hyper: self.move(
+            state, ("model",), lambda params, of, drawn: of[0], batches, noise, hyper)},
+         "what move() is given must give its objective as a scalar, a floating-point tensor of shape [], got a tensor"),
+        ({"step": stepping(lambda state, x: state)}, "step() must give (state, info), got a State"),
+        ({"step": stepping(lambda state, x: (state, x))}, "step() must give (state, info), got a tuple of 2"),
+        ({"step": stepping(lambda state, x: (state, {}))},
+         "step() must report its objective as info['objective'], and info is empty"),
+        ({"step": stepping(lambda state, x: (state, {"loss": x, "rate": x}))},
+         "step() must report its objective as info['objective'], and info has loss, rate"),
+        ({"step": stepping(lambda state, x: (state, {"objective": 0.0}))},
+         "step() must give info['objective'] as a scalar, a floating-point tensor of shape [], got 0.0"),
+        ({"step": stepping(lambda state, x: (state, {"objective": x[None]}))}, "got a tensor [1] of torch.float64"),
+        ({"step": stepping(lambda state, x: (state.params, {"objective": x}))},
+         "step() must give the next state, a bism.state.State, got a dict"),
+        (carrying(lambda chains: {}), f"step() {SAME}state.carry['chains'] is gone"),
+        (carrying(lambda chains: {"chains": chains, "more": chains}), f"{SAME}state.carry['more'] is new"),
+        (carrying(lambda chains: None), f"{SAME}state.carry is None, and was a dictionary"),
+        (carrying(lambda chains: {"chains": [chains]}), "['chains'] is a list of 1, and was a tensor [3, 2]"),
+        (carrying(lambda chains: {"chains": chains[:2]}),
+         "state.carry['chains'] is a tensor [2, 2] of torch.float64, and was a tensor [3, 2] of torch.float64"),
+        (carrying(lambda chains: {"chains": chains.float()}), "is a tensor [3, 2] of torch.float32, and was a tensor"),
+        ({"step": stepping(lambda state, x: (state.replace(params={}), {"objective": x}))},
+         f"{SAME}state.params['model'] is gone"),
+        ({"step": stepping(
+            lambda state, x: (state.replace(optimiser={**state.optimiser, "model": {}}), {"objective": x}))},
+         f"{SAME}state.optimiser['model']['first'] is gone"),
+        ({"minibatches": 0}, "``minibatches`` must be a whole number from 1 to 268,435,455, got 0"),
+        ({"minibatches": 10**12}, "``minibatches`` must be a whole number from 1 to 268,435,455, got 1000000000000"),
+        ({"minibatches": True}, "``minibatches`` must be a whole number from 1"),
+        ({"minibatches": "3"}, "``minibatches`` must be a whole number from 1"),
+        ({"noise": lambda self, model, shape, rng: rng.normal((10**12,))},
+         "noise() asks for 1,000,000,000,000 random numbers for one step of a seed, and there can be 2,147,483,647"),
+        ({"noise": lambda self, model, shape, rng: rng.uniform((2**31,))},
+         "noise() asks for 2,147,483,648 random numbers"),
+    ],
+)  # fmt: skip
+def test_what_its_functions_give_is_checked_at_the_first_step(attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        declared(**attributes)().fit(GRBM(2, 3), data(), **KIND)
+    assert said in str(error.value)
+    assert str(error.value).startswith("contrast: ")
+
+
+def test_a_step_that_is_none_is_not_tried_again_uncompiled() -> None:
+    with pytest.raises(
+        InputError, match=r"contrast: step\(\) must give \(state, info\), got a State"
+    ):  # and no warning
+        declared(step=stepping(lambda state, x: state))().fit(GRBM(2, 3), data(), **{**KIND, "compile": True})
+
+
+def test_seeds_begin_alike() -> None:
+    def init_carry(self: Any, model: Any, data: Tensor, batch_size: int, rng: Any) -> Any:
+        return {"chains": data[: 1 + int(rng.integers(1000, ()))]}
+
+    with pytest.raises(
+        InputError, match=r"begin with tensors of the same shapes and types: of seed 1, state\.carry\['"
+    ):
+        declared(init_carry=init_carry)().fit(GRBM(2, 3), data(2000), seeds=(0, 1), **KIND)
+
+
+def test_a_cohort_checks_it_too() -> None:
+    def cohort(kind: type[Estimator]) -> None:
+        made = Cohort(kind(), GRBM(2, 3), data(), places=1, seeds=(0,), batch_size=8, dtype=torch.float64)
+        made.advance([made.begin(kind())], 1)
+
+    with pytest.raises(InputError, match=r"contrast: step\(\) must report its objective as info"):
+        cohort(declared(step=stepping(lambda state, x: (state, {}))))
+    with pytest.raises(InputError, match="``repeats`` must be a whole number from 0 to 1,000, got 1000000000000"):
+        cohort(declared(repeats=10**12))
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Inner(BiDSM):
+        """Forgets to give the state back."""
+
+        id: ClassVar[str] = "inner"
+
+        def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Any) -> Any:
+            return None
+
+    made = Cohort(Inner(), GRBM(2, 3), data(), places=1, seeds=(0,), batch_size=8, dtype=torch.float64)
+    with pytest.raises(
+        InputError, match=r"inner: inner_step\(\) must give the next state, a bism.state.State, got None"
+    ):
+        made.advance([made.begin(Inner(inner_steps=1))], 1)
+
+
+def test_a_posterior_is_for_methods_that_train_one() -> None:
+    q = RelaxedBernoulli((2,), 3)
+    for estimator, said in (
+        (NCE(), "nce has no part 'posterior' to be given: its parts beside the model are normaliser"),
+        (DSM(), "dsm has no part 'posterior' to be given: it trains the model alone"),
+        (Contrast(), "contrast has no part 'posterior' to be given: its parts beside the model are generator, offset"),
+    ):
+        with pytest.raises(InputError, match=said):
+            estimator.fit(GRBM(2, 3), data(), posterior=q, **KIND)
+    with pytest.raises(InputError, match="posterior is given twice, as an argument and among parts"):
+        BiDSM().fit(GRBM(2, 3), data(), posterior=q, parts={"posterior": q}, **KIND)
+    with pytest.raises(InputError, match="parts must be a dictionary of networks by the names of parts, got list"):
+        BiDSM().fit(GRBM(2, 3), data(), posterior=q, parts=[q], **KIND)
 
 
 @pytest.mark.parametrize(

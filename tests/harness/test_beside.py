@@ -1,16 +1,17 @@
-"""What people call beside a run that is under way: it shows and sends what is there, and disturbs nothing."""
+"""What people call beside a run that is under way: it shows, sends and reports what is there, and disturbs nothing."""
 
 from pathlib import Path
 
 import pytest
 
+from reports.__main__ import main as reports
 from tests.harness.faults import CELLS, SUITE, ended, exactly_once, progress, same_end, started, tracked, until
 from tests.harness.tiny import command, records, replaced, write
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
-def test_status_and_sync_beside_a_run(tmp_path: Path, whole: Path) -> None:
+def test_status_sync_and_a_report_beside_a_run(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, SUITE)
     store, other = (f"sqlite:///{tmp_path / name}.db" for name in ("mlflow", "other"))
     with started(tmp_path, "--tracking-uri", store) as process:
@@ -20,7 +21,11 @@ def test_status_and_sync_beside_a_run(tmp_path: Path, whole: Path) -> None:
         for one in (store, other):
             said = command(tmp_path, "sync", "--tracking-uri", one, "--log-models", "none")
             assert (said.code, said.err) == (0, "")
+        code = reports(["build", "--tracking-uri", store, "--out", str(tmp_path / "report"), "--format", "md", "html"])
         said = ended(process)
+    words = capsys.readouterr().err
+    assert "Traceback" not in words
+    assert code in (0, 1) or words.startswith("error: the tracking store has no finished cells")
     assert (status.code, status.err) == (1, "")
     assert " running" in status.out
     assert "stopped" not in status.out

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmark.commands import session
 from benchmark.records.integrity import inspect, proven
+from benchmark.records.recovery import recover
 from benchmark.records.rundir import CellFolder, RunDir
 from bism.errors import InputError
 from tests.harness.tiny import CORES, Said, cell, command, journal, records, states
@@ -208,6 +209,9 @@ def test_what_was_under_way_goes_on_though_the_index_is_lost(folder: Path) -> No
     remove_index(folder / "runs")
     said = command(folder, "status")
     assert said.code == 1
+    assert "1 stopped" in said.out
+    with contextlib.closing(RunDir(folder / "runs")) as runs:
+        recover(runs)
     found = {(record.variant, record.seed): record for record in records(folder)}
     assert [(one.state, one.progress, one.job) for one in (found["CD-1", 0], found["CD-1", 1])] == [
         ("stopped", 20, job), ("failed", 0, job),

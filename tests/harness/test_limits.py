@@ -130,6 +130,41 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_number(
     refused(dry(tmp_path), words, "GiB of memory, and this machine has 8.0 GiB")
 
 
+GREEDY = """\
+import dataclasses
+from baselines import DSM
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Greedy(DSM):
+    id = "greedy"
+    label = "Greedy"
+    minibatches = {minibatches}
+
+    def noise(self, model, batch_shape, rng):
+        return {noise}
+"""
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "noise", "words"),
+    [
+        ("10**12", "{}", "greedy: ``minibatches`` must be a whole number from 1 to 21,474,836, got 1000000000000"),
+        ("-1", "{}", "greedy: ``minibatches`` must be a whole number from 1 to 21,474,836, got -1"),
+        ("10_000_000", "{}", "2 seeds, 10,000,000 minibatches of 100, would take at least 14.9 GiB of memory"),
+        ("1", "rng.normal((10**12,))", "greedy: noise() asks for 1,000,000,000,000 random numbers for one step"),
+        ("1", "rng.normal((200_000,))", "Greedy, 200,000 random numbers in a step of each of 2 seeds, would take at"),
+    ],
+)
+def test_what_no_method_may_ask_for(
+    tmp_path: Path, minibatches: str, noise: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 1 << 20)
+    write(tmp_path, replaced(("{method: cd}", "{method: greedy}")))
+    write(tmp_path, GREEDY.format(minibatches=minibatches, noise=noise), "greedy.py")
+    refused(dry(tmp_path, "--plugin", "greedy.py"), words)
+
+
 def test_problems_beyond_the_first_are_counted_and_not_listed(tmp_path: Path) -> None:
     write(tmp_path, replaced(("suite: tiny", "".join(f"x{i}: 1\n" for i in range(500)) + "suite: tiny")))
     said = dry(tmp_path)

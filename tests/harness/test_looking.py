@@ -53,8 +53,9 @@ def test_what_lies_in_the_folders_counts_there_too(folder: Path, index: str) -> 
     with only_read(folder / "runs"):
         said = command(folder, "status")
     assert (said.code, said.err) == (0, "")
-    first, *others = said.out.splitlines()
+    first, second, *others = said.out.splitlines()
     assert first == NOTE
+    assert second.startswith("runs: the index lacks 4 cells, which are known by their folders; ")
     assert sorted("".join(others)) == sorted("".join(usual.out.splitlines()))
     assert contents(folder) == before
 

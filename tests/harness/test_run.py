@@ -776,23 +776,6 @@ def test_the_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     assert lines["C++ compiler"][0] is False
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "the following arguments are required: command"),
-        (["run"], "the following arguments are required: --suite"),
-        (["go"], "argument command: invalid choice: 'go'"),
-    ],
-)
-def test_arguments_that_are_none(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark.commands.cli import main
-
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 def test_mlflow_is_not_imported_where_tracking_is_off(trained: tuple[Path, Said]) -> None:
     code = (
         "import json, sys; from benchmark.commands.cli import main\n"

@@ -22,7 +22,7 @@ from benchmark.tuning.storage import open_storage
 from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
 from tests.harness.hill import PEAK, SUITE, TUNE, bench
-from tests.harness.tiny import Said, called, command, write
+from tests.harness.tiny import Said, called, command, everything, write
 
 
 def tune(folder: Path, *more: str, suite: str = SUITE, methods: tuple[str, ...] = ("peak",)) -> Said:
@@ -224,8 +224,10 @@ def test_two_methods_are_tuned_by_the_processes_of_one_command(tuned: tuple[Path
         assert f"hill.board.{method}: " in said.out
     assert called(folder, "run --suite hill.yaml --tuned hill") in said.out
     assert "optuna-dashboard studies.journal" in said.out
+    before = everything(folder)
     listed = command(folder, "tune", "list", "--study", "hill.board.peak")
     assert listed.code == 0
+    assert everything(folder) == before
     assert "hill.board.bidsm" not in listed.out
 
 
@@ -384,7 +386,7 @@ def test_a_study_goes_on_as_it_was_made(tmp_path: Path, data: DataSet) -> None:
     assert found.code == 2
     assert "the study's method 'peak' is not among those here: give its file by --plugin" in found.err
     found = command(tmp_path, "tune", "--storage", "elsewhere", "list", "--study", "hills")
-    assert "no study 'hills' in elsewhere" in found.err
+    assert "studies at elsewhere: there is no such file" in found.err
     found = command(tmp_path, "tune")
     assert found.code == 2
     assert "tune needs --suite, or --study" in found.err

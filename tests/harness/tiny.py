@@ -107,6 +107,15 @@ def replaced(*changes: tuple[str, str], text: str = TINY) -> str:
     return text
 
 
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """What is in a folder: of files what they hold, and of all when they were changed, which a file that was made and
+    removed again changes of its folder."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *sorted(folder.rglob("*"))]
+    }
+
+
 def records(folder: Path) -> list[Record]:
     """The index of ``folder``'s run directory."""
     with contextlib.closing(RunDir(folder / "runs")) as runs:
