@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +36,11 @@ from bism.compiler import Program, Work, compile_program, count_work, traced_pro
 from bism.errors import InputError, first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes, shards
+from bism.hooks import Hooks
 from bism.precision import computing
 from bism.rng import Rng, TapeRng, generator
 from bism.state import State
 from bism.stream import Block, Stream
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 Tree = Any
 _TRACE_PAYS = 100  # uncompiled steps, after which the step is traced: that takes as long as one or two hundred of them
@@ -73,7 +71,7 @@ class Trainer:
 
     def __init__(
         self,
-        estimator: "Estimator",
+        estimator: Hooks,
         model: nn.Module,
         data: Tensor,
         *,
@@ -424,7 +422,7 @@ def _described(tensors: Tree) -> dict[str, str]:
 
 
 def initial_states(
-    estimator: "Estimator",
+    estimator: Hooks,
     model: nn.Module,
     data: Tensor,
     seeds: Sequence[int],

@@ -6,18 +6,16 @@ What step t consumes for seed s is a function of the configuration and of (s, t)
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bism.compiler import Work
 from bism.gradients import Shards
+from bism.hooks import Hooks
 from bism.rng import CountingRng, Rng
 from bism.tapes import Tapes, padded
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
@@ -74,7 +72,7 @@ class Stream:
 
     def __init__(
         self,
-        estimator: "Estimator",
+        estimator: Hooks,
         model: Any,
         data: Tensor,
         seeds: Sequence[int],
