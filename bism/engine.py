@@ -8,41 +8,26 @@ with its step; the others do not notice.
 import contextlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
-from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
-from bism.checks import (
-    check_count,
-    check_data,
-    check_model,
-    check_parts,
-    check_place,
-    check_precision,
-    check_scale,
-    check_seeds,
-    check_shards,
-)
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
-from bism.errors import InputError, first_line, out_of_memory
+from bism.errors import InputError
 from bism.fitted import Fitted
-from bism.gradients import Shards, cut, process, processes, shards
+from bism.gradients import cut, processes, shards
 from bism.hooks import Hooks
 from bism.precision import computing
-from bism.rng import Rng, TapeRng, generator
-from bism.state import State
-from bism.stream import Block, Stream
+from bism.rng import TapeRng
+from bism.stream import Block
+from bism.training import Setting, Training, Tree, captures, diverged_at
 
-Tree = Any
 _TRACE_PAYS = 100  # uncompiled steps, after which the step is traced: that takes as long as one or two hundred of them
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 _SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
@@ -53,20 +38,15 @@ def pays(steps: int) -> bool:
     return steps >= _COMPILE_PAYS
 
 
-class Trainer:
+class Trainer(Training):
     """Trains one configuration for several seeds side by side and can stop and go on at any step.
 
     Args: as ``Estimator.fit``.
 
-    Attributes:
-        seeds: the seeds, in the order of the stacked tensors' first axis.
+    Attributes: as ``Training``, and
         step: iterations done.
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
-        compile_seconds: time spent compiling and recording.
-        compiled: whether the step runs compiled.
-        captured: whether steps are recorded in CUDA graphs.
         width: how many seeds train side by side; where there are more, groups of so many take turns.
-        stream: where minibatches and noise come from.
     """
 
     def __init__(
@@ -75,41 +55,17 @@ class Trainer:
         model: nn.Module,
         data: Tensor,
         *,
-        seeds: Sequence[int],
-        batch_size: int = 100,
-        parts: Mapping[str, nn.Module] | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
-        data_noise: float = 0.0,
-        precision: str = "float32",
         accumulate: int = 1,
+        compile: bool = False,
+        **setting: Unpack[Setting],
     ) -> None:
-        self.seeds = check_seeds(seeds)
-        check_model(estimator, model)
-        check_data(data, model)
-        check_parts(estimator, parts or {})
-        self.device, self.dtype = check_place(device, dtype), dtype
-        self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
-        self.precision = check_precision(precision, dtype, self.device)
-        self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
-        self.data = data.to(device=self.device, dtype=dtype)
-        self.data_noise = check_scale("data_noise", data_noise)
-        self.step, self.train_seconds, self.compile_seconds, self.compiled, self.captured = 0, 0.0, 0.0, False, False
-        self._template, self._tensors = initial_states(
-            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device
-        )
-        self._hyper = {
-            name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
-            for name, value in estimator.hyper.items()
-        }
-        self._reported = 0
-        bound = self._template.bind().model
-        stream = partial(Stream, estimator, bound, self.data, shards=self._shards, data_noise=self.data_noise)
-        groups = self._groups(stream)
+        super().__init__(estimator, model, data, accumulate=accumulate, **setting)
+        self.step, self.train_seconds, self._reported = 0, 0.0, 0
+        self._hyper = self._stacked_hyper([estimator])
+        groups = self._groups()
         self.width = -(-len(self.seeds) // groups)
         spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
-        self.stream = stream([*self.seeds, *self.seeds[-1:] * spare], batch_size, groups=groups)
+        self.stream = self._stream_of(estimator, [*self.seeds, *self.seeds[-1:] * spare], groups)
         self._program: Program = self._side_by_side
         self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
         # Processes that train together do without: a graph with an exchange in it outlives the group.
@@ -119,11 +75,11 @@ class Trainer:
         if compile:
             self._compile()
 
-    def _groups(self, stream: Callable[..., Stream]) -> int:
+    def _groups(self) -> int:
         """Into how many groups the seeds are cut, which depends on nothing but the configuration."""
         if self.device.type != "cpu":
             return 1
-        consumed = stream(self.seeds[:1], self.batch_size).draw(self.data, 0, "size", 1).at(0)
+        consumed = self._stream_of(self.estimator, self.seeds[:1]).draw(self.data, 0, "size", 1).at(0)
         own = sum(x.nbytes for x in consumed) + sum(x.nbytes for x in self._leaves) // len(self.seeds)
         return -(-len(self.seeds) // max(1, _SIDE_BY_SIDE_BYTES // own))
 
@@ -136,47 +92,12 @@ class Trainer:
     def _tensors(self, tree: Tree) -> None:
         self._leaves, self._structure = tree_flatten(tree)
 
-    def _one_seed(
-        self,
-        tensors: Tree,
-        hyper: dict[str, Tensor],
-        batches: Tensor,
-        uniforms: Tensor,
-        normals: Tensor,
-        examples: Tensor | None = None,
-    ) -> tuple[Tree, Tensor]:
-        """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
-        state = self._template.replace(**tensors["state"], iteration=tensors["step"], examples=examples)
-        noise = self.stream.noise(TapeRng(uniforms, normals))
-        if isinstance(noise, Shards):
-            ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
-            batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
-        with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False):
-            after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
-        return advanced(tensors, after, info["objective"], hyper), info["objective"]
-
-    def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
-        """One step of a group's seeds, as a function of flat tensors alone: the leaves of the state, what the step
-        consumes (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
-        count = len(self._leaves)
-        consumed, hyper = tensors[count : len(tensors) - len(self._hyper)], tensors[len(tensors) - len(self._hyper) :]
-        given = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True)), *consumed
-        if self.width == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
-            alone = tree_map(lambda x: x[0], given)
-            after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
-        else:
-            after, objective = vmap(self._one_seed)(*given)
-        leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
-        return [*leaves, objective]
-
     def _compile(self) -> None:
-        """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
-        started = time.perf_counter()
-        with computing(self.device, self.precision), or_without("uncompiled"):
+        """Compiles the step and tries it once."""
+        with self._getting_ready("uncompiled"):
             program = compile_program(self._side_by_side, self._example("compilation"))
             self.stream.compile()
             self._program, self.compiled, self._to_trace = program, True, False
-        self.compile_seconds += time.perf_counter() - started
 
     def _trace(self) -> None:
         """Traces the uncompiled step, which then takes a third of the time and gives the same bits; a step that cannot
@@ -187,15 +108,12 @@ class Trainer:
         self.compile_seconds += time.perf_counter() - started
 
     def _capture(self) -> None:
-        """Records steps for replay; where that cannot be done here, they are launched one by one, and it is said."""
-        started, count = time.perf_counter(), len(self._leaves)
-        with computing(self.device, self.precision), or_without("step by step, without CUDA graphs"), torch.no_grad():
-            example = self._example("capture")
-            hyper = self._hyper_of(0)
+        """Records steps for replay; where that cannot be done, they are launched one by one."""
+        with self._getting_ready("step by step, without CUDA graphs"):
+            example, hyper, count = self._example("capture"), self._hyper_of(0), len(self._leaves)
             state, consumed = example[:count], example[count : len(example) - len(hyper)]
             steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda())
             self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
-        self.compile_seconds += time.perf_counter() - started
 
     def _example(self, purpose: str) -> list[Tensor]:
         """Arguments of the program, as training gives them."""
@@ -215,7 +133,7 @@ class Trainer:
         return [torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) for x in rows] if spare else rows
 
     def _hyper_of(self, group: int) -> list[Tensor]:
-        return self._of_group(group, list(self._hyper.values()))
+        return self._of_group(group, self._hyper)
 
     def _of_groups(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Stacked tensors of all seeds from those of the groups."""
@@ -311,7 +229,7 @@ class Trainer:
             noise = self.stream.noise(TapeRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
-            hyper = {name: value[i] for name, value in self._hyper.items()}
+            hyper = {name: value[i] for name, value in zip(self.estimator.hyper, self._hyper, strict=True)}
             value = self.estimator.lower_objective(state, first_batches, first_noise, hyper)
             if value is None:
                 return None
@@ -325,22 +243,12 @@ class Trainer:
     @property
     def diverged_at(self) -> list[int | None]:
         """For each seed the step at which it became non-finite, or None."""
-        return [step if step >= 0 else None for step in self._tensors["diverged_at"].tolist()]  # one wait for a GPU
+        return diverged_at(self._tensors)
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
         saved = self.checkpoint()
-        tensors = saved["tensors"]["state"]
-        return Fitted(
-            self.estimator,
-            self.model,
-            self._template,
-            {**tensors, "params": saved["tensors"].get("average", tensors["params"])},
-            self.seeds,
-            self.step,
-            self.diverged_at,
-            saved,
-        )
+        return self._fitted(self.estimator, saved["tensors"], self.step, saved)
 
     def checkpoint(self, seed: int | None = None) -> dict[str, Any]:
         """Everything needed to go on, as plain containers of tensors and numbers; of all seeds or of one."""
@@ -393,79 +301,6 @@ class Trainer:
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
 
 
-def advanced(tensors: Tree, after: State, objective: Tensor, hyper: dict[str, Tensor]) -> Tree:
-    """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
-    the first step on that gave something non-finite."""
-    new = after.numbers
-    probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
-    going = (tensors["diverged_at"] < 0) & probe.isfinite()
-    # The old state comes first: the result keeps its order of keys, hence of leaves.
-    frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
-    diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-    after_step = {
-        "state": frozen,
-        "step": tensors["step"] + 1,
-        "diverged_at": diverged_at,
-        "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
-    }
-    if "average" in tensors:
-        decay = hyper["ema"]
-        after_step["average"] = tree_map(
-            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
-        )
-    return after_step
-
-
 def _described(tensors: Tree) -> dict[str, str]:
     """Shape and type of every tensor, by its place."""
     return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
-
-
-def initial_states(
-    estimator: Hooks,
-    model: nn.Module,
-    data: Tensor,
-    seeds: Sequence[int],
-    batch_size: int,
-    parts: Mapping[str, nn.Module] | None,
-    device: torch.device,
-) -> tuple[State, Tree]:
-    """The structure of a state, and the tensors of all seeds at the start, stacked.
-
-    They are made on the CPU: on every device a seed starts at the same numbers.
-    """
-    states = [
-        estimator.init(
-            model,
-            data.cpu(),
-            Rng(generator(seed, 0, "initial state"), data.dtype),
-            batch_size=batch_size,
-            parts=parts,
-        )
-        for seed in seeds
-    ]
-    initial = [initial_tensors(state, estimator.ema > 0) for state in states]
-    return states[0], tree_map(lambda *x: torch.stack(x).to(device), *initial)
-
-
-def initial_tensors(state: State, averaged: bool) -> Tree:
-    parameter = tree_leaves(state.params)[0]
-    zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
-    first = {"state": state.numbers, "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
-    return {**first, "average": state.params} if averaged else first
-
-
-def captures(device: torch.device) -> bool:
-    """Whether steps are recorded and replayed on such a device."""
-    return device.type == "cuda"
-
-
-@contextlib.contextmanager
-def or_without(how: str) -> Iterator[None]:
-    """What may fail, and training goes on without it; not for want of memory, of which less is left then."""
-    try:
-        yield
-    except Exception as error:  # a compiler's errors have no common class; a bug in step() fails again without it
-        if out_of_memory(error):
-            raise
-        warnings.warn(f"training runs {how} (slower, same numbers): {first_line(error)}", stacklevel=5)
