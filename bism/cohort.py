@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -20,12 +21,14 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 from bism.capture import CapturedProgram, capture_on_cuda
 from bism.checks import check_count
 from bism.compiler import Program, compile_program
+from bism.engine import Trainer
 from bism.errors import InputError
 from bism.fitted import Fitted
-from bism.hooks import Hooks, Hyper
+from bism.hooks import Hooks
 from bism.hyperparameters import specs
 from bism.precision import computing
 from bism.rng import CountingRng, TapeRng
+from bism.state import Hyper
 from bism.stream import Stream, empty_batches
 from bism.training import Setting, Training, Tree, as_they_came, captures, diverged_at
 
@@ -82,6 +85,9 @@ class Cohort(Training):
     ) -> None:
         self.places = check_count("places", places, 1)
         super().__init__(structure(estimator), model, data, **setting)
+        if len(self._stages) > 1:
+            raise InputError(f"{estimator.id} trains in stages, which a cohort does not: ``OneByOne`` does")
+        (self.stage,) = self._stages
         numbered = tree_unflatten(list(range(len(self._leaves))), self._structure)
         alike = getattr(self.estimator, "inner_steps", None) == 0  # inner steps are made one by one
         self._lower_at = tree_leaves(_lower(numbered["state"])) if alike else []
@@ -210,6 +216,56 @@ class Cohort(Training):
                 recorded = CapturedProgram(self._inner, inner, record) if inner else self._inner
                 self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, record)
                 self.captured = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """One configuration under way, by a trainer of its own; to be asked as a ``Member``."""
+
+    trainer: Trainer
+
+    @property
+    def estimator(self) -> Hooks:
+        return self.trainer.estimator
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    @property
+    def train_seconds(self) -> float:
+        return self.trainer.train_seconds
+
+    @property
+    def diverged_at(self) -> list[int | None]:
+        return self.trainer.diverged_at
+
+
+class OneByOne:
+    """What a ``Cohort`` is to one who has configurations of methods that train in stages: these train one by one.
+
+    Args: as ``Trainer``.
+    """
+
+    places = 1
+
+    def __init__(
+        self, model: nn.Module, data: Tensor, *, iterations: int, compile: bool = False, **setting: Unpack[Setting]
+    ) -> None:
+        self._trainer = partial(Trainer, model=model, data=data, iterations=iterations, compile=compile, **setting)
+
+    def begin(self, estimator: Hooks) -> Alone:
+        """A configuration before its first step."""
+        return Alone(self._trainer(estimator))
+
+    def advance(self, members: Sequence[Alone], steps: int) -> None:
+        """Trains configurations for ``steps`` more."""
+        for member in members:
+            member.trainer.run(steps)
+
+    def fitted(self, member: Alone) -> Fitted:
+        """A configuration's models as they are now."""
+        return member.trainer.fitted()
 
 
 class _Room:

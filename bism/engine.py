@@ -8,16 +8,18 @@ with its step; the others do not notice.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.utils._pytree import keystr, tree_flatten, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
+from bism.checks import check_count
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
 from bism.errors import InputError
 from bism.fitted import Fitted
@@ -25,8 +27,10 @@ from bism.gradients import cut, processes, shards
 from bism.hooks import Hooks
 from bism.precision import computing
 from bism.rng import TapeRng
+from bism.stages import Stage, stage_ends
+from bism.state import Hyper
 from bism.stream import Block
-from bism.training import Setting, Training, Tree, captures, diverged_at
+from bism.training import Setting, Training, Tree, as_they_came, begun, captures, diverged_at
 
 _TRACE_PAYS = 100  # uncompiled steps, after which the step is traced: that takes as long as one or two hundred of them
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
@@ -41,7 +45,10 @@ def pays(steps: int) -> bool:
 class Trainer(Training):
     """Trains one configuration for several seeds side by side and can stop and go on at any step.
 
-    Args: as ``Estimator.fit``.
+    Where a stage ends and another begins, the trainer stays in the one that ends until the next step is made: what is
+    asked of it there, and its checkpoint, is of that stage.
+
+    Args: as ``Estimator.fit``; ``iterations`` is needed where a method trains in stages.
 
     Attributes: as ``Training``, and
         step: iterations done.
@@ -55,6 +62,7 @@ class Trainer(Training):
         model: nn.Module,
         data: Tensor,
         *,
+        iterations: int | None = None,
         accumulate: int = 1,
         compile: bool = False,
         **setting: Unpack[Setting],
@@ -62,24 +70,68 @@ class Trainer(Training):
         super().__init__(estimator, model, data, accumulate=accumulate, **setting)
         self.step, self.train_seconds, self._reported = 0, 0.0, 0
         self._hyper = self._stacked_hyper([estimator])
+        self._iterations = self._shared_by_stages(iterations)
+        self._ends = stage_ends(self._stages, self._iterations or 0)
+        # Processes that train together do without: a graph with an exchange in it outlives the group.
+        self._captures = captures(self.device) and processes() == 1
+        self._compiles = compile
+        self._enter(0)
+
+    def _shared_by_stages(self, iterations: int | None) -> int | None:
+        if len(self._stages) == 1:
+            return None
+        if iterations is None:
+            names = ", ".join(stage.name for stage in self._stages)
+            raise InputError(f"{self.estimator.id} trains in stages ({names}): iterations must say how many they share")
+        return check_count("iterations", iterations, 0)
+
+    # --- stages -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, index: int) -> None:
+        """Makes everything ready for the steps of a stage."""
+        self._index, self.stage = index, self._stages[index]
         groups = self._groups()
         self.width = -(-len(self.seeds) // groups)
         spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
-        self.stream = self._stream_of(estimator, [*self.seeds, *self.seeds[-1:] * spare], groups)
+        self.stream = self._stream_of(self.estimator, [*self.seeds, *self.seeds[-1:] * spare], groups, index)
         self._program: Program = self._side_by_side
         self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
-        # Processes that train together do without: a graph with an exchange in it outlives the group.
-        self._captures = captures(self.device) and processes() == 1
+        self.compiled = self.captured = False
         self._to_capture = self._captures  # at the first step: many a trainer is only asked
         self._to_trace, self._plain_steps = not self._captures, 0
-        if compile:
+        if self._compiles:
             self._compile()
+
+    def _go_to_stage(self) -> None:
+        """Begins the stages that the next step lies beyond the beginning of. Up to then the state is that of the stage
+        before: nothing but the step says what has begun."""
+        index = next(i for i, end in enumerate(self._ends) if end > self.step)
+        if index > self._index:
+            leaves: Sequence[Tensor] = self._leaves
+            for stage in self._stages[self._index + 1 : index + 1]:
+                leaves = self._begun(stage, leaves)
+            self._enter(index)
+            self._leaves, self._reported = list(leaves), self.step
+
+    def _begun(self, stage: Stage, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The seeds' states as a stage begins, from those before."""
+
+        def one(tensors: Tree, hyper: Hyper) -> Tree:
+            state = self._state(tensors, None)
+            after = stage.begin(state, self.estimator.scheduled(hyper, tensors["step"])) if stage.begin else state
+            for name, before, now in _differences(state.numbers, after.numbers):
+                raise InputError(f"{self.estimator.id}: stage '{stage.name}' begins with {name}: {now}, not {before}")
+            return begun(tensors, state, after)
+
+        with torch.no_grad(), computing(self.device, self.precision):
+            return as_they_came(vmap(one)(tree_unflatten(leaves, self._structure), self._named_hyper()))
 
     def _groups(self) -> int:
         """Into how many groups the seeds are cut, which depends on nothing but the configuration."""
         if self.device.type != "cpu":
             return 1
-        consumed = self._stream_of(self.estimator, self.seeds[:1]).draw(self.data, 0, "size", 1).at(0)
+        stream = self._stream_of(self.estimator, self.seeds[:1], stage=self._index)
+        consumed = stream.draw(self.data, 0, "size", 1).at(0)
         own = sum(x.nbytes for x in consumed) + sum(x.nbytes for x in self._leaves) // len(self.seeds)
         return -(-len(self.seeds) // max(1, _SIDE_BY_SIDE_BYTES // own))
 
@@ -135,6 +187,9 @@ class Trainer(Training):
     def _hyper_of(self, group: int) -> list[Tensor]:
         return self._of_group(group, self._hyper)
 
+    def _named_hyper(self) -> Hyper:
+        return dict(zip(self.estimator.hyper, self._hyper, strict=True))
+
     def _of_groups(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Stacked tensors of all seeds from those of the groups."""
         return [torch.cat(of_one)[: len(self.seeds)] for of_one in zip(*parts, strict=True)]
@@ -147,7 +202,13 @@ class Trainer(Training):
         return leaves
 
     def run(self, steps: int) -> None:
-        """Trains for ``steps`` more iterations."""
+        """Trains for ``steps`` more iterations, from stage to stage."""
+        end = self.step + steps
+        while self.step < end:
+            self._go_to_stage()
+            self._run_stage(min(end, self._ends[self._index]) - self.step)
+
+    def _run_stage(self, steps: int) -> None:
         before = _TRACE_PAYS - self._plain_steps
         if self._to_trace and 0 < before <= steps - 2 * _TRACE_PAYS:
             self._run(before)
@@ -182,8 +243,8 @@ class Trainer(Training):
         return leaves
 
     def mean_objective(self) -> Tensor:
-        """The estimator's own objective averaged over the steps since the last call, [seeds]: of a seed that has
-        diverged since over those before, and not a number where there were none."""
+        """The estimator's own objective averaged over the steps since the last call, but for those of stages before,
+        [seeds]: of a seed that has diverged since over those before, and not a number where there were none."""
         tensors = self._tensors
         ended = torch.where(tensors["diverged_at"] < 0, self.step, tensors["diverged_at"])
         counted = (ended - self._reported).clamp(min=0)
@@ -223,14 +284,16 @@ class Trainer(Training):
         return torch.stack(values).mean(0)
 
     def _lower_objective(self, batches: Tensor, uniforms: Tensor, normals: Tensor) -> Tensor | None:
+        if self.stage.lower_objective is None:
+            return None
         values = []
         for i in range(len(self.seeds)):
             state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
             noise = self.stream.noise(TapeRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
-            hyper = {name: value[i] for name, value in zip(self.estimator.hyper, self._hyper, strict=True)}
-            value = self.estimator.lower_objective(state, first_batches, first_noise, hyper)
+            hyper = {name: value[i] for name, value in self._named_hyper().items()}
+            value = self.stage.lower_objective(state, first_batches, first_noise, hyper)
             if value is None:
                 return None
             values.append(value.detach())
@@ -264,6 +327,7 @@ class Trainer(Training):
             "precision": self.precision,
             "shards": self._shards,
             "step": self.step,
+            **({} if self._iterations is None else {"iterations": self._iterations}),
             "train_seconds": self.train_seconds,
             "reported": self._reported,
             "tensors": tensors,
@@ -289,16 +353,25 @@ class Trainer(Training):
         """
         own = self.checkpoint()
         saved["tensors"]["state"].setdefault("buffers", own["tensors"]["state"]["buffers"])  # files of before 0.2
-        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards"):
-            if saved[key] != own[key]:
-                raise InputError(f"{source}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
-        ours, theirs = _described(own["tensors"]), _described(saved["tensors"])
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
-                raise InputError(f"{source}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
+        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "iterations"):
+            if saved.get(key) != own.get(key):
+                raise InputError(f"{source}: checkpoint has {key} = {saved.get(key)}, this run has {own.get(key)}")
+        for name, ours, theirs in _differences(own["tensors"], saved["tensors"]):
+            raise InputError(f"{source}: checkpoint has {name}: {theirs}, this run has {ours}")
         in_our_order = tree_map(lambda _, x: x.to(self.device), own["tensors"], saved["tensors"])
         self._tensors = in_our_order
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
+        index = next(i for i, end in enumerate(self._ends) if end >= self.step)
+        if index != self._index:
+            self._enter(index)
+
+
+def _differences(ours: Tree, theirs: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+    """Where the shapes and types of tensors differ: the place, and what either has there."""
+    here, there = _described(ours), _described(theirs)
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            yield name, here.get(name), there.get(name)
 
 
 def _described(tensors: Tree) -> dict[str, str]:

@@ -12,8 +12,9 @@ from bism.checks import check_count, check_model, check_seeds
 from bism.engine import Trainer, pays
 from bism.errors import InputError
 from bism.fitted import Fitted
-from bism.hooks import Hooks, Hyper, Objective
+from bism.hooks import Hooks, Objective
 from bism.progress import Progress, Shown, in_pieces
+from bism.state import Hyper
 from bism.threads import suitable_threads, using_threads
 
 __all__ = ["Estimator", "Hyper", "Objective"]
@@ -49,6 +50,7 @@ class Estimator(Hooks):
         data_noise: float = 0.0,
         precision: str = "float32",
         accumulate: int = 1,
+        iterations: int | None = None,
         resume: Path | str | None = None,
         threads: int | None = None,
         progress: bool | Progress = False,
@@ -68,6 +70,8 @@ class Estimator(Hooks):
             precision: "float32", "tf32" for products in TF32 on a GPU, or "bf16" for matrix products and convolutions
                 in bfloat16 (autocast); parameters, energies and objectives stay in float32.
             accumulate: shards of equal size that a minibatch is taken in, one after another, to save memory.
+            iterations: those that the stages of a method share, where training is to go on beyond ``steps`` later; by
+                default ``steps``.
             resume: a checkpoint written by ``Fitted.save``.
             threads: of the CPU; None for one where the model is so small that more would only wait for each other, and
                 else as many as torch has. Those of before are restored.
@@ -77,7 +81,7 @@ class Estimator(Hooks):
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
-        check_count("steps", steps, 0)
+        shared = check_count("steps", steps, 0) if iterations is None else check_count("iterations", iterations, steps)
         compiled = pays(steps) if compile is None else compile
         shown = Shown(self.name) if progress is True else progress or None
         check_model(self, model)
@@ -100,7 +104,10 @@ class Estimator(Hooks):
                 data_noise=data_noise,
                 precision=precision,
                 accumulate=accumulate,
+                iterations=shared,
             )
+            if isinstance(shown, Shown):
+                shown.stage = lambda: trainer.stage.name
             if resume is not None:
                 trainer.load(resume)
             if steps < trainer.step:

@@ -17,9 +17,9 @@ from bism.gradients import Shards, average, shards
 from bism.hyperparameters import Range, count, number, rates, specs, validate
 from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
 from bism.rng import Rng
-from bism.state import Info, State, initial_values
+from bism.stages import Stage
+from bism.state import Hyper, Info, State, initial_values
 
-Hyper = dict[str, Tensor]
 Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
 
 
@@ -93,7 +93,9 @@ class Hooks(ABC):
 
     def unshardable(self) -> str | None:
         """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own must see to it."""
-        own_step, own_carry = type(self).step is not Hooks.step, type(self).init_carry is not Hooks.init_carry
+        kind = type(self)
+        own_step = kind.step is not Hooks.step or kind.stages is not Hooks.stages
+        own_carry = kind.init_carry is not Hooks.init_carry
         return "its steps need the whole minibatch at once" if own_step or own_carry else None
 
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor | None:
@@ -111,6 +113,14 @@ class Hooks(ABC):
     def minibatches(self) -> int:
         """How many minibatches one step uses."""
         return 1
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What is trained one after the other; by default the one stage of ``step``, ``noise`` and ``minibatches``.
+
+        A method with several writes them here, in place of these three.
+        """
+        return (Stage("", 1.0, self.step, self.noise, self.minibatches, lower_objective=self.lower_objective),)
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """The networks among the parts that ``trains`` names, by name; ``given`` are those that the user brought along.

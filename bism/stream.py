@@ -60,6 +60,7 @@ class Stream:
         model: as the estimator's ``noise`` takes it.
         data: the training data [n, *visible_shape], of the type and on the device of what is to be drawn.
         seeds: in ``groups`` of equal size, which draw one after the other into the same memory.
+        stage: whose steps these are, by its place among the estimator's; each has numbers of its own.
         shards: into which a minibatch is cut.
         data_noise: standard deviation of what is added to the minibatches.
 
@@ -79,15 +80,17 @@ class Stream:
         batch_size: int,
         *,
         groups: int = 1,
+        stage: int = 0,
         shards: int = 1,
         data_noise: float = 0.0,
     ) -> None:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
         self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
+        self._stage, self._prefix = estimator.stages[stage], f"stage {stage}/" if stage else ""
         counting = CountingRng(data.dtype, data.device)
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count
-        batch = estimator.minibatches * batch_size * math.prod(data.shape[1:])
+        batch = self._stage.minibatches * batch_size * math.prod(data.shape[1:])
         self.step_bytes = data.element_size() * (batch + sum(map(padded, self.lengths)))
         self.block_steps = block_steps(self.step_bytes, self._seeds, data.device)
         self._tapes = Tapes(seeds, data.dtype, data.device, max(self.lengths))
@@ -103,7 +106,7 @@ class Stream:
     def noise(self, rng: Rng) -> Any:
         """The noise of a step: of all shards, where there are several, in their order."""
         shape = (self.batch_size // self.shards, *self.data.shape[1:])
-        noises = [self.estimator.noise(self.model, shape, rng) for _ in range(self.shards)]
+        noises = [self._stage.noise(self.model, shape, rng) for _ in range(self.shards)]
         return Shards(noises) if self.shards > 1 else noises[0]
 
     def ahead(self, step: int, most: int, group: int = 0) -> Block:
@@ -124,7 +127,8 @@ class Stream:
 
         They lie in memory that the next call overwrites.
         """
-        block, shape = self.block.part(0, steps), (self.estimator.minibatches, self.batch_size)
+        block, shape = self.block.part(0, steps), (self._stage.minibatches, self.batch_size)
+        purpose = self._prefix + purpose
         for kind, length in zip(("uniforms", "normals"), self.lengths, strict=True):
             tape = getattr(self.block, kind).flatten(1)[:, : steps * padded(length)]
             self._fill(kind, purpose, first, padded(length), tape, group)
@@ -158,7 +162,7 @@ class Stream:
     def work(self) -> Work:
         """The arithmetic and memory traffic of making what one step consumes, for all seeds."""
         uniform, normal = self.lengths
-        indices = self.estimator.minibatches * self.batch_size
+        indices = self._stage.minibatches * self.batch_size
         normal += indices * self.data[0].numel() if self.data_noise else 0
         first, *others = (("uniforms", uniform), ("normals", normal), ("words", indices))
         return sum((self._tapes.work(*other) for other in others), start=self._tapes.work(*first))
@@ -166,9 +170,9 @@ class Stream:
     def _empty(self) -> Block:
         lead = (self._seeds, self.block_steps)
         kind: dict[str, Any] = {"dtype": self.data.dtype, "device": self.data.device}
-        batches = empty_batches((*lead, self.estimator.minibatches), self.batch_size, self.data)
+        batches = empty_batches((*lead, self._stage.minibatches), self.batch_size, self.data)
         uniforms, normals = (torch.empty((*lead, padded(length)), **kind) for length in self.lengths)
-        return Block(batches, uniforms, normals, self._empty_examples((*lead, self.estimator.minibatches)))
+        return Block(batches, uniforms, normals, self._empty_examples((*lead, self._stage.minibatches)))
 
     def _empty_examples(self, lead: Sequence[int]) -> Tensor | None:
         if not self.estimator.uses_examples:

@@ -26,10 +26,11 @@ from bism.checks import (
 from bism.errors import first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes
-from bism.hooks import Hooks, Hyper
+from bism.hooks import Hooks
 from bism.precision import computing
 from bism.rng import Rng, TapeRng, generator
-from bism.state import State
+from bism.stages import Stage, check_stages
+from bism.state import Hyper, State
 from bism.stream import Stream
 
 Tree = Any
@@ -57,9 +58,11 @@ class Training:
         compile_seconds: time spent compiling and recording.
         compiled: whether the step runs compiled.
         captured: whether steps are recorded in CUDA graphs.
-        stream: where minibatches and noise come from.
+        stage: whose steps are made.
+        stream: where its minibatches and noise come from.
     """
 
+    stage: Stage
     stream: Stream
 
     def __init__(
@@ -86,6 +89,7 @@ class Training:
         self.precision = check_precision(precision, dtype, self.device)
         self.data_noise = check_scale("data_noise", data_noise)
         self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
+        self._stages = check_stages(estimator.id, estimator.stages)
         self.data = data.to(device=self.device, dtype=dtype)
         self.compile_seconds, self.compiled, self.captured = 0.0, False, False
         self._template, initial = initial_states(
@@ -95,8 +99,8 @@ class Training:
         self._leaves, self._structure = tree_flatten(initial)
         self._lower_at: list[int] = []  # the leaves that inner steps change, where a program of their own makes those
 
-    def _stream_of(self, estimator: Hooks, seeds: Sequence[int], groups: int = 1) -> Stream:
-        """What the steps of a configuration consume."""
+    def _stream_of(self, estimator: Hooks, seeds: Sequence[int], groups: int = 1, stage: int = 0) -> Stream:
+        """What the steps of a configuration's stage consume."""
         return Stream(
             estimator,
             self._template.bind().model,
@@ -104,6 +108,7 @@ class Training:
             seeds,
             self.batch_size,
             groups=groups,
+            stage=stage,
             shards=self._shards,
             data_noise=self.data_noise,
         )
@@ -153,14 +158,14 @@ class Training:
         normals: Tensor,
         examples: Tensor | None = None,
     ) -> tuple[Tree, Tensor]:
-        """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
+        """One step of one seed and its objective: its noise, ``Stage.step``, and the freeze if it diverges."""
         state = self._state(self._with_lower(tensors, lower), examples)
         noise = self.stream.noise(TapeRng(uniforms, normals))
         if isinstance(noise, Shards):
             ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
             batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
         with self._autocast():
-            after, info = self.estimator.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
+            after, info = self.stage.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         return advanced(tensors, after, info["objective"], hyper), info["objective"]
 
     def _state(self, tensors: Tree, examples: Tensor | None) -> State:
@@ -197,24 +202,41 @@ class Training:
 def advanced(tensors: Tree, after: State, objective: Tensor, hyper: Hyper) -> Tree:
     """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
     the first step on that gave something non-finite."""
+    going, kept = _kept(tensors, after, objective)
+    total = tensors["objective_sum"] + torch.where(going, objective, 0.0)
+    after_step = {**tensors, **kept, "step": tensors["step"] + 1, "objective_sum": total}
+    if "average" in tensors:
+        decay = hyper["ema"]
+        after_step["average"] = tree_map(
+            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], kept["state"]["params"]
+        )
+    return after_step
+
+
+def begun(tensors: Tree, before: State, after: State) -> Tree:
+    """One seed's tensors at the start of a stage, from those before it, their state, and the state that ``begin`` made
+    of that."""
+    going, kept = _kept(tensors, after, torch.zeros_like(tensors["objective_sum"]))
+    started = {**tensors, **kept, "objective_sum": torch.zeros_like(tensors["objective_sum"])}
+    if "average" in tensors:
+        started["average"] = tree_map(
+            lambda mean, old, new: mean if new is old else torch.where(going, new, mean),
+            tensors["average"],
+            before.params,
+            after.params,
+        )
+    return started
+
+
+def _kept(tensors: Tree, after: State, objective: Tensor) -> tuple[Tensor, Tree]:
+    """Whether a seed goes on, and its state with the step at which it ended, if it has."""
     new = after.numbers
     probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
     going = (tensors["diverged_at"] < 0) & probe.isfinite()
     # The old state comes first: the result keeps its order of keys, hence of leaves.
     frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
-    diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-    after_step = {
-        "state": frozen,
-        "step": tensors["step"] + 1,
-        "diverged_at": diverged_at,
-        "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
-    }
-    if "average" in tensors:
-        decay = hyper["ema"]
-        after_step["average"] = tree_map(
-            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
-        )
-    return after_step
+    ended = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
+    return going, {"state": frozen, "diverged_at": ended}
 
 
 def as_they_came(tree: Tree) -> list[Tensor]:
