@@ -102,7 +102,7 @@ class _Replay:
         self._replay = capture(lambda: stepping(of_steps))
 
     def __call__(self, block: Block) -> None:
-        for room, given in zip(self._rooms, (block.batches, block.uniforms, block.normals), strict=True):
+        for room, given in zip(self._rooms, block.tensors, strict=True):
             room.copy_(given.transpose(0, 1))
         self._replay()
 

@@ -1,19 +1,16 @@
 """What training is given, checked before it starts: errors name the argument, what it got and what it needs."""
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bism.errors import InputError
-from bism.holding import attributes, held
+from bism.holding import check_containers
+from bism.hooks import Hooks
 from bism.precision import PRECISIONS
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -76,7 +73,7 @@ def check_precision(precision: Any, dtype: torch.dtype, device: torch.device) ->
     return str(precision)
 
 
-def check_shards(estimator: "Estimator", batch_size: int, accumulate: Any, processes: int) -> int:
+def check_shards(estimator: Hooks, batch_size: int, accumulate: Any, processes: int) -> int:
     """Into how many equal shards a minibatch is cut: ``accumulate``, or as many for each process where they could not
     share those."""
     wanted = check_count("accumulate", accumulate, 1)
@@ -105,7 +102,7 @@ def parts_given(parts: Any, posterior: Any) -> Any:
     return {**(parts or {}), "posterior": posterior}
 
 
-def check_parts(estimator: "Estimator", parts: Mapping[str, Any]) -> None:
+def check_parts(estimator: Hooks, parts: Mapping[str, Any]) -> None:
     """Networks for parts that ``estimator`` trains, beside the model."""
     own = [name for name in estimator.trains if name != "model"]
     if not isinstance(parts, Mapping):
@@ -124,7 +121,7 @@ def check_parts(estimator: "Estimator", parts: Mapping[str, Any]) -> None:
             )
 
 
-def check_model(estimator: "Estimator", model: Any) -> None:
+def check_model(estimator: Hooks, model: Any) -> None:
     """An energy model that ``estimator`` can train."""
     lacking = [name for name in ("visible_shape", "latent", "energy") if not hasattr(model, name)]
     if not isinstance(model, nn.Module) or lacking:
@@ -136,30 +133,6 @@ def check_model(estimator: "Estimator", model: Any) -> None:
     reason = estimator.unsupported(model)
     if reason:
         raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
-
-
-def check_containers(model: nn.Module) -> None:
-    """Refuses parameters, and modules that have some, in plain lists, dictionaries and objects: there they stay what
-    they were before. What is meant to stay so has ``requires_grad=False``."""
-    own = {id(module) for module in model.modules()}
-    for module in model.modules():
-        for name, value in attributes(module).items():
-            where, kind = f"{type(module).__name__}.{name}", type(value).__name__
-            for way, one in () if isinstance(value, Tensor) else held(value):
-                if isinstance(one, Tensor) and one.requires_grad:
-                    of = " of parameters" if isinstance(value, (list, tuple, dict, set, deque)) else ""
-                    raise InputError(
-                        f"{where} is a plain {kind}{of}"
-                        + (f", and {name}{way} is a parameter" if not of else "")
-                        + ", which training does not see through: use torch.nn.ParameterList or ParameterDict, or the "
-                        "parameters' own names"
-                    )
-                if isinstance(one, nn.Module) and id(one) not in own and any(x.requires_grad for x in one.parameters()):
-                    raise InputError(
-                        f"{where} is a plain {kind}, and {name}{way} is a {type(one).__name__} that is not one of the "
-                        "model's own modules: it would not be trained. Use torch.nn.ModuleList or ModuleDict, or "
-                        "requires_grad_(False) where that is meant"
-                    )
 
 
 def check_data(data: Any, model: Any, name: str = "data") -> None:

@@ -9,39 +9,32 @@ that one makes its further inner steps. Each configuration gets the numbers that
 import dataclasses
 import itertools
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 from bism.capture import CapturedProgram, capture_on_cuda
-from bism.checks import (
-    check_count,
-    check_data,
-    check_model,
-    check_parts,
-    check_place,
-    check_precision,
-    check_scale,
-    check_seeds,
-)
+from bism.checks import check_count
 from bism.compiler import Program, compile_program
-from bism.contract import check_asked, check_state, check_step
-from bism.engine import Tree, advanced, captures, initial_states, or_without
+from bism.contract import check_asked, check_state
+from bism.engine import Trainer
 from bism.errors import InputError
-from bism.estimator import Estimator
 from bism.fitted import Fitted
+from bism.hooks import Hooks
 from bism.hyperparameters import LOOP, specs
 from bism.precision import computing
 from bism.rng import CountingRng, TapeRng
-from bism.state import State
+from bism.state import Hyper
 from bism.stream import Stream, empty_batches
+from bism.training import Setting, Training, Tree, as_they_came, captures, diverged_at
 
 
-def structure(estimator: Estimator) -> Estimator:
+def structure(estimator: Hooks) -> Hooks:
     """What configurations of one cohort have in common: the same with every continuous hyper-parameter at its default,
     and without inner steps where ``Estimator.repeats`` counts them."""
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(estimator)}
@@ -61,7 +54,7 @@ class Member:
         train_seconds: what they cost, all seeds, as a share of a cohort whose places are all taken.
     """
 
-    estimator: Estimator
+    estimator: Hooks
     tensors: Tree
     step: int = 0
     train_seconds: float = 0.0
@@ -69,78 +62,61 @@ class Member:
     @property
     def diverged_at(self) -> list[int | None]:
         """For each seed the step at which it became non-finite and was frozen, or None."""
-        return [int(step) if step >= 0 else None for step in self.tensors["diverged_at"]]
+        return diverged_at(self.tensors)
 
 
-class Cohort:
+class Cohort(Training):
     """Trains configurations of one structure for the same seeds, up to ``places`` of them at a time.
 
     Args: as ``Trainer``; ``estimator`` is any configuration of the structure.
 
-    Attributes:
+    Attributes: as ``Training``, of which ``estimator`` is the structure and ``stream`` its own, and
         places: how many configurations a call of ``advance`` takes; fewer cost as much.
-        compile_seconds: time spent compiling.
-        compiled: whether the steps run compiled.
-        captured: whether they are recorded in CUDA graphs.
     """
 
     def __init__(
         self,
-        estimator: Estimator,
+        estimator: Hooks,
         model: nn.Module,
         data: Tensor,
         *,
         places: int,
-        seeds: Sequence[int],
-        batch_size: int = 100,
-        parts: Mapping[str, nn.Module] | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
         compile: bool = False,
-        data_noise: float = 0.0,
-        precision: str = "float32",
+        **setting: Unpack[Setting],
     ) -> None:
-        self.seeds, self.places = check_seeds(seeds), check_count("places", places, 1)
-        check_model(estimator, model)
-        check_data(data, model)
-        check_parts(estimator, parts or {})
-        self.device, self.dtype = check_place(device, dtype), dtype
-        self.structure, self.model = structure(estimator), model
-        self.batch_size, self.data_noise = check_count("batch_size", batch_size, 1), check_scale("noise", data_noise)
-        self.precision = check_precision(precision, dtype, self.device)
-        self.data = data.to(device=self.device, dtype=dtype)
-        self.compile_seconds, self.compiled, self.captured = 0.0, False, False
-        self._template, self._initial = initial_states(
-            self.structure, model, data.to(dtype=dtype), self.seeds, self.batch_size, parts, self.device
-        )
-        leaves, self._tree = tree_flatten(self._initial)
-        numbered = tree_unflatten(list(range(len(leaves))), self._tree)
-        alike = getattr(self.structure, "inner_steps", None) == 0  # inner steps are made one by one
-        self._lower_at: list[int] = tree_leaves(_lower(numbered["state"])) if alike else []  # what they change
-        self._shape = (self.batch_size, *self.data.shape[1:])
-        self._outer_lengths = self._count(self.structure.noise)
-        self._inner_lengths = self._count(self.structure.inner_noise) if alike else (0, 0)
+        self.places = check_count("places", places, 1)
+        super().__init__(structure(estimator), model, data, **setting)
+        if len(self._stages) > 1:
+            raise InputError(f"{estimator.id} trains in stages, which a cohort does not: ``OneByOne`` does")
+        (self.stage,) = self._stages
+        numbered = tree_unflatten(list(range(len(self._leaves))), self._structure)
+        alike = getattr(self.estimator, "inner_steps", None) == 0  # inner steps are made one by one
+        self._lower_at = tree_leaves(_lower(numbered["state"])) if alike else []
         self._streams: dict[int, Stream] = {}  # by K
+        self.stream = self._stream(self.estimator)
+        self._shape = (self.batch_size, *self.data.shape[1:])
+        self._inner_lengths = self._count_inner() if alike else (0, 0)
         self._room = _Room(0, self)
         self._inner: Program = self._inner_step
-        self._outer: Program = self._outer_step
+        self._outer: Program = self._side_by_side
         self._get_ready(compile)
 
-    def _count(self, noise: Any) -> tuple[int, int]:
-        counting = CountingRng(self.dtype, self.device, self.structure.id)
-        noise(self._template.bind().model, self._shape, counting)
+    def _count_inner(self) -> tuple[int, int]:
+        """Uniform and standard normal numbers that one inner step consumes."""
+        counting = CountingRng(self.dtype, self.device, self.estimator.id)
+        self.estimator.inner_noise(self._template.bind().model, self._shape, counting)
         return counting.uniform_count, counting.normal_count
 
-    def begin(self, estimator: Estimator) -> Member:
+    def begin(self, estimator: Hooks) -> Member:
         """A configuration before its first step.
 
         Raises:
             InputError: it is of another structure.
         """
-        if structure(estimator) != self.structure:
-            raise InputError(f"{estimator} is not of the cohort's structure, {self.structure}")
+        if structure(estimator) != self.estimator:
+            raise InputError(f"{estimator} is not of the cohort's structure, {self.estimator}")
         self._stream(estimator)  # so that compiling what makes its numbers is not counted as training
-        return Member(estimator, self._initial)
+        return Member(estimator, tree_unflatten(self._leaves, self._structure))
 
     def advance(self, members: Sequence[Member], steps: int) -> None:
         """Trains configurations, all at the same iteration, for ``steps`` more.
@@ -160,7 +136,7 @@ class Cohort:
         going = [columns > i for i in range(max(repeats))]
         if self._room.repeats < max(repeats):
             self._room = _Room(max(repeats), self)
-        hyper = self._hyper(taken)
+        hyper = self._stacked_hyper([member.estimator for member in taken])
         start, inner_seconds, began = members[0].step, 0.0, time.perf_counter()
         with torch.no_grad(), computing(self.device, self.precision):
             for step in range(start, start + steps):
@@ -170,142 +146,128 @@ class Cohort:
                 before = time.perf_counter()
                 changed: Sequence[Tensor] = [leaves[at] for at in self._lower_at]
                 for i, waits_not in enumerate(going):
-                    now = self._with_lower(leaves, changed)
-                    changed = self._inner(*now, *self._room.inner(i), waits_not, *hyper)
+                    changed = self._inner(*leaves, *changed, waits_not, *self._room.inner(i), *hyper)
                 inner_seconds += time.perf_counter() - before
-                leaves = self._outer(*leaves, *changed, *self._room.outer(), *hyper)
+                leaves = self._outer(*leaves, *changed, *self._room.outer(), *hyper)[: len(leaves)]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         outer_seconds = time.perf_counter() - began - inner_seconds
         calls = max(1, max(repeats))
         for i, member in enumerate(order):
             rows = slice(i * len(self.seeds), (i + 1) * len(self.seeds))
-            member.tensors = tree_unflatten([leaf[rows].clone() for leaf in leaves], self._tree)
+            member.tensors = tree_unflatten([leaf[rows].clone() for leaf in leaves], self._structure)
             member.step += steps
             member.train_seconds += (outer_seconds + inner_seconds * repeats[i] / calls) / self.places
 
     def fitted(self, member: Member) -> Fitted:
         """A configuration's models as they are now."""
-        state = member.tensors["state"]
-        return Fitted(
-            member.estimator,
-            self.model,
-            self._template,
-            {**state, "params": member.tensors.get("average", state["params"])},
-            self.seeds,
-            member.step,
-            member.diverged_at,
-            {},
-        )
+        return self._fitted(member.estimator, member.tensors, member.step, {})
 
-    def _hyper(self, members: Sequence[Member]) -> list[Tensor]:
-        """The continuous hyper-parameters, each [places * seeds]."""
-        return [
-            torch.tensor([member.estimator.hyper[name] for member in members], dtype=self.dtype, device=self.device)
-            .repeat_interleave(len(self.seeds))
-            .contiguous()
-            for name in self.structure.hyper
-        ]
-
-    def _stream(self, estimator: Estimator) -> Stream:
+    def _stream(self, estimator: Hooks) -> Stream:
         repeats = estimator.repeats
         if repeats not in self._streams:
-            bound = self._template.bind().model
-            self._streams[repeats] = Stream(
-                estimator, bound, self.data, self.seeds, self.batch_size, data_noise=self.data_noise
-            )
+            self._streams[repeats] = self._stream_of(estimator, self.seeds)
             if self.compiled:
                 self._streams[repeats].compile()
         return self._streams[repeats]
 
-    def _with_lower(self, leaves: Sequence[Tensor], lower: Sequence[Tensor]) -> list[Tensor]:
-        now = list(leaves)
-        for at, leaf in zip(self._lower_at, lower, strict=True):
-            now[at] = leaf
-        return now
-
-    # --- the programs: functions of flat tensors, all [places * seeds, ...] ---------------------------------------
-
     def _inner_step(self, *tensors: Tensor) -> list[Tensor]:
-        """From the state's leaves, what the step consumes, who takes part, and the hyper-parameters, to the leaves that
-        inner steps change."""
-        count, rest = len(self._initial_leaves), len(tensors) - len(self.structure.hyper)
-        *consumed, going = tensors[count:rest]
+        """One inner step, as a function of flat tensors alone, all [places * seeds, ...]: the leaves of the state,
+        those that inner steps have changed since, who takes part, what the step consumes, and the hyper-parameters; to
+        those that inner steps change."""
 
-        def one(now: Tree, goes: Tensor, given: list[Tensor], *consumed: Tensor) -> Tree:
-            state, batches, rng = self._at(now, now, consumed)
-            noise = self.structure.inner_noise(state.bind().model, self._shape, rng)
+        def one(
+            tensors: Tree,
+            beside: list[Tensor],
+            hyper: Hyper,
+            batches: Tensor,
+            uniforms: Tensor,
+            normals: Tensor,
+            examples: Tensor | None = None,
+        ) -> Tree:
+            *lower, goes = beside
+            now = self._with_lower(tensors, lower)
+            state = self._state(now, examples)
+            noise = self.estimator.inner_noise(state.bind().model, self._shape, TapeRng(uniforms, normals))
             with self._autocast():
-                given_back = self.structure.inner_step(state, batches, noise, self._named(given, now))
-            after = check_state(self.structure.id, "inner_step", state, given_back)
+                hyper = self.estimator.scheduled(hyper, tensors["step"])
+                given = self.estimator.inner_step(state, batches, noise, hyper)
+            after = check_state(self.estimator.id, "inner_step", state, given)
             return tree_map(lambda old, x: torch.where(goes, x, old), _lower(now["state"]), _lower(after.numbers))
 
-        now = tree_unflatten(tensors[:count], self._tree)
-        return _as_they_came(vmap(one)(now, going, list(tensors[rest:]), *consumed))
-
-    def _outer_step(self, *tensors: Tensor) -> list[Tensor]:
-        """From the state's leaves before the step, those that inner steps have changed, what the step consumes, and
-        the hyper-parameters, to the state's leaves after it."""
-        count, changed = len(self._initial_leaves), len(self._lower_at)
-        rest = len(tensors) - len(self.structure.hyper)
-        now = self._with_lower(tensors[:count], tensors[count : count + changed])
-
-        def one(before: Tree, now: Tree, given: list[Tensor], *consumed: Tensor) -> Tree:
-            state, batches, rng = self._at(now, before, consumed)
-            noise = self.structure.noise(state.bind().model, self._shape, rng)
-            named = self._named(given, before)
-            with self._autocast():
-                after, objective = check_step(
-                    self.structure.id, state, self.structure.step(state, batches, noise, named)
-                )
-            return advanced(before, after, objective, named)
-
-        trees = (tree_unflatten(tensors[:count], self._tree), tree_unflatten(now, self._tree))
-        return _as_they_came(vmap(one)(*trees, list(tensors[rest:]), *tensors[count + changed : rest]))
-
-    def _at(self, now: Tree, before: Tree, consumed: Sequence[Tensor]) -> tuple[State, Tensor, TapeRng]:
-        """One seed's state, minibatches and noise."""
-        batches, uniforms, normals, *examples = consumed
-        iteration, chosen = before["step"], examples[0] if examples else None
-        state = self._template.replace(**now["state"], iteration=iteration, examples=chosen)
-        return state, batches, TapeRng(uniforms, normals)
-
-    def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False)
-
-    def _named(self, hyper: list[Tensor], tensors: Tree) -> dict[str, Tensor]:
-        return self.structure.scheduled(dict(zip(self.structure.hyper, hyper, strict=True)), tensors["step"])
-
-    @property
-    def _initial_leaves(self) -> list[Tensor]:
-        return tree_leaves(self._initial)
+        _, given = self._unpacked(tensors, len(self._lower_at) + 1)
+        return as_they_came(vmap(one)(*given))
 
     def _get_ready(self, compile: bool) -> None:
-        """Compiles both programs, and on a GPU records them; where one of these cannot be done here, trains without
-        it and says so."""
-        started = time.perf_counter()
-        leaves = [torch.cat([leaf] * self.places) for leaf in self._initial_leaves]
-        members = [self.begin(self.structure)] * self.places
-        room, hyper = _Room(1 if self._lower_at else 0, self), self._hyper(members)
+        """Compiles both programs, and on a GPU records them."""
+        leaves = [torch.cat([leaf] * self.places) for leaf in self._leaves]
+        room, hyper = _Room(1 if self._lower_at else 0, self), self._stacked_hyper([self.estimator] * self.places)
         going = torch.ones(self.places * len(self.seeds), dtype=torch.bool, device=self.device)
         lower = [leaves[at] for at in self._lower_at]
-        inner = [*leaves, *room.inner(0), going, *hyper] if self._lower_at else []
+        inner = [*leaves, *lower, going, *room.inner(0), *hyper] if self._lower_at else []
         outer = [*leaves, *lower, *room.outer(), *hyper]
-        with computing(self.device, self.precision), torch.no_grad():
-            if compile:
-                with or_without("uncompiled"):
-                    programs = [compile_program(self._inner, inner)] if inner else [self._inner]
-                    programs.append(compile_program(self._outer, outer))
-                    for stream in self._streams.values():
-                        stream.compile()
-                    (self._inner, self._outer), self.compiled = programs, True
-            if captures(self.device):
-                with or_without("step by step, without CUDA graphs"):
-                    record = capture_on_cuda()
-                    recorded = CapturedProgram(self._inner, inner, record) if inner else self._inner
-                    self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, record)
-                    self.captured = True
-        self.compile_seconds = time.perf_counter() - started
+        if compile:
+            with self._getting_ready("uncompiled"):
+                programs = [compile_program(self._inner, inner)] if inner else [self._inner]
+                programs.append(compile_program(self._outer, outer))
+                self.stream.compile()
+                (self._inner, self._outer), self.compiled = programs, True
+        if captures(self.device):
+            with self._getting_ready("step by step, without CUDA graphs"):
+                record = capture_on_cuda()
+                recorded = CapturedProgram(self._inner, inner, record) if inner else self._inner
+                self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, record)
+                self.captured = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """One configuration under way, by a trainer of its own; to be asked as a ``Member``."""
+
+    trainer: Trainer
+
+    @property
+    def estimator(self) -> Hooks:
+        return self.trainer.estimator
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    @property
+    def train_seconds(self) -> float:
+        return self.trainer.train_seconds
+
+    @property
+    def diverged_at(self) -> list[int | None]:
+        return self.trainer.diverged_at
+
+
+class OneByOne:
+    """What a ``Cohort`` is to one who has configurations of methods that train in stages: these train one by one.
+
+    Args: as ``Trainer``.
+    """
+
+    places = 1
+
+    def __init__(
+        self, model: nn.Module, data: Tensor, *, iterations: int, compile: bool = False, **setting: Unpack[Setting]
+    ) -> None:
+        self._trainer = partial(Trainer, model=model, data=data, iterations=iterations, compile=compile, **setting)
+
+    def begin(self, estimator: Hooks) -> Alone:
+        """A configuration before its first step."""
+        return Alone(self._trainer(estimator))
+
+    def advance(self, members: Sequence[Alone], steps: int) -> None:
+        """Trains configurations for ``steps`` more."""
+        for member in members:
+            member.trainer.run(steps)
+
+    def fitted(self, member: Alone) -> Fitted:
+        """A configuration's models as they are now."""
+        return member.trainer.fitted()
 
 
 class _Room:
@@ -313,12 +275,12 @@ class _Room:
 
     def __init__(self, repeats: int, cohort: Cohort) -> None:
         self.repeats, self._places, seeds = repeats, cohort.places, len(cohort.seeds)
-        self._outer, self._inner = cohort._outer_lengths, cohort._inner_lengths
+        self._outer, self._inner = cohort.stream.lengths, cohort._inner_lengths
         kind: dict[str, Any] = {"dtype": cohort.dtype, "device": cohort.device}
         columns = cohort.places * seeds
-        minibatches = columns, cohort.structure.minibatches
+        minibatches = columns, cohort.estimator.minibatches
         self._batches = [empty_batches(minibatches, cohort.batch_size, cohort.data)]
-        if cohort.structure.uses_examples:
+        if cohort.estimator.uses_examples:
             self._examples = [torch.zeros((*minibatches, cohort.batch_size), dtype=torch.int64, device=cohort.device)]
         else:
             self._examples = []
@@ -330,7 +292,7 @@ class _Room:
         batches, uniforms, normals, *examples = consumed
 
         def rows(room: Tensor, axis: int = 0) -> Tensor:
-            parted: Tensor = room.unflatten(axis, (self._places, -1))  # type: ignore[no-untyped-call]  # as above
+            parted: Tensor = room.unflatten(axis, (self._places, -1))  # type: ignore[no-untyped-call]  # torch does not annotate it
             return parted[places] if axis == 0 else parted[:, places]
 
         for room, given in zip([*self._batches, *self._examples], [batches, *examples], strict=True):
@@ -356,10 +318,6 @@ class _Room:
 def _lower(state: Tree) -> Tree:
     """What inner steps change."""
     return {"params": state["params"]["posterior"], "optimiser": state["optimiser"]["posterior"]}
-
-
-def _as_they_came(tree: Tree) -> list[Tensor]:
-    return [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(tree)]
 
 
 def _runs(values: Sequence[int]) -> list[tuple[int, int]]:

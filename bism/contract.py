@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bism.checks import check_containers
 from bism.errors import InputError, shown
+from bism.holding import check_containers
 from bism.hyperparameters import specs
 from bism.state import State
 

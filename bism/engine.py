@@ -8,44 +8,31 @@ with its step; the others do not notice.
 import contextlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
-from bism.checks import (
-    check_count,
-    check_data,
-    check_model,
-    check_parts,
-    check_place,
-    check_precision,
-    check_scale,
-    check_seeds,
-    check_shards,
-)
+from bism.checks import check_count
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
-from bism.contract import check_alike, check_scalar, check_step
-from bism.errors import InputError, first_line, out_of_memory
+from bism.contract import check_scalar
+from bism.errors import InputError
 from bism.fitted import Fitted
-from bism.gradients import Shards, cut, process, processes, shards
+from bism.gradients import cut, processes, shards
+from bism.hooks import Hooks
 from bism.precision import computing
-from bism.rng import Rng, TapeRng, generator
-from bism.state import State
-from bism.stream import Block, Stream
+from bism.rng import TapeRng
+from bism.stages import Stage, stage_ends
+from bism.state import Hyper
+from bism.stream import Block
+from bism.training import Setting, Training, Tree, as_they_came, begun, captures, diverged_at
 
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
-
-Tree = Any
 _TRACE_PAYS = 100  # uncompiled steps, after which the step is traced: that takes as long as one or two hundred of them
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 _SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
@@ -56,77 +43,96 @@ def pays(steps: int) -> bool:
     return steps >= _COMPILE_PAYS
 
 
-class Trainer:
+class Trainer(Training):
     """Trains one configuration for several seeds side by side and can stop and go on at any step.
 
-    Args: as ``Estimator.fit``.
+    Where a stage ends and another begins, the trainer stays in the one that ends until the next step is made: what is
+    asked of it there, and its checkpoint, is of that stage.
 
-    Attributes:
-        seeds: the seeds, in the order of the stacked tensors' first axis.
+    Args: as ``Estimator.fit``; ``iterations`` is needed where a method trains in stages.
+
+    Attributes: as ``Training``, and
         step: iterations done.
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
-        compile_seconds: time spent compiling and recording.
-        compiled: whether the step runs compiled.
-        captured: whether steps are recorded in CUDA graphs.
         width: how many seeds train side by side; where there are more, groups of so many take turns.
-        stream: where minibatches and noise come from.
     """
 
     def __init__(
         self,
-        estimator: "Estimator",
+        estimator: Hooks,
         model: nn.Module,
         data: Tensor,
         *,
-        seeds: Sequence[int],
-        batch_size: int = 100,
-        parts: Mapping[str, nn.Module] | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
-        data_noise: float = 0.0,
-        precision: str = "float32",
+        iterations: int | None = None,
         accumulate: int = 1,
+        compile: bool = False,
+        **setting: Unpack[Setting],
     ) -> None:
-        self.seeds = check_seeds(seeds)
-        check_model(estimator, model)
-        check_data(data, model)
-        check_parts(estimator, parts or {})
-        self.device, self.dtype = check_place(device, dtype), dtype
-        self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
-        self.precision = check_precision(precision, dtype, self.device)
-        self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
-        self.data = data.to(device=self.device, dtype=dtype)
-        self.data_noise = check_scale("data_noise", data_noise)
-        self.step, self.train_seconds, self.compile_seconds, self.compiled, self.captured = 0, 0.0, 0.0, False, False
-        self._template, self._tensors = initial_states(
-            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device
-        )
-        self._hyper = {
-            name: torch.full((len(self.seeds),), value, dtype=dtype, device=self.device)
-            for name, value in estimator.hyper.items()
-        }
-        self._reported = 0
-        bound = self._template.bind().model
-        stream = partial(Stream, estimator, bound, self.data, shards=self._shards, data_noise=self.data_noise)
-        groups = self._groups(stream)
-        self.width = -(-len(self.seeds) // groups)
-        spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
-        self.stream = stream([*self.seeds, *self.seeds[-1:] * spare], batch_size, groups=groups)
-        self._program: Program = self._side_by_side
-        self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
+        super().__init__(estimator, model, data, accumulate=accumulate, **setting)
+        self.step, self.train_seconds, self._reported = 0, 0.0, 0
+        self._hyper = self._stacked_hyper([estimator])
+        self._iterations = self._shared_by_stages(iterations)
+        self._ends = stage_ends(self._stages, self._iterations or 0)
         # Processes that train together do without: a graph with an exchange in it outlives the group.
         self._captures = captures(self.device) and processes() == 1
+        self._compiles = compile
+        self._enter(0)
+
+    def _shared_by_stages(self, iterations: int | None) -> int | None:
+        if len(self._stages) == 1:
+            return None
+        if iterations is None:
+            names = ", ".join(stage.name for stage in self._stages)
+            raise InputError(f"{self.estimator.id} trains in stages ({names}): iterations must say how many they share")
+        return check_count("iterations", iterations, 0)
+
+    # --- stages -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, index: int) -> None:
+        """Makes everything ready for the steps of a stage."""
+        self._index, self.stage = index, self._stages[index]
+        groups = self._groups()
+        self.width = -(-len(self.seeds) // groups)
+        spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
+        self.stream = self._stream_of(self.estimator, [*self.seeds, *self.seeds[-1:] * spare], groups, index)
+        self._program: Program = self._side_by_side
+        self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
+        self.compiled = self.captured = False
         self._to_capture = self._captures  # at the first step: many a trainer is only asked
         self._to_trace, self._plain_steps = not self._captures, 0
-        if compile:
+        if self._compiles:
             self._compile()
 
-    def _groups(self, stream: Callable[..., Stream]) -> int:
+    def _go_to_stage(self) -> None:
+        """Begins the stages that the next step lies beyond the beginning of. Up to then the state is that of the stage
+        before: nothing but the step says what has begun."""
+        index = next(i for i, end in enumerate(self._ends) if end > self.step)
+        if index > self._index:
+            leaves: Sequence[Tensor] = self._leaves
+            for stage in self._stages[self._index + 1 : index + 1]:
+                leaves = self._begun(stage, leaves)
+            self._enter(index)
+            self._leaves, self._reported = list(leaves), self.step
+
+    def _begun(self, stage: Stage, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The seeds' states as a stage begins, from those before."""
+
+        def one(tensors: Tree, hyper: Hyper) -> Tree:
+            state = self._state(tensors, None)
+            after = stage.begin(state, self.estimator.scheduled(hyper, tensors["step"])) if stage.begin else state
+            for name, before, now in _differences(state.numbers, after.numbers):
+                raise InputError(f"{self.estimator.id}: stage '{stage.name}' begins with {name}: {now}, not {before}")
+            return begun(tensors, state, after)
+
+        with torch.no_grad(), computing(self.device, self.precision):
+            return as_they_came(vmap(one)(tree_unflatten(leaves, self._structure), self._named_hyper()))
+
+    def _groups(self) -> int:
         """Into how many groups the seeds are cut, which depends on nothing but the configuration."""
         if self.device.type != "cpu":
             return 1
-        consumed = stream(self.seeds[:1], self.batch_size).draw(self.data, 0, "size", 1).at(0)
+        stream = self._stream_of(self.estimator, self.seeds[:1], stage=self._index)
+        consumed = stream.draw(self.data, 0, "size", 1).at(0)
         own = sum(x.nbytes for x in consumed) + sum(x.nbytes for x in self._leaves) // len(self.seeds)
         return -(-len(self.seeds) // max(1, _SIDE_BY_SIDE_BYTES // own))
 
@@ -139,48 +145,12 @@ class Trainer:
     def _tensors(self, tree: Tree) -> None:
         self._leaves, self._structure = tree_flatten(tree)
 
-    def _one_seed(
-        self,
-        tensors: Tree,
-        hyper: dict[str, Tensor],
-        batches: Tensor,
-        uniforms: Tensor,
-        normals: Tensor,
-        examples: Tensor | None = None,
-    ) -> tuple[Tree, Tensor]:
-        """One step of one seed and its objective: its noise, ``Estimator.step``, and the freeze if it diverges."""
-        state = self._template.replace(**tensors["state"], iteration=tensors["step"], examples=examples)
-        noise = self.stream.noise(TapeRng(uniforms, normals))
-        if isinstance(noise, Shards):
-            ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
-            batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
-        now = self.estimator.scheduled(hyper, tensors["step"])
-        with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False):
-            after, objective = check_step(self.estimator.id, state, self.estimator.step(state, batches, noise, now))
-        return advanced(tensors, after, objective, hyper), objective
-
-    def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
-        """One step of a group's seeds, as a function of flat tensors alone: the leaves of the state, what the step
-        consumes (``Block.at``) and the hyper-parameters; to the leaves of the next state, and the objective [seeds]."""
-        count = len(self._leaves)
-        consumed, hyper = tensors[count : len(tensors) - len(self._hyper)], tensors[len(tensors) - len(self._hyper) :]
-        given = tree_unflatten(tensors[:count], self._structure), dict(zip(self._hyper, hyper, strict=True)), *consumed
-        if self.width == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
-            alone = tree_map(lambda x: x[0], given)
-            after, objective = tree_map(lambda x: x[None], self._one_seed(*alone))
-        else:
-            after, objective = vmap(self._one_seed)(*given)
-        leaves = [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(after)]  # as they came in
-        return [*leaves, objective]
-
     def _compile(self) -> None:
-        """Compiles the step and tries it once; where that cannot be done here, stays uncompiled and says so."""
-        started = time.perf_counter()
-        with computing(self.device, self.precision), or_without("uncompiled"):
+        """Compiles the step and tries it once."""
+        with self._getting_ready("uncompiled"):
             program = compile_program(self._side_by_side, self._example("compilation"))
             self.stream.compile()
             self._program, self.compiled, self._to_trace = program, True, False
-        self.compile_seconds += time.perf_counter() - started
 
     def _trace(self) -> None:
         """Traces the uncompiled step, which then takes a third of the time and gives the same bits; a step that cannot
@@ -191,15 +161,12 @@ class Trainer:
         self.compile_seconds += time.perf_counter() - started
 
     def _capture(self) -> None:
-        """Records steps for replay; where that cannot be done here, they are launched one by one, and it is said."""
-        started, count = time.perf_counter(), len(self._leaves)
-        with computing(self.device, self.precision), or_without("step by step, without CUDA graphs"), torch.no_grad():
-            example = self._example("capture")
-            hyper = self._hyper_of(0)
+        """Records steps for replay; where that cannot be done, they are launched one by one."""
+        with self._getting_ready("step by step, without CUDA graphs"):
+            example, hyper, count = self._example("capture"), self._hyper_of(0), len(self._leaves)
             state, consumed = example[:count], example[count : len(example) - len(hyper)]
             steps = CapturedSteps(self._program, state, consumed, hyper, capture_on_cuda())
             self._advance, self.captured = lambda leaves, block, _: steps(leaves, block), True
-        self.compile_seconds += time.perf_counter() - started
 
     def _example(self, purpose: str) -> list[Tensor]:
         """Arguments of the program, as training gives them."""
@@ -219,7 +186,10 @@ class Trainer:
         return [torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) for x in rows] if spare else rows
 
     def _hyper_of(self, group: int) -> list[Tensor]:
-        return self._of_group(group, list(self._hyper.values()))
+        return self._of_group(group, self._hyper)
+
+    def _named_hyper(self) -> Hyper:
+        return dict(zip(self.estimator.hyper, self._hyper, strict=True))
 
     def _of_groups(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Stacked tensors of all seeds from those of the groups."""
@@ -233,7 +203,13 @@ class Trainer:
         return leaves
 
     def run(self, steps: int) -> None:
-        """Trains for ``steps`` more iterations."""
+        """Trains for ``steps`` more iterations, from stage to stage."""
+        end = self.step + steps
+        while self.step < end:
+            self._go_to_stage()
+            self._run_stage(min(end, self._ends[self._index]) - self.step)
+
+    def _run_stage(self, steps: int) -> None:
         before = _TRACE_PAYS - self._plain_steps
         if self._to_trace and 0 < before <= steps - 2 * _TRACE_PAYS:
             self._run(before)
@@ -268,8 +244,8 @@ class Trainer:
         return leaves
 
     def mean_objective(self) -> Tensor:
-        """The estimator's own objective averaged over the steps since the last call, [seeds]: of a seed that has
-        diverged since over those before, and not a number where there were none."""
+        """The estimator's own objective averaged over the steps since the last call, but for those of stages before,
+        [seeds]: of a seed that has diverged since over those before, and not a number where there were none."""
         tensors = self._tensors
         ended = torch.where(tensors["diverged_at"] < 0, self.step, tensors["diverged_at"])
         counted = (ended - self._reported).clamp(min=0)
@@ -309,14 +285,16 @@ class Trainer:
         return torch.stack(values).mean(0)
 
     def _lower_objective(self, batches: Tensor, uniforms: Tensor, normals: Tensor) -> Tensor | None:
+        if self.stage.lower_objective is None:
+            return None
         values = []
         for i in range(len(self.seeds)):
             state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
             noise = self.stream.noise(TapeRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
-            hyper = {name: value[i] for name, value in self._hyper.items()}
-            value = self.estimator.lower_objective(state, first_batches, first_noise, hyper)
+            hyper = {name: value[i] for name, value in self._named_hyper().items()}
+            value = self.stage.lower_objective(state, first_batches, first_noise, hyper)
             if value is None:
                 return None
             check_scalar(f"{self.estimator.id}: lower_objective()", "what it minimises", value)
@@ -330,22 +308,12 @@ class Trainer:
     @property
     def diverged_at(self) -> list[int | None]:
         """For each seed the step at which it became non-finite, or None."""
-        return [step if step >= 0 else None for step in self._tensors["diverged_at"].tolist()]  # one wait for a GPU
+        return diverged_at(self._tensors)
 
     def fitted(self) -> Fitted:
         """The trained models as they are now; training on does not change them."""
         saved = self.checkpoint()
-        tensors = saved["tensors"]["state"]
-        return Fitted(
-            self.estimator,
-            self.model,
-            self._template,
-            {**tensors, "params": saved["tensors"].get("average", tensors["params"])},
-            self.seeds,
-            self.step,
-            self.diverged_at,
-            saved,
-        )
+        return self._fitted(self.estimator, saved["tensors"], self.step, saved)
 
     def checkpoint(self, seed: int | None = None) -> dict[str, Any]:
         """Everything needed to go on, as plain containers of tensors and numbers; of all seeds or of one."""
@@ -361,6 +329,7 @@ class Trainer:
             "precision": self.precision,
             "shards": self._shards,
             "step": self.step,
+            **({} if self._iterations is None else {"iterations": self._iterations}),
             "train_seconds": self.train_seconds,
             "reported": self._reported,
             "tensors": tensors,
@@ -386,95 +355,27 @@ class Trainer:
         """
         own = self.checkpoint()
         saved["tensors"]["state"].setdefault("buffers", own["tensors"]["state"]["buffers"])  # files of before 0.2
-        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards"):
-            if saved[key] != own[key]:
-                raise InputError(f"{source}: checkpoint has {key} = {saved[key]}, this run has {own[key]}")
-        ours, theirs = _described(own["tensors"]), _described(saved["tensors"])
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
-                raise InputError(f"{source}: checkpoint has {name}: {theirs.get(name)}, this run has {ours.get(name)}")
+        for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "iterations"):
+            if saved.get(key) != own.get(key):
+                raise InputError(f"{source}: checkpoint has {key} = {saved.get(key)}, this run has {own.get(key)}")
+        for name, ours, theirs in _differences(own["tensors"], saved["tensors"]):
+            raise InputError(f"{source}: checkpoint has {name}: {theirs}, this run has {ours}")
         in_our_order = tree_map(lambda _, x: x.to(self.device), own["tensors"], saved["tensors"])
         self._tensors = in_our_order
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]
+        index = next(i for i, end in enumerate(self._ends) if end >= self.step)
+        if index != self._index:
+            self._enter(index)
 
 
-def advanced(tensors: Tree, after: State, objective: Tensor, hyper: dict[str, Tensor]) -> Tree:
-    """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
-    the first step on that gave something non-finite."""
-    new = after.numbers
-    probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
-    going = (tensors["diverged_at"] < 0) & probe.isfinite()
-    # The old state comes first: the result keeps its order of keys, hence of leaves.
-    frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
-    diverged_at = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-    after_step = {
-        "state": frozen,
-        "step": tensors["step"] + 1,
-        "diverged_at": diverged_at,
-        "objective_sum": tensors["objective_sum"] + torch.where(going, objective, 0.0),
-    }
-    if "average" in tensors:
-        decay = hyper["ema"]
-        after_step["average"] = tree_map(
-            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], frozen["params"]
-        )
-    return after_step
+def _differences(ours: Tree, theirs: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+    """Where the shapes and types of tensors differ: the place, and what either has there."""
+    here, there = _described(ours), _described(theirs)
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            yield name, here.get(name), there.get(name)
 
 
 def _described(tensors: Tree) -> dict[str, str]:
     """Shape and type of every tensor, by its place."""
     return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}
-
-
-def initial_states(
-    estimator: "Estimator",
-    model: nn.Module,
-    data: Tensor,
-    seeds: Sequence[int],
-    batch_size: int,
-    parts: Mapping[str, nn.Module] | None,
-    device: torch.device,
-) -> tuple[State, Tree]:
-    """The structure of a state, and the tensors of all seeds at the start, stacked.
-
-    They are made on the CPU: on every device a seed starts at the same numbers.
-    """
-    states = [
-        estimator.init(
-            model,
-            data.cpu(),
-            Rng(generator(seed, 0, "initial state"), data.dtype),
-            batch_size=batch_size,
-            parts=parts,
-        )
-        for seed in seeds
-    ]
-    check_alike(estimator.id, seeds, states)
-    initial = [initial_tensors(state, estimator.ema > 0) for state in states]
-    return states[0], tree_map(lambda *x: torch.stack(x).to(device), *initial)
-
-
-def initial_tensors(state: State, averaged: bool) -> Tree:
-    parameter = tree_leaves(state.params)[0]
-    zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
-    first = {"state": state.numbers, "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
-    return {**first, "average": state.params} if averaged else first
-
-
-def captures(device: torch.device) -> bool:
-    """Whether steps are recorded and replayed on such a device."""
-    return device.type == "cuda"
-
-
-@contextlib.contextmanager
-def or_without(how: str) -> Iterator[None]:
-    """What may fail, and training goes on without it; not for want of memory, of which less is left then, nor where a
-    step is not what it must be."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # a compiler's errors have no common class; a bug in step() fails again without it
-        if out_of_memory(error):
-            raise
-        warnings.warn(f"training runs {how} (slower, same numbers): {first_line(error)}", stacklevel=5)

@@ -1,37 +1,27 @@
-"""What an estimator is: hyper-parameters and pure functions, written for one seed."""
+"""An estimator as people use it: what the engine asks of it (``bism.hooks``), and ``fit``."""
 
 import dataclasses
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value
 
-from bism import engine
 from bism.checks import check_count, check_model, check_seeds, parts_given
-from bism.contract import check_extra, check_loss, check_method, check_networks, check_scalar, check_start
+from bism.engine import Trainer, pays
 from bism.errors import InputError
 from bism.fitted import Fitted
-from bism.functional import Methods
-from bism.gradients import Shards, average, shards
-from bism.hyperparameters import Range, count, number, rates, specs, validate
-from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
+from bism.hooks import Hooks, Objective
 from bism.progress import Progress, Shown, in_pieces
-from bism.rng import Rng
-from bism.state import Info, State, initial_values
+from bism.state import Hyper
 from bism.threads import suitable_threads, using_threads
 
-Hyper = dict[str, Tensor]
-Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
+__all__ = ["Estimator", "Hyper", "Objective"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimator(ABC):
+class Estimator(Hooks):
     """A way to train an energy-based model. The fields are its hyper-parameters and nothing else.
 
     Subclasses are frozen dataclasses with ``id`` (in files and on the command line), ``label`` (in figures; may name
@@ -42,249 +32,6 @@ class Estimator(ABC):
     ``hyper`` carries the continuous hyper-parameters as tensors, by name; in the functions below use ``hyper["lr"]``,
     not ``self.lr``.
     """
-
-    id: ClassVar[str]
-    label: ClassVar[str]
-    reference: ClassVar[str]
-    family: ClassVar[str] = "Other"  # methods of one family have a panel, and stand together in legends
-    colour: ClassVar[str] = ""  # in figures, as "#2878c8"; without one each variant gets a colour of its own
-    marker: ClassVar[str] = ""  # in figures, as matplotlib names it; like ``colour``
-    needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
-    trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
-    uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
-
-    lr: float = number(
-        1e-3,
-        "learning rate of the model, Adam",
-        symbol="β",
-        tune=Range(1e-4, 1e-1, log=True),
-        rate_of="model",
-    )
-    beta1: float = number(0.9, "decay of Adam's first moment", minimum=0.0, below=1.0)
-    beta2: float = number(0.95, "decay of Adam's second moment", minimum=0.0, below=1.0)
-    decay_steps: int = count(
-        0, "iterations over which the learning rates fall to lr_final along half a cosine; 0: they stay", minimum=0
-    )
-    lr_final: float = number(1e-6, "learning rates at the end of decay_steps", minimum=0.0)
-    ema: float = number(
-        0.0,
-        "decay of a running mean of all parameters, which is then what is evaluated; 0: none",
-        minimum=0.0,
-        below=1.0,
-    )
-
-    def __post_init__(self) -> None:
-        if "__dataclass_params__" not in vars(type(self)):  # its own hyper-parameters would silently be none
-            raise InputError(
-                f"{type(self).__name__} needs the decorator @dataclasses.dataclass(frozen=True, kw_only=True)"
-            )
-        check_method(type(self), Estimator)
-        validate(self)
-
-    @property
-    def name(self) -> str:
-        """The label with this instance's hyper-parameters: "BiDSM-5"."""
-        return self.label.format(**dataclasses.asdict(self))
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """The continuous hyper-parameters, which ``step`` gets as tensors."""
-        return {name: getattr(self, name) for name, spec in specs(self).items() if spec.continuous}
-
-    @classmethod
-    def search_space(cls) -> dict[str, Range | Sequence[Any]]:
-        """Where tuning looks, by hyper-parameter."""
-        return {name: spec.tune for name, spec in specs(cls).items() if spec.tune is not None}
-
-    def scheduled(self, hyper: Hyper, step: Tensor) -> Hyper:
-        """The hyper-parameters at an iteration: each learning rate l is lr_final + (l - lr_final) (1 + cos(pi t)) / 2
-        at t = min(step / decay_steps, 1)."""
-        if not self.decay_steps:
-            return hyper
-        left = (1 + (math.pi * (step / self.decay_steps).clamp(max=1.0)).cos()) / 2
-        final = hyper["lr_final"]
-        return {**hyper, **{name: final + (hyper[name] - final) * left.to(final) for name in rates(self).values()}}
-
-    def unshardable(self) -> str | None:
-        """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own must see to it."""
-        own_step, own_carry = type(self).step is not Estimator.step, type(self).init_carry is not Estimator.init_carry
-        return "its steps need the whole minibatch at once" if own_step or own_carry else None
-
-    def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor | None:
-        """What the lower level minimises, on a minibatch, for methods of two levels."""
-        return None
-
-    def unsupported(self, model: Any) -> str | None:
-        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks."""
-        lacking = [name for name in self.needs if not hasattr(model, name)]
-        if lacking:
-            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {type(model).__name__} lacks"
-        return None
-
-    @property
-    def minibatches(self) -> int:
-        """How many minibatches one step uses."""
-        return 1
-
-    @property
-    def passes(self) -> float:
-        """The work of a step in that of one gradient of a loss, roughly: jobs are ordered and estimated by it."""
-        return 1.0
-
-    @property
-    def unrolled(self) -> int:
-        """How many inner steps the gradient of a step goes through, and what they compute is kept in memory."""
-        return 0
-
-    def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        """The networks among the parts that ``trains`` names, by name; ``given`` are those that the user brought along.
-
-        A part of ``trains`` that is not among them comes from ``extra_parameters``.
-        """
-        return {"model": model}
-
-    def init(
-        self,
-        model: nn.Module,
-        data: Tensor,
-        rng: Rng,
-        *,
-        batch_size: int = 100,
-        parts: Mapping[str, nn.Module] | None = None,
-    ) -> State:
-        """The initial state of one seed.
-
-        Args:
-            data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
-            parts: networks beside the model, by part, in place of the method's own choice.
-        """
-        modules = check_networks(self.id, self.modules(model, parts or {}))
-        drawn = {name: initial_values(module, rng, data) for name, module in modules.items()}
-        state = State(
-            {name: Methods(module) for name, module in modules.items()},
-            params={name: parameters for name, (parameters, _) in drawn.items()},
-            optimiser={},
-            carry={},
-            buffers={name: buffers for name, (_, buffers) in drawn.items() if buffers},
-        )
-        bound = state.bind().model
-        params = {**state.params, **check_extra(self.id, self.extra_parameters(bound, rng))}
-        if set(params) != set(self.trains):
-            raise InputError(f"{self.id} trains {', '.join(params)}, and its ``trains`` says {', '.join(self.trains)}")
-        started = state.replace(
-            params=params,
-            optimiser=self.init_optimiser(params),
-            carry=self.init_carry(bound, data, batch_size, rng),
-        )
-        return check_start(self.id, started)
-
-    def extra_parameters(self, model: Any, rng: Rng) -> Tree:
-        """Trained tensors that belong to no network, as {part: {name: tensor}}; ``model`` is the model at its start."""
-        return {}
-
-    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        """What the method carries from step to step, at the start; ``model`` is the model at its start."""
-        return {}
-
-    def optimiser_of(self, part: str) -> str:
-        """What moves a part: "adam", or "sgd" for plain gradient descent."""
-        return "adam"
-
-    def init_optimiser(self, params: Tree) -> Tree:
-        """The optimisers' state at the start, by part."""
-        for part in params:
-            if self.optimiser_of(part) not in OPTIMISERS:
-                raise InputError(f"{self.id}: optimiser_of('{part}') must be one of {', '.join(OPTIMISERS)}")
-        return {part: OPTIMISERS[self.optimiser_of(part)](tensors) for part, tensors in params.items()}
-
-    def update(self, part: str, hyper: Hyper) -> Update:
-        """One step of a part's optimiser, at the learning rate that is declared for the part, or else the model's."""
-        declared = rates(self)
-        lr = hyper[declared.get(part, declared["model"])]
-        if self.optimiser_of(part) == "sgd":
-            return partial(sgd_update, lr=lr)
-        return partial(adam_update, lr=lr, betas=(hyper["beta1"], hyper["beta2"]))
-
-    def move(
-        self, state: State, parts: Sequence[str], objective: Objective, batches: Tensor, noise: Any, hyper: Hyper
-    ) -> tuple[State, Tensor, Any]:
-        """One step of each part's optimiser along the gradient of an objective; the other parts stay where they are.
-
-        The gradient is that of the mean over the shards of a minibatch, where it is in shards, and over all processes
-        that train together.
-
-        Args:
-            parts: those that move.
-            objective: of all parts' tensors (``state.bind`` makes modules of them), batches [minibatches, batch,
-                *visible_shape] and their noise; it gives a scalar, or a scalar and a tree of tensors beside it.
-
-        Returns:
-            The state, the objective's value before the step, and what the last shard gave beside it.
-        """
-
-        def at(moving: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
-            given = objective({**state.params, **moving}, of, drawn)
-            value, beside = given if isinstance(given, tuple) and len(given) == 2 else (given, {})
-            check_scalar(f"{self.id}: what move() is given", "its objective", value)
-            return value, beside
-
-        if isinstance(parts, str) or not set(parts) <= set(state.params):
-            raise InputError(f"{self.id} moves {parts!r}: parts are a tuple of {', '.join(state.params)}")
-        moving = {part: state.params[part] for part in parts}
-        found = [grad_and_value(at, has_aux=True)(moving, *shard) for shard in shards(batches, noise)]
-        means = [(gradient, value) for gradient, (value, _) in found]
-        gradient, value = average(means) if isinstance(noise, Shards) else means[0]
-        params, optimiser = dict(state.params), dict(state.optimiser)
-        for part in parts:
-            params[part], optimiser[part] = self.update(part, hyper)(gradient[part], params[part], optimiser[part])
-        return state.replace(params=params, optimiser=optimiser), value, found[-1][1][1]
-
-    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        """Everything random in one step; ``batch_shape`` is (batch, *visible_shape)."""
-        return {}
-
-    @property
-    def repeats(self) -> int:
-        """How many like inner steps a step begins with, for methods of which that is all that their hyper-parameter
-        ``inner_steps`` decides: configurations that differ in it can then be trained side by side (``bism.cohort``).
-
-        ``step`` is as many times ``inner_step``, and then the step of the same configuration with no inner steps;
-        ``noise`` draws what that one's draws, and then as many times ``inner_noise``.
-        """
-        return 0
-
-    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        """Everything random in one inner step."""
-        raise NotImplementedError
-
-    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        """One inner step; changes the posterior and the state of its optimiser alone."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def loss(
-        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
-    ) -> tuple[Tensor, dict[str, Tensor], Info]:
-        """The objective on a minibatch, the next carry, and figures worth logging.
-
-        Args:
-            params: the parts with their parameters: ``params.model.free_energy(v)``.
-            batch: [batch, *visible_shape].
-        """
-
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported.
-
-        Of a minibatch in shards the noise is a ``gradients.Shards``; ``move`` takes either.
-        """
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> tuple[Tensor, Any]:
-            given = self.loss(state.bind(params), of[0], drawn, state.carry, hyper)
-            value, carry, info = check_loss(self.id, given)
-            return value, (carry, info)
-
-        state, value, (carry, info) = self.move(state, self.trains, objective, batches, noise, hyper)
-        return state.replace(carry=carry), {"objective": value, **info}
 
     @final
     def fit(
@@ -303,6 +50,7 @@ class Estimator(ABC):
         data_noise: float = 0.0,
         precision: str = "float32",
         accumulate: int = 1,
+        iterations: int | None = None,
         resume: Path | str | None = None,
         threads: int | None = None,
         progress: bool | Progress = False,
@@ -323,6 +71,8 @@ class Estimator(ABC):
             precision: "float32", "tf32" for products in TF32 on a GPU, or "bf16" for matrix products and convolutions
                 in bfloat16 (autocast); parameters, energies and objectives stay in float32.
             accumulate: shards of equal size that a minibatch is taken in, one after another, to save memory.
+            iterations: those that the stages of a method share, where training is to go on beyond ``steps`` later; by
+                default ``steps``.
             resume: a checkpoint written by ``Fitted.save``.
             threads: of the CPU; None for one where the model is so small that more would only wait for each other, and
                 else as many as torch has. Those of before are restored.
@@ -332,8 +82,8 @@ class Estimator(ABC):
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
-        check_count("steps", steps, 0)
-        compiled = engine.pays(steps) if compile is None else compile
+        shared = check_count("steps", steps, 0) if iterations is None else check_count("iterations", iterations, steps)
+        compiled = pays(steps) if compile is None else compile
         shown = Shown(self.name) if progress is True else progress or None
         check_model(self, model)
         given = parts_given(parts, posterior)
@@ -342,7 +92,7 @@ class Estimator(ABC):
         with using_threads(count if device == "cpu" else None):
             if isinstance(shown, Shown) and compiled:
                 shown.note("compiling, which takes some seconds and pays later")
-            trainer = engine.Trainer(
+            trainer = Trainer(
                 self,
                 model,
                 data,
@@ -355,7 +105,10 @@ class Estimator(ABC):
                 data_noise=data_noise,
                 precision=precision,
                 accumulate=accumulate,
+                iterations=shared,
             )
+            if isinstance(shown, Shown):
+                shown.stage = lambda: trainer.stage.name
             if resume is not None:
                 trainer.load(resume)
             if steps < trainer.step:

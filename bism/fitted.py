@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,12 @@ from torch.utils._pytree import tree_map
 
 from bism.checkpoint import save_checkpoint
 from bism.errors import InputError
+from bism.hooks import Hooks
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition
 from bism.objectives import score
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
 from bism.state import State
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 
 class Fitted:
@@ -33,7 +31,7 @@ class Fitted:
 
     def __init__(
         self,
-        estimator: "Estimator",
+        estimator: Hooks,
         model: nn.Module,
         template: State,
         tensors: Any,

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bism.errors import InputError
+
 _OF_TORCH = frozenset(vars(nn.Module()))
 _END = (str, bytes, int, float, complex, type, ModuleType, type(None))
 _MOST = 10_000  # objects that are looked through
@@ -78,3 +80,27 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 def leads_to_modules(value: Any) -> bool:
     """Whether there is a module in or behind a value."""
     return any(isinstance(one, nn.Module) for _, one in held(value))
+
+
+def check_containers(model: nn.Module) -> None:
+    """Refuses parameters, and modules that have some, in plain lists, dictionaries and objects: there they stay what
+    they were before. What is meant to stay so has ``requires_grad=False``."""
+    own = {id(module) for module in model.modules()}
+    for module in model.modules():
+        for name, value in attributes(module).items():
+            where, kind = f"{type(module).__name__}.{name}", type(value).__name__
+            for way, one in () if isinstance(value, Tensor) else held(value):
+                if isinstance(one, Tensor) and one.requires_grad:
+                    of = " of parameters" if isinstance(value, (list, tuple, dict, set, deque)) else ""
+                    raise InputError(
+                        f"{where} is a plain {kind}{of}"
+                        + (f", and {name}{way} is a parameter" if not of else "")
+                        + ", which training does not see through: use torch.nn.ParameterList or ParameterDict, or the "
+                        "parameters' own names"
+                    )
+                if isinstance(one, nn.Module) and id(one) not in own and any(x.requires_grad for x in one.parameters()):
+                    raise InputError(
+                        f"{where} is a plain {kind}, and {name}{way} is a {type(one).__name__} that is not one of the "
+                        "model's own modules: it would not be trained. Use torch.nn.ModuleList or ModuleDict, or "
+                        "requires_grad_(False) where that is meant"
+                    )

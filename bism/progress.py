@@ -17,12 +17,16 @@ class Shown:
     Args:
         title: what is trained.
         to: standard error by default.
+
+    Attributes:
+        stage: asked for the name of the stage that is trained, or "".
     """
 
     def __init__(self, title: str, to: TextIO | None = None) -> None:
         self._title, self._to = title, to or sys.stderr
         self._started = self._spoke = time.monotonic()
         self._first: tuple[int, float] | None = None
+        self.stage: Callable[[], str] = str
 
     def __call__(self, step: int, steps: int) -> None:
         now, over = time.monotonic(), self._to.isatty()
@@ -32,7 +36,8 @@ class Shown:
         if not (over or ended or now > self._spoke + _LINE_SECONDS):
             return
         self._spoke = now
-        text = f"{self._title}: {step:,} of {steps:,} iterations, {now - self._started:.0f} s"
+        title = ", ".join(filter(None, (self._title, self.stage())))
+        text = f"{title}: {step:,} of {steps:,} iterations, {now - self._started:.0f} s"
         done, since = step - self._first[0], now - self._first[1]
         if done and not ended:
             text += f", about {since * (steps - step) / done:.0f} s left"

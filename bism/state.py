@@ -10,6 +10,7 @@ from bism.functional import Bound, Methods
 from bism.optimisers import Tree
 from bism.rng import Rng
 
+Hyper = dict[str, Tensor]
 Info = dict[str, Tensor]
 
 

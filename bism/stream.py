@@ -6,7 +6,7 @@ What step t consumes for seed s is a function of the configuration and of (s, t)
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +14,9 @@ from torch import Tensor
 from bism.compiler import Work
 from bism.contract import check_asked
 from bism.gradients import Shards
+from bism.hooks import Hooks
 from bism.rng import LONGEST, CountingRng, Rng
 from bism.tapes import Tapes, padded
-
-if TYPE_CHECKING:
-    from bism.estimator import Estimator
 
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
@@ -63,6 +61,7 @@ class Stream:
         model: as the estimator's ``noise`` takes it.
         data: the training data [n, *visible_shape], of the type and on the device of what is to be drawn.
         seeds: in ``groups`` of equal size, which draw one after the other into the same memory.
+        stage: whose steps these are, by its place among the estimator's; each has numbers of its own.
         shards: into which a minibatch is cut.
         data_noise: standard deviation of what is added to the minibatches.
 
@@ -76,19 +75,21 @@ class Stream:
 
     def __init__(
         self,
-        estimator: "Estimator",
+        estimator: Hooks,
         model: Any,
         data: Tensor,
         seeds: Sequence[int],
         batch_size: int,
         *,
         groups: int = 1,
+        stage: int = 0,
         shards: int = 1,
         data_noise: float = 0.0,
     ) -> None:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
         self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
-        self.minibatches = check_asked(estimator.id, "minibatches", estimator.minibatches, 1, LONGEST // batch_size)
+        self._stage, self._prefix = estimator.stages[stage], f"stage {stage}/" if stage else ""
+        self.minibatches = check_asked(estimator.id, "minibatches", self._stage.minibatches, 1, LONGEST // batch_size)
         counting = CountingRng(data.dtype, data.device, estimator.id)
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count
@@ -108,7 +109,7 @@ class Stream:
     def noise(self, rng: Rng) -> Any:
         """The noise of a step: of all shards, where there are several, in their order."""
         shape = (self.batch_size // self.shards, *self.data.shape[1:])
-        noises = [self.estimator.noise(self.model, shape, rng) for _ in range(self.shards)]
+        noises = [self._stage.noise(self.model, shape, rng) for _ in range(self.shards)]
         return Shards(noises) if self.shards > 1 else noises[0]
 
     def ahead(self, step: int, most: int, group: int = 0) -> Block:
@@ -130,6 +131,7 @@ class Stream:
         They lie in memory that the next call overwrites.
         """
         block, shape = self.block.part(0, steps), (self.minibatches, self.batch_size)
+        purpose = self._prefix + purpose
         for kind, length in zip(("uniforms", "normals"), self.lengths, strict=True):
             tape = getattr(self.block, kind).flatten(1)[:, : steps * padded(length)]
             self._fill(kind, purpose, first, padded(length), tape, group)

@@ -362,6 +362,7 @@ def status(console: Console, run_dir: Path) -> int:
             counts = Counter(record.state for record in group)
             states = ", ".join(f"{n} {state}" for state, n in counts.items())
             console.print(f"suite {suite}, preset {preset}: {states}", markup=False, highlight=False, soft_wrap=True)
+            standing.print_stages(console, runs, group)
             standing.print_rankings(console, runs, group, f"preset {preset}")
         return standing.print_problems(console, runs, known) or int(bool(unknown))
 

@@ -222,7 +222,7 @@ class _Quiet(Lines):
         if state == "failed":
             self.note(f"{job.title}: {state} ({text})")
 
-    def stepped(self, job: Job, step: int) -> None:
+    def stepped(self, job: Job, step: int, stage: str = "") -> None:
         pass
 
     def printed(self, job: Job, where: str) -> None:

@@ -52,6 +52,14 @@ def print_rankings(
                 tables.say(console, f"note: {text}")
 
 
+def print_stages(console: Console, runs: RunDir, records: Sequence[Record]) -> None:
+    """In which stage those cells are under way whose methods have several, by their last checkpoints."""
+    for record in records:
+        stage = runs.folder(record.id).config.get("stage") if record.state == "running" and record.progress else None
+        if stage:
+            _say(console, f"running: {_name(record)}: {record.progress:,} of {record.steps:,} iterations, {stage}")
+
+
 def print_problems(console: Console, runs: RunDir, known: Inspected) -> int:
     """Lists cells that ended badly, and what is damaged; the exit code: 0 where all are done and whole."""
     for record in known.records:

@@ -71,9 +71,10 @@ class Stopped(Exception):
 class Report:
     """What the process says to its supervisor: nothing, once that has gone.
 
-    Messages: ("step", step), ("doing", what, done, total), ("saved", step), ("note", text), ("importing", files or ""),
-    ("cell", id, state, text), ("timed", how and how long), at the end one of ("done", train_seconds),
-    ("stopped", step), ("memory", text), ("failed", last line of the traceback).
+    Messages: ("step", step), of a method with stages ("step", step, stage), ("doing", what, done, total),
+    ("saved", step), ("note", text), ("importing", files or ""), ("cell", id, state, text),
+    ("timed", how and how long), at the end one of ("done", train_seconds), ("stopped", step), ("memory", text),
+    ("failed", last line of the traceback).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -173,6 +174,7 @@ def make_trainer(job: Job, data: DataSet, device: str, settings: Settings, kind:
         data_noise=config["data_noise"],
         precision=config["precision"],
         accumulate=config["accumulate"],
+        iterations=config["steps"],
         compile=pays(config["steps"]) if settings.compile is None else settings.compile,
     )
 
@@ -204,10 +206,20 @@ def _train(
     if isinstance(trainer, LeadingTrainer) and group:
         trainer.group = group
 
+    def stepped() -> None:
+        report("step", trainer.step, *filter(None, [trainer.stage.name]))
+
+    def stopped() -> Stopped:
+        stage = trainer.stage.name and f", in stage {trainer.stage.name}"
+        return Stopped(f"at iteration {trainer.step:,} of {steps:,}{stage}")
+
     def alive(*how_far: Any) -> None:
-        report(*(("doing", *how_far) if how_far else ("step", trainer.step)))
+        if how_far:
+            report("doing", *how_far)
+        else:
+            stepped()
         if stop.is_set():
-            raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
+            raise stopped()
 
     small_trainer = functools.partial(make_trainer, data=data, device=device, settings=_uncompiled(settings))
     make_subject = functools.partial(Subject, judges=settings.judges, data_dir=settings.data_dir, alive=alive)
@@ -219,6 +231,9 @@ def _train(
 
     def save() -> None:
         keeper.save()
+        if trainer.stage.name:
+            for cell in cells:
+                cell.describe(stage=trainer.stage.name)
         report("saved", trainer.step)
 
     piece, saved = _FIRST_PIECE, time.monotonic()
@@ -228,12 +243,12 @@ def _train(
             trainer.run(min(piece, at - before))
             now = time.monotonic()
             piece = max(1, int(_PIECE_SECONDS * (trainer.step - before) / max(now - started, 1e-6)))
-            report("step", trainer.step)
+            stepped()
             if stop.is_set() or now > saved + settings.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
             if stop.is_set():
-                raise Stopped(f"at iteration {trainer.step:,} of {steps:,}")
+                raise stopped()
         if action == "probe":
             save()  # it may take longer than the training up to here
         getattr(keeper, action)()

@@ -45,10 +45,10 @@ class Lines:
     def started(self, job: Job) -> None:
         pass
 
-    def stepped(self, job: Job, step: int) -> None:
+    def stepped(self, job: Job, step: int, stage: str = "") -> None:
         self.steps.update((cell.id, step) for cell in job.cells)
         if time.monotonic() > self.spoke + _SILENCE_SECONDS:
-            self.note(f"{job.title}: {step:,} of {job.config['steps']:,} iterations")
+            self.note(f"{_titled(job, stage)}: {step:,} of {job.config['steps']:,} iterations")
 
     def doing(self, job: Job, what: str, done: int, total: int) -> None:
         """What a job does beside training, and how far it is with it."""
@@ -114,10 +114,10 @@ class Bars(Lines):
     def started(self, job: Job) -> None:
         self.rows[job.cells[0].id] = self.progress.add_task(job.title, total=job.config["steps"])
 
-    def stepped(self, job: Job, step: int) -> None:
+    def stepped(self, job: Job, step: int, stage: str = "") -> None:
         self.steps.update((cell.id, step) for cell in job.cells)
         row, steps = self.rows[job.cells[0].id], job.config["steps"]
-        self.progress.update(row, description=job.title, completed=step, total=steps)
+        self.progress.update(row, description=_titled(job, stage), completed=step, total=steps)
 
     def doing(self, job: Job, what: str, done: int, total: int) -> None:
         row = self.rows[job.cells[0].id]
@@ -128,6 +128,10 @@ class Bars(Lines):
         super().ended(job, state, seconds, text)
         if state != "retry":
             self.progress.update(self.all, advance=1, left=self.rest if self.ended_count < self.total else "")
+
+
+def _titled(job: Job, stage: str) -> str:
+    return f"{job.title}, {stage}" if stage else job.title
 
 
 def display(console: Console, jobs: list[Job], left: Left) -> Lines:

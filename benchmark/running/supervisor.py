@@ -26,7 +26,7 @@ class Progress(Protocol):
     """Who is told how the jobs go."""
 
     def started(self, job: Job) -> None: ...
-    def stepped(self, job: Job, step: int) -> None: ...
+    def stepped(self, job: Job, step: int, stage: str = "") -> None: ...
     def doing(self, job: Job, what: str, done: int, total: int) -> None: ...
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None: ...
     def printed(self, job: Job, where: str) -> None: ...
@@ -195,8 +195,8 @@ class Supervisor:
     def _take(self, one: _Running, message: tuple[Any, ...]) -> None:
         one.heard = time.monotonic()
         match message:
-            case ("step", step):
-                self.progress.stepped(one.job, step)
+            case ("step", step, *stage):
+                self.progress.stepped(one.job, step, *stage)
             case ("doing", what, done, total):
                 self.progress.doing(one.job, what, done, total)
             case ("saved", step):

@@ -28,6 +28,7 @@ from bism.contract import check_asked
 from bism.errors import InputError, nearest, of_a_user
 from bism.hyperparameters import resolve, specs, symbols
 from bism.rng import LONGEST, CountingRng
+from bism.stages import check_stages
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 LABELS = (
@@ -159,9 +160,9 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
             where, examples = f"task {task}: {variant}", shared["batch_size"] // shared["accumulate"]
-            minibatches = check_asked(
-                estimator.id, "minibatches", estimator.minibatches, 1, LONGEST // max(1, examples)
-            )
+            most = LONGEST // max(1, examples)
+            stages = check_stages(estimator.id, estimator.stages)
+            minibatches = max(check_asked(estimator.id, "minibatches", one.minibatches, 1, most) for one in stages)
             _check_size(where, config, len(seeds), examples, minibatches)
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
@@ -324,15 +325,17 @@ def _check_noise(what: str, estimator: Estimator, model: nn.Module, seeds: int, 
     """Refuses a method whose step asks for more random numbers than this machine can hold for all seeds. One whose
     ``noise`` raises is known by its cells, and the others are trained."""
     visible: Any = model.visible_shape
-    counting = CountingRng(torch.float32, torch.device("cpu"), estimator.id, min(LONGEST, machine_bytes() // 4))
-    try:
-        with of_a_user(estimator.id), torch.no_grad():
-            estimator.noise(model, (examples, *visible), counting)
-    except InputError as error:
-        if error.__cause__ is None:
-            raise
-        return
-    count = counting.uniform_count + counting.normal_count
+    count, most = 0, min(LONGEST, machine_bytes() // 4)
+    for stage in estimator.stages:
+        counting = CountingRng(torch.float32, torch.device("cpu"), estimator.id, most)
+        try:
+            with of_a_user(estimator.id), torch.no_grad():
+                stage.noise(model, (examples, *visible), counting)
+        except InputError as error:
+            if error.__cause__ is None:
+                raise
+            return
+        count = max(count, counting.uniform_count + counting.normal_count)
     check_fits(
         4.0 * seeds * count,
         f"{what}, {count:,} random numbers in a step of each of {seeds:,} seeds,",

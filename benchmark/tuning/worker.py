@@ -14,7 +14,7 @@ import traceback
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
@@ -30,9 +30,10 @@ from benchmark.tasks.models import build_model
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read
-from bism.cohort import Cohort, Member, structure
+from bism.cohort import Alone, Cohort, Member, OneByOne, structure
 from bism.engine import pays
 from bism.errors import InputError, described, message
+from bism.fitted import Fitted
 from bism.precision import computing
 
 GROUP = 16  # trials of a process under way
@@ -85,7 +86,7 @@ class Lane:
     """
 
     trial: optuna.Trial
-    member: Member
+    member: Member | Alone
     best: list[float]
     value: float = math.nan
     spent: float = 0.0
@@ -94,6 +95,16 @@ class Lane:
     def is_paper(self) -> bool:
         """Whether these are the paper's values, which are trained to the end: tuning is never to end below them."""
         return self.trial.user_attrs.get("origin") == "paper"
+
+
+class Trains(Protocol):
+    """What trains configurations: a ``Cohort``, or ``OneByOne``."""
+
+    @property
+    def places(self) -> int: ...
+    def begin(self, estimator: Any) -> Any: ...
+    def advance(self, members: Any, steps: int) -> None: ...
+    def fitted(self, member: Any) -> Fitted: ...
 
 
 class Tuner:
@@ -121,7 +132,7 @@ class Tuner:
         self._stop, self._note = stop, note
         self._method = find_method(self.settings.method, registry.methods(work.plugins))
         self._model = build_model(self.settings.config["model"])
-        self._cohorts: dict[Any, Cohort] = {}
+        self._cohorts: dict[Any, Trains] = {}
         self._reports = evaluation_steps(self.settings.steps, REPORTS)[1:]
         self._reclaimed, self._refused = -math.inf, 0
 
@@ -219,26 +230,32 @@ class Tuner:
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def _cohort(self, estimator: Any) -> Cohort:
+    def _cohort(self, estimator: Any) -> Trains:
+        """Where a configuration trains: beside others of its structure, or alone where it trains in stages."""
         key = structure(estimator)
         if key not in self._cohorts:
-            config = self.settings.config
-            visible: Any = self._model.visible_shape
-            activations = config["batch_size"] * (math.prod(visible) + config["model"].get("hidden", 0))
-            most = _PLACES[torch.device(self.device).type]
-            self._cohorts[key] = Cohort(
-                estimator,
-                self._model,
-                self.data.train,
-                places=min(most, max(1, _SMALL * most // 8 // activations)),
-                seeds=self.settings.seeds,
-                batch_size=config["batch_size"],
-                device=self.device,
-                compile=pays(self.settings.steps) if self.work.compile is None else self.work.compile,
-                data_noise=config["data_noise"],
-                precision=config["precision"],
+            config, steps = self.settings.config, self.settings.steps
+            setting: Any = {
+                "seeds": self.settings.seeds,
+                "batch_size": config["batch_size"],
+                "device": self.device,
+                "compile": pays(steps) if self.work.compile is None else self.work.compile,
+                "data_noise": config["data_noise"],
+                "precision": config["precision"],
+            }
+            self._cohorts[key] = (
+                Cohort(estimator, self._model, self.data.train, places=self._places(), **setting)
+                if len(estimator.stages) == 1
+                else OneByOne(self._model, self.data.train, iterations=steps, **setting)
             )
         return self._cohorts[key]
+
+    def _places(self) -> int:
+        """How many configurations train side by side at most."""
+        config, most = self.settings.config, _PLACES[torch.device(self.device).type]
+        visible: Any = self._model.visible_shape
+        activations = config["batch_size"] * (math.prod(visible) + config["model"].get("hidden", 0))
+        return min(most, max(1, _SMALL * most // 8 // activations))
 
     def _next(self) -> list[Lane]:
         """Who is trained next: the most that share a structure and an iteration; of equals, who has come least far.
@@ -279,7 +296,7 @@ class Tuner:
         for lane in [lane for lane in lanes if any(lane is one for one in self.lanes)]:
             self._safely(lambda lane=lane: self._judge(lane, goal, bool(spent)))
 
-    def _train(self, cohort: Cohort, lanes: list[Lane], goal: int) -> None:
+    def _train(self, cohort: Trains, lanes: list[Lane], goal: int) -> None:
         """To an iteration, or until it is to stop."""
         members, piece = [lane.member for lane in lanes], 50
         while members[0].step < goal:
@@ -293,7 +310,7 @@ class Tuner:
             if self._stop.is_set():
                 return
 
-    def _measure(self, cohort: Cohort, lane: Lane) -> float:
+    def _measure(self, cohort: Trains, lane: Lane) -> float:
         """The first objective, the mean over seeds: of this iteration, the only one that is measured in the last tenth,
         or of each seed's best so far, as the task's rule has it."""
         objective, rule = self.settings.objectives[0], self.settings.config["rule"]

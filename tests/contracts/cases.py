@@ -18,9 +18,11 @@ from bism import GRBM, Estimator
 from bism.engine import Trainer
 from bism.hyperparameters import specs
 from bism.rng import Rng
+from tests.contracts.staged import Staged
 from tests.maths.checks import LinearGaussian
 
 SMALL = {"inner_steps": 2, "unroll_steps": 1, "k": 2, "nu": 2, "noise_particles": 2}
+ITERATIONS = 10  # that stages share; the last goes on
 
 
 def discovered() -> list[type[Estimator]]:
@@ -35,6 +37,11 @@ def discovered() -> list[type[Estimator]]:
         if not inspect.isabstract(kind) and kind.__module__.split(".")[0] in ("bism", "baselines"):
             found.append(kind)
     return sorted(dict.fromkeys(found), key=lambda kind: kind.id)
+
+
+def kinds() -> list[type[Estimator]]:
+    """These, and one that trains in stages."""
+    return [*discovered(), Staged]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +65,7 @@ def small(kind: type[Estimator], **changes: Any) -> Case:
 def cases() -> list[Case]:
     """Each estimator, and each with every other value of its named choices."""
     found = []
-    for kind in discovered():
+    for kind in kinds():
         found.append(small(kind))
         for name, spec in specs(kind).items():
             default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
@@ -70,7 +77,7 @@ def cases() -> list[Case]:
 
 def to_resume() -> list[Case]:
     """Each estimator, and the variants that carry other things from step to step."""
-    chosen = [small(kind) for kind in discovered()]
+    chosen = [small(kind) for kind in kinds()]
     bidsm = next(kind for kind in discovered() if kind.id == "bidsm")
     changes: list[dict[str, Any]] = [{"lower_optimiser": "sgd"}, {"inner_batches": "fresh"}, {"lower": "fisher"}]
     return chosen + [small(bidsm, **change) for change in changes]
@@ -83,13 +90,13 @@ def data(size: int = 200) -> Tensor:
 
 def trainer(case: Case, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Trainer:
     """A trainer of a case in float64 on small minibatches."""
-    options = {"batch_size": 20, "dtype": torch.float64, **options}
+    options = {"batch_size": 20, "dtype": torch.float64, "iterations": ITERATIONS, **options}
     return Trainer(case.estimator, case.model, data(), seeds=seeds, **options)
 
 
 def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
     """``Estimator.fit`` with the same."""
-    options: Any = {"batch_size": 20, "dtype": torch.float64, "compile": False}
+    options: Any = {"batch_size": 20, "dtype": torch.float64, "compile": False, "iterations": max(steps, 60)}
     return case.estimator.fit(case.model, data(), seeds=(0, 1), steps=steps, resume=resume, **options)
 
 

@@ -20,13 +20,22 @@ from bism.checkpoint import load_checkpoint
 from bism.engine import Trainer
 from bism.hyperparameters import Range, resolve, specs
 from bism.rng import Rng
-from tests.contracts.cases import Case, cases, data, discovered, fit, same, small, to_resume, trainer
+from bism.stages import Stage
+from tests.contracts.cases import Case, cases, data, fit, kinds, same, small, to_resume, trainer
 
-KINDS, CASES = discovered(), cases()
+KINDS, CASES = kinds(), cases()
 ROOT = Path(__file__).parents[2]
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
 every_small = pytest.mark.parametrize("case", [small(kind) for kind in KINDS], ids=lambda case: case.name)
+every_step = pytest.mark.parametrize(
+    ("case", "stage"),
+    [
+        pytest.param(case, stage, id="-".join(filter(None, [case.name, stage.name])))
+        for case in CASES
+        for stage in case.estimator.stages
+    ],
+)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -87,11 +96,11 @@ def test_every_field_is_a_declared_hyper_parameter(kind: type[Estimator]) -> Non
     assert set(kind().hyper) == {name for name, spec in declared.items() if spec.continuous}
 
 
-@every_case
-def test_every_random_number_of_a_step_is_drawn_for_itself(case: Case) -> None:
+@every_step
+def test_every_random_number_of_a_step_is_drawn_for_itself(case: Case, stage: Stage) -> None:
     """Examples, particles, chains and inner steps share none: each number of continuous noise is there once."""
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
-    drawn, numbers = tree_flatten_with_path(case.estimator.noise(case.model, (20, 2), rng))[0], [torch.zeros(0)]
+    drawn, numbers = tree_flatten_with_path(stage.noise(case.model, (20, 2), rng))[0], [torch.zeros(0)]
     for path, x in drawn:
         spaced = keystr(path).endswith("['level']") and getattr(case.estimator, "levels", "") == "spaced"
         signs = isinstance(x, Tensor) and bool((x.abs() == 1).all())
@@ -157,25 +166,25 @@ def test_contradicting_noise_levels_are_refused() -> None:
 # --- one step ---------------------------------------------------------------------------------------------------------
 
 
-def one_step(case: Case) -> tuple[Any, Tensor, Any, dict[str, Tensor]]:
+def one_step(case: Case, stage: Stage) -> tuple[Any, Tensor, Any, dict[str, Tensor]]:
     """What ``step`` takes: a state, minibatches, noise and hyper-parameters."""
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     state = case.estimator.init(case.model, data(), rng, batch_size=20)
-    batches = data(20 * case.estimator.minibatches).reshape(-1, 20, 2)
-    noise = case.estimator.noise(case.model, (20, 2), rng)
+    batches = data(20 * stage.minibatches).reshape(-1, 20, 2)
+    noise = stage.noise(case.model, (20, 2), rng)
     return state, batches, noise, {k: torch.tensor(x).double() for k, x in case.estimator.hyper.items()}
 
 
-@every_case
-def test_a_step_is_pure(case: Case) -> None:
-    state, batches, noise, hyper = one_step(case)
+@every_step
+def test_a_step_is_pure(case: Case, stage: Stage) -> None:
+    state, batches, noise, hyper = one_step(case, stage)
     given = (state.params, state.optimiser, state.carry, batches, noise, hyper)
     before = tree_map(torch.clone, given)
     own = tree_map(torch.clone, dict(case.model.named_parameters()))
     torch.manual_seed(1)
-    first, info = case.estimator.step(state, batches, noise, hyper)
+    first, info = stage.step(state, batches, noise, hyper)
     torch.manual_seed(2)  # nothing is drawn inside
-    second, again = case.estimator.step(state, batches, noise, hyper)
+    second, again = stage.step(state, batches, noise, hyper)
     assert same(given, before)
     assert same(dict(case.model.named_parameters()), own)
     for a, b in ((first.params, second.params), (first.optimiser, second.optimiser), (first.carry, second.carry)):
@@ -185,21 +194,21 @@ def test_a_step_is_pure(case: Case) -> None:
     assert not same(first.params["model"], state.params["model"])
 
 
-@every_case
-def test_a_step_keeps_structure_and_types(case: Case) -> None:
-    state, batches, noise, hyper = one_step(case)
-    after, _ = case.estimator.step(state, batches, noise, hyper)
+@every_step
+def test_a_step_keeps_structure_and_types(case: Case, stage: Stage) -> None:
+    state, batches, noise, hyper = one_step(case, stage)
+    after, _ = stage.step(state, batches, noise, hyper)
     for x, y in ((state.params, after.params), (state.optimiser, after.optimiser), (state.carry, after.carry)):
         assert tree_map(lambda t: (t.shape, t.dtype), x) == tree_map(lambda t: (t.shape, t.dtype), y)
         assert all(leaf.isfinite().all() for leaf in tree_leaves(y))
 
 
-@every_case
-def test_the_noise_has_the_asked_size(case: Case) -> None:
+@every_step
+def test_the_noise_has_the_asked_size(case: Case, stage: Stage) -> None:
     # another batch size scales all noise; the number of examples is the first or the last but one axis
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     for size in (20, 7):
-        noise = case.estimator.noise(case.model, (size, 2), rng)
+        noise = stage.noise(case.model, (size, 2), rng)
         leaves = [leaf for leaf in tree_leaves(noise) if leaf.numel()]
         assert all(any(length % size == 0 for length in leaf.shape) for leaf in leaves)
         assert all(leaf.dtype == torch.float64 for leaf in leaves)

@@ -8,13 +8,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 from baselines import DSM
 from bism import Estimator, stream
 from bism.engine import Trainer
-from tests.contracts.cases import data, discovered, same, small, trainer
+from tests.contracts.cases import data, discovered, kinds, same, small, trainer
 from tests.gpu.device import DEVICE, capturing, distance, gpu_alone, here, on_the_device
 from tests.gpu.parallel import side_by_side
 from tests.harness.tiny import CORES
 
 pytestmark = on_the_device
-every_kind = pytest.mark.parametrize("kind", discovered(), ids=lambda kind: kind.id)
+every_kind = pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.id)
 COMPILING_SECONDS = 400
 
 

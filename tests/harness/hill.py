@@ -64,6 +64,7 @@ class Bench:
     name: str
     data: DataSet
     where: str
+    plugins: tuple[Path, ...] = (PEAK,)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -74,7 +75,7 @@ class Bench:
         return found
 
     def tuner(self, stop: threading.Event, lease: leases.Lease, limits: Limits) -> Tuner:
-        work = Work(self.where, (self.name,), (limits,), (PEAK,), 1, 1, compile=False)
+        work = Work(self.where, (self.name,), (limits,), self.plugins, 1, 1, compile=False)
         return Tuner(self.study, self.data, lease, work, limits, "cpu", stop, self.notes.append)
 
     def work(self, trials: int | None, budget: float | None = None) -> None:
@@ -86,7 +87,8 @@ class Bench:
 
 
 def bench(folder: Path, data: DataSet, method: str = "peak", storage: Any = None, **more: Any) -> Bench:
-    methods = registry.methods([PEAK])
+    plugins = more.pop("plugins", (PEAK,))
+    methods = registry.methods(plugins)
     suite = load_suite(str(write(folder, more.pop("text", SUITE), "hill.yaml")), methods)
     cells = plan(suite, Choices(methods=[method], seeds=[1000, 1001]), methods, {"board": data})
     given = {"objectives": None, "sampler": "random", "pruner": "none", "changes": {}, "enqueue": True, **more}
@@ -94,7 +96,7 @@ def bench(folder: Path, data: DataSet, method: str = "peak", storage: Any = None
     where = str(folder / "studies.journal")
     opened = storage or open_storage(where)
     studies.open_study(opened, "hill.board." + method, settings)
-    return Bench(opened, "hill.board." + method, data, where)
+    return Bench(opened, "hill.board." + method, data, where, plugins)
 
 
 @contextlib.contextmanager

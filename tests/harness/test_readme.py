@@ -16,6 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from baselines import CD
 from benchmark.commands.cli import _parser
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Annealing, Subject
@@ -212,7 +213,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
 
 def test_the_guide_s_files() -> None:
     names = [block.splitlines()[0] for block in blocks(GUIDE, "python") + blocks(GUIDE, "yaml")]
-    assert names == ["# fd_ssm.py", "# directed.py", "# compare.yaml"]
+    assert names == ["# fd_ssm.py", "# directed.py", "# cd_nce.py", "# compare.yaml"]
 
 
 def test_the_guide_s_commands(guided: tuple[Path, list[Said]]) -> None:
@@ -336,6 +337,18 @@ def test_the_guide_s_generator_follows_the_model(tmp_path: Path) -> None:
     x = fitted.part("generator", 0)(torch.randn(20_000, 2))
     torch.testing.assert_close(x.mean(0), torch.tensor([1.0, -2.0]), atol=0.1, rtol=0)
     torch.testing.assert_close(x.std(0), torch.tensor([1.0, 0.5]), atol=0, rtol=0.1)
+
+
+def test_the_guide_s_stages_are_the_methods_that_they_are_made_of(tmp_path: Path) -> None:
+    place_files(tmp_path)
+    staged = registry.methods([tmp_path / "cd_nce.py"])["cd_nce"]
+    data, setting = torch.rand(200, 2), {"iterations": 20, "compile": False}
+    model = GRBM(2, 4)
+    fitted = [kind(lr=0.01).fit(model, data, steps=10, **setting).parameters(0)["model"] for kind in (staged, CD)]
+    assert all(torch.equal(x, fitted[1][name]) for name, x in fitted[0].items())
+    state = staged(lr=0.01).fit(model, data, steps=20, **setting).state(0)
+    assert [int(state["optimiser"][part]["count"]) for part in ("model", "normaliser")] == [10, 10]
+    assert float(state["params"]["normaliser"]["c"]) != 0
 
 
 # --- the method as a part of the package ------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Events:
     def started(self, job: Job) -> None:
         self.said.append("started")
 
-    def stepped(self, job: Job, step: int) -> None:
+    def stepped(self, job: Job, step: int, stage: str = "") -> None:
         pass
 
     def ended(self, job: Job, state: str, seconds: float, text: str | None) -> None:

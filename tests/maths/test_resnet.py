@@ -224,7 +224,7 @@ def test_the_step_s_graph_is_the_step_with_no_kernel_as_large_as_the_images() ->
     graph = traced_step(of)
     convolutions = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution.default]
     assert max(node.args[1].meta["val"].shape[-1] for node in convolutions) <= 4
-    arguments = [*of._leaves, *of.stream.draw(of.data, 0, "training", 1).at(0), *of._hyper.values()]
+    arguments = [*of._leaves, *of.stream.draw(of.data, 0, "training", 1).at(0), *of._hyper]
     torch.testing.assert_close(graph(*arguments), of._side_by_side(*arguments), rtol=1e-10, atol=1e-12)
 
 

@@ -1,0 +1,64 @@
+"""Stages: a method may train in several, one after the other, each by a step of its own."""
+
+import dataclasses
+import itertools
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from bism.contract import check_asked
+from bism.errors import InputError, shown
+from bism.rng import LONGEST, Rng
+from bism.state import Hyper, Info, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is done in a share of the iterations.
+
+    name: as it is shown; "" where a method has but one.
+    share: of the iterations, beside the shares of the other stages.
+    step, noise, minibatches, lower_objective: what ``Estimator`` has under these names, for this stage.
+    begin: makes the state that the stage starts from, once, of the one that the stage before it ended with: (state,
+        hyper) to a state of the same shapes and types. Of what it puts in place of a parameter, the running mean
+        (``ema``) starts anew.
+    """
+
+    name: str
+    share: float
+    step: Callable[[State, Tensor, Any, Hyper], tuple[State, Info]]
+    noise: Callable[[Any, tuple[int, ...], Rng], Any]
+    minibatches: int = 1
+    begin: Callable[[State, Hyper], State] | None = None
+    lower_objective: Callable[[State, Tensor, Any, Hyper], Tensor | None] | None = None
+
+
+def check_stages(method: str, stages: Any) -> tuple[Stage, ...]:
+    """What ``Estimator.stages`` gives.
+
+    Raises:
+        InputError: naming the method, the stage and what is wrong with it.
+    """
+    if not isinstance(stages, tuple) or not stages or not all(isinstance(one, Stage) for one in stages):
+        raise InputError(f"{method}: stages must be a tuple of one or more Stage, got {shown(stages)}")
+    names = [stage.name for stage in stages]
+    if len(stages) > 1 and not (all(names) and len(set(names)) == len(names)):
+        raise InputError(f"{method}: each stage needs a name of its own, got {', '.join(map(repr, names))}")
+    for stage in stages:
+        share = stage.share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < math.inf:
+            raise InputError(f"{method}: the share of stage '{stage.name}' must be a number above 0, got {share!r}")
+        of_stage = f" of stage '{stage.name}'" if stage.name else ""
+        check_asked(method, f"minibatches{of_stage}", stage.minibatches, 1, LONGEST)
+    if stages[0].begin is not None:
+        raise InputError(f"{method}: the first stage, '{names[0]}', cannot have a ``begin``: it starts from ``init``")
+    return stages
+
+
+def stage_ends(stages: Sequence[Stage], iterations: int) -> list[int]:
+    """The iteration at which each stage ends, by the shares; the last goes on for as long as training does."""
+    shares = list(itertools.accumulate(stage.share for stage in stages))
+    return [*(round(iterations * share / shares[-1]) for share in shares[:-1]), sys.maxsize]
