@@ -36,8 +36,8 @@ class Stage:
     lower_objective: Callable[[State, Tensor, Any, Hyper], Tensor | None] | None = None
 
 
-def check_stages(method: str, stages: Any) -> tuple[Stage, ...]:
-    """What ``Estimator.stages`` gives.
+def check_stages(method: str, stages: Any, batch_size: int) -> tuple[Stage, ...]:
+    """What ``Estimator.stages`` gives, to be trained on minibatches of this size.
 
     Raises:
         InputError: naming the method, the stage and what is wrong with it.
@@ -51,8 +51,8 @@ def check_stages(method: str, stages: Any) -> tuple[Stage, ...]:
         share = stage.share
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < math.inf:
             raise InputError(f"{method}: the share of stage '{stage.name}' must be a number above 0, got {share!r}")
-        of_stage = f" of stage '{stage.name}'" if stage.name else ""
-        check_asked(method, f"minibatches{of_stage}", stage.minibatches, 1, LONGEST)
+        whose = f"{method}: stage '{stage.name}'" if stage.name else method
+        check_asked(whose, "minibatches", stage.minibatches, 1, LONGEST // batch_size)
     if stages[0].begin is not None:
         raise InputError(f"{method}: the first stage, '{names[0]}', cannot have a ``begin``: it starts from ``init``")
     return stages

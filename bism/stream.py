@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from bism.compiler import Work
-from bism.contract import check_asked
 from bism.gradients import Shards
 from bism.hooks import Hooks
-from bism.rng import LONGEST, CountingRng, Rng
+from bism.rng import CountingRng, Rng
 from bism.tapes import Tapes, padded
 
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
@@ -89,7 +88,7 @@ class Stream:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
         self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
         self._stage, self._prefix = estimator.stages[stage], f"stage {stage}/" if stage else ""
-        self.minibatches = check_asked(estimator.id, "minibatches", self._stage.minibatches, 1, LONGEST // batch_size)
+        self.minibatches = self._stage.minibatches
         counting = CountingRng(data.dtype, data.device, estimator.id)
         self.noise(counting)
         self.lengths = counting.uniform_count, counting.normal_count

@@ -90,7 +90,7 @@ class Training:
         self.precision = check_precision(precision, dtype, self.device)
         self.data_noise = check_scale("data_noise", data_noise)
         self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
-        self._stages = check_stages(estimator.id, estimator.stages)
+        self._stages = check_stages(estimator.id, estimator.stages, self.batch_size)
         self.data = data.to(device=self.device, dtype=dtype)
         self.compile_seconds, self.compiled, self.captured = 0.0, False, False
         self._template, initial = initial_states(

@@ -24,7 +24,6 @@ from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model, check_shards
-from bism.contract import check_asked
 from bism.errors import InputError, nearest, of_a_user
 from bism.hyperparameters import resolve, specs, symbols
 from bism.rng import LONGEST, CountingRng
@@ -160,9 +159,8 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
             where, examples = f"task {task}: {variant}", shared["batch_size"] // shared["accumulate"]
-            most = LONGEST // max(1, examples)
-            stages = check_stages(estimator.id, estimator.stages)
-            minibatches = max(check_asked(estimator.id, "minibatches", one.minibatches, 1, most) for one in stages)
+            stages = check_stages(estimator.id, estimator.stages, max(1, examples))
+            minibatches = max(stage.minibatches for stage in stages)
             _check_size(where, config, len(seeds), examples, minibatches)
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])

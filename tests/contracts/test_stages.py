@@ -318,7 +318,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "one name": ((FIRST, FIRST), "each stage needs a name of its own, got '0', '0'"),
     "no name": ((FIRST, dataclasses.replace(FIRST, name="")), "each stage needs a name of its own, got '0', ''"),
     "no share": ((dataclasses.replace(FIRST, share=0.0),), "the share of stage '0' must be a number above 0, got 0.0"),
-    "no minibatch": ((dataclasses.replace(FIRST, minibatches=0),), "minibatches of stage '0' must be an integer of"),
+    "no minibatch": ((dataclasses.replace(FIRST, minibatches=0),), "stage '0': ``minibatches`` must be a whole"),
     "begun": ((dataclasses.replace(FIRST, begin=lambda s, h: s),), "the first stage, '0', cannot have a ``begin``"),
 }
 
