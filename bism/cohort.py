@@ -22,10 +22,10 @@ from bism.checks import (
     check_count,
     check_data,
     check_model,
+    check_noise,
     check_parts,
     check_place,
     check_precision,
-    check_scale,
     check_seeds,
 )
 from bism.compiler import Program, compile_program
@@ -105,7 +105,7 @@ class Cohort:
         check_parts(estimator, parts or {})
         self.device, self.dtype = check_place(device, dtype), dtype
         self.structure, self.model = structure(estimator), model
-        self.batch_size, self.data_noise = check_count("batch_size", batch_size, 1), check_scale("noise", data_noise)
+        self.batch_size, self.data_noise = check_count("batch_size", batch_size, 1), check_noise(data_noise, model)
         self.precision = check_precision(precision, dtype, self.device)
         self.data = data.to(device=self.device, dtype=dtype)
         self.compile_seconds, self.compiled, self.captured = 0.0, False, False

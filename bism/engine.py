@@ -25,10 +25,10 @@ from bism.checks import (
     check_count,
     check_data,
     check_model,
+    check_noise,
     check_parts,
     check_place,
     check_precision,
-    check_scale,
     check_seeds,
     check_shards,
 )
@@ -96,7 +96,7 @@ class Trainer:
         self.precision = check_precision(precision, dtype, self.device)
         self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
         self.data = data.to(device=self.device, dtype=dtype)
-        self.data_noise = check_scale("data_noise", data_noise)
+        self.data_noise = check_noise(data_noise, model)
         self.step, self.train_seconds, self.compile_seconds, self.compiled, self.captured = 0, 0.0, 0.0, False, False
         self._template, self._tensors = initial_states(
             estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device

@@ -25,6 +25,7 @@ from bism.progress import Progress, Shown, in_pieces
 from bism.rng import Rng
 from bism.state import Info, State, initial_values
 from bism.threads import suitable_threads, using_threads
+from bism.variables import Bernoulli, Gaussian, Units, has_binary_v
 
 Hyper = dict[str, Tensor]
 Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
@@ -48,6 +49,7 @@ class Estimator(ABC):
     reference: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
+    visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian,)  # what v it can train; Bernoulli for binary v
     uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
 
     lr: float = number(
@@ -112,10 +114,15 @@ class Estimator(ABC):
         return None
 
     def unsupported(self, model: Any) -> str | None:
-        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks."""
-        lacking = [name for name in self.needs if not hasattr(model, name)]
+        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks, and
+        visible units of a kind that is not among ``visible_units``."""
+        kind, lacking = type(model).__name__, [name for name in self.needs if not hasattr(model, name)]
         if lacking:
-            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {type(model).__name__} lacks"
+            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {kind} lacks"
+        if has_binary_v(model) and Bernoulli not in self.visible_units:
+            return f"it needs real v, to differentiate in or to add noise to, and v of {kind} is binary"
+        if not has_binary_v(model) and Gaussian not in self.visible_units:
+            return f"it needs binary v, and v of {kind} is real"
         return None
 
     @property

@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, elu
 
 from bism.errors import InputError
 from bism.posteriors import DiagonalGaussian, convolutional
-from bism.variables import Gaussian
+from bism.variables import Gaussian, flat_size
 
 LAYERS = {12: 2, 18: 3}  # layers of the ResNet -> blocks in each of its three stages
 
@@ -88,6 +88,7 @@ class ResNetEBM(nn.Module):
     def __init__(self, visible_shape: tuple[int, ...], width: int = 64, layers: int = 12) -> None:
         super().__init__()
         self.visible_shape = tuple(visible_shape)
+        self.visible_units = Gaussian(flat_size(self.visible_shape))
         self.features = ResNet(self.visible_shape, width, layers)
         self.head = nn.Linear(self.features.size, self.features.units)
 
@@ -120,6 +121,7 @@ class ResNetEBLVM(nn.Module):
     ) -> None:
         super().__init__()
         self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
+        self.visible_units = Gaussian(flat_size(self.visible_shape))
         self._posterior_width = posterior_width
         self.features = ResNet(self.visible_shape, width, layers)
         self.code = nn.Linear(self.features.size, hidden)

@@ -22,9 +22,10 @@ from benchmark.tasks.models import build_model, parameter_count, takes_images
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
-from bism.checks import check_model, check_shards
+from bism.checks import check_model, check_noise, check_shards, not_binary
 from bism.errors import InputError, nearest
 from bism.hyperparameters import resolve, specs
+from bism.variables import has_binary_v
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 _LABELS = (
@@ -158,6 +159,7 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
             _check_size(f"task {task}: {variant}", config, len(seeds), shared["batch_size"] // shared["accumulate"])
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
+            _check_visible(model, entry, task, data[task])
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
@@ -279,6 +281,25 @@ def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -
         reason = metric_of(name).unsuited(model)
         if reason:
             raise InputError(f"task {task_name}: the metric {name} {reason}")
+
+
+def _check_visible(model: nn.Module, entry: Variant, task: str, data: DataSet) -> None:
+    """Models of binary v take data of zeros and ones, as they are."""
+    if not has_binary_v(model):
+        return
+    name = type(model).__name__
+    if data.scaling:
+        raise InputError(f"task {task}: data: v of {name} is binary, and scale: {data.scaling.kind} leaves no 0 and 1")
+    for split, rows in (("training", data.train), ("validation", data.val), ("test", data.test)):
+        if where := not_binary(rows):
+            raise InputError(
+                f"task {task}: data: v of {name} is binary, and of the {split} data {where}: "
+                f"data: {{binarize: 0.5}} makes all that is above 0.5 a 1, and the rest 0"
+            )
+    try:
+        check_noise(entry.data_noise, model)
+    except InputError as error:
+        raise InputError(f"task {task}: {entry.method}: {error}") from None
 
 
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:

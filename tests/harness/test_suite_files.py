@@ -49,6 +49,7 @@ def test_the_shipped_suites() -> None:
         "freyface",
         "grbm",
         "mnist",
+        "rbm",
         "scaling",
     ]
 
@@ -221,8 +222,8 @@ BAD = {
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
         "valid: checkerboard, cifar10, digits, fashion, freyface, mnist",
     ]),
-    "unknown model": (("name: grbm", "name: gbrm"), [
-        "8: tasks.board.model.name: no model 'gbrm': did you mean 'grbm'? valid: grbm, resnet_eblvm, resnet_ebm",
+    "unknown model": (("name: grbm", "name: grmb"), [
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, rbm, resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
