@@ -156,7 +156,7 @@ BAD = {
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
         "7: tasks.board.data.trian: unknown key; did you mean 'train'? "
-        "valid: file, name, pad, scale, split, test, train, val",
+        "valid: binarize, file, name, pad, scale, split, test, train, val",
     ]),
     "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
         "8: tasks.board.model.hidden: this key is missing",
@@ -352,7 +352,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
         "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
-        " fashion, freyface, grbm, mnist, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
+        " fashion, freyface, grbm, mnist, rbm, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
     )
 
 
