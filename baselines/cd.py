@@ -10,6 +10,7 @@ from bism.hyperparameters import LOOP, count
 from bism.rng import Rng
 from bism.sampling import gibbs, gibbs_noise
 from bism.state import Info
+from bism.variables import Bernoulli, Gaussian, Units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class CD(Estimator):
     colour: ClassVar[str] = "#2878c8"
     marker: ClassVar[str] = "o"
     needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
+    visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", maximum=LOOP, tune=(1, 2, 5, 10, 20))
 

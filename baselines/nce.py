@@ -8,12 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
+from baselines.noise import (
+    NOISES,
+    NOISES_HELP,
+    draw_noise,
+    fit_noise,
+    noise_log_prob,
+    sample_noise,
+    unsuited_noise,
+)
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import LOOP, choice, count
 from bism.optimisers import Tree
 from bism.rng import Rng
 from bism.state import Info
+from bism.variables import Bernoulli, Gaussian, Units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +40,14 @@ class NCE(Estimator):
     colour: ClassVar[str] = "#e07414"
     marker: ClassVar[str] = "D"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+    visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser")
 
     nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))
-    noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
+    noise_distribution: str = choice("standard_normal", NOISES, NOISES_HELP)
+
+    def unsupported(self, model: Any) -> str | None:
+        return super().unsupported(model) or unsuited_noise(self.noise_distribution, model)
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
@@ -43,7 +56,7 @@ class NCE(Estimator):
         return fit_noise(self.noise_distribution, data)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        return rng.normal((self.nu * batch_shape[0], *batch_shape[1:]))
+        return draw_noise(self.noise_distribution, (self.nu * batch_shape[0], *batch_shape[1:]), rng)
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper

@@ -2,19 +2,25 @@
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from bism.errors import InputError
+from bism.rng import Rng
+from bism.variables import has_binary_v, log_odds
 
-NOISES = ("standard_normal", "gaussian")  # N(0, I) as in the paper; a Gaussian with the data's mean and covariance
+# N(0, I) as in the paper; a Gaussian with the data's mean and covariance; for binary v independent units of its means
+NOISES = ("standard_normal", "gaussian", "bernoulli")
+NOISES_HELP = "N(0, I), or a Gaussian fitted to the data; for binary v independent units with the data's means"
 _RIDGE, _GROWTH, _LARGEST_RIDGE = 1e-6, 10.0, 1.0  # in the variance of a visible unit
 
 
 def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
     """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D], its inverse [D, D], and
-    the ridge [D].
+    the ridge [D]; of "bernoulli" the logits [D], of means that are smoothed by Laplace's rule.
 
     "gaussian" is N(mean, S + diag(ridge)) with the data's mean and covariance S. The ridge of each visible unit is a
     millionth of that unit's variance, of a constant one's of the median variance: units may be as different as
@@ -28,6 +34,8 @@ def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
         InputError: "gaussian", and the data are constant, or a single row.
     """
     flat = data.flatten(1)
+    if kind == "bernoulli":
+        return {"logits": log_odds(flat)}
     if kind == "standard_normal":
         identity = torch.eye(flat.shape[1], dtype=data.dtype, device=data.device)
         return {"mean": torch.zeros_like(flat[0]), "cholesky": identity, "whitening": identity.clone()}
@@ -83,14 +91,31 @@ def _warn_of_ridge(whitening: Tensor, ridge: float) -> None:
         )
 
 
-def sample_noise(distribution: dict[str, Tensor], normal: Tensor) -> Tensor:
-    """Noise [n, *visible_shape] from standard normal numbers of that shape."""
-    flat = distribution["mean"] + normal.flatten(1) @ distribution["cholesky"].T
-    return flat.reshape(normal.shape)
+def unsuited_noise(kind: str, model: Any) -> str | None:
+    """Why a model cannot be told from such noise, or None."""
+    if has_binary_v(model) == (kind == "bernoulli"):
+        return None
+    of, better = ("binary", "'bernoulli'") if has_binary_v(model) else ("real", "'standard_normal' or 'gaussian'")
+    return f"v of {type(model).__name__} is {of}, and noise_distribution={kind!r} is not: it must be {better}"
+
+
+def draw_noise(kind: str, shape: tuple[int, ...], rng: Rng) -> Tensor:
+    """The random numbers that ``sample_noise`` makes noise of: standard normal, or logistic for "bernoulli"."""
+    return rng.logistic(shape) if kind == "bernoulli" else rng.normal(shape)
+
+
+def sample_noise(distribution: dict[str, Tensor], drawn: Tensor) -> Tensor:
+    """Noise [n, *visible_shape] from the numbers of ``draw_noise``, of that shape."""
+    if "logits" in distribution:
+        return (distribution["logits"] + drawn.flatten(1) > 0).to(drawn.dtype).reshape(drawn.shape)
+    flat = distribution["mean"] + drawn.flatten(1) @ distribution["cholesky"].T
+    return flat.reshape(drawn.shape)
 
 
 def noise_log_prob(distribution: dict[str, Tensor], v: Tensor) -> Tensor:
-    """Normalised log-density, [n]."""
+    """Normalised log-density, or log-probability of binary v, [n]."""
+    if "logits" in distribution:
+        return v.flatten(1) @ distribution["logits"] - softplus(distribution["logits"]).sum()
     whitening = distribution["whitening"]
     standardised = (v.flatten(1) - distribution["mean"]) @ whitening.T
     log_det = whitening.diagonal().log().sum()

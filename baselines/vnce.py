@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from baselines.noise import NOISES, fit_noise, noise_log_prob, sample_noise
+from baselines.noise import (
+    NOISES,
+    NOISES_HELP,
+    draw_noise,
+    fit_noise,
+    noise_log_prob,
+    sample_noise,
+    unsuited_noise,
+)
 from bism.bilevel import log_ratio
 from bism.estimator import Hyper
 from bism.gradients import part_of
@@ -17,6 +25,7 @@ from bism.methods import WithPosterior
 from bism.optimisers import Tree
 from bism.rng import Rng
 from bism.state import Info, State
+from bism.variables import Bernoulli, Gaussian, Units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +48,14 @@ class VNCE(WithPosterior):
     colour: ClassVar[str] = "#9a5200"
     marker: ClassVar[str] = "d"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
+    visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))
     noise_particles: int = count(5, "samples of h per noise vector", maximum=LOOP, tune=(1, 2, 5, 10))
-    noise_distribution: str = choice("standard_normal", NOISES, "N(0, I), or a Gaussian fitted to the data")
+    noise_distribution: str = choice("standard_normal", NOISES, NOISES_HELP)
+
+    def unsupported(self, model: Any) -> str | None:
+        return super().unsupported(model) or unsuited_noise(self.noise_distribution, model)
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
@@ -60,7 +73,7 @@ class VNCE(WithPosterior):
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size, latent = batch_shape[0], model.latent
         return {
-            "visible": rng.normal((self.nu * size, *batch_shape[1:])),
+            "visible": draw_noise(self.noise_distribution, (self.nu * size, *batch_shape[1:]), rng),
             "data": latent.noise(rng, (size,)),
             "particles": latent.noise(rng, (self.noise_particles, self.nu * size)),
             "inner": [self.inner_noise(model, batch_shape, rng) for _ in range(self.inner_steps)],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bism.fitted import Fitted
     from bism.likelihood import fisher_divergence, log_likelihood, log_partition
     from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
-    from bism.models import GRBM, EnergyModel
+    from bism.models import GRBM, RBM, EnergyModel
     from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
     from bism.variables import Bernoulli, Gaussian
 
@@ -22,7 +22,7 @@ _MODULES = {
     "fitted": ("Fitted",),
     "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
     "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
-    "models": ("GRBM", "EnergyModel"),
+    "models": ("GRBM", "RBM", "EnergyModel"),
     "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
     "variables": ("Bernoulli", "Gaussian"),
 }
@@ -30,6 +30,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "GRBM",
+    "RBM",
     "Bernoulli",
     "BiDSM",
     "BiMDSM",

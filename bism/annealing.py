@@ -1,11 +1,12 @@
-"""Log partition functions and likelihoods of GRBMs by annealing, where the hidden units are too many to enumerate.
+"""Log partition functions and likelihoods of RBMs by annealing, where their units are too many to enumerate.
 
 Everything walks one path of distributions between independent units and the model,
 
     f_beta(v, h) = exp(-(1 - beta) E_0(v, h) - beta E(v, h)),
 
-with E_0 the energy of a base-rate model: v_i Gaussian, h_j Bernoulli, all independent, Z_0 known. Each f_beta is a GRBM
-itself, so that a transition is one sweep of block Gibbs sampling, and h is summed out of every weight.
+with E_0 the energy of a base-rate model: v_i Gaussian (GRBM) or Bernoulli (RBM), h_j Bernoulli, all independent, Z_0
+known. Each f_beta is a model of the same kind itself, so that a transition is one sweep of block Gibbs sampling, and h
+is summed out of every weight.
 
 - Forward, from the base (AIS; Neal 2001, Salakhutdinov and Murray 2008): E[w] = Z / Z_0. By Jensen's inequality
   log Z is underestimated on average, so that the likelihoods it gives are optimistic.
@@ -20,7 +21,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -28,11 +29,13 @@ from torch.nn.functional import softplus
 
 from bism.enumeration import exact_samples, not_enumerable
 from bism.errors import InputError
-from bism.models import GRBM
+from bism.models import GRBM, RBM
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
+from bism.variables import log_odds
 
 LEVEL = 0.95  # of what bounds an estimate
+Annealable = GRBM | RBM
 _MANY = 20  # chains from which on the spread of their weights says how far off their mean is
 
 
@@ -53,6 +56,27 @@ class BaseRate:
     def sample(self, count: int, rng: Rng) -> Tensor:
         """v [count, D]."""
         return self.mean + self.scale * rng.normal((count, self.mean.numel()))
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryBaseRate:
+    """Independent units: v_i ~ Bernoulli(sigmoid(visible_logits_i)), h_j ~ Bernoulli(sigmoid(logits_j))."""
+
+    visible_logits: Tensor  # [D]
+    logits: Tensor  # [m]
+
+    @property
+    def log_z(self) -> float:
+        """log Z_0 = sum_i softplus(visible_logits_i) + sum_j softplus(logits_j)."""
+        return float(softplus(self.visible_logits.double()).sum() + softplus(self.logits.double()).sum())
+
+    def sample(self, count: int, rng: Rng) -> Tensor:
+        """v [count, D]."""
+        noise = rng.logistic((count, self.visible_logits.numel()))
+        return (self.visible_logits + noise > 0).to(noise.dtype)
+
+
+Base = BaseRate | BinaryBaseRate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,16 +155,59 @@ class Bracket:
         return self.gap <= self.tolerance
 
 
-def base_rate(model: GRBM, data: Tensor) -> BaseRate:
-    """The base-rate model of data [n, D]: its means and standard deviations, and the mean of p(h|v) on it.
+@overload
+def base_rate(model: GRBM, data: Tensor) -> BaseRate: ...
+@overload
+def base_rate(model: RBM, data: Tensor) -> BinaryBaseRate: ...
+def base_rate(model: Annealable, data: Tensor) -> Base:
+    """The base-rate model of data [n, D]: its means and standard deviations, or its log-odds where v is binary, and the
+    mean of p(h|v) on it.
 
     Standard deviations are at least a hundredth of the model's own s_i, so that a visible unit that never changes can
-    move, in whatever units each is measured.
+    move, in whatever units each is measured; log-odds are finite for the same reason (Laplace's rule).
     """
     v = data.to(model.b)
+    hidden = model.hidden_logits(v).sigmoid().mean(0).clamp(0.01, 0.99).logit().detach()
+    if isinstance(model, RBM):
+        return BinaryBaseRate(log_odds(v), hidden)
     scale = v.std(0).maximum(0.01 * model.log_s.detach().exp())
-    hidden = model.hidden_logits(v).sigmoid().mean(0).clamp(0.01, 0.99)
-    return BaseRate(v.mean(0), scale, hidden.logit().detach())
+    return BaseRate(v.mean(0), scale, hidden)
+
+
+class _GaussianPath:
+    """The visible units of f_beta between a base-rate model and a GRBM: v_i given h is Gaussian at every beta."""
+
+    def __init__(self, base: BaseRate, model: GRBM) -> None:
+        self.base, self.W = base, model.W
+        precision, self.base_precision = (-2 * model.log_s).exp(), base.scale.pow(-2)
+        self.square = precision - self.base_precision
+        self.linear = precision * model.b - self.base_precision * base.mean
+        self.constant = float(precision @ model.b.square() - self.base_precision @ base.mean.square())
+
+    def sample(self, h: Tensor, beta: float, kind: dict[str, Any]) -> Tensor:
+        """v ~ f_beta(v|h), [chains, D]; ``kind`` is how random numbers are drawn."""
+        mixed = self.base_precision + beta * self.square
+        centre = (self.base_precision * self.base.mean + beta * self.linear) / mixed
+        v = torch.addmm(centre, h, (beta / mixed) * self.W.T)
+        return v.addcmul_(mixed.rsqrt(), torch.randn(v.shape, **kind))
+
+    def rise(self, v: Tensor) -> Tensor:
+        """What of E - E_0 is of v alone, [chains]."""
+        return 0.5 * (v.square() @ self.square - 2 * (v @ self.linear) + self.constant)
+
+
+class _BinaryPath:
+    """The same between a base-rate model and an RBM: v_i given h is Bernoulli, its logit between the two ends'."""
+
+    def __init__(self, base: BinaryBaseRate, model: RBM) -> None:
+        self.base, self.b, self.W = base, model.b, model.W
+
+    def sample(self, h: Tensor, beta: float, kind: dict[str, Any]) -> Tensor:
+        logits = torch.addmm(torch.lerp(self.base.visible_logits, self.b, beta), h, beta * self.W.T)
+        return (torch.rand(logits.shape, **kind) < logits.sigmoid_()).to(h.dtype)
+
+    def rise(self, v: Tensor) -> Tensor:
+        return v @ (self.base.visible_logits - self.b)
 
 
 def temperatures(count: int) -> Tensor:
@@ -148,7 +215,7 @@ def temperatures(count: int) -> Tensor:
     return torch.linspace(0, 1, count + 1, dtype=torch.float64)
 
 
-def anneal(model: GRBM, base: BaseRate, v: Tensor, betas: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+def anneal(model: Annealable, base: Base, v: Tensor, betas: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
     """Walks chains along the path: at each beta one Gibbs sweep that leaves f_beta invariant, then on to the next beta.
 
     log w = sum_k log f_(k+1)(v_k) - log f_k(v_k), with h summed out and v_k the chain after the sweep at beta_k.
@@ -161,29 +228,30 @@ def anneal(model: GRBM, base: BaseRate, v: Tensor, betas: Tensor, source: torch.
         log w [chains] in float64, and v at the end.
     """
     kind: dict[str, Any] = {"dtype": v.dtype, "device": v.device, "generator": source}
-    base_precision = base.scale.pow(-2)
     log_w = torch.zeros(len(v), dtype=torch.float64, device=v.device)
     with torch.no_grad():
-        precision = (-2 * model.log_s).exp()
-        square, linear = precision - base_precision, precision * model.b - base_precision * base.mean
-        constant = float(precision @ model.b.square() - base_precision @ base.mean.square())
+        path = _path(base, model)
         logits = torch.lerp(base.logits, model.hidden_logits(v), float(betas[0]))  # of h given v at beta
         for beta, following in itertools.pairwise(betas.tolist()):
-            mixed = base_precision + beta * square
-            centre = (base_precision * base.mean + beta * linear) / mixed
             h = (torch.rand(logits.shape, **kind) < logits.sigmoid_()).to(v.dtype)
-            v = torch.addmm(centre, h, (beta / mixed) * model.W.T)
-            v.addcmul_(mixed.rsqrt(), torch.randn(v.shape, **kind))
+            v = path.sample(h, beta, kind)
             at_one = model.hidden_logits(v)
             before = torch.lerp(base.logits, at_one, beta)
             logits = torch.lerp(base.logits, at_one, following)
             hidden = softplus(logits).sub_(softplus(before)).sum(1)
-            visible = v.square() @ square - 2 * (v @ linear) + constant
-            log_w += hidden - 0.5 * (following - beta) * visible
+            log_w += hidden - (following - beta) * path.rise(v)
     return log_w, v
 
 
-def ais(model: GRBM, data: Tensor, *, chains: int = 1000, steps: int = 1000, seed: int = 0) -> Estimate:
+def _path(base: Base, model: Annealable) -> _GaussianPath | _BinaryPath:
+    if isinstance(base, BinaryBaseRate):
+        assert isinstance(model, RBM)
+        return _BinaryPath(base, model)
+    assert isinstance(model, GRBM)
+    return _GaussianPath(base, model)
+
+
+def ais(model: Annealable, data: Tensor, *, chains: int = 1000, steps: int = 1000, seed: int = 0) -> Estimate:
     """log Z by annealed importance sampling from the base-rate model of ``data``; a lower bound on average.
 
     Args:
@@ -194,20 +262,20 @@ def ais(model: GRBM, data: Tensor, *, chains: int = 1000, steps: int = 1000, see
         steps: temperatures, that is transitions of each run.
 
     Raises:
-        InputError: the model is no GRBM.
+        InputError: the model is no GRBM and no RBM.
     """
     base, rng = _prepare(model, data, seed, "AIS")
     log_w, _ = anneal(model, base, base.sample(chains, rng), temperatures(steps), rng.source)
     return _estimate(base.log_z, log_w, steps, 1)
 
 
-def reverse_ais(model: GRBM, samples: Tensor, data: Tensor, *, steps: int = 1000, seed: int = 0) -> Estimate:
+def reverse_ais(model: Annealable, samples: Tensor, data: Tensor, *, steps: int = 1000, seed: int = 0) -> Estimate:
     """log Z by annealing from samples of the model [chains, D] to the base-rate model.
 
     An upper bound on average if the samples are exact, with the same base as ``ais`` for the same data.
 
     Raises:
-        InputError: the model is no GRBM.
+        InputError: the model is no GRBM and no RBM.
     """
     base, rng = _prepare(model, data, seed, "reverse AIS")
     log_w, _ = anneal(model, base, samples, temperatures(steps).flip(0), rng.source)
@@ -215,7 +283,7 @@ def reverse_ais(model: GRBM, samples: Tensor, data: Tensor, *, steps: int = 1000
 
 
 def raise_log_likelihood(
-    model: GRBM, v: Tensor, data: Tensor, *, chains: int = 10, steps: int = 1000, seed: int = 0
+    model: Annealable, v: Tensor, data: Tensor, *, chains: int = 10, steps: int = 1000, seed: int = 0
 ) -> Tensor:
     """log p_ann(v) of the annealed model by RAISE, [batch] in float64; underestimated on average.
 
@@ -227,7 +295,7 @@ def raise_log_likelihood(
         chains: independent runs for each example.
 
     Raises:
-        InputError: the model is no GRBM.
+        InputError: the model is no GRBM and no RBM.
     """
     base, rng = _prepare(model, data, seed, "RAISE")
     start = v.to(model.b).repeat_interleave(chains, 0)
@@ -237,7 +305,7 @@ def raise_log_likelihood(
 
 
 def bracket(
-    model: GRBM,
+    model: Annealable,
     data: Tensor,
     *,
     chains: int = 1000,
@@ -252,10 +320,10 @@ def bracket(
         data: training data [n, D]: for the base-rate model, and where Gibbs chains start.
         steps: numbers of temperatures to try, in this order.
         tolerance: in nats.
-        sweeps: of Gibbs sampling before a chain's state counts as a sample, where h cannot be enumerated.
+        sweeps: of Gibbs sampling before a chain's state counts as a sample, where the model cannot be enumerated.
 
     Raises:
-        InputError: the model is no GRBM.
+        InputError: the model is no GRBM and no RBM.
     """
     starts = _samples(model, data, chains, sweeps, seed)
     for number in steps:
@@ -267,8 +335,8 @@ def bracket(
     return found
 
 
-def _samples(model: GRBM, data: Tensor, chains: int, sweeps: int, seed: int) -> dict[str, Tensor]:
-    """Samples of the model, by where they come from: exact ones where h can be enumerated."""
+def _samples(model: Annealable, data: Tensor, chains: int, sweeps: int, seed: int) -> dict[str, Tensor]:
+    """Samples of the model, by where they come from: exact ones where its units can be enumerated."""
     base, rng = _prepare(model, data, seed, "samples of the model")
     if not_enumerable(model) is None:
         return {"exact": exact_samples(model, chains, rng)}
@@ -277,14 +345,14 @@ def _samples(model: GRBM, data: Tensor, chains: int, sweeps: int, seed: int) -> 
     return {name: _gibbs(model, v, sweeps, rng) for name, v in starts.items()}
 
 
-def _prepare(model: GRBM, data: Tensor, seed: int, purpose: str) -> tuple[BaseRate, Rng]:
+def _prepare(model: Annealable, data: Tensor, seed: int, purpose: str) -> tuple[Base, Rng]:
     reason = not_annealable(model)
     if reason:
         raise InputError(f"{purpose} cannot be had for {type(model).__name__}: {reason}")
     return base_rate(model, data), Rng(generator(seed, 0, purpose, model.b.device), model.b.dtype)
 
 
-def _gibbs(model: GRBM, v: Tensor, sweeps: int, rng: Rng) -> Tensor:
+def _gibbs(model: Annealable, v: Tensor, sweeps: int, rng: Rng) -> Tensor:
     """Chains [chains, D] after so many sweeps."""
     with torch.no_grad():
         for _ in range(sweeps):
@@ -294,10 +362,10 @@ def _gibbs(model: GRBM, v: Tensor, sweeps: int, rng: Rng) -> Tensor:
 
 def not_annealable(model: object) -> str | None:
     """Why there is no annealing path to this model, or None."""
-    return None if isinstance(model, GRBM) else "the annealing path is written for GRBMs"
+    return None if isinstance(model, Annealable) else "the annealing path is written for GRBMs and RBMs"
 
 
-def _free_energy(model: GRBM, v: Tensor) -> Tensor:
+def _free_energy(model: Annealable, v: Tensor) -> Tensor:
     with torch.no_grad():
         return model.free_energy(v.to(model.b)).double()
 

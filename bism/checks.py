@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bism.errors import InputError
+from bism.errors import InputError, shown
 from bism.holding import check_containers
 from bism.hooks import Hooks
 from bism.precision import PRECISIONS
+from bism.variables import Bernoulli, Gaussian, flat_size, has_binary_v
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -42,6 +43,14 @@ def check_scale(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def check_noise(data_noise: Any, model: Any) -> float:
+    """The standard deviation of noise that is added to v."""
+    noise = check_scale("data_noise", data_noise)
+    if noise and has_binary_v(model):
+        raise InputError(f"data_noise must be 0 where v is binary, as it is in {type(model).__name__}, got {noise}")
+    return noise
 
 
 def check_place(device: Any, dtype: torch.dtype) -> torch.device:
@@ -129,14 +138,25 @@ def check_model(estimator: Hooks, model: Any) -> None:
             f"model must be a torch.nn.Module with visible_shape, latent and energy(); "
             f"{type(model).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
         )
+    _check_visible_units(model)
     check_containers(model)
     reason = estimator.unsupported(model)
     if reason:
         raise InputError(f"{estimator.id} cannot train {type(model).__name__}: {reason}")
 
 
+def _check_visible_units(model: Any) -> None:
+    """That a model says of its v what can be, where it says something."""
+    units, size = getattr(model, "visible_units", None), flat_size(model.visible_shape)
+    if units is not None and (not isinstance(units, (Bernoulli, Gaussian)) or units.size != size):
+        raise InputError(
+            f"{type(model).__name__}.visible_units must be Gaussian({size}) or Bernoulli({size}), what its v of shape "
+            f"{list(model.visible_shape)} is; got {shown(units)}"
+        )
+
+
 def check_data(data: Any, model: Any, name: str = "data") -> None:
-    """Floating-point vectors [n, *visible_shape], all finite."""
+    """Floating-point vectors [n, *visible_shape], all finite, and of zeros and ones where the model's v is binary."""
     shape = tuple(model.visible_shape)
     if not isinstance(data, Tensor):
         raise InputError(f"{name} must be a torch.Tensor, got {type(data).__name__}: torch.as_tensor converts arrays")
@@ -149,3 +169,19 @@ def check_data(data: Any, model: Any, name: str = "data") -> None:
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise InputError(f"{name} must be finite, row {row} has NaN or infinity ({int((~finite).sum())} rows in all)")
+    if has_binary_v(model) and (where := not_binary(data)):
+        raise InputError(
+            f"{name} must be 0 or 1, for v of {type(model).__name__} is binary: {where}; ({name} > 0.5).to({name}) "
+            f"makes it so"
+        )
+
+
+def not_binary(data: Tensor) -> str | None:
+    """The first value of data [n, *visible_shape] that is neither 0 nor 1, with its place; None where there is none."""
+    others = (data != 0) & (data != 1)
+    if not others.any():
+        return None
+    row, *unit = others.nonzero()[0].tolist()
+    rows = int(others.flatten(1).any(1).sum())
+    place = unit[0] if len(unit) == 1 else unit
+    return f"row {row}, unit {place} is {float(data[(row, *unit)]):.6g} ({rows:,} rows in all)"

@@ -14,6 +14,7 @@ from bism.errors import InputError, shown
 from bism.holding import check_containers
 from bism.hyperparameters import specs
 from bism.state import State
+from bism.variables import Bernoulli, Gaussian
 
 _HOOKS = (
     "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
@@ -40,6 +41,9 @@ def _problem(kind: Any, base: Any) -> str | None:
             return f"``{name}`` must be a tuple of {wanted}, got {shown(value)}"
     if "model" not in kind.trains or len(set(kind.trains)) < len(kind.trains):
         return f"``trains`` must name 'model' and each part once, got {shown(kind.trains)}"
+    units = kind.visible_units
+    if not isinstance(units, tuple) or not units or not all(one in (Gaussian, Bernoulli) for one in units):
+        return f"``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v), got {shown(units)}"
     if not isinstance(kind.uses_examples, bool):
         return f"``uses_examples`` must be True or False, got {shown(kind.uses_examples)}"
     for name in ("family", "colour", "marker"):

@@ -1,4 +1,8 @@
-"""Sums over all configurations of binary latent variables, where they are few enough."""
+"""Sums over all configurations of binary variables, h or v, where they are few enough.
+
+The other side is summed or integrated out in closed form, by ``hidden_free_energy(h)`` or ``free_energy(v)``; where
+both can be, the smaller side is enumerated.
+"""
 
 import copy
 from typing import Any
@@ -7,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bism.rng import Rng
-from bism.variables import Bernoulli
+from bism.variables import Bernoulli, visible_noise, visible_units
 
-ENUMERABLE = 20  # hidden units; 2^20 configurations take a second or two
+ENUMERABLE = 20  # units; 2^20 configurations take a second or two
 _CHUNK = 1 << 14
 
 
@@ -22,20 +26,31 @@ def _bits(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     return ((index.unsqueeze(1) >> torch.arange(size, device=index.device)) & 1).to(dtype)
 
 
+def _sides(model: Any) -> list[tuple[int, bool]]:
+    """What can be enumerated, fewest units first: how many they are, and whether it is v."""
+    found, units = list[tuple[int, bool]](), visible_units(model)
+    if isinstance(model.latent, Bernoulli) and hasattr(model, "hidden_free_energy"):
+        found.append((model.latent.size, False))
+    if isinstance(units, Bernoulli) and hasattr(model, "free_energy"):
+        found.append((units.size, True))
+    return sorted(found)
+
+
 def not_enumerable(model: Any) -> str | None:
     """Why log Z cannot be had by enumeration, or None."""
-    if not isinstance(model.latent, Bernoulli):
-        return "its latent variables are not binary"
-    if not hasattr(model, "hidden_free_energy"):
-        return "it has no hidden_free_energy(h)"
-    if model.latent.size > ENUMERABLE:
-        return f"2^{model.latent.size} configurations are too many (at most 2^{ENUMERABLE})"
+    sides = _sides(model)
+    if not sides:
+        binary = isinstance(model.latent, Bernoulli)
+        return "it has no hidden_free_energy(h)" if binary else "its latent variables are not binary"
+    if sides[0][0] > ENUMERABLE:
+        return f"2^{sides[0][0]} configurations are too many (at most 2^{ENUMERABLE})"
     return None
 
 
-def hidden_log_weights(model: Any) -> Tensor:
-    """log of the integral of exp(-E(v, h)) over v for every h, [2^m] in float64, whatever the model's precision."""
-    size = model.latent.size
+def log_weights(model: Any) -> Tensor:
+    """The unnormalised log-probability of every configuration of the enumerated side, the other summed or integrated
+    out: [2^units] in float64, whatever the model's precision. log Z is their logsumexp."""
+    (size, of_v), *_ = _sides(model)
     with torch.no_grad():
         exact = in_double(model)
         device = next(exact.parameters()).device
@@ -43,15 +58,20 @@ def hidden_log_weights(model: Any) -> Tensor:
             enumerate_hidden(size, start, min(start + _CHUNK, 1 << size), torch.float64, device)
             for start in range(0, 1 << size, _CHUNK)
         ]
+        if of_v:
+            return torch.cat([-exact.free_energy(v.reshape(-1, *model.visible_shape)) for v in chunks])
         return torch.cat([-exact.hidden_free_energy(h) for h in chunks])
 
 
 def exact_samples(model: Any, count: int, rng: Rng) -> Tensor:
-    """Independent samples v [count, *visible_shape]: h by its probability among all, then v given h."""
-    index = torch.multinomial(hidden_log_weights(model).softmax(0), count, replacement=True, generator=rng.source)
+    """Independent samples v [count, *visible_shape]: h by its probability among all, then v given h; or v itself."""
+    (size, of_v), *_ = _sides(model)
+    index = torch.multinomial(log_weights(model).softmax(0), count, replacement=True, generator=rng.source)
     with torch.no_grad():
-        h = _bits(index, model.latent.size, rng.dtype)
-        return model.sample_visible(h, rng.normal((count, *model.visible_shape)))
+        units = _bits(index, size, rng.dtype)
+        if of_v:
+            return units.reshape(count, *model.visible_shape)
+        return model.sample_visible(units, visible_noise(model, (count,), rng))
 
 
 def in_double(model: Any) -> Any:

@@ -12,11 +12,12 @@ from torch.utils._pytree import tree_map
 from bism.checkpoint import save_checkpoint
 from bism.errors import InputError
 from bism.hooks import Hooks
-from bism.likelihood import fisher_divergence, log_likelihood, log_partition
+from bism.likelihood import NO_SCORE, fisher_divergence, log_likelihood, log_partition
 from bism.objectives import score
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
 from bism.state import State
+from bism.variables import has_binary_v
 
 
 class Fitted:
@@ -115,6 +116,8 @@ class Fitted:
     def score(self, v: Tensor) -> Tensor:
         """Gradient of log p(v), [seeds, batch, *visible_shape]; raises as ``energy``."""
         self._need_free_energy()
+        if has_binary_v(self._model):
+            raise InputError(f"{type(self._model).__name__} has no score: {NO_SCORE}")
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
     def log_partition(self, data: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
 from bism.rng import Rng
 from bism.stages import Stage
 from bism.state import Hyper, Info, State, initial_values
+from bism.variables import Bernoulli, Gaussian, Units, has_binary_v
 
 Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
 
@@ -40,6 +41,7 @@ class Hooks(ABC):
     marker: ClassVar[str] = ""  # in figures, as matplotlib names it; like ``colour``
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
+    visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian,)  # what v it can train; Bernoulli for binary v
     uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
 
     lr: float = number(
@@ -106,10 +108,15 @@ class Hooks(ABC):
         return None
 
     def unsupported(self, model: Any) -> str | None:
-        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks."""
-        lacking = [name for name in self.needs if not hasattr(model, name)]
+        """Why this estimator cannot train ``model``, or None. By default: what ``needs`` names and the model lacks, and
+        visible units of a kind that is not among ``visible_units``."""
+        kind, lacking = type(model).__name__, [name for name in self.needs if not hasattr(model, name)]
         if lacking:
-            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {type(model).__name__} lacks"
+            return f"it needs {' and '.join(f'{name}()' for name in lacking)}, which {kind} lacks"
+        if has_binary_v(model) and Bernoulli not in self.visible_units:
+            return f"it needs real v, to differentiate in or to add noise to, and v of {kind} is binary"
+        if not has_binary_v(model) and Gaussian not in self.visible_units:
+            return f"it needs binary v, and v of {kind} is real"
         return None
 
     @property

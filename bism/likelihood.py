@@ -7,13 +7,14 @@ from torch import Tensor
 
 from bism.annealing import ais, not_annealable
 from bism.bilevel import log_ratio
-from bism.enumeration import hidden_log_weights, in_double, not_enumerable
+from bism.enumeration import in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
 from bism.rng import Rng, generator
-from bism.variables import Bernoulli
+from bism.variables import Bernoulli, has_binary_v
 
 METHODS = ("auto", "enumerate", "ais")
+NO_SCORE = "its v is binary, and the score is a derivative in v"
 
 
 def log_partition(
@@ -28,8 +29,8 @@ def log_partition(
     """log Z of a model.
 
     Args:
-        method: "enumerate" is exact: logsumexp over all 2^m h of -hidden_free_energy(h), in float64. "ais" estimates it
-            from below (``bism.annealing.ais``, which also gives the error). "auto" enumerates where it can.
+        method: "enumerate" is exact, in float64 (``bism.enumeration``). "ais" estimates it from below
+            (``bism.annealing.ais``, which also gives the error). "auto" enumerates where it can.
         data: the training data [n, *visible_shape], which AIS starts from and cannot do without.
         chains, steps, seed: for AIS.
 
@@ -48,7 +49,7 @@ def log_partition(
         return ais(model, data, chains=chains, steps=steps, seed=seed).log_z
     if reason:
         raise InputError(f"log Z of {type(model).__name__} cannot be enumerated: {reason}")
-    return float(hidden_log_weights(model).logsumexp(0))
+    return float(log_weights(model).logsumexp(0))
 
 
 def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
@@ -83,7 +84,12 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
     """The Fisher divergence up to a constant of the data, eq. (2) with its 1/2: 1/2 ||s||^2 + tr(Hessian), [batch].
 
     By the model's closed form where it has one, otherwise with the exact trace.
+
+    Raises:
+        InputError: v is binary, and there is no score.
     """
+    if has_binary_v(model):
+        raise InputError(f"the Fisher divergence of {type(model).__name__} is undefined: {NO_SCORE}")
     if hasattr(model, "score_and_laplacian"):
         with torch.no_grad():
             score, laplacian = model.score_and_laplacian(v)
@@ -100,7 +106,12 @@ def grid_density(model: Any, *axes: Tensor) -> Tensor:
     Returns:
         p [n], or p [n2, n1] where p[i, j] is at (v_1, v_2) = (axes[0][j], axes[1][i]), as an image with its origin at
         the lower left shows it.
+
+    Raises:
+        InputError: v is binary.
     """
+    if has_binary_v(model):
+        raise InputError(f"v of {type(model).__name__} is binary: there is no density on a grid")
     grid = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
     v = torch.stack([values.flatten() for values in grid], dim=1)
     return log_likelihood(model, v).exp().reshape(grid[0].shape)

@@ -1,4 +1,4 @@
-"""Energy-based models: what an estimator may ask of one, and the Gaussian restricted Boltzmann machine."""
+"""Energy-based models: what an estimator may ask of one, and restricted Boltzmann machines of real and of binary v."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from bism.errors import InputError
 from bism.posteriors import RelaxedBernoulli, location_and_scale
-from bism.variables import Bernoulli, Latent
+from bism.variables import Bernoulli, Gaussian, Units, log_odds
 
 INITS = ("paper", "data")
 
@@ -24,10 +24,15 @@ class EnergyModel(Protocol):
         ``latent``: ``Bernoulli(m)``, ``Gaussian(m)``, or None for a fully visible model.
         ``energy(v, h)``: [batch] from v [batch, *visible_shape] and h [batch, m]; ``energy(v)`` where latent is None.
 
+    Optional:
+        ``visible_units``: what v is, ``Bernoulli(D)`` for binary or ``Gaussian(D)`` for real v; real where it is not
+            said.
+
     Optional, where tractable; estimators that need one say so:
         ``free_energy(v)``: [batch], -log of the integral (sum) of exp(-E(v, h)) over h.
         ``sample_hidden(v, noise)``: h [batch, m] from p(h|v), with the noise of ``latent.noise``.
-        ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise.
+        ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise, or logistic
+            noise where v is binary (``variables.visible_noise``).
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
         ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
@@ -39,7 +44,7 @@ class EnergyModel(Protocol):
     """
 
     visible_shape: tuple[int, ...]
-    latent: Latent | None
+    latent: Units | None
 
 
 class GRBM(nn.Module):
@@ -76,7 +81,7 @@ class GRBM(nn.Module):
         if init not in INITS:
             raise InputError(f"GRBM: init must be one of {', '.join(INITS)}, got {init!r}")
         self.visible_shape, self.init = (visible,), init
-        self.latent = Bernoulli(hidden)
+        self.visible_units, self.latent = Gaussian(visible), Bernoulli(hidden)
         self.W = nn.Parameter(torch.empty(visible, hidden))
         self.b = nn.Parameter(torch.empty(visible))
         self.c = nn.Parameter(torch.empty(hidden))
@@ -160,3 +165,84 @@ class GRBM(nn.Module):
         p = self.hidden_logits(v).sigmoid()
         score = (self.b - v) * precision + p @ self.W.T
         return score, (p * (1 - p)) @ self.W.square().sum(0) - precision.sum()
+
+
+class RBM(nn.Module):
+    """Restricted Boltzmann machine of binary units (Smolensky 1986; Hinton 2002).
+
+    E(v, h) = -b.v - c.h - v.W h,  v in {0, 1}^D, h in {0, 1}^m.
+
+    Hence, in closed form:
+        F(v)      = -b.v - sum_j softplus(c_j + (W^T v)_j)
+        p(h|v)    = Bernoulli(sigmoid(c + W^T v))
+        p(v|h)    = Bernoulli(sigmoid(b + W h))
+        log Z     = logsumexp over h of c.h + sum_i softplus(b_i + (W h)_i), or over v of -F(v)
+
+    Args:
+        visible: number D of visible units.
+        hidden: number m of hidden units.
+        init: "paper" or "data".
+
+    Parameters: ``W`` [D, m], ``b`` [D], ``c`` [m]. Initially W is N(0, 0.01^2) and b and c are 0 (Hinton 2010,
+    Section 8); with init="data" b are the log-odds of the training data's means, as advised there, so that no hidden
+    unit is spent on what is the same in most examples.
+
+    Example:
+        >>> RBM(visible=2, hidden=4).energy(torch.zeros(3, 2), torch.zeros(3, 4)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, visible: int, hidden: int, init: str = "paper") -> None:
+        super().__init__()
+        if init not in INITS:
+            raise InputError(f"RBM: init must be one of {', '.join(INITS)}, got {init!r}")
+        self.visible_shape, self.init = (visible,), init
+        self.visible_units, self.latent = Bernoulli(visible), Bernoulli(hidden)
+        self.W = nn.Parameter(torch.empty(visible, hidden))
+        self.b = nn.Parameter(torch.empty(visible))
+        self.c = nn.Parameter(torch.empty(hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial weights from torch's global generator."""
+        nn.init.normal_(self.W, std=0.01)
+        nn.init.zeros_(self.b)
+        nn.init.zeros_(self.c)
+
+    def start_from(self, data: Tensor) -> None:
+        """Sets b to the log-odds of the training data [n, D], with init="data"."""
+        if self.init == "data":
+            with torch.no_grad():
+                self.b.copy_(log_odds(data))
+
+    def hidden_logits(self, v: Tensor) -> Tensor:
+        """c + W^T v, [batch, m]: the logits of p(h|v)."""
+        return self.c + v @ self.W
+
+    def visible_logits(self, h: Tensor) -> Tensor:
+        """b + W h, [batch, D]: the logits of p(v|h)."""
+        return self.b + h @ self.W.T
+
+    def visible_mean(self, h: Tensor) -> Tensor:
+        """E[v|h], [batch, D]."""
+        return self.visible_logits(h).sigmoid()
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
+        return -v @ self.b - (self.hidden_logits(v) * h).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v) = -log sum_h exp(-E(v, h)), [batch]."""
+        return -v @ self.b - softplus(self.hidden_logits(v)).sum(-1)
+
+    def hidden_free_energy(self, h: Tensor) -> Tensor:
+        """-log sum_v exp(-E(v, h)), [batch]."""
+        return -h @ self.c - softplus(self.visible_logits(h)).sum(-1)
+
+    def sample_hidden(self, v: Tensor, noise: Tensor) -> Tensor:
+        """h ~ p(h|v) from logistic noise [batch, m]."""
+        return (self.hidden_logits(v) + noise > 0).to(v.dtype)
+
+    def sample_visible(self, h: Tensor, noise: Tensor) -> Tensor:
+        """v ~ p(v|h) from logistic noise [batch, D]."""
+        return (self.visible_logits(h) + noise > 0).to(h.dtype)

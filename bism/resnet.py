@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, elu
 
 from bism.errors import InputError
 from bism.posteriors import DiagonalGaussian, convolutional
-from bism.variables import Gaussian
+from bism.variables import Gaussian, flat_size
 
 LAYERS = {12: 2, 18: 3}  # layers of the ResNet -> blocks in each of its three stages
 
@@ -91,6 +91,7 @@ class ResNetEBM(nn.Module):
         super().__init__()
         self.visible_shape = tuple(visible_shape)
         self.units = math.prod(self.visible_shape) * width
+        self.visible_units = Gaussian(flat_size(self.visible_shape))
         self.features = ResNet(self.visible_shape, width, layers)
         self.head = nn.Linear(self.features.size, self.features.units)
 
@@ -123,6 +124,7 @@ class ResNetEBLVM(nn.Module):
     ) -> None:
         super().__init__()
         self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
+        self.visible_units = Gaussian(flat_size(self.visible_shape))
         self._posterior_width = posterior_width
         self.units = math.prod(self.visible_shape) * width + hidden
         self.features = ResNet(self.visible_shape, width, layers)

@@ -5,13 +5,14 @@ from typing import Any
 from torch import Tensor
 
 from bism.rng import Rng
+from bism.variables import visible_noise
 
 
 def gibbs_noise(model: Any, batch: int, steps: int, rng: Rng) -> dict[str, Tensor]:
     """The noise of ``steps`` sweeps of block Gibbs sampling over ``batch`` chains."""
     return {
         "hidden": model.latent.noise(rng, (steps, batch)),
-        "visible": rng.normal((steps, batch, *model.visible_shape)),
+        "visible": visible_noise(model, (steps, batch), rng),
     }
 
 

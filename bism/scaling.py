@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.models import GRBM
 from bism.posteriors import location_and_scale
+from bism.variables import has_binary_v
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,13 @@ class Scaling:
         return cls(record["kind"], shift, factor)
 
     def model(self, model: Any) -> Any:
-        """A model of scaled data as one of the data in their own units, in float64."""
+        """A model of scaled data as one of the data in their own units, in float64.
+
+        Raises:
+            InputError: its v is binary, and so has no units.
+        """
+        if has_binary_v(model):
+            raise InputError(f"v of {type(model).__name__} is binary: there is nothing to scale")
         if type(model) is GRBM:
             parameter = model.b
             return model.rescaled(self.shift.to(parameter.device), self.factor.to(parameter.device))

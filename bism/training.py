@@ -16,10 +16,10 @@ from bism.checks import (
     check_count,
     check_data,
     check_model,
+    check_noise,
     check_parts,
     check_place,
     check_precision,
-    check_scale,
     check_seeds,
     check_shards,
 )
@@ -88,7 +88,7 @@ class Training:
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
         self.precision = check_precision(precision, dtype, self.device)
-        self.data_noise = check_scale("data_noise", data_noise)
+        self.data_noise = check_noise(data_noise, model)
         self._shards = check_shards(estimator, self.batch_size, accumulate, processes())
         self._stages = check_stages(estimator.id, estimator.stages, self.batch_size)
         self.data = data.to(device=self.device, dtype=dtype)

@@ -70,7 +70,8 @@ def _default(suite: Suite, preset: str) -> str:
 
 def _setting(task: Task) -> str:
     """Data, model, batch and measures of a task."""
-    data = task.data.name or task.data.file
+    data = f"{task.data.name or task.data.file}"
+    data += "" if task.data.binarize is None else f" (1 above {task.data.binarize:g}, else 0)"
     rules = {"last": "at the last iteration", "last_tenth": "by the mean of the last tenth of evaluations"}
     said = f"ranked {rules.get(task.rule, f'at the best {task.select}')}"
     return (

@@ -33,6 +33,7 @@ class DataSet:
     ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
     ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
     ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
+    ``threshold`` is what the values were above where they are 1 now, of data that were made binary.
     """
 
     name: str
@@ -42,6 +43,12 @@ class DataSet:
     image: tuple[int, ...] | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
     scaling: Scaling | None = None
+    threshold: float | None = None
+
+    def binarised(self, threshold: float) -> "DataSet":
+        """The same with 1 where a value is above the threshold, and 0 elsewhere."""
+        train, val, test = ((split > threshold).float() for split in (self.train, self.val, self.test))
+        return dataclasses.replace(self, train=train, val=val, test=test, threshold=threshold)
 
     def scaled(self, kind: str) -> "DataSet":
         """The same in units in which training is easy: see ``SCALES``.
@@ -122,7 +129,8 @@ class DataSet:
         """Name, content hash and sizes, for the record."""
         sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
         scaling = {"scaling": self.scaling.record} if self.scaling else {}
-        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling}
+        binary = {} if self.threshold is None else {"binarize": self.threshold}
+        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling, **binary}
 
 
 def _in_splits(
@@ -320,7 +328,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         MissingData: not there, or not what it should be.
     """
     options = {key: value for key, value in config.items() if value is not None}
-    side, scale = options.pop("pad", None), options.pop("scale", "none")
+    side, scale, threshold = options.pop("pad", None), options.pop("scale", "none"), options.pop("binarize", None)
     if "file" in options:
         found = from_file(folder, **options, exact=scale != "none")
     else:
@@ -328,10 +336,11 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         if name not in DATASETS:
             raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
         found = _sound(DATASETS[name](folder, **options), name)
+    found = found if threshold is None else found.binarised(threshold)
     if len(found.train) > 1 and bool((found.train == found.train[0]).all()):
         raise MissingData(
-            f"{options.get('file', found.name)}: the {len(found.train)} training rows are all the same, which leaves "
-            f"nothing to be learnt"
+            f"{options.get('file', found.name)}: the {len(found.train)} training rows are all the same"
+            f"{'' if threshold is None else f' with binarize: {threshold:g}'}, which leaves nothing to be learnt"
         )
     found = found.padded(side) if side else found
     return found if scale == "none" else found.scaled(scale)

@@ -1,8 +1,8 @@
 """What a trained model looks like, as arrays (``.npz``, which reports redraw) and as images.
 
 Of one or two coordinates: its density, beside points of the data. Of images: Gibbs samples, test images above their
-reconstructions, and the receptive fields, which are the columns of W. Of all else: Gibbs samples beside points of the
-data, in the coordinates that vary most.
+reconstructions, and the receptive fields, which are the columns of W. Of all else, where v is real: Gibbs samples
+beside points of the data, in the coordinates that vary most.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from benchmark.measures.density import limits, usual
 from bism.enumeration import not_enumerable
 from bism.fitted import Fitted
 from bism.likelihood import grid_density
+from bism.variables import has_binary_v
 
 _GRID = {1: 401, 2: 201}  # values of a coordinate that densities are drawn at, by the number of coordinates
 _POINTS = 2000  # of the data, beside a density
@@ -31,14 +32,14 @@ _SWEEPS = 500
 def can_picture(data: DataSet, fitted: Fitted) -> bool:
     """Whether there is something to show: a density of one or two coordinates, or samples of a model with conditionals;
     images of other models are sampled by a probe."""
-    flat = len(data.train.shape) == 2
+    flat = len(data.train.shape) == 2 and not has_binary_v(fitted.model(fitted.seeds[0]))
     return _has_density(data, fitted.model(fitted.seeds[0])) or (
         fitted.has_conditionals and (flat or data.image is not None)
     )
 
 
 def _has_density(data: DataSet, model: Any) -> bool:
-    return data.train.shape[1:] in ((1,), (2,)) and not_enumerable(model) is None
+    return data.train.shape[1:] in ((1,), (2,)) and not has_binary_v(model) and not_enumerable(model) is None
 
 
 def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:
@@ -82,7 +83,9 @@ def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: st
         return
     v = data.test[: _SHOWN // 2].to(model.W)
     with torch.no_grad():
-        reconstructed = model.sample_visible(model.hidden_logits(v).sigmoid(), torch.zeros_like(v))
+        h = model.hidden_logits(v).sigmoid()  # the mean of v given h; of real v it is the sample without noise
+        binary = hasattr(model, "visible_mean")
+        reconstructed = model.visible_mean(h) if binary else model.sample_visible(h, torch.zeros_like(v))
     originals, reconstructions = _images(v, data), _images(reconstructed, data)
     file = save_arrays(folder, "reconstructions", step, originals=originals, reconstructions=reconstructions)
     rows = [

@@ -42,7 +42,11 @@ def _not_enumerable(model: Any) -> str | None:
     return f"needs log Z by enumeration: {reason}" if reason else None
 
 
-def _no_free_energy(model: Any) -> str | None:
+def _no_score(model: Any) -> str | None:
+    from bism.variables import has_binary_v
+
+    if has_binary_v(model):
+        return f"is undefined, for v of {type(model).__name__} is binary and has no score: leave it out of metrics"
     lacks = not hasattr(model, "free_energy")
     return f"needs free_energy(v), which {type(model).__name__} lacks" if lacks else None
 
@@ -58,7 +62,7 @@ RANKED = (
     Metric("fid", "FID", of_samples=True),
     Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True),
     Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_not_enumerable),
-    Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_free_energy),
+    Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_score),
     Metric(
         "posterior_fisher_divergence",
         "Fisher divergence of the posterior",

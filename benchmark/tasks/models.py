@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bism import GRBM
+from bism import GRBM, RBM
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "grbm": GRBM,
+    "rbm": RBM,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }

@@ -23,11 +23,12 @@ from benchmark.tasks.models import build_model, parameter_count, takes_images
 from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
-from bism.checks import check_model, check_shards
+from bism.checks import check_model, check_noise, check_shards, not_binary
 from bism.errors import InputError, nearest, of_a_user
 from bism.hyperparameters import resolve, specs, symbols
 from bism.rng import LONGEST, CountingRng
 from bism.stages import check_stages
+from bism.variables import has_binary_v
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 LABELS = (
@@ -164,7 +165,8 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
             _check_size(where, config, len(seeds), examples, minibatches)
             model = build_model(config)
             _check(estimator, model, task, suite.tasks[task])
-            _check_noise(where, estimator, model, len(seeds), examples)
+            _check_random_numbers(where, estimator, model, len(seeds), examples)
+            _check_visible(model, entry, task, data[task])
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
@@ -288,6 +290,25 @@ def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -
             raise InputError(f"task {task_name}: the metric {name} {reason}")
 
 
+def _check_visible(model: nn.Module, entry: Variant, task: str, data: DataSet) -> None:
+    """Models of binary v take data of zeros and ones, as they are."""
+    if not has_binary_v(model):
+        return
+    name = type(model).__name__
+    if data.scaling:
+        raise InputError(f"task {task}: data: v of {name} is binary, and scale: {data.scaling.kind} leaves no 0 and 1")
+    for split, rows in (("training", data.train), ("validation", data.val), ("test", data.test)):
+        if where := not_binary(rows):
+            raise InputError(
+                f"task {task}: data: v of {name} is binary, and of the {split} data {where}: "
+                f"data: {{binarize: 0.5}} makes all that is above 0.5 a 1, and the rest 0"
+            )
+    try:
+        check_noise(entry.data_noise, model)
+    except InputError as error:
+        raise InputError(f"task {task}: {entry.method}: {error}") from None
+
+
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
     """A probe must suit one of a preset's variants at least; the others do without."""
     if not preset.tasks[task].probes:
@@ -319,7 +340,7 @@ def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int, min
     )
 
 
-def _check_noise(what: str, estimator: Estimator, model: nn.Module, seeds: int, examples: int) -> None:
+def _check_random_numbers(what: str, estimator: Estimator, model: nn.Module, seeds: int, examples: int) -> None:
     """Refuses a method whose step asks for more random numbers than this machine can hold for all seeds. One whose
     ``noise`` raises is known by its cells, and the others are trained."""
     visible: Any = model.visible_shape

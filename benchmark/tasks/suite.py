@@ -108,6 +108,7 @@ class DataEntry(_Section):
     ``pad`` is the side of the square to which images are filled up with zeros. ``scale`` is how the values are brought
     to the scale that models start at, by the training data: ``standard`` (each visible unit to mean 0 and standard
     deviation 1) or ``unit`` (all by one map to [0, 1]); what is measured is in the data's own units nonetheless.
+    ``binarize`` is a threshold: values above it become 1 and all others 0, for models of binary v.
     """
 
     name: Annotated[str, _known(DATASETS, "data set")] | None = None
@@ -118,6 +119,7 @@ class DataEntry(_Section):
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     pad: int | None = Field(None, gt=0, le=10_000)
     scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
+    binarize: float | None = None
 
 
 class ModelEntry(_Section):

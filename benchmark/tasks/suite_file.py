@@ -206,6 +206,8 @@ def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:
     for key in ("train", "val", "test"):
         if getattr(data, key) and data.name != "checkerboard":
             yield (key,), "is for the checkerboard; a file has split: [0.8, 0.1, 0.1]"
+    if data.binarize is not None and data.scale not in (None, "none"):
+        yield ("scale",), f"{data.scale} takes what binarize makes away from 0 and 1: one of the two"
     if data.split and data.file is None:
         yield ("split",), "is for a file; a known data set has its own"
     elif data.split and (min(data.split) <= 0 or abs(sum(data.split) - 1) > 1e-9):

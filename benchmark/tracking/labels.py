@@ -65,6 +65,8 @@ def params(config: dict[str, Any]) -> dict[str, str]:
     others = {"data": config["data"]["name"], **{name: config[name] for name in names}}
     if "scaling" in config["data"]:
         others["data_scale"] = config["data"]["scaling"]["kind"]
+    if "binarize" in config["data"]:
+        others["data_binarize"] = config["data"]["binarize"]
     return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 
 

@@ -15,7 +15,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from benchmark.tasks.models import build_model
 from bism.checkpoint import load_checkpoint
-from bism.checks import check_count
+from bism.checks import check_count, not_binary
 from bism.enumeration import exact_samples, not_enumerable
 from bism.errors import InputError
 from bism.likelihood import log_density_bound, log_likelihood, log_partition
@@ -23,6 +23,7 @@ from bism.posteriors import default_posterior
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
 from bism.scaling import Scaling
+from bism.variables import has_binary_v
 
 SAMPLING = {"sample": 0, "sweeps": 1000, "seed": 0}  # what ``params`` may have, and its defaults
 
@@ -107,6 +108,8 @@ class TrainedModel(PythonModel):
         if not np.isfinite(values).all():
             row, unit = np.argwhere(~np.isfinite(values))[0]
             raise InputError(f"model input: row {row}, column {unit} is {values[row, unit]}; expected finite numbers")
+        if has_binary_v(self.model) and (where := not_binary(torch.tensor(values))):
+            raise InputError(f"model input: {where}; expected 0 or 1, for v is binary")
         return torch.tensor(values).reshape(-1, *shape)
 
 

@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 import baselines
 import bism
-from bism import GRBM, Estimator
+from bism import GRBM, RBM, Bernoulli, Estimator
 from bism.engine import Trainer
 from bism.hyperparameters import specs
 from bism.rng import Rng
+from bism.variables import has_binary_v
 from tests.contracts.staged import Staged
 from tests.maths.checks import LinearGaussian
 
@@ -52,14 +53,25 @@ class Case:
     estimator: Estimator
     model: nn.Module
 
+    def data(self, size: int = 200) -> Tensor:
+        """Something to train this model on, in float64."""
+        return (data(size) > 0.2).double() if has_binary_v(self.model) else data(size)
 
-def small(kind: type[Estimator], **changes: Any) -> Case:
-    """An estimator with few steps and samples, and the first model that it supports."""
+
+def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: Any) -> Case:
+    """An estimator with few steps and samples, and the first model that it supports; another one with ``of``."""
     options = {name: value for name, value in SMALL.items() if name in specs(kind)} | changes
     estimator = kind(**options)
     torch.manual_seed(1)
-    model = next(m for m in (GRBM(2, 3), LinearGaussian(2, 2)) if estimator.unsupported(m) is None)
-    return Case("-".join([kind.id, *map(str, changes.values())]), estimator, model)
+    models = [m for m in zoo() if of in (None, type(m))]
+    model = next(m for m in models if estimator.unsupported(m) is None)
+    own = [of.__name__] if of else []
+    return Case("-".join([kind.id, *map(str, changes.values()), *own]), estimator, model)
+
+
+def zoo() -> list[nn.Module]:
+    """A model of each kind of units."""
+    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3)]
 
 
 def cases() -> list[Case]:
@@ -72,6 +84,8 @@ def cases() -> list[Case]:
             found += [small(kind, **{name: value}) for value in spec.choices or () if value != default]
         if "particles" in specs(kind):
             found.append(small(kind, particles=2))
+        if Bernoulli in kind.visible_units and kind().unsupported(RBM(2, 3)) is None:
+            found.append(small(kind, of=RBM))
     return found
 
 
@@ -91,13 +105,13 @@ def data(size: int = 200) -> Tensor:
 def trainer(case: Case, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Trainer:
     """A trainer of a case in float64 on small minibatches."""
     options = {"batch_size": 20, "dtype": torch.float64, "iterations": ITERATIONS, **options}
-    return Trainer(case.estimator, case.model, data(), seeds=seeds, **options)
+    return Trainer(case.estimator, case.model, case.data(), seeds=seeds, **options)
 
 
 def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
     """``Estimator.fit`` with the same."""
     options: Any = {"batch_size": 20, "dtype": torch.float64, "compile": False, "iterations": max(steps, 60)}
-    return case.estimator.fit(case.model, data(), seeds=(0, 1), steps=steps, resume=resume, **options)
+    return case.estimator.fit(case.model, case.data(), seeds=(0, 1), steps=steps, resume=resume, **options)
 
 
 def same(x: Any, y: Any) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines import DSM, NCE
 from benchmark.tasks import registry
-from bism import GRBM, BiDSM, Estimator, InputError
+from bism import GRBM, Bernoulli, BiDSM, Estimator, InputError
 from bism.cohort import Cohort
 from bism.hyperparameters import number
 from bism.posteriors import RelaxedBernoulli
@@ -46,6 +46,12 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"needs": "free_energy"}, "``needs`` must be a tuple of names of methods of the model, got 'free_energy'"),
         ({"needs": 5}, "``needs`` must be a tuple"),
         ({"uses_examples": "no"}, "``uses_examples`` must be True or False, got 'no'"),
+        (
+            {"visible_units": Bernoulli},
+            "``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v)",
+        ),
+        ({"visible_units": ()}, "``visible_units`` must be a tuple of Gaussian"),
+        ({"visible_units": (Bernoulli(3),)}, "``visible_units`` must be a tuple of Gaussian"),
         ({"label": "Odd-{nope}"}, "``label`` 'Odd-{nope}' names {nope}, which is no hyper-parameter of it"),
         ({"label": "Odd-{"}, "``label`` 'Odd-{' cannot be read"),
         ({"label": "Odd-{lr.__class__}"}, "names {lr.__class__}, which is no hyper-parameter"),

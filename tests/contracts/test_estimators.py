@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 
 from baselines import CD, SM
-from bism import GRBM, BiDSM, Estimator, InputError, stream
+from bism import GRBM, RBM, Bernoulli, BiDSM, Estimator, InputError, stream
 from bism.capture import CapturedSteps
 from bism.checkpoint import load_checkpoint
 from bism.engine import Trainer
@@ -169,8 +169,8 @@ def test_contradicting_noise_levels_are_refused() -> None:
 def one_step(case: Case, stage: Stage) -> tuple[Any, Tensor, Any, dict[str, Tensor]]:
     """What ``step`` takes: a state, minibatches, noise and hyper-parameters."""
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
-    state = case.estimator.init(case.model, data(), rng, batch_size=20)
-    batches = data(20 * stage.minibatches).reshape(-1, 20, 2)
+    state = case.estimator.init(case.model, case.data(), rng, batch_size=20)
+    batches = case.data(20 * stage.minibatches).reshape(-1, 20, 2)
     noise = stage.noise(case.model, (20, 2), rng)
     return state, batches, noise, {k: torch.tensor(x).double() for k, x in case.estimator.hyper.items()}
 
@@ -437,6 +437,47 @@ def test_an_unsupported_model_is_refused_with_the_reason(kind: type[Estimator]) 
     with pytest.raises(InputError) as error:
         kind().fit(Visible(), data(), steps=1)
     assert str(error.value) == f"{kind.id} cannot train Visible: {reason}"
+
+
+@every_kind
+def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
+    """Of binary v by the methods that say so alone, and of real v by none that does not."""
+    binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
+    reason = kind(**binary).unsupported(RBM(2, 3))
+    assert (reason is None) == (Bernoulli in kind.visible_units) == (kind.id in ("cd", "pcd", "nce", "vnce"))
+    if reason:
+        assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"
+        with pytest.raises(InputError, match=f"{kind.id} cannot train RBM: it needs real v"):
+            kind().fit(RBM(2, 3), (data() > 0).double(), steps=1)
+    if binary:
+        assert "must be 'bernoulli'" in str(kind().unsupported(RBM(2, 3)))
+        assert "must be 'standard_normal' or 'gaussian'" in str(kind(**binary).unsupported(GRBM(2, 3)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinaryAlone(CD):
+    """CD of binary v alone."""
+
+    visible_units = (Bernoulli,)
+
+
+def test_a_method_of_binary_v_alone() -> None:
+    assert BinaryAlone().unsupported(RBM(2, 3)) is None
+    assert BinaryAlone().unsupported(GRBM(2, 3)) == "it needs binary v, and v of GRBM is real"
+
+
+def test_v_that_is_declared_binary_is_zeros_and_ones() -> None:
+    v = torch.zeros(5, 2)
+    v[3, 1], v[4, 0] = 0.25, 7
+    with pytest.raises(InputError, match=r"v of RBM is binary: row 3, unit 1 is 0.25 \(2 rows in all\)"):
+        CD().fit(RBM(2, 3), v, steps=1)
+    with pytest.raises(InputError, match=r"data_noise must be 0 where v is binary, as it is in RBM, got 0\.1"):
+        CD().fit(RBM(2, 3), v.round().clamp(0, 1), steps=1, data_noise=0.1)
+    for units in (Bernoulli(3), "binary", Bernoulli):
+        odd = RBM(2, 3)
+        odd.visible_units = units  # type: ignore[assignment]
+        with pytest.raises(InputError, match=r"RBM.visible_units must be Gaussian\(2\) or Bernoulli\(2\), what its v"):
+            CD().fit(odd, v.round(), steps=1)
 
 
 def test_the_reasons() -> None:

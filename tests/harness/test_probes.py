@@ -21,7 +21,7 @@ from bism.engine import Trainer
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
-from tests.maths.checks import draws, make_grbm
+from tests.maths.checks import draws, make_grbm, make_rbm
 
 CHEAP_OPTIONS = {"chains": 20, "steps": [1, 2], "tolerance": 0.0001, "raise_chains": 1, "raise_steps": 4}
 CHEAP = f"options: {json.dumps(CHEAP_OPTIONS)}".replace('"', "")
@@ -62,12 +62,13 @@ def test_annealing_agrees_with_enumeration() -> None:
     assert measured["val/log_likelihood"] != measured["test/log_likelihood"]
 
 
-def bounds(visible: int, hidden: int, scale: float, repeats: int, **options: Any) -> np.ndarray:
+def bounds(make: Any, visible: int, hidden: int, scale: float, repeats: int, **options: Any) -> np.ndarray:
     """Lower end, estimate, upper end and truth of the test log-likelihood, for many models [repeats, 4]."""
     v = 0.3 + 1.3 * draws(7).normal((100, visible))
+    v = (v > 0.6).double() if make is make_rbm else v
     data, rows = DataSet("points", v, v, v), []
     for seed in range(repeats):
-        model = make_grbm(visible, hidden, seed=seed)
+        model = make(visible, hidden, seed=seed)
         with torch.no_grad():
             model.W.mul_(scale)
         fitted: Any = SimpleNamespace(model=lambda _, model=model: model, step=0)
@@ -77,14 +78,34 @@ def bounds(visible: int, hidden: int, scale: float, repeats: int, **options: Any
     return np.array(rows)
 
 
-EASY = {"visible": 2, "hidden": 3, "scale": 1.0, "chains": 50, "steps": [1, 2, 4], "tolerance": 0.1}
-HARD = {"visible": 4, "hidden": 6, "scale": 2.0, "chains": 50, "steps": [4, 8], "tolerance": 0.1}
-LARGER = {"visible": 20, "hidden": 12, "scale": 0.7, "chains": 100, "steps": [10, 100], "tolerance": 0.5}
+EASY = {"make": make_grbm, "visible": 2, "hidden": 3, "scale": 1.0, "chains": 50, "steps": [1, 2, 4], "tolerance": 0.1}
+HARD = {"make": make_grbm, "visible": 4, "hidden": 6, "scale": 2.0, "chains": 50, "steps": [4, 8], "tolerance": 0.1}
+LARGER = {
+    "make": make_grbm,
+    "visible": 20,
+    "hidden": 12,
+    "scale": 0.7,
+    "chains": 100,
+    "steps": [10, 100],
+    "tolerance": 0.5,
+}
+BINARY = {"make": make_rbm, "visible": 6, "hidden": 5, "scale": 3.0, "chains": 50, "steps": [4, 8], "tolerance": 0.1}
+WIDE = {
+    "make": make_rbm,
+    "visible": 30,
+    "hidden": 12,
+    "scale": 1.5,
+    "chains": 100,
+    "steps": [10, 100],
+    "tolerance": 0.5,
+}
 
 
 @pytest.mark.filterwarnings("ignore:seed")  # the tolerance is missed
 @pytest.mark.parametrize(
-    "case", [EASY, HARD, pytest.param(LARGER, marks=pytest.mark.long)], ids=["easy", "hard", "larger"]
+    "case",
+    [EASY, HARD, pytest.param(LARGER, marks=pytest.mark.long), BINARY, pytest.param(WIDE, marks=pytest.mark.long)],
+    ids=["easy", "hard", "larger", "binary", "wide"],
 )
 def test_the_bounds_of_a_likelihood_hold_the_truth(case: dict[str, Any]) -> None:
     """In at least 95% of 200 models, and in order always, though AIS alone misses much of Z of the hard ones."""

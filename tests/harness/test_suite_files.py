@@ -49,6 +49,7 @@ def test_the_shipped_suites() -> None:
         "freyface",
         "grbm",
         "mnist",
+        "rbm",
         "scaling",
     ]
 
@@ -155,7 +156,7 @@ BAD = {
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
         "7: tasks.board.data.trian: unknown key; did you mean 'train'? "
-        "valid: file, name, pad, scale, split, test, train, val",
+        "valid: binarize, file, name, pad, scale, split, test, train, val",
     ]),
     "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
         "8: tasks.board.model.hidden: this key is missing",
@@ -221,8 +222,8 @@ BAD = {
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
         "valid: checkerboard, cifar10, digits, fashion, freyface, mnist",
     ]),
-    "unknown model": (("name: grbm", "name: gbrm"), [
-        "8: tasks.board.model.name: no model 'gbrm': did you mean 'grbm'? valid: grbm, resnet_eblvm, resnet_ebm",
+    "unknown model": (("name: grbm", "name: grmb"), [
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, rbm, resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
@@ -351,7 +352,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
         "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
-        " fashion, freyface, grbm, mnist, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
+        " fashion, freyface, grbm, mnist, rbm, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid, softplus
 from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.noise import fit_noise
-from bism import GRBM, Estimator, Gaussian
+from bism import GRBM, RBM, Estimator, Gaussian
 from bism.functional import Methods
 from bism.methods import BiSM
 from bism.posteriors import RelaxedBernoulli
@@ -51,6 +51,15 @@ def set_grbm(W: Tensor, b: Tensor, c: Tensor, s: Tensor) -> GRBM:
     with torch.no_grad():
         for parameter, value in ((model.W, W), (model.b, b), (model.c, c), (model.log_s, s.log())):
             parameter.copy_(value)
+    return model
+
+
+def make_rbm(visible: int = 4, hidden: int = 3, seed: int = 0) -> RBM:
+    """A binary RBM in float64 with W != 0."""
+    source, model = torch.Generator().manual_seed(seed), RBM(visible, hidden).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.8 * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
     return model
 
 
@@ -208,13 +217,15 @@ def product(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor,
     return a[0][rows], b[0][columns], a[1][rows] * b[1][columns]
 
 
-def samples(model: GRBM, count: int, seed: int) -> Tensor:
-    """Exact samples v of a GRBM, [count, D]: h from its enumerated distribution, then v given h."""
+def samples(model: GRBM | RBM, count: int, seed: int) -> Tensor:
+    """Exact samples v, [count, D]: h from its enumerated distribution, then v given h."""
     with torch.no_grad():
         h = configurations(model.latent.size)
         share = (-model.hidden_free_energy(h) - log_z(model)).exp()
         source = torch.Generator().manual_seed(seed)
         chosen = h[torch.multinomial(share, count, replacement=True, generator=source)]
+        if isinstance(model, RBM):
+            return torch.bernoulli(model.visible_mean(chosen), generator=source)
         return model.sample_visible(chosen, torch.randn(count, model.b.numel(), generator=source, dtype=torch.float64))
 
 
@@ -356,7 +367,7 @@ def likelihood_gradient(model: GRBM, theta: dict[str, Tensor], v: Tensor, weight
     return flat(grad(negative)({"model": theta}))
 
 
-def vnce_gap(estimator: Any, nce: Any, model: GRBM) -> float:
+def vnce_gap(estimator: Any, nce: Any, model: GRBM | RBM) -> float:
     """Relative difference of VNCE's gradient from NCE's with the true posterior as q, whatever h is drawn."""
     rng, batch = draws(3), samples(model, 50, 4)
     theta, c = moved(parameters(model), 0.3), torch.tensor(0.7, dtype=torch.float64)

@@ -20,7 +20,7 @@ from bism.annealing import (
     reverse_ais,
     temperatures,
 )
-from bism.enumeration import enumerate_hidden, exact_samples, hidden_log_weights
+from bism.enumeration import enumerate_hidden, exact_samples, log_weights
 from bism.rng import generator
 from tests.maths.checks import LinearGaussian, configurations, draws, make_grbm
 
@@ -104,7 +104,7 @@ def test_the_standard_error_is_the_spread_of_repetitions() -> None:
 def test_exact_samples_are_the_models() -> None:
     model = make_grbm(2, 3)
     v = exact_samples(model, CHAINS, draws(4))
-    p = hidden_log_weights(model).softmax(0)
+    p = log_weights(model).softmax(0)
     means = model.b + model.log_s.exp().square() * (enumerate_hidden(3, 0, 8, torch.float64) @ model.W.T)
     expected, error = p @ means, v.std(0) / math.sqrt(CHAINS)
     assert ((v.mean(0) - expected).abs() < 4 * error).all()

@@ -12,7 +12,7 @@ from bism.annealing import LEVEL, Bracket, bracket, not_annealable, raise_log_li
 
 
 class Annealing(Probe):
-    """Log-likelihoods of a GRBM by AIS, with what is known about their error.
+    """Log-likelihoods of a GRBM or an RBM by AIS, with what is known about their error.
 
     ``val/log_likelihood`` and ``test/log_likelihood`` use AIS's log Z, which is low on average, so that they are
     optimistic. They lie between ``_lower`` and ``_upper``: -F(v) less the ends of ``Bracket.interval``, which AIS and
