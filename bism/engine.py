@@ -33,7 +33,9 @@ from bism.state import Hyper
 from bism.stream import Block
 from bism.training import Setting, Training, Tree, as_they_came, begun, captures, diverged_at
 
-_TRACE_PAYS = 100  # uncompiled steps, after which the step is traced: that takes as long as one or two hundred of them
+_TRACE_PAYS = (
+    100  # uncompiled steps: as long as tracing takes. Where nothing says how many are to come, they come first
+)
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 _SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
 
@@ -49,7 +51,8 @@ class Trainer(Training):
     Where a stage ends and another begins, the trainer stays in the one that ends until the next step is made: what is
     asked of it there, and its checkpoint, is of that stage.
 
-    Args: as ``Estimator.fit``; ``iterations`` is needed where a method trains in stages.
+    Args: as ``Estimator.fit``; ``iterations`` is needed where a method trains in stages, and else says how many steps
+        are to come.
 
     Attributes: as ``Training``, and
         step: iterations done.
@@ -71,7 +74,7 @@ class Trainer(Training):
         super().__init__(estimator, model, data, accumulate=accumulate, **setting)
         self.step, self.train_seconds, self._reported = 0, 0.0, 0
         self._hyper = self._stacked_hyper([estimator])
-        self._iterations = self._shared_by_stages(iterations)
+        self._iterations, self._expected = self._shared_by_stages(iterations), iterations or 0
         self._ends = stage_ends(self._stages, self._iterations or 0)
         # Processes that train together do without: a graph with an exchange in it outlives the group.
         self._captures = captures(self.device) and processes() == 1
@@ -220,7 +223,8 @@ class Trainer(Training):
         if self._to_capture and steps:
             self._to_capture = False
             self._capture()
-        if self._to_trace and self._plain_steps >= _TRACE_PAYS:
+        coming = min(self._ends[self._index], self._expected) - self.step
+        if self._to_trace and max(self._plain_steps, coming - 2 * _TRACE_PAYS) >= _TRACE_PAYS:
             self._to_trace = False
             self._trace()
         started = time.perf_counter()

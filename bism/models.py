@@ -201,6 +201,7 @@ class RBM(nn.Module):
         self.W = nn.Parameter(torch.empty(visible, hidden))
         self.b = nn.Parameter(torch.empty(visible))
         self.c = nn.Parameter(torch.empty(hidden))
+        self.units = visible + hidden
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

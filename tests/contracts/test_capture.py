@@ -170,12 +170,26 @@ def test_a_traced_step_gives_the_same_bits(case: Case, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         engine, "traced_program", lambda *given: made.append(compiler.traced_program(*given)) or made[0]
     )
-    for steps in (1, 6, 1):  # the first two plain
+    traced._expected = 0  # nothing says how many are to come: the first two are plain
+    for steps in (1, 6, 1):
         traced.run(steps)
     assert len(made) == 1
     assert traced._program is made[0]
     assert same(plain._tensors, traced._tensors)
     assert torch.equal(plain.objective_on(data(50)), traced.objective_on(data(50)))
+
+
+@pytest.mark.parametrize(("iterations", "first"), [(None, 2), (5, 2), (6, 0), (60, 0)])
+def test_steps_are_traced_at_once_where_enough_are_to_come(
+    iterations: int | None, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_TRACE_PAYS", 2)
+    one = trainer(small(CD), iterations=iterations)
+    monkeypatch.setattr(engine, "traced_program", lambda step, example: made.append(one.step) or step)
+    made: list[int] = []
+    for _ in range(4):
+        one.run(1)
+    assert made == [first]
 
 
 def test_where_a_block_is_cut_changes_nothing() -> None:
