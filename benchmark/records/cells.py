@@ -29,6 +29,9 @@ class DamagedFile(InputError):
         self.file, self.what = file, what
 
 
+_SINCE = {"accumulate": 1, "data_noise": 0.0, "precision": "float32", "probes": [], "rule": "last"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """One line of a journal: metrics at a step, and when they were taken (milliseconds since 1970)."""
@@ -49,12 +52,12 @@ class CellFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration and the labels.
+        """The resolved configuration and the labels; where the first version had no choice, what it did.
 
         Raises:
             DamagedFile: it is not there, or no mapping.
         """
-        return read_mapping(self.path / "config.json")
+        return {**_SINCE, **read_mapping(self.path / "config.json")}
 
     def describe(self, **more: Any) -> None:
         """Adds to the configuration what is known only later, such as how it was timed."""

@@ -23,6 +23,7 @@ from benchmark.records.rundir import DAMAGED, FINISHED, Record, RunDir, sound
 _LARGE = 1 << 24  # bytes, from which on a file is read only where its time of change is another
 _PASSING = (".partial", ".next.pt")  # files that are being written
 _HELD = ("id", "suite", "preset", "task", "method", "variant", "seed", "steps", "state")  # what a proof decides
+_USED = ("select", "device", "data", "model", "hyper", "paper", "reference", "description")  # of a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +150,9 @@ def _readable(folder: CellFolder, finished: bool) -> Iterator[DamagedFile]:
     try:
         if finished or (folder.path / "config.json").exists():
             labels(folder)
+        with understood(folder.path / "config.json"):
+            for name in _USED if finished else ():
+                folder.config[name]
     except DamagedFile as problem:
         yield problem
     try:

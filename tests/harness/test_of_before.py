@@ -1,6 +1,8 @@
 """What earlier versions of the package wrote is read by this one."""
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import pytest
 import torch
 
 from baselines.dsm import DSM
+from benchmark.records.rundir import CellFolder
+from benchmark.tracking import labels
 from bism import GRBM, log_likelihood
 from bism.checkpoint import save_checkpoint
 from bism.engine import Trainer
+from tests.harness.tiny import cell, command, everything, records
 
+LATER = {"accumulate", "data_noise", "job", "precision", "probes", "provenance", "rule", "symbols", "timing", "took"}
 CODE = """\
 import json
 from pathlib import Path
@@ -76,3 +82,39 @@ def test_a_model_that_was_logged_then_scores_as_it_did(tmp_path: Path) -> None:
     found = pyfunc.load_model(str(tmp_path / "model")).predict(pd.DataFrame(v.numpy()))
     expected = log_likelihood(trainer.fitted().model(0), v)
     np.testing.assert_allclose(found["log_likelihood"], expected, rtol=0, atol=1e-12)
+
+
+def test_a_run_directory_of_the_first_version_is_read(folder: Path) -> None:
+    """Its configurations say less, nothing proves its cells, and its index has fewer columns."""
+    for file in (folder / "runs" / "cells").glob("*/config.json"):
+        (file.parent / "finished.json").unlink()
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({name: value for name, value in content.items() if name not in LATER}))
+    with contextlib.closing(sqlite3.connect(folder / "runs" / "index.sqlite")) as index, index:
+        index.execute("ALTER TABLE cells DROP COLUMN progress")
+        index.execute("ALTER TABLE cells DROP COLUMN job")
+        index.execute("DROP TABLE timings")
+    before = everything(folder)
+    said = command(folder, "status")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("suite tiny, preset test: 4 done\n")
+    assert "CD-1" in said.out
+    assert "A seed's value: the last iteration" in " ".join(said.out.split())
+    assert everything(folder) == before
+    for record in records(folder):
+        config = CellFolder(folder / "runs" / "cells" / record.id).config
+        assert labels.cell_tags(record, config)["select"] == "last val/log_likelihood"
+        assert labels.params(config)["precision"] == "float32"
+    said = command(folder, "run", "--suite", "tiny.yaml")
+    assert (said.code, said.err) == (0, "")
+
+
+def test_a_configuration_without_what_is_needed_stops_nothing(folder: Path) -> None:
+    one = cell(folder, "CD-1", 0)
+    one.proof.unlink()
+    content = {name: value for name, value in one.config.items() if name not in ("job", "select")}
+    (one.path / "config.json").write_text(json.dumps(content))
+    said = command(folder, "status")
+    assert (said.code, said.err) == (1, "")
+    assert f"damaged: board CD-1 seed 0: {(one.path / 'config.json').relative_to(folder)}: lacks 'select'\n" in said.out
+    assert "BiDSM-5" in said.out
