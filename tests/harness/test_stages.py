@@ -15,7 +15,7 @@ from benchmark.records.rundir import CellFolder, RunDir, cell_folder
 from benchmark.running import progress
 from benchmark.running.job import Settings, Stopped, _train
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Choices, Job, jobs, plan
+from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
 from benchmark.tasks.suite_file import load_suite
 from bism import GRBM
 from bism.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def job(tmp_path: Path, data: DataSet) -> Job:
     methods = registry.methods([STAGED])
     suite = load_suite(str(write(tmp_path, TINY.replace("method: cd", "method: staged"))), methods)
     (one,) = jobs(plan(suite, Choices(methods=["staged"]), methods, {"board": data}))
-    return one
+    return Job(tuple(Cell({**cell.config, "pictures": False}) for cell in one.cells))
 
 
 def train(job: Job, data: DataSet, folder: Path, until: int | None = None) -> tuple[list[CellFolder], list[Any]]:
