@@ -31,7 +31,7 @@ from bism.enumeration import exact_samples, not_enumerable
 from bism.errors import InputError
 from bism.models import GRBM, RBM
 from bism.rng import Rng, generator
-from bism.sampling import gibbs, gibbs_noise
+from bism.sampling import GibbsChains
 from bism.variables import log_odds
 
 LEVEL = 0.95  # of what bounds an estimate
@@ -342,7 +342,7 @@ def _samples(model: Annealable, data: Tensor, chains: int, sweeps: int, seed: in
         return {"exact": exact_samples(model, chains, rng)}
     rows = rng.integers(len(data), (chains,))
     starts = {"data": data.to(model.b)[rows], "base": base.sample(chains, rng)}
-    return {name: _gibbs(model, v, sweeps, rng) for name, v in starts.items()}
+    return {name: GibbsChains(model, v, sweeps=sweeps).draw(chains, rng) for name, v in starts.items()}
 
 
 def _prepare(model: Annealable, data: Tensor, seed: int, purpose: str) -> tuple[Base, Rng]:
@@ -350,14 +350,6 @@ def _prepare(model: Annealable, data: Tensor, seed: int, purpose: str) -> tuple[
     if reason:
         raise InputError(f"{purpose} cannot be had for {type(model).__name__}: {reason}")
     return base_rate(model, data), Rng(generator(seed, 0, purpose, model.b.device), model.b.dtype)
-
-
-def _gibbs(model: Annealable, v: Tensor, sweeps: int, rng: Rng) -> Tensor:
-    """Chains [chains, D] after so many sweeps."""
-    with torch.no_grad():
-        for _ in range(sweeps):
-            v = gibbs(model, v, gibbs_noise(model, len(v), 1, rng))
-    return v
 
 
 def not_annealable(model: object) -> str | None:

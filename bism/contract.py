@@ -19,6 +19,7 @@ from bism.variables import Bernoulli, Gaussian
 _HOOKS = (
     "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
     "lower_objective", "unsupported", "unshardable", "optimiser_of",
+    "sampler",
 )  # fmt: skip
 
 

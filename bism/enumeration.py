@@ -63,10 +63,21 @@ def log_weights(model: Any) -> Tensor:
         return torch.cat([-exact.hidden_free_energy(h) for h in chunks])
 
 
+def exactly_sampled(model: Any) -> bool:
+    """Whether a model has what ``exact_samples`` needs."""
+    return not_enumerable(model) is None and (_sides(model)[0][1] or hasattr(model, "sample_visible"))
+
+
 def exact_samples(model: Any, count: int, rng: Rng) -> Tensor:
-    """Independent samples v [count, *visible_shape]: h by its probability among all, then v given h; or v itself."""
+    """Independent samples v [count, *visible_shape]: h by its probability among all, then v given h; or v itself.
+
+    Not numbers, where the model's parameters are none or so large that its probabilities are none.
+    """
     (size, of_v), *_ = _sides(model)
-    index = torch.multinomial(log_weights(model).softmax(0), count, replacement=True, generator=rng.source)
+    weights = log_weights(model).softmax(0)
+    if not weights.isfinite().all():
+        return torch.full((count, *model.visible_shape), torch.nan, dtype=rng.dtype, device=rng.device)
+    index = torch.multinomial(weights, count, replacement=True, generator=rng.source)
     with torch.no_grad():
         units = _bits(index, size, rng.dtype)
         if of_v:

@@ -14,9 +14,10 @@ from bism.errors import InputError
 from bism.hooks import Hooks
 from bism.likelihood import NO_SCORE, fisher_divergence, log_likelihood, log_partition
 from bism.objectives import score
+from bism.protocols import Sampler
 from bism.rng import Rng, generator
-from bism.sampling import gibbs, gibbs_noise
-from bism.state import State
+from bism.sampling import SWEEPS, GibbsChains, has_gibbs, no_sampler, sampler
+from bism.state import Parts, State
 from bism.variables import has_binary_v
 
 
@@ -79,11 +80,6 @@ class Fitted:
         """A copy of the posterior q(h|v) with one seed's parameters; raises as ``part``."""
         return self.part("posterior", seed)
 
-    @property
-    def has_conditionals(self) -> bool:
-        """Whether the model has p(h|v) and p(v|h) for Gibbs sampling."""
-        return hasattr(self._model, "sample_hidden") and hasattr(self._model, "sample_visible")
-
     def parameters(self, seed: int) -> dict[str, dict[str, Tensor]]:
         """One seed's parameters by part and name, those of no module (NCE's normaliser) included."""
         chosen: dict[str, dict[str, Tensor]] = self.state(seed)["params"]
@@ -135,6 +131,38 @@ class Fitted:
         """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""
         return self._stacked(lambda model: fisher_divergence(model, v))
 
+    def _own_sampler(self, seed: int) -> Sampler | None:
+        """The method's own sampler, in the units of the training."""
+        return self.estimator.sampler(Parts({name: self.part(name, seed) for name in self._template.modules}))
+
+    def sampler(self, seed: int, *, rows: Tensor | None = None, sweeps: int = SWEEPS) -> Sampler | None:
+        """How one seed's model is sampled, or None where there is no way: by the method's own sampler, where it has
+        one, and else as ``sampling.sampler`` chooses.
+
+        Args:
+            rows: where chains start, in turn, [n, *visible_shape].
+            sweeps: of Gibbs chains.
+        """
+        return self._own_sampler(seed) or sampler(self.model(seed), rows=rows, sweeps=sweeps)
+
+    def draw(
+        self, count: int, seed: int, *, index: int = 0, rows: Tensor | None = None, sweeps: int = SWEEPS
+    ) -> Tensor:
+        """Samples of one seed's model, [count, *visible_shape], drawn as ``sampler`` says.
+
+        Args:
+            index: another one gives other samples.
+            rows, sweeps: as ``sampler``.
+
+        Raises:
+            InputError: there is no way.
+        """
+        chosen, model = self.sampler(seed, rows=rows, sweeps=sweeps), self.model(seed)
+        if chosen is None:
+            raise InputError(no_sampler(model))
+        like = next(model.parameters())
+        return chosen.draw(count, Rng(generator(seed, index, "samples", like.device), like.dtype)).detach()
+
     def sample(self, start: Tensor, sweeps: int = 1000) -> Tensor:
         """Gibbs samples after ``sweeps`` sweeps from ``start`` [batch, *visible_shape]: [seeds, batch, *visible_shape].
 
@@ -146,12 +174,10 @@ class Fitted:
     def sample_seed(self, seed: int, start: Tensor, sweeps: int = 1000) -> Tensor:
         """Gibbs samples of one seed's model, [batch, *visible_shape]; see ``sample``."""
         model = self.model(seed)
-        if not self.has_conditionals:
+        if not has_gibbs(model):
             raise InputError(f"{type(model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
-        rng, v = Rng(generator(seed, 0, "samples", start.device), start.dtype), start
-        for _ in range(sweeps):
-            v = gibbs(model, v, gibbs_noise(model, len(start), 1, rng))
-        return v
+        rng = Rng(generator(seed, 0, "samples", start.device), start.dtype)
+        return GibbsChains(model, start, sweeps=sweeps).draw(len(start), rng)
 
     def save(self, path: Path | str) -> None:
         """Writes the checkpoint, from which ``Estimator.fit(..., resume=path)`` goes on; whole or not at all."""

@@ -16,6 +16,7 @@ from bism.functional import Methods
 from bism.gradients import Shards, average, shards
 from bism.hyperparameters import Range, count, number, rates, specs, validate
 from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
+from bism.protocols import Sampler
 from bism.rng import Rng
 from bism.stages import Stage
 from bism.state import Hyper, Info, State, initial_values
@@ -148,6 +149,15 @@ class Hooks(ABC):
         A part of ``trains`` that is not among them comes from ``extra_parameters``.
         """
         return {"model": model}
+
+    def sampler(self, parts: Any) -> Sampler | None:
+        """What draws v from what was trained, of methods whose samples come from a part beside the model (a generator);
+        None for those that are sampled as the model is (``bism.sampling``).
+
+        Args:
+            parts: the trained networks of one seed as modules, ``parts.model``.
+        """
+        return None
 
     def init(
         self,

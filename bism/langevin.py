@@ -62,7 +62,7 @@ def langevin(
     start: Free,
     heat: Tensor,
     *,
-    step_size: float | Mapping[str, float] = 0.02,
+    step_size: float | Mapping[str, float | Tensor] = 0.02,
     seed: int = 0,
     batch: int = 0,
     first: int = 0,
@@ -77,7 +77,7 @@ def langevin(
         energy: of the free variables, [batch]; examples do not interact.
         start: the free variables before step number ``first``.
         heat: a temperature for each step, [steps].
-        step_size: a, for all variables or by name.
+        step_size: a, for all variables or by name; a tensor has one for each unit.
         precision: "bf16" for matrix products and convolutions in bfloat16, "tf32" for TF32 on a GPU; the variables stay
             as they are.
     """

@@ -33,6 +33,10 @@ class EnergyModel(Protocol):
         ``sample_hidden(v, noise)``: h [batch, m] from p(h|v), with the noise of ``latent.noise``.
         ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise, or logistic
             noise where v is binary (``variables.visible_noise``).
+        ``transition(chains, noise)``: one sweep of Gibbs sampling of the model's own, as of layers, with
+            ``transition_noise(rng, batch)``, a tree of tensors [*batch, ...]. Chains are a dictionary of tensors
+            [batch, ...] with "v" among them, and of "v" alone where they start.
+        ``draw(count, rng)``: v [count, *visible_shape], where the model can be sampled directly.
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
         ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).

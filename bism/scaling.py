@@ -21,6 +21,9 @@ from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.models import GRBM
 from bism.posteriors import location_and_scale
+from bism.protocols import Sampler
+from bism.rng import Rng
+from bism.sampling import SWEEPS, sampler
 from bism.variables import has_binary_v
 
 
@@ -111,7 +114,10 @@ class _Scaled(nn.Module):
         return scaled
 
 
-_OPTIONAL = ("free_energy", "hidden_free_energy", "sample_hidden", "sample_visible", "score_and_laplacian")
+_OPTIONAL = (
+    "free_energy", "hidden_free_energy", "sample_hidden", "sample_visible", "transition", "transition_noise", "draw",
+    "score_and_laplacian",
+)  # fmt: skip
 
 
 class Rescaled(_Scaled):
@@ -143,6 +149,16 @@ class Rescaled(_Scaled):
 
     def _sample_visible(self, h: Tensor, noise: Tensor) -> Any:
         return self.shift + self.factor * self.inner.sample_visible(h, noise)
+
+    def _transition(self, chains: dict[str, Tensor], noise: Any) -> dict[str, Tensor]:
+        after = self.inner.transition({**chains, "v": self.scaled(chains["v"])}, noise)
+        return {**after, "v": self.shift + self.factor * after["v"]}
+
+    def _transition_noise(self, rng: Rng, batch: tuple[int, ...]) -> Any:
+        return self.inner.transition_noise(rng, batch)
+
+    def _draw(self, count: int, rng: Rng) -> Tensor:
+        return self.shift + self.factor * self.inner.draw(count, rng)
 
     def _score_and_laplacian(self, v: Tensor) -> Any:
         # The trace weighs each diagonal entry of the Hessian by its own factor; the inner closed form has their sum.
@@ -182,3 +198,21 @@ class _Fitted(Fitted):
 
     def posterior(self, seed: int) -> Any:
         return self._scaling.posterior(super().posterior(seed))
+
+    def sampler(self, seed: int, *, rows: Tensor | None = None, sweeps: int = SWEEPS) -> Sampler | None:
+        own = self._own_sampler(seed)
+        if own:
+            return _InOwnUnits(own, self._scaling, next(super().model(seed).parameters()).dtype)
+        return sampler(self.model(seed), rows=rows, scaling=self._scaling, sweeps=sweeps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _InOwnUnits:
+    """A method's own sampler of scaled data."""
+
+    inner: Sampler
+    scaling: Scaling
+    dtype: torch.dtype  # of the training
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        return self.scaling.own(self.inner.draw(count, Rng(rng.source, self.dtype)))

@@ -1,7 +1,7 @@
 """What a trained model looks like, as arrays (``.npz``, which reports redraw) and as images.
 
-Of one or two coordinates: its density, beside points of the data. Of images: Gibbs samples, test images above their
-reconstructions, and the receptive fields, which are the columns of W. Of all else, where v is real: Gibbs samples
+Of one or two coordinates: its density, beside points of the data. Of images: samples, test images above their
+reconstructions, and the receptive fields, which are the columns of W. Of all else, where v is real: samples
 beside points of the data, in the coordinates that vary most.
 """
 
@@ -19,6 +19,7 @@ from benchmark.measures.density import limits, usual
 from bism.enumeration import not_enumerable
 from bism.fitted import Fitted
 from bism.likelihood import grid_density
+from bism.sampling import LangevinChains
 from bism.variables import has_binary_v
 
 _GRID = {1: 401, 2: 201}  # values of a coordinate that densities are drawn at, by the number of coordinates
@@ -30,12 +31,12 @@ _SWEEPS = 500
 
 
 def can_picture(data: DataSet, fitted: Fitted) -> bool:
-    """Whether there is something to show: a density of one or two coordinates, or samples of a model with conditionals;
-    images of other models are sampled by a probe."""
-    flat = len(data.train.shape) == 2 and not has_binary_v(fitted.model(fitted.seeds[0]))
-    return _has_density(data, fitted.model(fitted.seeds[0])) or (
-        fitted.has_conditionals and (flat or data.image is not None)
-    )
+    """Whether there is something to show: a density of one or two coordinates, or samples that are drawn quickly; by
+    Langevin dynamics they are drawn by a probe."""
+    model, sampler = fitted.model(fitted.seeds[0]), fitted.sampler(fitted.seeds[0])
+    flat = len(data.train.shape) == 2 and not has_binary_v(model)
+    quick = sampler is not None and not isinstance(sampler, LangevinChains)
+    return _has_density(data, model) or (quick and (flat or data.image is not None))
 
 
 def _has_density(data: DataSet, model: Any) -> bool:
@@ -51,10 +52,17 @@ def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) 
     elif data.image is None:
         _picture_marginals(fitted, seed, data, folder, title)
     else:
-        start = data.train[:_SHOWN].to(next(model.parameters()))
-        samples = _images(fitted.sample_seed(seed, start, sweeps=_SWEEPS), data)
-        draw_sheet(samples, save_arrays(folder, "samples", step, samples=samples), f"samples, {title}")
+        drawn, how = _samples(fitted, seed, data, _SHOWN)
+        samples = _images(drawn, data)
+        draw_sheet(samples, save_arrays(folder, "samples", step, how=how, samples=samples), f"samples, {title}")
         _picture_units(model, data, folder, step, title)
+
+
+def _samples(fitted: Fitted, seed: int, data: DataSet, count: int) -> tuple[Tensor, str]:
+    """Samples, of chains those from training data, and how they were drawn."""
+    rows = data.train[:count].to(next(fitted.model(seed).parameters()))
+    how = getattr(fitted.sampler(seed, sweeps=_SWEEPS), "how", "drawn by the method's own sampler")
+    return fitted.draw(len(rows), seed, rows=rows, sweeps=_SWEEPS), str(how)
 
 
 def _picture_density(model: Any, data: DataSet, folder: Path, step: int, title: str) -> None:
@@ -70,10 +78,11 @@ def _picture_density(model: Any, data: DataSet, folder: Path, step: int, title: 
 def _picture_marginals(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:
     """Samples beside points of the data, in those coordinates in which the training data vary most."""
     coordinates = data.train.var(dim=0).argsort(descending=True)[:_COORDINATES]
-    start = data.train[:_CHAINS].to(next(fitted.model(seed).parameters()))
-    samples = fitted.sample_seed(seed, start, sweeps=_SWEEPS).detach().cpu().float()[:, coordinates]
-    points = data.train[:_CHAINS, coordinates].float()
-    file = save_arrays(folder, "marginals", fitted.step, coordinates=coordinates, points=points, samples=samples)
+    drawn, how = _samples(fitted, seed, data, _CHAINS)
+    samples, points = drawn.cpu().float()[:, coordinates], data.train[:_CHAINS, coordinates].float()
+    file = save_arrays(
+        folder, "marginals", fitted.step, how=how, coordinates=coordinates, points=points, samples=samples
+    )
     draw_marginals(points.numpy(), samples.numpy(), coordinates.numpy(), file, title)
 
 
@@ -110,10 +119,11 @@ def _images(v: Tensor, data: DataSet) -> Tensor:
     return v.detach().cpu().float().reshape(-1, *data.image)
 
 
-def save_arrays(folder: Path, what: str, step: int, **arrays: Tensor) -> Path:
-    """Writes the arrays; returns where their image belongs."""
+def save_arrays(folder: Path, what: str, step: int, **arrays: Tensor | str) -> Path:
+    """Writes the arrays, and words such as how samples were drawn; returns where their image belongs."""
     file = folder / f"{what}_step_{step:08d}"
-    content: dict[str, Any] = {"step": step, **{name: x.numpy() for name, x in arrays.items()}}
+    given = {name: np.array(x) if isinstance(x, str) else x.numpy() for name, x in arrays.items()}
+    content: dict[str, Any] = {"step": step, **given}
     np.savez_compressed(file.with_suffix(".npz"), **content)
     return file.with_suffix(".png")
 

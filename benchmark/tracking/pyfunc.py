@@ -16,12 +16,12 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from benchmark.tasks.models import build_model
 from bism.checkpoint import load_checkpoint
 from bism.checks import check_count, not_binary
-from bism.enumeration import exact_samples, not_enumerable
+from bism.enumeration import not_enumerable
 from bism.errors import InputError
 from bism.likelihood import log_density_bound, log_likelihood, log_partition
 from bism.posteriors import default_posterior
 from bism.rng import Rng, generator
-from bism.sampling import gibbs, gibbs_noise
+from bism.sampling import no_sampler, sampler
 from bism.scaling import Scaling
 from bism.variables import has_binary_v
 
@@ -53,13 +53,15 @@ class TrainedModel(PythonModel):
         ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the posterior.
 
         With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
-        independent ones where h can be enumerated, else the ends of block Gibbs chains of ``sweeps`` sweeps (default:
-        1,000) from the rows of the input in turn, or where it has none from N(0, I) in the units of the training.
+        drawn as ``bism.sampling`` chooses: independent ones where h or binary v can be enumerated, else the ends of
+        block Gibbs chains of ``sweeps`` sweeps (default: 1,000), or of annealed Langevin chains. Chains start at the
+        rows of the input in turn, or where it has none at N(0, I) in the units of the training (at fair coins where v
+        is binary).
         ``seed`` (default: 0) is theirs.
 
         Raises:
             InputError: another number of columns than the model has visible units, values that are not finite, or a
-                model that Gibbs sampling cannot sample from.
+                model that cannot be sampled.
         """
         settings = {**SAMPLING, **(params or {})}
         if settings["sample"]:
@@ -74,27 +76,14 @@ class TrainedModel(PythonModel):
         count, sweeps, seed = int(sample), int(sweeps), int(seed)  # MLflow brings numpy's
         for name, value, least in (("sample", count, 1), ("sweeps", sweeps, 1), ("seed", seed, 0)):
             check_count(name, value, least)
-        if not (hasattr(self.model, "sample_hidden") and hasattr(self.model, "sample_visible")):
-            raise InputError(
-                f"{type(self.model).__name__} has no conditionals for Gibbs sampling; bism.langevin samples deep models"
-            )
-        rng = Rng(generator(seed, 0, "samples", torch.device("cpu")), torch.float64)
-        rows = 0 if model_input is None else len(model_input)
-        if self.log_z is not None:
-            v = exact_samples(self.model, count, rng)
-        else:
-            start = self._visible(model_input) if rows else self._start(count, rng)
-            v = start[torch.arange(count) % len(start)]
-            with torch.no_grad():
-                for _ in range(sweeps):
-                    v = gibbs(self.model, v, gibbs_noise(self.model, count, 1, rng))
-        names = list(model_input.columns) if rows and isinstance(model_input, pd.DataFrame) else None
-        return pd.DataFrame(v.flatten(1).numpy(), columns=names)
-
-    def _start(self, count: int, rng: Rng) -> torch.Tensor:
-        """N(0, I) in the units of the training."""
-        normal = rng.normal((count, *self.model.visible_shape))
-        return self.scaling.own(normal) if self.scaling else normal
+        given = model_input is not None and len(model_input) > 0
+        rows = self._visible(model_input) if given else None
+        chosen = sampler(self.model, rows=rows, scaling=self.scaling, sweeps=sweeps)
+        if chosen is None:
+            raise InputError(no_sampler(self.model))
+        v = chosen.draw(count, Rng(generator(seed, 0, "samples", torch.device("cpu")), torch.float64))
+        names = list(model_input.columns) if given and isinstance(model_input, pd.DataFrame) else None
+        return pd.DataFrame(v.detach().flatten(1).numpy(), columns=names)
 
     def _visible(self, model_input: Any) -> torch.Tensor:
         shape = self.model.visible_shape

@@ -1,7 +1,7 @@
 """Figure 4: samples; and reconstructions and receptive fields where there are any."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from reports.artefact import Artefact
 from reports.sweep import Sweep, pictures
 
 _KINDS = {  # artifact -> (arrays in it, title, caption)
-    "samples": (("samples",), "samples", "Samples of the model, started at training data and run for long."),
+    "samples": (("samples",), "samples", "Samples of the model, {how}."),
     "reconstructions": (
         ("originals", "reconstructions"),
         "reconstructions",
@@ -40,7 +40,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
                     title=paper.title(4, task, title) if kind == "samples" else f"{words.capital(title)} ({task})",
-                    caption=f"{caption} {words.capital(words.seed_at(seed, contents.values()))}.",
+                    caption=f"{caption.format(how=_how(contents.values()))} "
+                    f"{words.capital(words.seed_at(seed, contents.values()))}.",
                     alt=f"{words.capital(title)} of {', '.join(sheets)}.",
                     numbers=_numbers(shown),
                     runs=runs,
@@ -49,6 +50,12 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                     arrays={f"{variant} {name}": array for variant, arrays in shown.items()
                             for name, array in arrays.items()},
                 )  # fmt: skip
+
+
+def _how(contents: Iterable[Mapping[str, np.ndarray]]) -> str:
+    """How samples were drawn; before 0.2 files said nothing of it, and all were Gibbs chains from training data."""
+    said = [str(content.get("how", "started at training data and run for long")) for content in contents]
+    return " or ".join(dict.fromkeys(said))
 
 
 def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:

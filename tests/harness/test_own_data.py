@@ -14,6 +14,7 @@ import torch
 from benchmark.data import datasets
 from benchmark.data.datasets import load
 from benchmark.tasks import models
+from bism import sampling
 from bism.checkpoint import load_checkpoint
 from bism.errors import InputError
 from bism.likelihood import log_likelihood, log_partition
@@ -133,7 +134,7 @@ def test_samples_of_a_model_of_scaled_data_start_in_its_units(monkeypatch: pytes
     model: Any = pyfunc.TrainedModel()
     model.scaling = Scaling("standard", torch.tensor([-700.0, 5.0]).double(), torch.tensor([80.0, 0.1]).double())
     model.model, model.log_z = model.scaling.model(GRBM(2, 30).double()), None
-    monkeypatch.setattr(pyfunc, "gibbs", lambda model, v, noise: v)  # where chains start
+    monkeypatch.setattr(sampling, "walk", lambda model, chains, noise: chains)  # where chains start
     found = model.predict(None, None, params={"sample": 2000, "sweeps": 1})
     assert found.mean().tolist() == pytest.approx([-700, 5.0], rel=0.01)
     assert found.std().tolist() == pytest.approx([80, 0.1], rel=0.1)

@@ -80,8 +80,9 @@ def test_vectors_are_sampled_in_the_coordinates_that_vary_most(tmp_path: Path) -
     order = vectors.var(dim=0).argsort(descending=True)[:8]
     np.testing.assert_array_equal(kept["coordinates"], order)
     np.testing.assert_array_equal(kept["points"], vectors[:, order])
-    whole = trainer.fitted().sample_seed(2, vectors, sweeps=500)
+    whole = trainer.fitted().draw(40, 2)
     np.testing.assert_array_equal(kept["samples"], whole[:, order])
+    assert str(kept["how"]) == "independent draws, exact"
     assert matplotlib.image.imread(tmp_path / "marginals_step_00000003.png").std() > 0.05
 
 
@@ -105,3 +106,6 @@ def test_a_density_that_cannot_be_normalised_gives_way_to_samples(tmp_path: Path
     trainer.run(1)
     picture(trainer.fitted(), 0, data, tmp_path, "SM")
     assert sorted(file.suffix for file in tmp_path.glob("marginals*")) == [".npz", ".png"]
+    kept = dict(np.load(tmp_path / "marginals_step_00000001.npz"))
+    assert str(kept["how"]) == "ends of Gibbs chains of 500 sweeps"
+    np.testing.assert_array_equal(kept["samples"], trainer.fitted().sample_seed(0, points, 500)[:, kept["coordinates"]])

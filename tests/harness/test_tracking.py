@@ -37,6 +37,7 @@ from bism.enumeration import exact_samples
 from bism.rng import Rng, generator
 from bism.sampling import gibbs, gibbs_noise
 from reports.store import Store
+from tests.maths.test_samplers import EnergyAlone
 
 DATA_HASH = "0123456789abcdef" * 4
 STEPS = (0, 10, 20)
@@ -650,8 +651,8 @@ def test_samples_that_cannot_be_drawn(cells: Cells, run_dir: RunDir) -> None:
     model, context = loaded(cells, run_dir)
     with pytest.raises(InputError, match="sample must be at least 1, got -1"):
         model.predict(context, None, {"sample": -1})
-    model.model = torch.nn.Linear(2, 2)
-    with pytest.raises(InputError, match="Linear has no conditionals for Gibbs sampling"):
+    model.model = EnergyAlone()
+    with pytest.raises(InputError, match="EnergyAlone cannot be sampled: it has no draw"):
         model.predict(context, None, {"sample": 1})
 
 

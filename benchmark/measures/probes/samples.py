@@ -1,4 +1,4 @@
-"""Samples of models of images by annealed Langevin dynamics, and what networks that know images say of them."""
+"""Samples of models of images, and what networks that know images say of them."""
 
 import dataclasses
 import hashlib
@@ -19,6 +19,7 @@ from bism.checkpoint import save_checkpoint
 from bism.errors import InputError
 from bism.langevin import PAPER, Stretch, denoise, langevin, temperatures
 from bism.rng import Rng, generator
+from bism.sampling import LangevinChains, no_sampler, sampler
 
 _SHOWN = 64
 _SIGNS = 50  # steps between two signs of life
@@ -123,8 +124,9 @@ class Samples(Langevin):
     cell's folder ``samples``; and their distance from the official training set (of which a part is validation data
     here): FID, KID, Inception Score, a Fréchet distance over the features of a ResNet-56; ``<split>/fid`` and so on.
 
-    Of a model with latent variables v is sampled given h, which is the posterior's mean at random training images
-    (``h: posterior``, as in the paper), or v and h together (``h: joint``).
+    They are drawn as the method or the model says (``bism.sampling``). Where that is by Langevin dynamics, the options
+    below say how, and of a model with latent variables v is sampled given h, which is the posterior's mean at random
+    training images (``h: posterior``, as in the paper), or v and h together (``h: joint``).
 
     Options, beside those of Langevin dynamics:
         count: of samples.
@@ -142,7 +144,11 @@ class Samples(Langevin):
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
-        if model.latent is not None and "posterior" not in estimator.trains:
+        own = type(estimator).sampler is not Estimator.sampler
+        chosen = None if own else sampler(model)
+        if not own and chosen is None:
+            return no_sampler(model)
+        if isinstance(chosen, LangevinChains) and model.latent is not None and "posterior" not in estimator.trains:
             return "v is sampled given the posterior's h, and this method trains no posterior"
         return Langevin.unsuitable(estimator, model)
 
@@ -200,6 +206,9 @@ class Samples(Langevin):
         return hashlib.sha256(options.encode()).hexdigest()[:8]
 
     def _batch(self, subject: Subject, model: Any, count: int, number: int, file: Path) -> Tensor:
+        """Of ``count`` images, batch ``number``."""
+        if not isinstance(subject.fitted.sampler(subject.seed), LangevinChains):
+            return _in_bytes(subject.fitted.draw(count, subject.seed, index=number)).cpu()
         start = {"v": self.starting(subject, model, count, number)}
         sizes = {"v": self.step_size, "h": self.step_size_h}
         where: dict[str, Any] = {
