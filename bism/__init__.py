@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from bism.fitted import Fitted
     from bism.likelihood import fisher_divergence, log_likelihood, log_partition
     from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
-    from bism.models import GRBM, RBM, EnergyModel
+    from bism.models import GRBM, RBM
     from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
+    from bism.protocols import EnergyModel, Posterior, Sampler
     from bism.variables import Bernoulli, Gaussian
 
 _MODULES = {
@@ -22,8 +23,9 @@ _MODULES = {
     "fitted": ("Fitted",),
     "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
     "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
-    "models": ("GRBM", "RBM", "EnergyModel"),
+    "models": ("GRBM", "RBM"),
     "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
+    "protocols": ("EnergyModel", "Posterior", "Sampler"),
     "variables": ("Bernoulli", "Gaussian"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -42,7 +44,9 @@ __all__ = [
     "Fitted",
     "Gaussian",
     "InputError",
+    "Posterior",
     "RelaxedBernoulli",
+    "Sampler",
     "fisher_divergence",
     "log_likelihood",
     "log_partition",

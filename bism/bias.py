@@ -19,7 +19,7 @@ from torch.func import grad, vjp
 from torch.nn.functional import logsigmoid
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bism.bilevel import LowerLevel, Model, Posterior, descend
+from bism.bilevel import LowerLevel, descend
 from bism.checks import check_count, check_data, check_model
 from bism.errors import InputError
 from bism.estimator import Hyper
@@ -27,6 +27,7 @@ from bism.functional import Methods
 from bism.methods import BiDSM
 from bism.models import GRBM
 from bism.optimisers import Tree, Update, sgd_update
+from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, generator
 from bism.state import State
 
@@ -59,7 +60,7 @@ def distance(a: Tree, b: Tree) -> Tensor:
     return torch.stack([(a[name] - b[name]).square().sum() for name in a]).sum().sqrt()
 
 
-def bernoulli_kl(model: Model, posterior: Posterior, v: Tensor) -> Tensor:
+def bernoulli_kl(model: GRBM, posterior: RelaxedBernoulli, v: Tensor) -> Tensor:
     """KL(q(h|v) || p(h|v)) of eq. (10) in closed form, [batch].
 
     sum_j q_j (l_j - l*_j) + log (1 - q_j) - log (1 - p_j), q = sigmoid(l), p = sigmoid(l*). Swapping h for 1 - h only

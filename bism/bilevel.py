@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.func import grad
 
 from bism.optimisers import Tree, Update
+from bism.protocols import EnergyModel, Posterior
 
-Model = Any  # has energy(v, h)
-Posterior = Any  # has sample(v, noise, temperature) and log_prob(h, v)
 LowerLevel = Callable[[Tree, Tree, Any], Tensor]  # (theta, phi, noise) -> scalar
 
 
-def kl_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float) -> Tensor:
+def kl_divergence(
+    model: EnergyModel, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float
+) -> Tensor:
     """KL(q(h|v) || p(h|v)) up to log p(v), eq. (10), from k particles: per example, [batch].
 
     -log 1/k sum_i p~(v, h_i) / q(h_i|v), h_i ~ q(.|v): the importance-weighted bound of Burda et al. 2015, of which
@@ -32,7 +33,7 @@ def kl_divergence(model: Model, posterior: Posterior, v: Tensor, noise: Tensor, 
 
 
 def fisher_divergence(
-    model: Model, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float
+    model: EnergyModel, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float
 ) -> Tensor:
     """Fisher divergence of the posteriors, eq. (11), averaged over k particles: per example, [batch].
 
@@ -52,7 +53,7 @@ def fisher_divergence(
 DIVERGENCES = {"kl": kl_divergence, "fisher": fisher_divergence}
 
 
-def log_ratio(model: Model, posterior: Posterior, v: Tensor, h: Tensor) -> Tensor:
+def log_ratio(model: EnergyModel, posterior: Posterior, v: Tensor, h: Tensor) -> Tensor:
     """log p~(v, h) - log q(h|v), [batch]: the log-density that eq. (8) puts in place of log p(v)."""
     return -model.energy(v, h) - posterior.log_prob(h, v)
 

@@ -1,8 +1,7 @@
-"""Energy-based models: what an estimator may ask of one, and restricted Boltzmann machines of real and of binary v."""
+"""Energy-based models (``protocols.EnergyModel``): restricted Boltzmann machines of real and of binary v."""
 
 import copy
 import math
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,45 +9,9 @@ from torch.nn.functional import softplus
 
 from bism.errors import InputError
 from bism.posteriors import RelaxedBernoulli, location_and_scale
-from bism.variables import Bernoulli, Gaussian, Units, log_odds
+from bism.variables import Bernoulli, Gaussian, log_odds
 
 INITS = ("paper", "data")
-
-
-@runtime_checkable
-class EnergyModel(Protocol):
-    """A ``torch.nn.Module`` with an energy; p(v, h) = exp(-E(v, h)) / Z, eq. (6).
-
-    Required:
-        ``visible_shape``: shape of one visible vector.
-        ``latent``: ``Bernoulli(m)``, ``Gaussian(m)``, or None for a fully visible model.
-        ``energy(v, h)``: [batch] from v [batch, *visible_shape] and h [batch, m]; ``energy(v)`` where latent is None.
-
-    Optional:
-        ``visible_units``: what v is, ``Bernoulli(D)`` for binary or ``Gaussian(D)`` for real v; real where it is not
-            said.
-
-    Optional, where tractable; estimators that need one say so:
-        ``free_energy(v)``: [batch], -log of the integral (sum) of exp(-E(v, h)) over h.
-        ``sample_hidden(v, noise)``: h [batch, m] from p(h|v), with the noise of ``latent.noise``.
-        ``sample_visible(h, noise)``: v [batch, *visible_shape] from p(v|h), with standard normal noise, or logistic
-            noise where v is binary (``variables.visible_noise``).
-        ``transition(chains, noise)``: one sweep of Gibbs sampling of the model's own, as of layers, with
-            ``transition_noise(rng, batch)``, a tree of tensors [*batch, ...]. Chains are a dictionary of tensors
-            [batch, ...] with "v" among them, and of "v" alone where they start.
-        ``draw(count, rng)``: v [count, *visible_shape], where the model can be sampled directly.
-        ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
-        ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
-        ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
-        ``units``: how many numbers a pass keeps of one example, for estimates of memory; else taken to be those of v.
-        ``start_from(data)``: called after ``reset_parameters()`` with the training data, to start from them.
-
-    Each seed starts from its own parameters: submodules and models with ``reset_parameters()`` are reset under the
-    seed's random numbers; parameters that nothing resets start where the module has them.
-    """
-
-    visible_shape: tuple[int, ...]
-    latent: Units | None
 
 
 class GRBM(nn.Module):

@@ -1,8 +1,4 @@
-"""Variational posteriors q(h|v; phi): reparametrised samples and log-probabilities.
-
-A posterior is an ``nn.Module`` with ``sample(v, noise, temperature)`` [batch, m], differentiable in its parameters,
-and ``log_prob(h, v)`` [batch]. The noise is that of the latent's kind (``Units.noise``).
-"""
+"""Variational posteriors q(h|v; phi) (``protocols.Posterior``): reparametrised samples and log-probabilities."""
 
 import math
 from typing import Any

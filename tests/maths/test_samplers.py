@@ -8,10 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from baselines import CD, SM
-from bism import GRBM, RBM, Bernoulli, InputError
+from bism import (
+    GRBM,
+    RBM,
+    Bernoulli,
+    DiagonalGaussian,
+    EnergyModel,
+    InputError,
+    Posterior,
+    RelaxedBernoulli,
+    Sampler,
+)
 from bism.enumeration import exact_samples
 from bism.langevin import Stretch
-from bism.protocols import Sampler
 from bism.resnet import ResNetEBLVM, ResNetEBM
 from bism.rng import Rng, generator
 from bism.sampling import Enumeration, GibbsChains, LangevinChains, gibbs, gibbs_noise, sampler, walk
@@ -243,3 +252,13 @@ def test_a_model_that_cannot_be_sampled_is_named() -> None:
     fitted = NCE(noise_distribution="bernoulli").fit(many, torch.eye(30), steps=0, batch_size=5)
     with pytest.raises(InputError, match="Odd cannot be sampled: it has no draw"):
         fitted.draw(3, 0)
+
+
+def test_what_models_posteriors_and_samplers_are() -> None:
+    for model in (GRBM(2, 3), RBM(2, 3), LinearGaussian(2, 2), ResNetEBM((1, 8, 8), width=2)):
+        assert isinstance(model, EnergyModel)
+        assert not isinstance(model, (Posterior, Sampler))
+    assert isinstance(RelaxedBernoulli((2,), 3), Posterior)
+    assert isinstance(DiagonalGaussian((2,), 3), Posterior)
+    assert isinstance(Known(2, 3), Sampler)
+    assert not isinstance(nn.Linear(2, 2), (EnergyModel, Posterior, Sampler))
