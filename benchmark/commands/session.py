@@ -145,6 +145,8 @@ def run(
         work = jobs(todo, _company(under_way))
         begun = {cell: record.progress for cell, record in under_way.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
+        if dry_run:  # first, so that what it comes to is what is seen last
+            _show_plan(console, work, begun)
         _announce(console, suite, preset_name, cells, work, begun, at_once, 0 if rerun else len(damaged))
         where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
         measured = _measured(suite, methods, data) if todo else []
@@ -153,7 +155,6 @@ def run(
             estimate = timing.estimate(work, begun, where, runs.timings(), measured, outlook.whole)
             console.print(timing.said(estimate), highlight=False)
         if dry_run:
-            _show_plan(console, work, begun)
             return 0
         if rerun:
             runs.reset(damaged)
