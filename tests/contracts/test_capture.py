@@ -161,6 +161,17 @@ def test_steps_are_replayed_together_where_they_are_short_and_alone_at_the_end()
     assert steps(state, block.part(6, 1))[0].tolist() == [2 * float(row[6]) for row in seen]
 
 
+def test_which_examples_the_minibatches_are_is_replayed_too() -> None:
+    examples = torch.arange(6).reshape(1, 6, 1, 1)
+    block = Block(torch.zeros(1, 6, 1, 1, 2), torch.zeros(1, 6, 0), torch.zeros(1, 6, 0), examples)
+
+    def program(total: Tensor, batches: Tensor, uniforms: Tensor, normals: Tensor, rows: Tensor) -> list[Tensor]:
+        return [2 * total + rows[:, 0, 0]]
+
+    steps = CapturedSteps(program, [torch.zeros(1)], block.at(0), [], lambda function: function, together=4)
+    assert steps([torch.zeros(1)], block)[0].tolist() == [sum(row * 2.0 ** (5 - row) for row in range(6))]
+
+
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_a_traced_step_gives_the_same_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     traced, plain = trainer(case), trainer(case)
