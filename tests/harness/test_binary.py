@@ -26,6 +26,7 @@ BINARY = replaced(
     ("model: {name: grbm, hidden: 3}", "model: {name: rbm, hidden: 3, init: data}\n    metrics: [log_likelihood]"),
     ("all: {lr: 0.01}", "all: {lr: 0.01, noise_distribution: bernoulli}"),
     ("{method: bidsm}", "{method: nce}"),
+    ("evaluations: 4", "evaluations: 1"),
 )
 
 
