@@ -210,7 +210,7 @@ class _BinaryPath:
         return v @ (self.base.visible_logits - self.b)
 
 
-def temperatures(count: int) -> Tensor:
+def inverse_temperatures(count: int) -> Tensor:
     """Inverse temperatures beta from 0 to 1, [count + 1]."""
     return torch.linspace(0, 1, count + 1, dtype=torch.float64)
 
@@ -265,7 +265,7 @@ def ais(model: Annealable, data: Tensor, *, chains: int = 1000, steps: int = 100
         InputError: the model is no GRBM and no RBM.
     """
     base, rng = _prepare(model, data, seed, "AIS")
-    log_w, _ = anneal(model, base, base.sample(chains, rng), temperatures(steps), rng.source)
+    log_w, _ = anneal(model, base, base.sample(chains, rng), inverse_temperatures(steps), rng.source)
     return _estimate(base.log_z, log_w, steps, 1)
 
 
@@ -278,7 +278,7 @@ def reverse_ais(model: Annealable, samples: Tensor, data: Tensor, *, steps: int 
         InputError: the model is no GRBM and no RBM.
     """
     base, rng = _prepare(model, data, seed, "reverse AIS")
-    log_w, _ = anneal(model, base, samples, temperatures(steps).flip(0), rng.source)
+    log_w, _ = anneal(model, base, samples, inverse_temperatures(steps).flip(0), rng.source)
     return _estimate(base.log_z, log_w, steps, -1)
 
 
@@ -299,7 +299,7 @@ def raise_log_likelihood(
     """
     base, rng = _prepare(model, data, seed, "RAISE")
     start = v.to(model.b).repeat_interleave(chains, 0)
-    log_w, _ = anneal(model, base, start, temperatures(steps).flip(0), rng.source)
+    log_w, _ = anneal(model, base, start, inverse_temperatures(steps).flip(0), rng.source)
     mean = log_w.reshape(len(v), chains).logsumexp(1) - math.log(chains)
     return mean - _free_energy(model, v) - base.log_z
 

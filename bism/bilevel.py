@@ -32,7 +32,7 @@ def kl_divergence(
     return math.log(len(log_weights)) - torch.stack(log_weights).logsumexp(0)
 
 
-def fisher_divergence(
+def posterior_fisher_divergence(
     model: EnergyModel, posterior: Posterior, v: Tensor, noise: Tensor, temperature: Tensor | float
 ) -> Tensor:
     """Fisher divergence of the posteriors, eq. (11), averaged over k particles: per example, [batch].
@@ -50,7 +50,7 @@ def fisher_divergence(
     return torch.stack(values).mean(0)
 
 
-DIVERGENCES = {"kl": kl_divergence, "fisher": fisher_divergence}
+DIVERGENCES = {"kl": kl_divergence, "fisher": posterior_fisher_divergence}
 
 
 def log_ratio(model: EnergyModel, posterior: Posterior, v: Tensor, h: Tensor) -> Tensor:

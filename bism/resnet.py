@@ -16,7 +16,7 @@ from bism.variables import Gaussian, flat_size
 LAYERS = {12: 2, 18: 3}  # layers of the ResNet -> blocks in each of its three stages
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x -> shortcut(x) + conv(elu(conv(elu(x)))), 3 x 3; a block that ``halves`` takes the mean of 2 x 2 pixels after
     its second convolution and before the 1 x 1 convolution of its shortcut."""
 
@@ -60,8 +60,8 @@ class ResNet(nn.Module):
         stages: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
         for stage in range(3):
             wide = width << (stage + 1)
-            stages.append(Block(wide // 2, wide, halves=True))
-            stages += [Block(wide, wide, halves=False) for _ in range(LAYERS[layers] - 1)]
+            stages.append(ResidualBlock(wide // 2, wide, halves=True))
+            stages += [ResidualBlock(wide, wide, halves=False) for _ in range(LAYERS[layers] - 1)]
         self.stages = nn.Sequential(*stages)
         pixels = (height // 8) * (long // 8)
         self.size, self.units = 8 * width * pixels, 4 * width * pixels

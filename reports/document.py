@@ -39,7 +39,7 @@ _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the dat
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Subsection:
     """A part of a section: a heading, facts as (name, value), figures and tables."""
 
     title: str
@@ -72,7 +72,7 @@ class Section:
 
     suite: str
     preset: str | None
-    parts: Sequence[Part]
+    parts: Sequence[Subsection]
     missing: pd.DataFrame
     note: str = ""
     steps: int | None = None
@@ -210,11 +210,11 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
         if label and artefact.figure is not None:
             style.say(artefact.figure, words.capital(label))
     parts = [
-        Part("Summary", summary),
-        Part("What was run", run, _what(sweep)),
-        Part("Figures", [artefact for artefact in results if artefact.figure is not None]),
-        Part("Tables", [artefact for artefact in results if artefact.figure is None]),
-        Part("Provenance", [], _provenance(sweep.cells)),
+        Subsection("Summary", summary),
+        Subsection("What was run", run, _what(sweep)),
+        Subsection("Figures", [artefact for artefact in results if artefact.figure is not None]),
+        Subsection("Tables", [artefact for artefact in results if artefact.figure is None]),
+        Subsection("Provenance", [], _provenance(sweep.cells)),
     ]
     columns = ["task", "variant", "seed", "state", "run"]
     return [
@@ -319,7 +319,7 @@ def _tuning(studies: Studies) -> list[Section]:
         values = dict.fromkeys(str(getattr(study, attribute)) for study in studies.all)
         facts.append((name, "; ".join(f"{int(text):,}" if text.isdecimal() else text for text in values if text)))
     none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
-    parts = [Part("What was run", [], facts), Part("What was found", artefacts)]
+    parts = [Subsection("What was run", [], facts), Subsection("What was found", artefacts)]
     return [Section(studies.suite, None, parts, none, _NOTE)]
 
 

@@ -20,7 +20,7 @@ from benchmark.data.files import DATA_VARIABLE, data_folder
 from benchmark.measures.resnet56 import WEIGHTS as RESNET56
 from benchmark.measures.weights import INCEPTION, Published
 from benchmark.records.provenance import cores
-from benchmark.running.executors import Place, prepare_environment
+from benchmark.running.executors import DeviceSlots, prepare_environment
 from benchmark.system.credentials import unsecret
 from benchmark.system.folders import CACHE_VARIABLE, cache_folder, can_be_written, home_cache
 from benchmark.tracking import store as tracking_store
@@ -58,7 +58,7 @@ def _gpus() -> Iterator[Line]:
         yield "GPUs", False, f"torch {torch.__version__} finds none, nvidia-smi is here: docs/gpu.md says which to take"
     elif not count:
         yield "GPUs", True, "none; everything runs on the CPU"
-    prepare_environment([Place(f"cuda:{number}", 1, 0.0) for number in range(min(1, count))])
+    prepare_environment([DeviceSlots(f"cuda:{number}", 1, 0.0) for number in range(min(1, count))])
     for number in range(count):
         yield f"GPU {number}", *_trial(torch.device("cuda", number))
 

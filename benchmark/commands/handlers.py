@@ -42,14 +42,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
     store = _store(options)  # known in no time, before PyTorch is imported
     from benchmark.commands import session
     from benchmark.records.provenance import git_commit
-    from benchmark.running.job import Settings
+    from benchmark.running.job import JobSettings
 
     limits.check_count("--threads", options.threads, most=_THREADS)
     limits.check_count("--jobs-per-device", options.jobs_per_device, most=_JOBS)
     limits.check_positive("--checkpoint-every", options.checkpoint_every, limits.SECONDS / 60)
     limits.check_positive("--stall-limit", options.stall_limit, limits.SECONDS / 60)
     choices = _choices(options)
-    place = session.Place(
+    place = session.Setup(
         run_dir=options.run_dir,
         data_dir=options.data_dir,
         store=store,
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         address=options.address,
         devices=options.devices,
         jobs_per_device=options.jobs_per_device,
-        settings=Settings(
+        settings=JobSettings(
             tuple(options.plugin),
             options.threads,
             checkpoint_seconds=60 * options.checkpoint_every,
@@ -137,7 +137,7 @@ def tune_export(options: argparse.Namespace, console: Console) -> int:
 def speed(options: argparse.Namespace, console: Console) -> int:
     """Times the training of what the user chose of a suite."""
     from benchmark.commands import speed as timing
-    from benchmark.running.job import Settings
+    from benchmark.running.job import JobSettings
 
     for count in options.num_seeds:
         limits.check_count("--num-seeds", count, most=limits.SEEDS)
@@ -153,7 +153,7 @@ def speed(options: argparse.Namespace, console: Console) -> int:
         file=options.json,
         data_dir=options.data_dir,
         device=options.devices,
-        settings=Settings(tuple(options.plugin), options.threads, compile=True),
+        settings=JobSettings(tuple(options.plugin), options.threads, compile=True),
     )
 
 

@@ -22,7 +22,7 @@ from benchmark.records.looking import looked_at, planned_in, written_where_it_ca
 from benchmark.records.rundir import DAMAGED, FINISHED, Record, RunDir
 from benchmark.running import timing
 from benchmark.running.executors import Executor, LocalExecutor, check_precision, places
-from benchmark.running.job import Settings
+from benchmark.running.job import JobSettings
 from benchmark.running.progress import display
 from benchmark.running.supervisor import Supervisor
 from benchmark.system import limits, tables
@@ -76,7 +76,7 @@ def chosen_seeds(text: str | None) -> list[int] | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Setup:
     """Where a run keeps and finds things, and what it runs on.
 
     store: the tracking store, or None.
@@ -91,7 +91,7 @@ class Place:
     address: str | None
     devices: str
     jobs_per_device: int
-    settings: Settings
+    settings: JobSettings
     stall_seconds: float
     log_models: str
 
@@ -100,7 +100,7 @@ def run(
     suite_name: str,
     chosen: Choices,
     console: Console,
-    place: Place,
+    place: Setup,
     *,
     part: tuple[int, int] = (1, 1),
     dry_run: bool = False,
@@ -148,7 +148,7 @@ def run(
         if dry_run:  # first, so that what it comes to is what is seen last
             _show_plan(console, work, begun)
         _announce(console, suite, preset_name, cells, work, begun, at_once, 0 if rerun else len(damaged))
-        where = timing.Place(_device(executor), place.settings.threads, max(1, at_once))
+        where = timing.Conditions(_device(executor), place.settings.threads, max(1, at_once))
         measured = _measured(suite, methods, data) if todo else []
         outlook = timing.Outlook(where, runs.timings, measured, jobs(cells), begun)
         if todo:
@@ -171,7 +171,7 @@ def run(
         return code
 
 
-def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
+def _check_weights(cells: Sequence[Cell], settings: JobSettings) -> None:
     """Reads the networks that samples will be judged by: a damaged file is to be known before anything trains."""
     if any(probe["options"].get("metrics") for cell in cells for probe in cell.config["probes"]):
         from benchmark.measures.sample_quality import check
@@ -179,7 +179,7 @@ def _check_weights(cells: Sequence[Cell], settings: Settings) -> None:
         check(settings.judges.inception, settings.judges.resnet56)
 
 
-def _executor(place: Place, console: Console) -> Executor[Any]:
+def _executor(place: Setup, console: Console) -> Executor[Any]:
     if place.executor == "local":
         if place.address is not None:
             raise InputError("--address names a cluster and needs --executor ray")
@@ -205,7 +205,7 @@ def _inspected(runs: RunDir, cells: Sequence[Cell]) -> integrity.Inspected:
 
 
 @contextlib.contextmanager
-def _writer(place: Place, ids: Iterable[str], console: Console) -> Iterator[Writer | None]:
+def _writer(place: Setup, ids: Iterable[str], console: Console) -> Iterator[Writer | None]:
     """What tracks these cells; None where tracking is off. At the end all is written, whatever happened inside."""
     if place.store is None:
         yield None
@@ -224,7 +224,7 @@ def _train(
     data: dict[str, DataSet],
     runs: RunDir,
     executor: Executor[Any],
-    place: Place,
+    place: Setup,
     console: Console,
     writer: Writer | None,
     rerun: bool,
@@ -334,7 +334,7 @@ def _show_next(
 
 
 def _about_the_default(
-    given: str, suite: Suite, methods: dict[str, type[Estimator]], runs: RunDir, place: Place, where: timing.Place
+    given: str, suite: Suite, methods: dict[str, type[Estimator]], runs: RunDir, place: Setup, where: timing.Conditions
 ) -> str:
     """The command that trains the suite's main preset, and how long it takes here."""
     name = suite.default_preset

@@ -17,7 +17,7 @@ from benchmark.data.datasets import data_folder
 from benchmark.records.provenance import cores, machine
 from benchmark.records.rundir import RunDir
 from benchmark.running import executors, supervisor
-from benchmark.running.job import Settings, make_trainer
+from benchmark.running.job import JobSettings, make_trainer
 from benchmark.running.progress import Lines
 from benchmark.system import tables
 from benchmark.tasks import registry
@@ -101,7 +101,7 @@ def speed(
     file: Path | None,
     data_dir: Path | None,
     device: str,
-    settings: Settings,
+    settings: JobSettings,
 ) -> int:
     """Times every chosen variant for every number of seeds, one after the other, each in a process of its own, after
     all of them have been compiled side by side."""
@@ -153,7 +153,7 @@ def speed(
 def _counted(job: Job, data: dict[str, Any]) -> Trainer:
     """A trainer of the job whose work can be counted; its products are as many in every precision."""
     plain = Job(tuple(Cell({**cell.config, "precision": "float32"}) for cell in job.cells))
-    return make_trainer(plain, data[job.config["task"]], "cpu", Settings(compile=False))
+    return make_trainer(plain, data[job.config["task"]], "cpu", JobSettings(compile=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +161,8 @@ class _Timer:
     """Runs jobs through the supervisor, in folders that are gone afterwards."""
 
     data: dict[str, Any]
-    place: executors.Place
-    settings: Settings
+    place: executors.DeviceSlots
+    settings: JobSettings
     console: Console
 
     def compiled(self, timed: Sequence[Job]) -> list[dict[str, Any] | None]:
@@ -188,7 +188,7 @@ class _Timer:
         stream = _counted(job, self.data).stream
         return block_steps(stream.step_bytes, len(job.cells), torch.device(self.place.device))
 
-    def _run(self, wanted: Sequence[Job], place: executors.Place) -> list[dict[str, Any] | None]:
+    def _run(self, wanted: Sequence[Job], place: executors.DeviceSlots) -> list[dict[str, Any] | None]:
         """What each job has cost; None where it fails. A seed that diverges costs what the others cost."""
         with tempfile.TemporaryDirectory() as folder:
             runs = RunDir(Path(folder))

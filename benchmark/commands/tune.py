@@ -36,7 +36,7 @@ from benchmark.tuning import leases
 from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
 from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently, read_storage
 from benchmark.tuning.study import (
-    Settings,
+    StudySettings,
     find_method,
     find_studies,
     full_name,
@@ -45,7 +45,7 @@ from benchmark.tuning.study import (
     read,
     settings_of,
 )
-from benchmark.tuning.worker import Limits, Work, work_on
+from benchmark.tuning.worker import Assignment, Limits, work_on
 from bism import Estimator
 from bism.errors import InputError, shown
 
@@ -110,7 +110,7 @@ def tune(request: Request, console: Console) -> int:
     devices = [place.device for place in available for _ in range(place.slots)]
     limits = _limits(request, studies.values())
     deadline = time.time() + request.timeout if request.timeout else None
-    work = Work(
+    work = Assignment(
         storage=request.storage,
         names=tuple(studies),
         limits=tuple(limits),
@@ -149,7 +149,7 @@ def tune(request: Request, console: Console) -> int:
 
 def _make(
     request: Request, methods: dict[str, type[Estimator]]
-) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
+) -> tuple[dict[str, StudySettings | None], dict[str, DataSet]]:
     """The studies that the command asks for, by name, and the data of their tasks."""
     assert request.suite is not None
     suite = load_suite(request.suite, methods)
@@ -169,7 +169,7 @@ def _make(
     unknown = set(request.changes) - {cell.config["method"] for cell in cells}
     if unknown:
         raise InputError(f"--space {min(unknown)}: this method is not among what this tunes")
-    found = dict[str, Settings | None]()
+    found = dict[str, StudySettings | None]()
     for task, method in dict.fromkeys((cell.config["task"], cell.config["method"]) for cell in cells):
         settings = settings_of(
             suite,
@@ -193,7 +193,7 @@ def _measured(cell: Cell, methods: dict[str, type[Estimator]]) -> bool:
 
 def _join(
     request: Request, methods: dict[str, type[Estimator]]
-) -> tuple[dict[str, Settings | None], dict[str, DataSet]]:
+) -> tuple[dict[str, StudySettings | None], dict[str, DataSet]]:
     """Studies that are there, by name, and the data of their tasks."""
     if request.study is None:
         raise InputError("tune needs --suite, or --study to join one that is there")
@@ -235,7 +235,7 @@ def _limits(request: Request, studies: Iterable[optuna.Study]) -> list[Limits]:
 class _Crew:
     """The processes of this command; those that die are replaced, a few times."""
 
-    def __init__(self, work: Work, data: dict[str, DataSet], devices: Sequence[str], console: Console) -> None:
+    def __init__(self, work: Assignment, data: dict[str, DataSet], devices: Sequence[str], console: Console) -> None:
         self._work, self._data, self._console = work, data, console
         self._context = multiprocessing.get_context("spawn")
         self._all: list[tuple[Any, Connection, str, int]] = []

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.data import files
-from benchmark.data.files import MISSING, VARIANT, Finding, MissingData, Part, data_command
+from benchmark.data.files import MISSING, VARIANT, DataFile, Finding, MissingData, data_command
 from bism.errors import InputError, nearest
 
 
@@ -29,8 +29,8 @@ class Entry:
     licence: str
     citation: str
     origin: str = ""
-    parts: tuple[Part, ...] = ()
-    archive: Part | None = None
+    parts: tuple[DataFile, ...] = ()
+    archive: DataFile | None = None
     inside: str = ""
 
     @property
@@ -43,13 +43,13 @@ class Entry:
         return [part.find(folder) for part in self.parts]
 
 
-def _freyface() -> tuple[Part, ...]:
+def _freyface() -> tuple[DataFile, ...]:
     check = functools.partial(
         files.check_freyface, pixels="2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"
     )
     official = "cs.nyu.edu/~roweis/data/frey_rawface.mat"
     places = ("freyface/frey_rawface.mat", "frey_rawface.mat")
-    return (Part("frey_rawface.mat", places, check, (f"https://{official}", f"http://{official}")),)
+    return (DataFile("frey_rawface.mat", places, check, (f"https://{official}", f"http://{official}")),)
 
 
 _MNIST_BASES = (
@@ -77,10 +77,10 @@ _MNIST = {  # md5 of the .gz as published, sha256 of what it holds
 }
 
 
-def mnist_parts(known: Mapping[str, tuple[str, str]], bases: tuple[str, ...]) -> tuple[Part, ...]:
+def mnist_parts(known: Mapping[str, tuple[str, str]], bases: tuple[str, ...]) -> tuple[DataFile, ...]:
     """The idx files, packed or not, in the order of ``known``: md5 of the .gz and sha256 of its content by name."""
     return tuple(
-        Part(
+        DataFile(
             f"{name}.gz",
             (f"mnist/{name}.gz", f"mnist/{name}"),
             functools.partial(files.check_idx, name=name, known=known),
@@ -102,9 +102,9 @@ _FASHION = {  # md5 of the .gz as published
 }
 
 
-def _fashion_parts() -> tuple[Part, ...]:
+def _fashion_parts() -> tuple[DataFile, ...]:
     return tuple(
-        Part(
+        DataFile(
             name,
             (f"fashion/{name}",),
             functools.partial(files.check_digest, algorithm="md5", wanted=md5),
@@ -135,14 +135,14 @@ _CIFAR_VARIANTS = {
 
 def cifar_parts(
     known: Mapping[str, str], variants: Mapping[str, tuple[str, str]] = _CIFAR_VARIANTS, size: int = _CIFAR_SIZE
-) -> tuple[Part, ...]:
+) -> tuple[DataFile, ...]:
     """The batches in the order of ``known``, the sha1 by name.
 
     One rule for all six: the official files' sha1 is published, so no record of a download is needed to know one, and
     files put there by hand count as much. The variant of the test batch that goes round is known by its own sha1.
     """
     return tuple(
-        Part(
+        DataFile(
             name,
             (f"cifar10/{_CIFAR_FOLDER}/{name}",),
             functools.partial(files.check_cifar, name=name, known=known, variants=variants, size=size),
@@ -151,10 +151,10 @@ def cifar_parts(
     )
 
 
-def cifar_archive(md5: str, *addresses: str) -> Part:
+def cifar_archive(md5: str, *addresses: str) -> DataFile:
     """The archive that the batches come in; deleted once they are unpacked, unless a user put it there."""
     check = functools.partial(files.check_digest, algorithm="md5", wanted=md5)
-    return Part("cifar-10-binary.tar.gz", ("cifar10/cifar-10-binary.tar.gz",), check, addresses)
+    return DataFile("cifar-10-binary.tar.gz", ("cifar10/cifar-10-binary.tar.gz",), check, addresses)
 
 
 _ENTRIES = (

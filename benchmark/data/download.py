@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from benchmark.data import catalogue, fetch
 from benchmark.data.catalogue import Entry
-from benchmark.data.files import OK, VARIANT, MissingData, Part, data_command
+from benchmark.data.files import OK, VARIANT, DataFile, MissingData, data_command
 from bism.errors import InputError
 
 _SCHEMES = ("http", "https", "file")
@@ -72,7 +72,7 @@ class _Download:
         findings = self.entry.find(self.folder)
         if not findings:
             self._say(f"{self.entry.name}: {self.entry.origin}, there is nothing to download")
-        wanted = list[Part]()
+        wanted = list[DataFile]()
         for part, finding in zip(self.entry.parts, findings, strict=True):
             if force or not finding.good:
                 wanted.append(part)
@@ -83,7 +83,7 @@ class _Download:
                 self._say(f"{finding.path}: already there and verified")
         return list(self._failures(wanted))
 
-    def _failures(self, wanted: list[Part]) -> Iterator[str]:
+    def _failures(self, wanted: list[DataFile]) -> Iterator[str]:
         """Brings each of these files, or the archive that they come in; yields what went wrong."""
         for part in wanted:
             if part.addresses:
@@ -98,7 +98,7 @@ class _Download:
             except _NotHad as error:
                 yield str(error)
 
-    def _fetch(self, part: Part, afterwards: str) -> None:
+    def _fetch(self, part: DataFile, afterwards: str) -> None:
         """One file from the first address that gives it; ``afterwards`` is the command once it is there by hand."""
         tried = list[str]()
         for address in self._addresses(part):
@@ -111,14 +111,14 @@ class _Download:
             f"to put it there by hand, save it as {part.home(self.folder)} and run: {afterwards}"
         )
 
-    def _addresses(self, part: Part) -> Iterator[str]:
+    def _addresses(self, part: DataFile) -> Iterator[str]:
         """A mirror has the file by its name, or is a copy of a data folder."""
         for mirror in self.mirrors:
             for path in dict.fromkeys((part.name, part.places[0])):
                 yield f"{mirror.rstrip('/')}/{path}"
         yield from part.addresses
 
-    def _try(self, part: Part, address: str) -> str | None:
+    def _try(self, part: DataFile, address: str) -> str | None:
         """Why an address does not give the file; None where it did, and the file is in its place."""
         home = part.home(self.folder)
         partial = home.with_name(f"{home.name}.partial")
@@ -143,7 +143,7 @@ class _Download:
             return self._try(part, address)
         return f"what came is {finding.verdict}: {finding.detail}"
 
-    def _from_archive(self, archive: Part, wanted: list[Part]) -> None:
+    def _from_archive(self, archive: DataFile, wanted: list[DataFile]) -> None:
         """Unpacks the archive, which is fetched unless a user put it in its place, and then left there."""
         home = archive.home(self.folder)
         by_hand = archive.examine(home).good
@@ -156,7 +156,7 @@ class _Download:
         if not by_hand:
             home.unlink()
 
-    def _unpack(self, archive: Path, wanted: dict[str, Part]) -> None:
+    def _unpack(self, archive: Path, wanted: dict[str, DataFile]) -> None:
         """Moves members to their places once they are verified; whatever else the archive has is not unpacked."""
         with tempfile.TemporaryDirectory(dir=archive.parent) as scratch, tarfile.open(archive) as tar:
             for member in tar:

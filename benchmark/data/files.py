@@ -64,7 +64,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class DataFile:
     """A file of a data set.
 
     ``places`` are paths in the data folder where it may lie; a download goes to the first. ``addresses`` are tried in

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmark.data.datasets import DataSet
-from bism.bilevel import fisher_divergence as posterior_fisher_divergence
+from bism.bilevel import posterior_fisher_divergence
 from bism.fitted import Fitted
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition
 from bism.rng import Rng, generator

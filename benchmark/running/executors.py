@@ -23,7 +23,7 @@ import psutil
 from benchmark.data.datasets import DataSet
 from benchmark.records.provenance import cores
 from benchmark.records.rundir import cell_folder
-from benchmark.running.job import Settings, make_trainer, run_job
+from benchmark.running.job import JobSettings, make_trainer, run_job
 from benchmark.running.parallel import Group, follow
 from benchmark.system.folders import cache_folder
 from benchmark.system.limits import whole
@@ -38,7 +38,7 @@ _UNKNOWN = 255  # multiprocessing's exit code of a process whose fork server was
 
 
 @dataclasses.dataclass
-class Place:
+class DeviceSlots:
     """Where jobs run: a device, how many of them at once, and the memory that they share, in bytes.
 
     engine: whether a cluster's engine books what is behind it, and we only say what a job needs.
@@ -89,9 +89,9 @@ class Executor(Protocol[OneWorker]):
     """Starts jobs. places: where; may change from one look to the next, as nodes come and go."""
 
     @property
-    def places(self) -> Sequence[Place]: ...
+    def places(self) -> Sequence[DeviceSlots]: ...
 
-    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> OneWorker:
+    def start(self, job: Job, data: DataSet, place: DeviceSlots, fresh: bool, alone: bool) -> OneWorker:
         """Starts a job.
 
         Args:
@@ -107,7 +107,7 @@ class Executor(Protocol[OneWorker]):
     def close(self) -> None: ...
 
 
-def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int = 1) -> list[Place]:
+def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int = 1) -> list[DeviceSlots]:
     """``cpu``: as many jobs at once as there are groups of so many cores; ``cuda:0,1``: so many on each named GPU;
     ``cuda``: on each GPU. With ``together``, a job takes so many GPUs, or so many times those cores.
 
@@ -117,7 +117,7 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
     import torch
 
     if text == "cpu":
-        return [Place("cpu", max(1, cores() // (threads * together)), psutil.virtual_memory().available)]
+        return [DeviceSlots("cpu", max(1, cores() // (threads * together)), psutil.virtual_memory().available)]
     kind, colon, numbers = text.partition(":")
     found = torch.cuda.device_count()
     named = numbers.split(",") if colon else [str(number) for number in range(found)]
@@ -133,7 +133,7 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
     if not groups:
         raise InputError(f"--data-parallel {together} needs as many GPUs, and --devices {text} has {len(distinct)}")
     return [
-        Place(
+        DeviceSlots(
             ",".join(f"cuda:{number}" for number in group),
             jobs_per_device,
             min(float(torch.cuda.mem_get_info(int(number))[0]) for number in group),
@@ -142,7 +142,7 @@ def places(text: str, threads: int = 1, jobs_per_device: int = 1, together: int 
     ]
 
 
-def check_precision(configs: Iterable[Mapping[str, Any]], available: Sequence[Place]) -> None:
+def check_precision(configs: Iterable[Mapping[str, Any]], available: Sequence[DeviceSlots]) -> None:
     """Whether what is to be trained can be computed as it says on these places.
 
     Raises:
@@ -156,7 +156,7 @@ def check_precision(configs: Iterable[Mapping[str, Any]], available: Sequence[Pl
         )
 
 
-def context(available: Sequence[Place]) -> Any:
+def context(available: Sequence[DeviceSlots]) -> Any:
     """How processes of jobs are started: forked from a server that has imported what they need, so that a job is under
     way at once; on a machine with a GPU each from nothing, since CUDA cannot be used in what was forked from a process
     that has touched it, and importing torch's compiler does so there."""
@@ -170,7 +170,7 @@ def context(available: Sequence[Place]) -> Any:
     return server
 
 
-def prepare_environment(available: Sequence[Place] = ()) -> None:
+def prepare_environment(available: Sequence[DeviceSlots] = ()) -> None:
     """What is read when a job's process starts: one thread for each, and compiled code kept from run to run.
 
     On a CPU a job compiles in its own process, on its own core; beside a GPU the cores are idle, and the jobs share
@@ -206,7 +206,7 @@ class JobProcess:
         data: DataSet,
         device: str,
         run_dir: Path,
-        settings: Settings,
+        settings: JobSettings,
         fresh: bool,
     ) -> None:
         self.began, self._followers, self._meeting = True, list[Any](), Path()
@@ -238,7 +238,7 @@ class JobProcess:
             line.close()
 
     def _start_followers(
-        self, context: Any, job: Job, data: DataSet, device: str, settings: Settings, output: Path
+        self, context: Any, job: Job, data: DataSet, device: str, settings: JobSettings, output: Path
     ) -> Group:
         """Starts the processes that follow the job's; returns its group as it sees it."""
         size, lines, devices = settings.data_parallel, list[Connection](), device.split(",")
@@ -304,13 +304,13 @@ class JobProcess:
 class LocalExecutor:
     """A process for each job, on the cores and devices of this machine."""
 
-    def __init__(self, run_dir: Path, settings: Settings, available: Sequence[Place]) -> None:
+    def __init__(self, run_dir: Path, settings: JobSettings, available: Sequence[DeviceSlots]) -> None:
         self.places = list(available)
         self._run_dir, self._settings = run_dir, settings
         prepare_environment(available)
         self._context = context(available)
 
-    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> JobProcess:
+    def start(self, job: Job, data: DataSet, place: DeviceSlots, fresh: bool, alone: bool) -> JobProcess:
         """Starts a job on a place. Where the server that jobs are forked from has been killed, a new one is started;
         one that ends again and again is done without."""
         for _ in range(_STARTS):
@@ -321,7 +321,7 @@ class LocalExecutor:
         self._context = multiprocessing.get_context("spawn")
         return self._start(job, data, place, fresh)
 
-    def _start(self, job: Job, data: DataSet, place: Place, fresh: bool) -> JobProcess:
+    def _start(self, job: Job, data: DataSet, place: DeviceSlots, fresh: bool) -> JobProcess:
         return JobProcess(self._context, job, data, place.device, self._run_dir, self._settings, fresh)
 
     def wait(self, workers: Sequence[JobProcess], seconds: float) -> None:

@@ -42,7 +42,7 @@ _NOTES = 20  # different warnings of a job that are passed on
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class JobSettings:
     """How jobs are trained, whatever they are: nothing here changes a result by more than rounding.
 
     threads: of one process on the CPU. Toy models want one thread per process and one process per core.
@@ -68,7 +68,7 @@ class Stopped(Exception):
     """The supervisor has asked for an end; the checkpoint is written."""
 
 
-class Report:
+class Messenger:
     """What the process says to its supervisor: nothing, once that has gone.
 
     Messages: ("step", step), of a method with stages ("step", step, stage), ("doing", what, done, total),
@@ -90,7 +90,7 @@ def run_job(
     data: DataSet,
     device: str,
     run_dir: Path,
-    settings: Settings,
+    settings: JobSettings,
     again: bool,
     connection: Connection,
     group: Group | None = None,
@@ -101,7 +101,7 @@ def run_job(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_the_supervisor, args=(stop,), daemon=True).start()
-    report, cells = Report(connection), [cell_folder(run_dir, cell.id) for cell in job.cells]
+    report, cells = Messenger(connection), [cell_folder(run_dir, cell.id) for cell in job.cells]
     if device == "cpu":
         torch.set_num_threads(settings.threads)
     try:
@@ -131,7 +131,7 @@ def _traceback() -> str:
     return text if len(text) <= 2 * half else f"{text[:half]}\n[... left out ...]\n{text[-half:]}"
 
 
-def _noting(job: Job, report: Report) -> Callable[..., None]:
+def _noting(job: Job, report: Messenger) -> Callable[..., None]:
     """Passes warnings on as notes, each text once: what holds for every seed of a job is said for all of them. Of many
     different ones the first are passed on, and the others printed."""
     said = set[str]()
@@ -159,7 +159,7 @@ def _end_with_the_supervisor(stop: threading.Event) -> None:
         os._exit(1)
 
 
-def make_trainer(job: Job, data: DataSet, device: str, settings: Settings, kind: type[Trainer] = Trainer) -> Trainer:
+def make_trainer(job: Job, data: DataSet, device: str, settings: JobSettings, kind: type[Trainer] = Trainer) -> Trainer:
     """The trainer of a job, compiled where that is wanted."""
     config = job.config
     estimator = registry.methods(settings.plugins)[config["method"]](**config["hyper"])
@@ -184,9 +184,9 @@ def _train(
     data: DataSet,
     cells: list[CellFolder],
     device: str,
-    settings: Settings,
+    settings: JobSettings,
     again: bool,
-    report: Report,
+    report: Messenger,
     stop: threading.Event,
     group: Group | None,
 ) -> None:
@@ -278,5 +278,5 @@ def _actions(job: Job) -> list[tuple[int, str]]:
     return found
 
 
-def _uncompiled(settings: Settings) -> Settings:
+def _uncompiled(settings: JobSettings) -> JobSettings:
     return dataclasses.replace(settings, compile=False)

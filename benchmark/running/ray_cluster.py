@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmark.data.datasets import DataSet
 from benchmark.records.rundir import RunDir, RunDirError, cell_folder, write_atomically
-from benchmark.running.executors import Ending, JobProcess, Place, prepare_environment
-from benchmark.running.job import Settings
+from benchmark.running.executors import DeviceSlots, Ending, JobProcess, prepare_environment
+from benchmark.running.job import JobSettings
 from benchmark.tasks.plan import Job
 from benchmark.tracking.check import knock
 from bism.errors import InputError
@@ -79,7 +79,7 @@ class RemoteJob:
     """The actor beside a job's process, on its node."""
 
     def __init__(
-        self, job: Job, data: DataSet, device: str, settings: Settings, plugins: Mapping[str, str], fresh: bool
+        self, job: Job, data: DataSet, device: str, settings: JobSettings, plugins: Mapping[str, str], fresh: bool
     ) -> None:
         prepare_environment()
         self._folder = Path(tempfile.mkdtemp(prefix="bism-"))
@@ -212,7 +212,7 @@ class RayExecutor:
         devices: str,
         jobs_per_device: int,
         run_dir: Path,
-        settings: Settings,
+        settings: JobSettings,
         note: Callable[[str], None],
     ) -> None:
         if devices not in ("cpu", "cuda"):
@@ -221,7 +221,7 @@ class RayExecutor:
         self._note, self._run_dir, self._devices, self._settings = note, run_dir, devices, settings
         self._jobs_per_device, self._data = jobs_per_device, dict[str, Any]()
         self._plugins = {f"plugins/{i}/{file.name}": file.read_text() for i, file in enumerate(settings.plugins)}
-        self._place, self._looked = Place(devices, 0, float("inf"), engine=True), -float("inf")
+        self._place, self._looked = DeviceSlots(devices, 0, float("inf"), engine=True), -float("inf")
         self._cores = self._memory = 0.0
         if not self.places[0].slots:
             self.close()
@@ -229,7 +229,7 @@ class RayExecutor:
             raise InputError(f"--executor ray: there is no {what} in the cluster")
 
     @property
-    def places(self) -> Sequence[Place]:
+    def places(self) -> Sequence[DeviceSlots]:
         """One, with room for as many jobs as the nodes that are there now have."""
         if time.monotonic() > self._looked + _LOOK_SECONDS:
             self._looked = time.monotonic()
@@ -242,7 +242,7 @@ class RayExecutor:
                 self._place.slots = sum(int(node.get("CPU", 0) // self._settings.threads) for node in nodes)
         return [self._place]
 
-    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> RayWorker:
+    def start(self, job: Job, data: DataSet, place: DeviceSlots, fresh: bool, alone: bool) -> RayWorker:
         """Asks the cluster for a job's room; alone means a whole GPU, or all cores of a node."""
         threads, cuda = self._settings.threads, self._devices == "cuda"
         needs: dict[str, float] = {"num_cpus": float(self._cores if alone and not cuda else threads)}

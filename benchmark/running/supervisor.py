@@ -13,7 +13,7 @@ from benchmark.records.cells import DamagedFile
 from benchmark.records.integrity import seal
 from benchmark.records.rundir import RunDir, Timing
 from benchmark.running import timing
-from benchmark.running.executors import Executor, Place, Worker
+from benchmark.running.executors import DeviceSlots, Executor, Worker
 from benchmark.system import output
 from benchmark.tasks.plan import Job
 
@@ -22,7 +22,7 @@ _STOP_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to en
 _RETRIES = 2  # of a job that was killed without having come further
 
 
-class Progress(Protocol):
+class Listener(Protocol):
     """Who is told how the jobs go."""
 
     def started(self, job: Job) -> None: ...
@@ -53,7 +53,7 @@ class _Waiting:
 @dataclasses.dataclass
 class _Running:
     planned: _Waiting
-    place: Place
+    place: DeviceSlots
     worker: Worker
     started: float
     heard: float
@@ -99,7 +99,7 @@ class Supervisor:
         data: dict[str, DataSet],
         run_dir: RunDir,
         executor: Executor[Any],
-        progress: Progress,
+        progress: Listener,
         again: bool = False,
         stall_seconds: float = 1800.0,
         tick: Callable[[], None] | None = None,
@@ -146,7 +146,7 @@ class Supervisor:
             elif planned.alone:
                 break  # the others wait until it has its room
 
-    def _room(self, planned: _Waiting) -> Place | None:
+    def _room(self, planned: _Waiting) -> DeviceSlots | None:
         """A place for a job: where nothing runs, or where it fits beside what does."""
         for place in self.executor.places:
             here = [one for one in self._running if one.place is place]
@@ -167,7 +167,7 @@ class Supervisor:
         planned.job, planned.claimed = Job(tuple(cell for cell in cells if cell.id in claimed)), True
         return bool(claimed)
 
-    def _start(self, planned: _Waiting, place: Place) -> None:
+    def _start(self, planned: _Waiting, place: DeviceSlots) -> None:
         job = planned.job
         worker = self.executor.start(job, self.data[job.config["task"]], place, planned.fresh, planned.alone)
         now = time.monotonic()

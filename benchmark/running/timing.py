@@ -20,7 +20,7 @@ _FAR = 4  # times as many seeds, or as few: what is then not known from the othe
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Conditions:
     """Where jobs are to run: the device, the threads of each, and how many of them at once."""
 
     device: str
@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class ExpectedTime:
     """Seconds until all is done, or None where that is not known here; and what it took where it was measured.
 
     least: of the jobs that are known, where others are not.
@@ -54,7 +54,7 @@ class Outlook:
     begun: iterations that were done before it, by cell.
     """
 
-    place: Place
+    place: Conditions
     known: Callable[[], Iterable[Timing]]
     measured: Sequence[tuple[float, Sequence[Job]]]
     whole: Sequence[Job]
@@ -86,11 +86,11 @@ def key(config: Mapping[str, Any]) -> str:
 def estimate(
     work: Sequence[Job],
     begun: Mapping[str, int],
-    place: Place,
+    place: Conditions,
     known: Iterable[Timing],
     measured: Sequence[tuple[float, Sequence[Job]]],
     whole: Sequence[Job] = (),
-) -> Estimate:
+) -> ExpectedTime:
     """What these jobs will take.
 
     From what the same jobs took here, compiled or not as these will be. For a job that has not been seen here, of a
@@ -107,8 +107,8 @@ def estimate(
     least, unknown = max(sum(took) / place.at_once, max(took, default=0.0)), len(expected) - len(took)
     elsewhere = _known(sum(theirs for _, theirs in expected) / CORES)
     if not unknown:
-        return Estimate(least, elsewhere)
-    return Estimate(None, elsewhere, least if took else None, unknown, _within(work, measured))
+        return ExpectedTime(least, elsewhere)
+    return ExpectedTime(None, elsewhere, least if took else None, unknown, _within(work, measured))
 
 
 def _within(work: Iterable[Job], measured: Iterable[tuple[float, Sequence[Job]]]) -> float | None:
@@ -124,7 +124,7 @@ def _within(work: Iterable[Job], measured: Iterable[tuple[float, Sequence[Job]]]
 def _expected(
     work: Sequence[Job],
     begun: Mapping[str, int],
-    place: Place,
+    place: Conditions,
     known: Iterable[Timing],
     measured: Sequence[tuple[float, Sequence[Job]]],
     whole: Sequence[Job],
@@ -214,7 +214,7 @@ def published(presets: Iterable[tuple[float, Sequence[Job]]]) -> Callable[[Job],
     return of
 
 
-def said(estimate: Estimate) -> str:
+def said(estimate: ExpectedTime) -> str:
     """For people: "about 12 min", or that it is not known."""
     if estimate.seconds is not None:
         return f"about {duration(estimate.seconds)}, by what has been trained here"

@@ -12,7 +12,7 @@ from benchmark.system.credentials import unsecret
 from benchmark.tasks.suite import Suite
 from benchmark.tuning.show import best
 from benchmark.tuning.storage import read_storage
-from benchmark.tuning.study import Settings, find_method, find_studies, read
+from benchmark.tuning.study import StudySettings, find_method, find_studies, read
 from bism import Estimator
 from bism.errors import InputError
 
@@ -38,7 +38,7 @@ def tuned_suite(storage_name: str, names: Sequence[str], methods: Mapping[str, t
     suites = {one.suite for one in settings.values()}
     if len(suites) > 1:
         raise InputError(f"studies of several suites, {', '.join(sorted(suites))}, cannot be run as one: name fewer")
-    tasks: dict[str, list[tuple[Settings, optuna.trial.FrozenTrial]]] = {}
+    tasks: dict[str, list[tuple[StudySettings, optuna.trial.FrozenTrial]]] = {}
     for name, study in found.items():
         trial = best(study)
         if trial is None:
@@ -90,7 +90,7 @@ def export(storage_name: str, names: Sequence[str], file: Path, methods: Mapping
 
 
 def _task(
-    task: str, entries: Sequence[tuple[Settings, optuna.trial.FrozenTrial]], methods: Mapping[str, type[Estimator]]
+    task: str, entries: Sequence[tuple[StudySettings, optuna.trial.FrozenTrial]], methods: Mapping[str, type[Estimator]]
 ) -> dict[str, Any]:
     steps = {settings.steps for settings, _ in entries}
     if len(steps) > 1:
@@ -132,7 +132,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if key != "visible"}
 
 
-def _task_model(settings: Settings) -> dict[str, Any]:
+def _task_model(settings: StudySettings) -> dict[str, Any]:
     return {**settings.section["model"], "visible": settings.config["model"]["visible"]}
 
 

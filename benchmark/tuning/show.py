@@ -16,7 +16,7 @@ from benchmark.system import tables
 from benchmark.system.credentials import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import read_storage
-from benchmark.tuning.study import Settings, find_studies, read
+from benchmark.tuning.study import StudySettings, find_studies, read
 from benchmark.tuning.worker import Limits
 from bism.errors import InputError
 
@@ -107,7 +107,7 @@ class Standing:
                 self._best |= {name: value} if value is not None else {}
                 self._console.print(self._line(name, settings, trials, found), markup=False, soft_wrap=True)
 
-    def _line(self, name: str, settings: Settings, trials: list[FrozenTrial], found: FrozenTrial | None) -> str:
+    def _line(self, name: str, settings: StudySettings, trials: list[FrozenTrial], found: FrozenTrial | None) -> str:
         ended = sum(trial.state.is_finished() for trial in leases.counted(trials))
         total = self._limits[name].trials
         of = f" of {total}" if total else ""

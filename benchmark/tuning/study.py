@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """What a study was made with; all who work on it use these.
 
     config: of a cell, as ``plan`` makes it, without its seed: the values of what is not searched are in its "hyper".
@@ -155,7 +155,7 @@ def settings_of(
     pruner: str,
     changes: Mapping[str, Any],
     enqueue: bool,
-) -> Settings:
+) -> StudySettings:
     """The settings of a study.
 
     Args:
@@ -185,7 +185,7 @@ def settings_of(
         raise InputError(f"{method.id}: nothing to search: its space is empty")
     config["hyper"] = {**config["hyper"], **fixed}
     method(**config["hyper"])  # whether these go together
-    return Settings(
+    return StudySettings(
         suite=suite.suite,
         preset=preset,
         task=task,
@@ -238,7 +238,7 @@ def _paper(cells: Sequence[Cell], space: spaces.Space, method: str) -> list[dict
     return list(found.values())
 
 
-def full_name(prefix: str, settings: Settings) -> str:
+def full_name(prefix: str, settings: StudySettings) -> str:
     """A study's name in the storage: "grbm.checkerboard.bidsm"."""
     if not _NAME.fullmatch(prefix) or name_problem(prefix):
         what = name_problem(prefix) or "must consist of letters, digits, '.', '_' and '-'"
@@ -263,7 +263,7 @@ def find_studies(storage: BaseStorage, name: str, where: str) -> list[str]:
     return found
 
 
-def read(study: optuna.Study) -> Settings:
+def read(study: optuna.Study) -> StudySettings:
     """The settings that a study was made with.
 
     Raises:
@@ -271,12 +271,12 @@ def read(study: optuna.Study) -> Settings:
     """
     content: Any = study.user_attrs.get(_KEY)
     try:
-        return Settings(**{field.name: content[field.name] for field in dataclasses.fields(Settings)})
+        return StudySettings(**{field.name: content[field.name] for field in dataclasses.fields(StudySettings)})
     except (KeyError, TypeError):
         raise InputError(f"study {study.study_name} was not made by 'tune': give another --study name") from None
 
 
-def open_study(storage: BaseStorage, name: str, settings: Settings | None = None) -> optuna.Study:
+def open_study(storage: BaseStorage, name: str, settings: StudySettings | None = None) -> optuna.Study:
     """A study to work on; made, with the paper's values enqueued, where there is none.
 
     Raises:
@@ -295,7 +295,7 @@ def open_study(storage: BaseStorage, name: str, settings: Settings | None = None
     )
 
 
-def _made(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
+def _made(storage: BaseStorage, name: str, settings: StudySettings) -> optuna.Study:
     """The study, with its settings and the paper's values; who makes it writes these, and others wait for them."""
     try:
         made, ours = optuna.create_study(storage=storage, study_name=name, directions=settings.directions), True
@@ -315,7 +315,7 @@ def _made(storage: BaseStorage, name: str, settings: Settings) -> optuna.Study:
     return made
 
 
-def _check_same(theirs: Settings, ours: Settings, name: str) -> None:
+def _check_same(theirs: StudySettings, ours: StudySettings, name: str) -> None:
     first, second = (json.loads(json.dumps(dataclasses.asdict(one))) for one in (theirs, ours))
     for content in (first, second):  # how a method is called and drawn may have changed since
         content["config"] = {key: value for key, value in content["config"].items() if key not in LABELS}

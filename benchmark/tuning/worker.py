@@ -29,7 +29,7 @@ from benchmark.tasks import registry
 from benchmark.tasks.models import build_model
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
-from benchmark.tuning.study import REPORTS, TIME, Settings, find_method, open_study, read
+from benchmark.tuning.study import REPORTS, TIME, StudySettings, find_method, open_study, read
 from bism.cohort import Alone, Cohort, Member, OneByOne, structure
 from bism.engine import pays
 from bism.errors import InputError, described, message
@@ -56,7 +56,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Assignment:
     """What all of a command's processes are given.
 
     names: the studies, in this order.
@@ -119,14 +119,14 @@ class Tuner:
         study: optuna.Study,
         data: DataSet,
         lease: leases.Lease,
-        work: Work,
+        work: Assignment,
         limits: Limits,
         device: str,
         stop: threading.Event,
         note: Any,
     ) -> None:
         self.study, self.data, self.lease, self.work, self.device = study, data, lease, work, device
-        self.settings: Settings = read(study)
+        self.settings: StudySettings = read(study)
         self.limits = limits
         self.lanes: list[Lane] = []
         self._stop, self._note = stop, note
@@ -370,7 +370,12 @@ class Tuner:
 
 
 def work_on(
-    work: Work, data: dict[str, DataSet], device: str, first: int, connection: Connection, printed: Path | None = None
+    work: Assignment,
+    data: dict[str, DataSet],
+    device: str,
+    first: int,
+    connection: Connection,
+    printed: Path | None = None,
 ) -> None:
     """The process: works on each study in turn, beginning with the ``first``; says ("note", text) and, at the end,
     ("done", ""), ("stopped", "") or ("failed", why).

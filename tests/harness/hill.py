@@ -21,7 +21,7 @@ from benchmark.tasks.suite_file import load_suite
 from benchmark.tuning import leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.storage import open_storage
-from benchmark.tuning.worker import Limits, Tuner, Work
+from benchmark.tuning.worker import Assignment, Limits, Tuner
 from tests.harness.faults import ENVIRONMENT, hears_ctrl_c, until
 from tests.harness.tiny import ROOT, write
 
@@ -75,7 +75,7 @@ class Bench:
         return found
 
     def tuner(self, stop: threading.Event, lease: leases.Lease, limits: Limits) -> Tuner:
-        work = Work(self.where, (self.name,), (limits,), self.plugins, 1, 1, compile=False)
+        work = Assignment(self.where, (self.name,), (limits,), self.plugins, 1, 1, compile=False)
         return Tuner(self.study, self.data, lease, work, limits, "cpu", stop, self.notes.append)
 
     def work(self, trials: int | None, budget: float | None = None) -> None:

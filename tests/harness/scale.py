@@ -24,7 +24,7 @@ from benchmark.commands import session
 from benchmark.data.datasets import DataSet, checkerboard
 from benchmark.records.provenance import machine
 from benchmark.records.rundir import RunDir
-from benchmark.running.executors import Ending, Place
+from benchmark.running.executors import DeviceSlots, Ending
 from benchmark.running.supervisor import Supervisor
 from benchmark.tasks import registry
 from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
@@ -66,10 +66,10 @@ class Pretending:
     """Two places for such jobs; after so many of them somebody presses Ctrl-C."""
 
     def __init__(self, run_dir: Path, interrupted_after: int | None) -> None:
-        self.places = [Place("cpu", 2, 1e12)]
+        self.places = [DeviceSlots("cpu", 2, 1e12)]
         self.started, self._run_dir, self._limit = 0, run_dir, interrupted_after
 
-    def start(self, job: Job, data: DataSet, place: Place, fresh: bool, alone: bool) -> Pretended:
+    def start(self, job: Job, data: DataSet, place: DeviceSlots, fresh: bool, alone: bool) -> Pretended:
         """Does a job."""
         if self.started == self._limit:
             raise KeyboardInterrupt

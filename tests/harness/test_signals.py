@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark.running import executors
-from benchmark.running.executors import JobProcess, LocalExecutor, Place
-from benchmark.running.job import Settings
+from benchmark.running.executors import DeviceSlots, JobProcess, LocalExecutor
+from benchmark.running.job import JobSettings
 from benchmark.system.signals import deaf, ended_as_by_ctrl_c
 from tests.harness.tiny import ROOT, write
 
@@ -96,8 +96,8 @@ def test_a_fork_server_that_is_killed_is_replaced_or_done_without(
 
     monkeypatch.setattr(executors, "_STARTING_SECONDS", 0.0)
     monkeypatch.setattr(JobProcess, "__init__", started)
-    place = Place("cpu", 1, 0.0)
-    executor = LocalExecutor(tmp_path, Settings(), [place])
+    place = DeviceSlots("cpu", 1, 0.0)
+    executor = LocalExecutor(tmp_path, JobSettings(), [place])
     job: Any = None
     executor.start(job, job, place, False, False)
     assert used == methods

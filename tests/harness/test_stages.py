@@ -13,7 +13,7 @@ from benchmark.commands import standing
 from benchmark.data.datasets import DataSet, load
 from benchmark.records.rundir import CellFolder, RunDir, cell_folder
 from benchmark.running import progress
-from benchmark.running.job import Settings, Stopped, _train
+from benchmark.running.job import JobSettings, Stopped, _train
 from benchmark.tasks import registry
 from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
 from benchmark.tasks.suite_file import load_suite
@@ -51,7 +51,7 @@ def train(job: Job, data: DataSet, folder: Path, until: int | None = None) -> tu
         if message[:2] == ("step", until):
             stop.set()
 
-    settings = Settings(plugins=(STAGED,), compile=False)
+    settings = JobSettings(plugins=(STAGED,), compile=False)
     try:
         _train(job, data, cells, "cpu", settings, False, report, stop, None)  # type: ignore[arg-type]
     except Stopped as stopped:

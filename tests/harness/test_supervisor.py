@@ -13,15 +13,15 @@ from benchmark.data.datasets import checkerboard
 from benchmark.records.rundir import RunDir
 from benchmark.running import executors
 from benchmark.running.executors import (
+    DeviceSlots,
     Ending,
     LocalExecutor,
-    Place,
     check_precision,
     context,
     places,
     prepare_environment,
 )
-from benchmark.running.job import Settings
+from benchmark.running.job import JobSettings
 from benchmark.running.supervisor import Supervisor
 from benchmark.tasks import registry
 from benchmark.tasks.plan import Choices, Job, jobs, plan
@@ -64,21 +64,23 @@ def supervised(folder: Path, executor: LocalExecutor) -> list[str]:
     return events.said
 
 
-def run(folder: Path, *available: Place) -> list[str]:
-    return supervised(folder, LocalExecutor(folder / "runs", Settings(), available))
+def run(folder: Path, *available: DeviceSlots) -> list[str]:
+    return supervised(folder, LocalExecutor(folder / "runs", JobSettings(), available))
 
 
 def test_jobs_run_beside_each_other(tmp_path: Path) -> None:
-    assert run(tmp_path, Place("cpu", 2, 1e12)) == ["started", "started", "done", "done"]
+    assert run(tmp_path, DeviceSlots("cpu", 2, 1e12)) == ["started", "started", "done", "done"]
 
 
-@pytest.mark.parametrize("place", [pytest.param(Place("cpu", 1, 1e12), marks=pytest.mark.long), Place("cpu", 2, 6e8)])
-def test_jobs_wait_for_a_slot_and_for_memory(tmp_path: Path, place: Place) -> None:
+@pytest.mark.parametrize(
+    "place", [pytest.param(DeviceSlots("cpu", 1, 1e12), marks=pytest.mark.long), DeviceSlots("cpu", 2, 6e8)]
+)
+def test_jobs_wait_for_a_slot_and_for_memory(tmp_path: Path, place: DeviceSlots) -> None:
     assert run(tmp_path, place) == ["started", "done", "started", "done"]
 
 
 def test_a_job_that_needs_more_than_there_is_runs_alone(tmp_path: Path) -> None:
-    assert run(tmp_path, Place("cpu", 2, 1.0)) == ["started", "done", "started", "done"]
+    assert run(tmp_path, DeviceSlots("cpu", 2, 1.0)) == ["started", "done", "started", "done"]
 
 
 def test_a_job_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
@@ -100,8 +102,8 @@ def test_places_are_slots_on_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places("cpu", threads=9)[0].slots == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (1000 + number, 5000))
-    assert places("cuda", jobs_per_device=3) == [Place("cuda:0", 3, 1000.0), Place("cuda:1", 3, 1001.0)]
-    assert places("cuda:1,1") == [Place("cuda:1", 1, 1001.0)]
+    assert places("cuda", jobs_per_device=3) == [DeviceSlots("cuda:0", 3, 1000.0), DeviceSlots("cuda:1", 3, 1001.0)]
+    assert places("cuda:1,1") == [DeviceSlots("cuda:1", 1, 1001.0)]
     with pytest.raises(InputError, match="there is no GPU 2 here"):
         places("cuda:0,2")
 
@@ -139,7 +141,7 @@ class Forgetful(LocalExecutor):
 
 
 def test_a_job_that_never_began_is_sent_again_however_often(tmp_path: Path) -> None:
-    events = supervised(tmp_path, Forgetful(tmp_path / "runs", Settings(), [Place("cpu", 1, 1e12)]))
+    events = supervised(tmp_path, Forgetful(tmp_path / "runs", JobSettings(), [DeviceSlots("cpu", 1, 1e12)]))
     assert events == ["started", "retry"] * 5 + ["started", "done"] * 2
 
 
@@ -149,17 +151,17 @@ def test_nothing_is_forked_from_a_process_that_may_have_touched_cuda(
 ) -> None:
     # importing torch's compiler, which the server of forks does beforehand, initialises CUDA where there is a GPU
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    started_by = context([Place(device, 1, 1e9)]).get_start_method()
+    started_by = context([DeviceSlots(device, 1, 1e9)]).get_start_method()
     assert started_by == ("spawn" if cards else "forkserver")
 
 
 def test_cores_beside_a_gpu_compile_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "cores", lambda: 16)
     for available, compilers in (
-        ([Place("cpu", 16, 1e9)], "1"),
-        ([Place("cuda:0", 1, 1e9)], "16"),
-        ([Place("cuda:0", 3, 1e9), Place("cuda:1", 3, 1e9)], "2"),
-        ([Place("cuda:0", 40, 1e9)], "1"),
+        ([DeviceSlots("cpu", 16, 1e9)], "1"),
+        ([DeviceSlots("cuda:0", 1, 1e9)], "16"),
+        ([DeviceSlots("cuda:0", 3, 1e9), DeviceSlots("cuda:1", 3, 1e9)], "2"),
+        ([DeviceSlots("cuda:0", 40, 1e9)], "1"),
     ):
         monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
         prepare_environment(available)
@@ -168,7 +170,7 @@ def test_cores_beside_a_gpu_compile_together(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_tf32_is_refused_where_there_is_none() -> None:
     configs = [{"variant": "A", "precision": "bf16"}, {"variant": "B", "precision": "tf32"}]
-    check_precision(configs, [Place("cuda:0", 1, 1e9)])
-    check_precision(configs[:1], [Place("cpu", 1, 1e9)])
+    check_precision(configs, [DeviceSlots("cuda:0", 1, 1e9)])
+    check_precision(configs[:1], [DeviceSlots("cpu", 1, 1e9)])
     with pytest.raises(InputError, match="B has precision tf32, which GPUs have: --devices cuda"):
-        check_precision(configs, [Place("cpu", 1, 1e9)])
+        check_precision(configs, [DeviceSlots("cpu", 1, 1e9)])

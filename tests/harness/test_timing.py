@@ -21,7 +21,7 @@ from benchmark.tasks.suite_file import load_suite
 from tests.harness.tiny import command, records, replaced, write
 
 DATA = checkerboard(Path("nowhere"), 500, 200, 200)
-PLACE = timing.Place("cpu", 1, 2)
+PLACE = timing.Conditions("cpu", 1, 2)
 
 
 def made(folder: Path, steps: int = 20, **choices: object) -> list[Job]:
@@ -112,7 +112,7 @@ def test_a_part_of_a_task_is_not_known_from_the_whole_and_takes_no_longer(tmp_pa
     seen = [took(job, 180.0, 50.0) for job in short]
     for part in (long[:1], long[1:]):
         found = timing.estimate(part, {}, PLACE, seen, measured)
-        assert found == timing.Estimate(None, None, None, 1, 600)
+        assert found == timing.ExpectedTime(None, None, None, 1, 600)
         assert timing.said(found) == (
             "how long it takes here is not known yet; the whole of which it is a part was measured on 2 cores of a "
             "server, at about 10 min"

@@ -16,9 +16,9 @@ from bism.annealing import (
     anneal,
     base_rate,
     bracket,
+    inverse_temperatures,
     raise_log_likelihood,
     reverse_ais,
-    temperatures,
 )
 from bism.enumeration import enumerate_hidden, exact_samples, log_weights
 from bism.rng import generator
@@ -76,8 +76,8 @@ def test_the_two_directions_bound_log_z_on_average() -> None:
     exact, data = log_partition(model), data_like(model)
     base = base_rate(model, data)
     for betas, start, sign in (
-        (temperatures(5), base.sample(CHAINS, draws(1)), 1),
-        (temperatures(5).flip(0), exact_samples(model, CHAINS, draws(2)), -1),
+        (inverse_temperatures(5), base.sample(CHAINS, draws(1)), 1),
+        (inverse_temperatures(5).flip(0), exact_samples(model, CHAINS, draws(2)), -1),
     ):
         log_w, _ = anneal(model, base, start, betas, generator(0, 0, "test"))
         single = base.log_z + sign * log_w.mean()  # the average of log Z from one chain each
@@ -87,7 +87,7 @@ def test_the_two_directions_bound_log_z_on_average() -> None:
 def test_one_temperature_is_importance_sampling() -> None:
     model, base = make_grbm(2, 3), base_rate(make_grbm(2, 3), data_like(make_grbm(2, 3)))
     start = base.sample(50, draws(1))
-    log_w, v = anneal(model, base, start, temperatures(1), generator(0, 0, "test"))
+    log_w, v = anneal(model, base, start, inverse_temperatures(1), generator(0, 0, "test"))
     log_base = torch.distributions.Normal(base.mean, base.scale).log_prob(v).sum(1)
     torch.testing.assert_close(log_w, -model.free_energy(v).detach() - log_base - base.log_z, atol=1e-10, rtol=0)
 
@@ -116,7 +116,7 @@ def annealed_density(model: GRBM, base: BaseRate, steps: int, axis: Tensor) -> T
     """p_ann on a grid of one visible unit: the base-rate density, then one transition matrix for each temperature."""
     cell = float(axis[1] - axis[0])
     density = torch.distributions.Normal(base.mean, base.scale).log_prob(axis).exp()
-    for beta in temperatures(steps)[1:].tolist():
+    for beta in inverse_temperatures(steps)[1:].tolist():
         precision = (1 - beta) / base.scale**2 + beta * (-2 * model.log_s).exp()
         centre = ((1 - beta) * base.mean / base.scale**2 + beta * model.b * (-2 * model.log_s).exp()) / precision
         logits = (1 - beta) * base.logits + beta * model.hidden_logits(axis[:, None])
@@ -186,8 +186,8 @@ def test_a_single_chain_is_not_beyond_its_margin_more_often_than_markov_says() -
     model = make_grbm(3, 4, seed=2)
     exact, base, count = log_partition(model), base_rate(model, data_like(model)), 4000
     for betas, start, sign in (
-        (temperatures(3), base.sample(count, draws(1)), 1),
-        (temperatures(3).flip(0), exact_samples(model, count, draws(2)), -1),
+        (inverse_temperatures(3), base.sample(count, draws(1)), 1),
+        (inverse_temperatures(3).flip(0), exact_samples(model, count, draws(2)), -1),
     ):
         log_w, _ = anneal(model, base, start, betas, generator(0, 0, "test"))
         for level in (0.0, 0.5, 0.95):

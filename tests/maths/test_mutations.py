@@ -22,7 +22,7 @@ import bism.methods
 import bism.score_matching
 from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
-from bism.bilevel import DIVERGENCES, descend, fisher_divergence, kl_divergence, log_ratio
+from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
 from bism.optimisers import adam_update
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
@@ -191,7 +191,7 @@ def upward_kl(*args: Any) -> Tensor:
 
 def constant_fisher(*args: Any) -> Tensor:
     """Without the derivative of the samples and of log q in phi."""
-    return fisher_divergence(*args).detach()
+    return posterior_fisher_divergence(*args).detach()
 
 
 def hidden_of_the_wrong_sign(self: Any, v: Tensor, noise: Tensor) -> Tensor:

@@ -12,7 +12,15 @@ from torch.func import grad
 from baselines import CD, NCE, PCD, VNCE
 from baselines.noise import fit_noise, noise_log_prob, sample_noise
 from bism import RBM, Bernoulli, InputError, enumeration, fisher_divergence, log_likelihood, log_partition
-from bism.annealing import BinaryBaseRate, ais, anneal, base_rate, raise_log_likelihood, reverse_ais, temperatures
+from bism.annealing import (
+    BinaryBaseRate,
+    ais,
+    anneal,
+    base_rate,
+    inverse_temperatures,
+    raise_log_likelihood,
+    reverse_ais,
+)
 from bism.enumeration import exact_samples, not_enumerable
 from bism.likelihood import grid_density
 from bism.rng import generator
@@ -319,7 +327,7 @@ def test_weights_are_unbiased_in_both_directions(steps: int) -> None:
 def test_one_temperature_is_importance_sampling() -> None:
     model = make_rbm()
     base = base_rate(model, data_like(model))
-    log_w, v = anneal(model, base, base.sample(50, draws(17)), temperatures(1), generator(0, 0, "test"))
+    log_w, v = anneal(model, base, base.sample(50, draws(17)), inverse_temperatures(1), generator(0, 0, "test"))
     log_base = v @ base.visible_logits - torch.nn.functional.softplus(base.visible_logits).sum()
     torch.testing.assert_close(log_w, -model.free_energy(v).detach() - log_base - base.log_z, atol=1e-10, rtol=0)
 

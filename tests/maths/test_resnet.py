@@ -16,7 +16,7 @@ from bism import BiDSM, BiMDSM, BiSSM, InputError
 from bism.compiler import count_work, simplify, trace
 from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
-from bism.resnet import Block, ResNet, ResNetEBLVM, ResNetEBM
+from bism.resnet import ResidualBlock, ResNet, ResNetEBLVM, ResNetEBM
 from tests.contracts.cases import discovered
 from tests.maths.checks import bilevel_batch, draws, flat, hyper, parameters, relative, start, state_of, step_gradient
 
@@ -51,7 +51,7 @@ def test_sizes_are_those_of_the_paper(make: Any, millions: float) -> None:
 @pytest.mark.parametrize(("layers", "convolutions"), [(12, 12), (18, 18)])
 def test_layers_count_the_convolutions_of_the_blocks(layers: int, convolutions: int) -> None:
     net = ResNet(SHAPE, 2, layers)
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    blocks = [module for module in net.modules() if isinstance(module, ResidualBlock)]
     assert 2 * len(blocks) == convolutions
     assert [block.halves for block in blocks] == ([True] + [False] * (layers // 6 - 1)) * 3
     assert net(torch.zeros(5, *SHAPE)).shape == (5, net.size) == (5, 16)
@@ -61,7 +61,7 @@ def test_a_block_is_what_it_says() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4)
     for halves in (True, False):
-        block = Block(3, 5, halves)
+        block = ResidualBlock(3, 5, halves)
         inner = block.second(elu(block.first(elu(x))))
         expected = avg_pool2d(inner, 2) + block.shortcut(avg_pool2d(x, 2)) if halves else inner + block.shortcut(x)
         torch.testing.assert_close(block(x), expected)

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from bism import GRBM, BiDSM, Gaussian, RelaxedBernoulli
 from bism.annealing import ais
-from bism.bilevel import fisher_divergence as posterior_divergence
+from bism.bilevel import posterior_fisher_divergence as posterior_divergence
 from bism.enumeration import exact_samples
 from bism.errors import InputError
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition

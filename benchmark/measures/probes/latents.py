@@ -16,7 +16,7 @@ from torch import Tensor, vmap
 from benchmark.data.datasets import DATASETS, DataSet, data_folder, load
 from benchmark.measures.pictures import draw_sheet, save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
-from benchmark.measures.probes.samples import Langevin, Part
+from benchmark.measures.probes.samples import Langevin, StretchOptions
 from bism import Estimator
 from bism.errors import InputError, nearest
 from bism.langevin import Stretch, langevin, temperatures
@@ -68,7 +68,7 @@ class Conditional(Langevin):
 
     images: int = Field(8, ge=3, le=64)
     side: int = Field(6, ge=2, le=_ROW)
-    joint: list[Part] = Field([Part(steps=700, first=1.0, last=1.0)])
+    joint: list[StretchOptions] = Field([StretchOptions(steps=700, first=1.0, last=1.0)])
     step_size_h: float = Field(0.02, gt=0)
 
     @staticmethod

@@ -25,7 +25,7 @@ _SHOWN = 64
 _SIGNS = 50  # steps between two signs of life
 
 
-class Part(BaseModel):
+class StretchOptions(BaseModel):
     """A stretch of the schedule, as ``langevin.Stretch``: ``steps`` at temperatures from ``first`` to ``last``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +36,7 @@ class Part(BaseModel):
     spacing: Literal["geometric", "linear"] = "geometric"
 
     @model_validator(mode="after")
-    def _is_a_stretch(self) -> "Part":
+    def _is_a_stretch(self) -> "StretchOptions":
         try:
             Stretch(**self.model_dump())
         except InputError as error:
@@ -56,7 +56,9 @@ class Langevin(Probe):
         precision: bf16 for products in bfloat16, tf32 for TF32 on a GPU.
     """
 
-    schedule: list[Part] = Field([Part.model_validate(dataclasses.asdict(stretch)) for stretch in PAPER], min_length=1)
+    schedule: list[StretchOptions] = Field(
+        [StretchOptions.model_validate(dataclasses.asdict(stretch)) for stretch in PAPER], min_length=1
+    )
     step_size: float = Field(0.02, gt=0)
     start_mean: float = 0.5
     start_std: float = Field(1.0, ge=0)
