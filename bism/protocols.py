@@ -86,3 +86,12 @@ class Sampler(Protocol):
     def draw(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]."""
         ...
+
+
+class OwnUnits(Protocol):
+    """The way back from the units of a training to the data's own, as ``bism.scaling.Scaling`` has it: x = a + f y."""
+
+    @property
+    def factor(self) -> Tensor: ...
+
+    def own(self, y: Tensor) -> Tensor: ...

@@ -7,7 +7,7 @@ generator that it trains) says so in ``Estimator.sampler``, which comes before a
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bism.enumeration import exact_samples, exactly_sampled
 from bism.langevin import Stretch, langevin, temperatures
-from bism.protocols import Sampler
+from bism.protocols import OwnUnits, Sampler
 from bism.rng import Rng
 from bism.variables import Gaussian, has_binary_v, visible_noise
-
-if TYPE_CHECKING:
-    from bism.scaling import Scaling
 
 Chains = dict[str, Tensor]  # what chains are at, by name, each [chains, ...]; "v" is among them
 ANNEALED = (Stretch(1000, 10.0, 1.0), Stretch(1000, 1.0, 1.0))  # on the model itself in the end
@@ -87,7 +84,7 @@ class _Chains:
 
     model: Any
     rows: Tensor | None = None
-    scaling: "Scaling | None" = None
+    scaling: OwnUnits | None = None
 
     def start(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]."""
@@ -156,7 +153,7 @@ def _marginal(model: Any) -> bool:
 
 
 def sampler(
-    model: Any, *, rows: Tensor | None = None, scaling: "Scaling | None" = None, sweeps: int = SWEEPS
+    model: Any, *, rows: Tensor | None = None, scaling: OwnUnits | None = None, sweeps: int = SWEEPS
 ) -> Sampler | None:
     """How a model is sampled, or None where there is no way: see above.
 

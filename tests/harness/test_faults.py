@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_with_the_same_command(tmp_path: Path, whole: Path)
     at = progress(tmp_path)
     dry = command(tmp_path, *RUN, "--dry-run")
     assert "4 cells, 0 done already, 4 to go on with, 0 to train in 2 jobs" in dry.out
-    assert set(states(tmp_path).values()) == {"stopped"}  # repaired
+    assert set(states(tmp_path).values()) == {"running"}  # who only looks mends nothing
     assert "goes on from iteration" in finish(tmp_path).out
     assert 0 < at < 4 * STEPS
     same_end(tmp_path, whole)

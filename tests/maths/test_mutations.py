@@ -17,7 +17,7 @@ import baselines.nce
 import baselines.pcd
 import baselines.vnce
 import bism.bilevel
-import bism.estimator
+import bism.hooks
 import bism.methods
 import bism.score_matching
 from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD
@@ -289,7 +289,7 @@ MUTATIONS = [
                 make.id,
                 "Adam's second moment held fixed",
                 unrolled_check(make),
-                replace(bism.estimator, "adam_update", adam_without_momentum_in_the_derivative),
+                replace(bism.hooks, "adam_update", adam_without_momentum_in_the_derivative),
                 large=1e-4,
             ),
             Mutation(make.id, "a step too few", inner_check(make), one_step_short),
