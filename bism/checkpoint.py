@@ -42,6 +42,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             raise InputError(f"{path}: damaged in {damaged}")
         content: dict[str, Any] = {**_SINCE, **torch.load(path, weights_only=True, map_location="cpu")}
         missing = _KEYS - set(content)
+        content = content if missing else _by_parts(content)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except InputError:
@@ -50,7 +51,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     if missing:
         raise InputError(f"{path}: not a whole checkpoint, it lacks {', '.join(sorted(missing))}")
-    return _by_parts(content)
+    return content
 
 
 def _by_parts(content: dict[str, Any]) -> dict[str, Any]:

@@ -29,12 +29,14 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return chosen
 
 
-def check_count(name: str, value: Any, minimum: int) -> int:
-    """An integer of at least ``minimum``."""
+def check_count(name: str, value: Any, minimum: int, most: int | None = None) -> int:
+    """An integer of at least ``minimum``, and at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise InputError(f"{name} must be at least {minimum}, got {value}")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most:,}, got {value}")
     return value
 
 

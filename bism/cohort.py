@@ -124,8 +124,12 @@ class Cohort(Training):
         Raises:
             InputError: too many of them, or at different iterations.
         """
-        if not 1 <= len(members) <= self.places or len({member.step for member in members}) > 1:
-            raise InputError(f"a cohort of {self.places} places takes as many members at most, all at one iteration")
+        check_count("steps", steps, 0)
+        different = len({id(member) for member in members}) == len(members)
+        if not different or not 1 <= len(members) <= self.places or len({member.step for member in members}) > 1:
+            raise InputError(
+                f"a cohort of {self.places} places takes one to {self.places} members, each once, all at one iteration"
+            )
         order = sorted(members, key=lambda member: member.estimator.repeats)
         taken = order + [order[-1]] * (self.places - len(order))
         leaves: Sequence[Tensor] = [

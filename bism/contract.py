@@ -1,6 +1,7 @@
 """What a method declares about itself and what its functions give, checked where it is first seen: its class, the
 networks that it trains, what it asks for, and its first step."""
 
+import dataclasses
 import functools
 import inspect
 import string
@@ -12,10 +13,11 @@ from torch.nn.parameter import is_lazy
 
 from bism.errors import InputError, shown
 from bism.holding import check_containers
-from bism.hyperparameters import specs
+from bism.hyperparameters import LOOP, specs
 from bism.state import State
 from bism.variables import Bernoulli, Gaussian
 
+_LONGEST_TEXT, _MOST_PASSES = 200, 1_000_000
 _HOOKS = (
     "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
     "lower_objective", "unsupported", "unshardable", "optimiser_of",
@@ -47,9 +49,12 @@ def _problem(kind: Any, base: Any) -> str | None:
         return f"``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v), got {shown(units)}"
     if not isinstance(kind.uses_examples, bool):
         return f"``uses_examples`` must be True or False, got {shown(kind.uses_examples)}"
-    for name in ("family", "colour", "marker"):
-        if not isinstance(getattr(kind, name), str):
-            return f"``{name}`` must be a text, got {shown(getattr(kind, name))}"
+    for name, least in (("label", 1), ("reference", 0), ("family", 1), ("colour", 0), ("marker", 0)):
+        value = getattr(kind, name)
+        if not isinstance(value, str) or not value.isprintable() or not least <= len(value) <= _LONGEST_TEXT:
+            return f"``{name}`` must be a text of {least} to {_LONGEST_TEXT} printable characters, got {shown(value)}"
+    if "$" in kind.label:
+        return f"``label`` must be without '$', which figures take for a formula, got {shown(kind.label)}"
     declared = specs(kind)
     rates = [(spec.rate_of, name) for name, spec in declared.items() if spec.rate_of is not None]
     for part, name in rates:
@@ -66,6 +71,13 @@ def _problem(kind: Any, base: Any) -> str | None:
     unknown = [field for field in fields if field not in declared]
     if unknown:
         return f"``label`` {shown(kind.label)} names {{{unknown[0]}}}, which is no hyper-parameter of it"
+    try:
+        kind.label.format(**{field.name: field.default for field in dataclasses.fields(kind)})
+    except (ValueError, TypeError) as error:
+        return f"``label`` {shown(kind.label)} cannot be filled in: {error}"
+    for name in ("name", "hyper", "minibatches", "repeats", "stages", "passes", "unrolled"):
+        if inspect.isfunction(inspect.getattr_static(kind, name)):
+            return f"``{name}`` must be a property: it lacks @property"
     return next((said for said in (_signature(kind, base, hook) for hook in _HOOKS) if said), None)
 
 
@@ -73,8 +85,10 @@ def _signature(kind: type, base: type, hook: str) -> str | None:
     """Whether a method of the class can be called as the engine does."""
     ours, theirs = getattr(kind, hook), getattr(base, hook)
     parameters = [one for one in inspect.signature(theirs).parameters.values() if one.default is one.empty]
-    if ours is theirs or not callable(ours):
+    if ours is theirs:
         return None
+    if not callable(ours):
+        return f"{hook} must be a function, got {shown(ours)}"
     try:
         inspect.signature(ours).bind(*parameters)
     except TypeError:
@@ -117,6 +131,20 @@ def check_asked(method: str, name: str, value: Any, least: int, most: int) -> in
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(f"{method}: ``{name}`` must be a whole number from {least} to {most:,}, got {shown(value)}")
     return value
+
+
+def check_cost(method: str, passes: Any, unrolled: Any) -> dict[str, Any]:
+    """What a method says of its cost: ``passes`` and ``unrolled``.
+
+    Raises:
+        InputError: they are no such numbers.
+    """
+    number = isinstance(passes, (int, float)) and not isinstance(passes, bool)
+    if not number or not 0 < passes <= _MOST_PASSES:
+        raise InputError(
+            f"{method}: ``passes`` must be a number above 0, {_MOST_PASSES:,} at most, got {shown(passes)}"
+        )
+    return {"passes": float(passes), "unrolled": check_asked(method, "unrolled", unrolled, 0, LOOP)}
 
 
 def check_start(method: str, state: State) -> State:

@@ -21,7 +21,7 @@ from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.checks import check_count
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
-from bism.contract import check_scalar
+from bism.contract import check_scalar, check_state
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.gradients import cut, processes, shards
@@ -123,9 +123,9 @@ class Trainer(Training):
         def one(tensors: Tree, hyper: Hyper) -> Tree:
             state = self._state(tensors, None)
             after = stage.begin(state, self.estimator.scheduled(hyper, tensors["step"])) if stage.begin else state
-            for name, before, now in _differences(state.numbers, after.numbers):
-                raise InputError(f"{self.estimator.id}: stage '{stage.name}' begins with {name}: {now}, not {before}")
-            return begun(tensors, state, after)
+            return begun(
+                tensors, state, check_state(f"{self.estimator.id}: stage '{stage.name}'", "begin", state, after)
+            )
 
         with torch.no_grad(), computing(self.device, self.precision):
             return as_they_came(vmap(one)(tree_unflatten(leaves, self._structure), self._named_hyper()))
@@ -364,6 +364,9 @@ class Trainer(Training):
                 raise InputError(f"{source}: checkpoint has {key} = {saved.get(key)}, this run has {own.get(key)}")
         for name, ours, theirs in _differences(own["tensors"], saved["tensors"]):
             raise InputError(f"{source}: checkpoint has {name}: {theirs}, this run has {ours}")
+        steps = set(saved["tensors"]["step"].tolist())
+        if steps != {saved["step"]}:
+            raise InputError(f"{source}: damaged: it says iteration {saved['step']}, and its seeds are at {steps}")
         in_our_order = tree_map(lambda _, x: x.to(self.device), own["tensors"], saved["tensors"])
         self._tensors = in_our_order
         self.step, self.train_seconds, self._reported = saved["step"], saved["train_seconds"], saved["reported"]

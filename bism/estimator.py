@@ -18,6 +18,7 @@ from bism.state import Hyper
 from bism.threads import suitable_threads, using_threads
 
 __all__ = ["Estimator", "Hyper", "Objective"]
+_MOST_THREADS = 1024  # OpenMP ends the process where it has no memory for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,13 +83,14 @@ class Estimator(Hooks):
         Raises:
             InputError: unsupported model, or data of the wrong shape, type or value.
         """
-        shared = check_count("steps", steps, 0) if iterations is None else check_count("iterations", iterations, steps)
+        check_count("steps", steps, 0)
+        shared = steps if iterations is None else check_count("iterations", iterations, steps)
         compiled = pays(steps) if compile is None else compile
         shown = Shown(self.name) if progress is True else progress or None
         check_model(self, model)
         given = parts_given(parts, posterior)
         work = len(check_seeds(seeds)), check_count("batch_size", batch_size, 1)
-        count = suitable_threads(model, *work) if threads is None else check_count("threads", threads, 1)
+        count = suitable_threads(model, *work) if threads is None else check_count("threads", threads, 1, _MOST_THREADS)
         with using_threads(count if device == "cpu" else None):
             if isinstance(shown, Shown) and compiled:
                 shown.note("compiling, which takes some seconds and pays later")

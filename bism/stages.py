@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from bism.contract import check_asked
 from bism.errors import InputError, shown
 from bism.rng import LONGEST, Rng
 from bism.state import Hyper, Info, State
+
+_MOST, _LONGEST, _LARGEST = 100, 60, 1_000_000  # stages, letters of a name, a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +45,26 @@ def check_stages(method: str, stages: Any, batch_size: int) -> tuple[Stage, ...]
     """
     if not isinstance(stages, tuple) or not stages or not all(isinstance(one, Stage) for one in stages):
         raise InputError(f"{method}: stages must be a tuple of one or more Stage, got {shown(stages)}")
+    if len(stages) > _MOST:
+        raise InputError(f"{method}: there can be {_MOST} stages, got {len(stages):,}")
     names = [stage.name for stage in stages]
+    if not all(isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST for name in names):
+        raise InputError(
+            f"{method}: a stage's name must be a text of {_LONGEST} characters at most, got {shown(names)}"
+        )
     if len(stages) > 1 and not (all(names) and len(set(names)) == len(names)):
         raise InputError(f"{method}: each stage needs a name of its own, got {', '.join(map(repr, names))}")
     for stage in stages:
         share = stage.share
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < math.inf:
-            raise InputError(f"{method}: the share of stage '{stage.name}' must be a number above 0, got {share!r}")
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= _LARGEST:
+            raise InputError(
+                f"{method}: the share of stage '{stage.name}' must be a number above 0, {_LARGEST:,} at most, "
+                f"got {shown(share)}"
+            )
+        for part, optional in (("step", False), ("noise", False), ("begin", True), ("lower_objective", True)):
+            function = getattr(stage, part)
+            if not callable(function) and not (optional and function is None):
+                raise InputError(f"{method}: {part} of stage '{stage.name}' must be a function, got {shown(function)}")
         whose = f"{method}: stage '{stage.name}'" if stage.name else method
         check_asked(whose, "minibatches", stage.minibatches, 1, LONGEST // batch_size)
     if stages[0].begin is not None:

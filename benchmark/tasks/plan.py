@@ -24,6 +24,7 @@ from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
 from bism import Estimator
 from bism.checks import check_model, check_noise, check_shards, not_binary
+from bism.contract import check_cost
 from bism.errors import InputError, nearest, of_a_user
 from bism.hyperparameters import resolve, specs, symbols
 from bism.rng import LONGEST, CountingRng
@@ -365,7 +366,7 @@ def _check_random_numbers(what: str, estimator: Estimator, model: nn.Module, see
 def _cells(
     estimator: Estimator, variant: str, entry: Variant, shared: dict[str, Any], seeds: Sequence[int]
 ) -> Iterable[Cell]:
-    description = (type(estimator).__doc__ or estimator.id).strip().splitlines()[0]
+    description = ((type(estimator).__doc__ or "").strip() or estimator.id).splitlines()[0]
     for seed in seeds:
         yield Cell(
             {
@@ -380,7 +381,7 @@ def _cells(
                 "description": description,
                 "symbols": symbols(estimator),
                 "drawn_as": drawn_as(type(estimator)),
-                "cost": {"passes": estimator.passes, "unrolled": estimator.unrolled},
+                "cost": check_cost(estimator.id, estimator.passes, estimator.unrolled),
                 "pictures": seed == seeds[0],
             }
         )

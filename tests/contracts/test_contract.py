@@ -2,6 +2,7 @@
 are first seen."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from baselines import DSM, NCE
 from benchmark.tasks import registry
 from bism import GRBM, Bernoulli, BiDSM, Estimator, InputError
 from bism.cohort import Cohort
+from bism.contract import check_cost
 from bism.hyperparameters import number
 from bism.posteriors import RelaxedBernoulli
 from bism.state import State
@@ -59,6 +61,16 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"extra_parameters": lambda self, rng: {}}, r"extra_parameters must take (self, model, rng)"),
         ({"init_carry": lambda self, data, batch_size, rng: {}}, "init_carry must take (self, model, data, batch_size"),
         ({"modules": lambda self, model: {}}, r"modules must take (self, model, given)"),
+        ({"label": "Odd-{lr:zz}"}, "``label`` 'Odd-{lr:zz}' cannot be filled in"),
+        ({"label": "\udc80M"}, "``label`` must be a text of 1 to 200 printable characters"),
+        ({"label": "<b>&$x_{{$}} %"}, "``label`` must be without '$', which figures take for"),
+        ({"label": ""}, "``label`` must be a text of 1 to 200"),
+        ({"family": "a\nb"}, "``family`` must be a text of 1 to 200"),
+        ({"family": 20_000 * "x"}, "``family`` must be a text of 1 to 200"),
+        ({"colour": 5}, "``colour`` must be a text of 0 to 200"),
+        ({"sampler": 5}, "sampler must be a function, got 5"),
+        ({"noise": 5}, "noise must be a function, got 5"),
+        ({"passes": lambda self: 2.0}, "``passes`` must be a property: it lacks @property"),
     ],
 )
 def test_a_class_that_declares_what_cannot_be_is_refused(attributes: dict[str, Any], said: str) -> None:
@@ -66,6 +78,18 @@ def test_a_class_that_declares_what_cannot_be_is_refused(attributes: dict[str, A
         declared(**attributes)()
     assert said in str(error.value)
     assert str(error.value).startswith("Odd: ")
+
+
+@pytest.mark.parametrize("passes", ["x", None, math.nan, -1.0, 0, math.inf, True, torch.ones(2)])
+def test_a_cost_that_is_no_number_is_refused(passes: Any) -> None:
+    with pytest.raises(InputError, match=r"^odd: ``passes`` must be a number above 0, 1,000,000 at most, got "):
+        check_cost("odd", passes, 0)
+
+
+@pytest.mark.parametrize("unrolled", ["x", math.nan, -1, 10**18, 1.5])
+def test_unrolled_steps_that_are_none_are_refused(unrolled: Any) -> None:
+    with pytest.raises(InputError, match=r"^odd: ``unrolled`` must be a whole number from 0 to "):
+        check_cost("odd", 1.0, unrolled)
 
 
 def test_a_part_has_one_rate() -> None:

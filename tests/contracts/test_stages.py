@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -317,8 +318,16 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no stage": ((FIRST, "x"), "stages must be a tuple of one or more Stage"),
     "one name": ((FIRST, FIRST), "each stage needs a name of its own, got '0', '0'"),
     "no name": ((FIRST, dataclasses.replace(FIRST, name="")), "each stage needs a name of its own, got '0', ''"),
-    "no share": ((dataclasses.replace(FIRST, share=0.0),), "the share of stage '0' must be a number above 0, got 0.0"),
+    "no share": (
+        (dataclasses.replace(FIRST, share=0.0),),
+        "share of stage '0' must be a number above 0, 1,000,000 at most",
+    ),
     "no minibatch": ((dataclasses.replace(FIRST, minibatches=0),), "stage '0': ``minibatches`` must be a whole"),
+    "list": ((FIRST, dataclasses.replace(FIRST, name=["x"])), "a stage's name must be a text of 60"),
+    "many": (101 * (FIRST,), "there can be 100 stages, got 101"),
+    "huge": ((dataclasses.replace(FIRST, share=10**400),), "must be a number above 0, 1,000,000 at most"),
+    "no step": ((dataclasses.replace(FIRST, step=None),), "step of stage '0' must be a function, got None"),
+    "lower": ((dataclasses.replace(FIRST, lower_objective=5),), "lower_objective of stage '0' must be a function"),
     "begun": ((dataclasses.replace(FIRST, begin=lambda s, h: s),), "the first stage, '0', cannot have a ``begin``"),
 }
 
@@ -345,7 +354,8 @@ def test_a_beginning_of_another_shape_is_refused_and_nothing_is_lost() -> None:
             return state.replace(carry={"begun": state.carry["begun"].expand(2)})
 
     mine = trainer(Wrong())
-    with pytest.raises(InputError, match=r"stage 'normalise' begins with \['carry'\]\['begun'\]: \[2\] .*, not \[\]"):
+    said = r"stage 'normalise': begin\(\) must give .*: state\.carry\['begun'\] is a tensor \[2\]"
+    with pytest.raises(InputError, match=said):
         mine.run(ALL)
     assert mine.step == BOUNDARY
     assert same(mine._tensors, trained(BOUNDARY)._tensors)
@@ -354,3 +364,27 @@ def test_a_beginning_of_another_shape_is_refused_and_nothing_is_lost() -> None:
 def test_a_cohort_leaves_them_to_trainers() -> None:
     with pytest.raises(InputError, match="staged trains in stages"):
         Cohort(Staged(), GRBM(2, 3), data(), places=2, **KIND)
+
+
+@pytest.mark.parametrize("given", [None, (None, {}), 5])
+def test_a_beginning_that_is_no_state_is_refused(given: Any) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Wrong(Staged):
+        """A beginning that gives something else."""
+
+        def normalise_begin(self, state: State, hyper: Hyper) -> Any:
+            return given
+
+    with pytest.raises(InputError, match=r"stage 'normalise': begin\(\) must give the next state"):
+        trainer(Wrong()).run(ALL)
+
+
+@pytest.mark.parametrize("step", [3, -5, "x", 10**30])
+def test_a_checkpoint_that_says_another_iteration_than_its_seeds_is_refused(step: Any) -> None:
+    mine = trainer(Staged())
+    mine.run(2)
+    with pytest.raises(
+        InputError, match=re.escape(f"here: damaged: it says iteration {step}, and its seeds are at {{2}}")
+    ):
+        trainer(Staged()).restore({**mine.checkpoint(), "step": step}, "here")
+    assert mine.step == 2

@@ -128,8 +128,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         side.begin(BiDSM(unroll_steps=3))
     first, second = (side.begin(BiDSM(unroll_steps=2)) for _ in range(2))
     side.advance([first], 1)
-    for members in ([first, second], [], [dataclasses.replace(first) for _ in range(3)]):
-        with pytest.raises(InputError, match="2 places takes as many members at most, all at one iteration"):
+    for members in ([first, second], [], [first, first], [dataclasses.replace(first) for _ in range(3)]):
+        with pytest.raises(InputError, match="2 places takes one to 2 members, each once, all at one iteration"):
             side.advance(members, 1)
 
 
