@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import shlex
 import sys
 import time
@@ -350,6 +351,8 @@ def _about_the_default(
 
 def status(console: Console, run_dir: Path) -> int:
     """Where the cells of a run directory stand; nothing of it is written."""
+    if os.path.lexists(run_dir) and not run_dir.is_dir():
+        raise InputError(f"{run_dir}: is no folder; --run-dir names another")
     if not RunDir.exists(run_dir):
         raise InputError(
             f"{run_dir}: no run directory; `{call('benchmark', 'run')}` makes one, --run-dir names another"
@@ -358,6 +361,8 @@ def status(console: Console, run_dir: Path) -> int:
         unknown = standing.recovered(console, runs)
         runs.repair()
         known = integrity.inspect(runs, runs.records())
+        if not known.records:
+            tables.say(console, f"{run_dir}: no cells")
         for suite, preset in dict.fromkeys((record.suite, record.preset) for record in known.records):
             group = [record for record in known.records if (record.suite, record.preset) == (suite, preset)]
             counts = Counter(record.state for record in group)

@@ -25,7 +25,7 @@ from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Su
 from bism import Estimator
 from bism.checks import check_model, check_noise, check_shards, not_binary
 from bism.contract import check_cost
-from bism.errors import InputError, nearest, of_a_user
+from bism.errors import InputError, nearest, of_a_user, shown
 from bism.hyperparameters import resolve, specs, symbols
 from bism.rng import LONGEST, CountingRng
 from bism.stages import check_stages
@@ -248,6 +248,8 @@ def _variants(
     extra = {"steps": choices.steps} if choices.steps and choices.steps != settings.steps else {}
     used: dict[tuple[type, str], dict[str, set[Any]]] = {}
     for entry, _, ours in found:
+        if not isinstance(ours.name, str):
+            raise InputError(f"{ours.id}: ``name`` must be a text, got {shown(ours.name)}")
         values = used.setdefault((type(ours), entry.name or ours.name), {})
         for key in specs(ours):
             values.setdefault(key, set()).add(getattr(ours, key))

@@ -361,6 +361,28 @@ def test_a_bad_plug_in(tmp_path: Path, old: str, new: str, message: str) -> None
     assert str(error.value) == message.format(plugin)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "passes = property(lambda self: 'x')",
+            "mine: ``passes`` must be a number above 0, 1,000,000 at most, got 'x'",
+        ),
+        ("unrolled = property(lambda self: -1)", "mine: ``unrolled`` must be a whole number from 0 to "),
+        ("name = property(lambda self: 5)", "mine: ``name`` must be a text, got 5"),
+        ("__doc__ = '  '", ""),
+    ],
+)
+def test_what_a_plug_in_says_of_itself_is_read_before_anything_trains(tmp_path: Path, line: str, message: str) -> None:
+    write(tmp_path, TINY.replace("method: cd", "method: mine"))
+    write(tmp_path, PLUGIN + f"    {line}\n", "mine.py")
+    said = command(
+        tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--methods", "mine", "--seeds", "0", "--dry-run"
+    )
+    assert (said.code, said.err[:7]) == ((2, "error: ") if message else (0, ""))
+    assert message in said.err
+
+
 def test_a_good_plug_in(tmp_path: Path) -> None:
     found = registry.methods([write(tmp_path, PLUGIN, "mine.py")])
     assert set(found) - set(METHODS) == {"mine"}

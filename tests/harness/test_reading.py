@@ -174,3 +174,18 @@ def test_a_report_of_no_store_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
     before = sorted(tmp_path.iterdir())
     assert reports(["build", "--tracking-uri", "sqlite:///nope.db", "--out", "a/report"]) == 2
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_no_run_directory_is_said(tmp_path: Path) -> None:
+    for make in (lambda file: file.write_text("x"), lambda file: file.symlink_to("nowhere")):
+        make(tmp_path / "runs")
+        said = command(tmp_path, "status")
+        assert (said.code, said.err) == (2, "error: runs: is no folder; --run-dir names another\n")
+        (tmp_path / "runs").unlink()
+
+
+def test_a_run_directory_without_cells_says_so(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "index.sqlite").touch()
+    said = command(tmp_path, "status")
+    assert (said.code, said.err, said.out) == (0, "", "runs: no cells\n")
