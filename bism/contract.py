@@ -49,7 +49,7 @@ def _problem(kind: Any, base: Any) -> str | None:
         return f"``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v), got {shown(units)}"
     if not isinstance(kind.uses_examples, bool):
         return f"``uses_examples`` must be True or False, got {shown(kind.uses_examples)}"
-    for name, least in (("label", 1), ("reference", 0), ("family", 1), ("colour", 0), ("marker", 0)):
+    for name, least in (("label", 0), ("reference", 0), ("family", 1), ("colour", 0), ("marker", 0)):
         value = getattr(kind, name)
         if not isinstance(value, str) or not value.isprintable() or not least <= len(value) <= _LONGEST_TEXT:
             return f"``{name}`` must be a text of {least} to {_LONGEST_TEXT} printable characters, got {shown(value)}"
