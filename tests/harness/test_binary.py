@@ -86,6 +86,7 @@ def test_the_place_of_a_value_that_is_neither_0_nor_1(tmp_path: Path) -> None:
     assert "and of the validation data row 5, unit 2 is 7 (1 rows in all): data: {binarize: 0.5} makes" in answer.err
 
 
+@pytest.mark.long
 def test_a_binary_rbm_through_the_whole_product(tmp_path: Path) -> None:
     write(tmp_path, BINARY)
     said = command(tmp_path, "run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "cd")
