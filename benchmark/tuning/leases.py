@@ -157,11 +157,18 @@ def _enqueue(study: optuna.Study, trial: FrozenTrial, tries: int | None = None) 
 
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Those that count towards a study's total: not those that were given back, once they are enqueued again, nor those
-    that two processes asked for at once when one was wanted."""
-    every = list(trials)
-    again = {trial.user_attrs.get("retry_of") for trial in every}
+    that two processes asked for at once when one was wanted, or enqueued at once: SQLite lets both fail a trial."""
+    every = sorted(trials, key=lambda trial: trial.number)
+    again = dict[Any, int]()  # the first that is tried in place of each
+    for trial in every:
+        again.setdefault(trial.user_attrs.get("retry_of", ("itself", trial.number)), trial.number)
+    firsts = set(again.values())
     return [
-        trial for trial in every if not trial.user_attrs.get("surplus") and not (_died(trial) and trial.number in again)
+        trial
+        for trial in every
+        if trial.number in firsts
+        and not trial.user_attrs.get("surplus")
+        and not (_died(trial) and trial.number in again)
     ]
 
 

@@ -98,7 +98,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
     write(tmp_path, SUITE)
-    with started(tmp_path, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") as process:
+    with started(tmp_path, "--steps", "2900", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") as process:
         until(process, lambda: progress(tmp_path) > 0)
         os.killpg(process.pid, number)  # jobs and the writer hear it as well
         assert ended(process).code == 130

@@ -130,6 +130,21 @@ def test_what_nobody_enqueued_again_is_found_later(
     assert waiting.user_attrs["retry_of"] == 0
 
 
+def test_a_lost_trial_that_two_enqueued_counts_once(tmp_path: Path, data: DataSet) -> None:
+    one = bench(tmp_path, data)
+    for _ in range(2):
+        trial = one.study.ask(studies.read(one.study).distributions)
+        trial.set_user_attr("worker", "nobody")
+    leases.reclaim(one.storage, one.study)
+    lost = one.trials(TrialState.FAIL)
+    assert len(lost) == len(leases.counted(one.trials())) == 2
+    leases._enqueue(one.study, lost[0])  # as another process does at the same moment
+    assert len(one.trials(TrialState.WAITING)) == 3
+    assert len(leases.counted(one.trials())) == 2
+    one.work(2)
+    assert len(leases.counted(one.trials())) == 2
+
+
 def test_a_trial_that_was_taken_away_is_dropped(tmp_path: Path, data: DataSet) -> None:
     """A worker that had stopped for so long that its trials were given to others goes on with the rest."""
     one = bench(tmp_path, data)
