@@ -360,7 +360,11 @@ def table(out: Path, device: str, failed: dict[str, str], took: dict[str, float]
 
 
 def _read(file: Path, otherwise: Any) -> Any:
-    return json.loads(file.read_text()) if file.exists() else otherwise
+    """What a part has written; of one that was ended before or while it wrote, ``otherwise``."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return otherwise
 
 
 def _row(cells: Any) -> str:
