@@ -228,7 +228,7 @@ class Tracker(StoreWriter):
             self._set_plan_status(self._plan_run(ours[0]), _plan_status(states))
 
     def forget(self, records: Iterable[Record]) -> None:
-        """Moves the runs of cells to MLflow's bin, a plan's with the last of its cells; plans name them no more.
+        """Moves the runs and models of cells to MLflow's bin, a plan's with its last cell; plans name them no more.
 
         Raises:
             InputError: the store fails; what has been deleted up to there stays so, and the rest can be tried again.
@@ -238,11 +238,18 @@ class Tracker(StoreWriter):
             with patience(seconds=30, retries=2):
                 for record in gone:
                     for run in self._search(record.suite, cell=record.id):
-                        self._client.delete_run(run.info.run_id)
+                        self._discard(run)
                 for plan in dict.fromkeys((record.suite, record.preset) for record in gone):
                     self._shrink_plan(*plan, {record.id for record in gone})
         except (MlflowException, OSError) as error:
             raise InputError(f"tracking store {self.store} fails: {brief(error)} No cell is deleted.") from error
+
+    def _discard(self, run: Run) -> None:
+        """Moves a cell's run to MLflow's bin, after its models: those stay findable without it, and would be taken for
+        those of a later training."""
+        for model in run.outputs.model_outputs if run.outputs else ():
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run.info.run_id)
 
     def _shrink_plan(self, suite: str, preset: str, gone: set[str]) -> None:
         """Writes a plan's file without these cells; a plan of which the store has no run any more goes, too."""
@@ -364,7 +371,7 @@ class Tracker(StoreWriter):
         for run in self._search(record.suite, cell=record.id):
             if _same_journal(run.data.tags.get("journal", ""), journal):
                 return str(run.info.run_id)
-            self._client.delete_run(run.info.run_id)
+            self._discard(run)
         config = folder.config
         with understood(folder.path / "config.json"):
             tags = labels.cell_tags(record, config) | labels.provenance(command, config)

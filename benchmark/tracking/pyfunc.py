@@ -88,6 +88,8 @@ class TrainedModel(PythonModel):
     def _visible(self, model_input: Any) -> torch.Tensor:
         shape = self.model.visible_shape
         expected = f"expected {math.prod(shape)} numeric columns, one per visible unit"
+        if model_input is None:
+            raise InputError(f'model input: {expected}; to sample, give params={{"sample": 16}}')
         try:
             values = np.asarray(model_input, dtype=np.float64)
         except (TypeError, ValueError) as error:

@@ -704,8 +704,15 @@ def test_deleted_cells_have_no_run_and_no_place_in_plan_and_ranking(
     kept, gone = ranked(cells, "SM", 0, 2.0), ranked(cells, "DSM", 0, -1.0)
     tracker.sync(run_dir.records(), last=True)
     tracker.finish(cells.suite, "quick")
+    from mlflow.entities import LoggedModelOutput
+
+    client, run = tracker._client, cells.run_of(tracker, gone).info
+    model = client.create_logged_model(run.experiment_id, "model", run.run_id)
+    client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, 1)])
+    assert len(client.search_logged_models([run.experiment_id])) == 1
     tracker.forget([record for record in run_dir.records() if record.id == gone])
     run_dir.remove([gone])
+    assert client.search_logged_models([run.experiment_id]) == []
     (left,) = search(tracker, cells.suite, "tags.kind = 'cell'")
     assert left.data.tags["cell"] == kept
     assert not any("DSM" in line for line in note(tracker, cells))
@@ -740,6 +747,8 @@ def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) 
     assert list(model.predict(None, pd.DataFrame([[0, 1]])).columns) == ["log_likelihood"]
     with pytest.raises(InputError, match=r"expected 2 numeric columns.*\(1, 3\)"):
         model.predict(None, pd.DataFrame([[0.0, 1.0, 2.0]]))
+    with pytest.raises(InputError, match=r'expected 2 numeric columns.*; to sample, give params={"sample": 16}'):
+        model.predict(None, None)
     with pytest.raises(InputError, match="row 1, column 0 is nan"):
         model.predict(None, pd.DataFrame([[0.0, 1.0], [math.nan, 1.0]]))
     with pytest.raises(InputError, match="expected 2 numeric columns"):
