@@ -122,6 +122,7 @@ def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SE
         lost = _died(trial) and _age(trial.datetime_complete) > seconds
         if lost and trial.number not in again and trial.user_attrs.get("tries", 1) < _TRIES:
             _enqueue(study, trial)
+    _drop_doubles(storage, study)
     return found
 
 
@@ -155,18 +156,40 @@ def _enqueue(study: optuna.Study, trial: FrozenTrial, tries: int | None = None) 
     study.enqueue_trial(parameters, user_attrs=attrs)
 
 
+def _doubles(trials: Iterable[FrozenTrial]) -> set[int]:
+    """The trials that are tried in place of one in whose place an earlier one is: two processes that find a dead
+    worker's trial at the same moment both enqueue it where SQLite lets both fail it."""
+    found, again = set[int](), set[int]()
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        lost = trial.user_attrs.get("retry_of")
+        if lost in again:
+            found.add(trial.number)
+        elif lost is not None:
+            again.add(lost)
+    return found
+
+
+def _drop_doubles(storage: BaseStorage, study: optuna.Study) -> None:
+    """Fails those that nobody has begun; of two who enqueue the same, the later sees both."""
+    trials = study.get_trials(deepcopy=False)
+    doubles = _doubles(trials)
+    for trial in trials:
+        if trial.number in doubles and trial.state == TrialState.WAITING:
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                storage.set_trial_user_attr(trial._trial_id, "surplus", True)
+                storage.set_trial_user_attr(trial._trial_id, "reason", "not needed: another is tried in its place")
+                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Those that count towards a study's total: not those that were given back, once they are enqueued again, nor those
-    that two processes asked for at once when one was wanted, or enqueued at once: SQLite lets both fail a trial."""
-    every = sorted(trials, key=lambda trial: trial.number)
-    again = dict[Any, int]()  # the first that is tried in place of each
-    for trial in every:
-        again.setdefault(trial.user_attrs.get("retry_of", ("itself", trial.number)), trial.number)
-    firsts = set(again.values())
+    that two processes asked for, or enqueued, at once when one was wanted."""
+    every = list(trials)
+    doubles, again = _doubles(every), {trial.user_attrs.get("retry_of") for trial in every}
     return [
         trial
         for trial in every
-        if trial.number in firsts
+        if trial.number not in doubles
         and not trial.user_attrs.get("surplus")
         and not (_died(trial) and trial.number in again)
     ]

@@ -202,7 +202,7 @@ class Tuner:
         self._safely(lambda: trial.set_user_attr("worker", self.lease.worker))
         if self._safely(lambda: self._is_surplus(trial)):  # another process was faster
             self._safely(lambda: trial.set_user_attr("surplus", True))
-            self._safely(lambda: self._fail(trial, "not needed: the study has its trials"))
+            self._safely(lambda: self._fail(trial, "not needed: the study has its trials, or this one twice"))
             return False
         try:
             estimator = self._method(**self.settings.hyper(trial.params))
@@ -219,10 +219,10 @@ class Tuner:
         return True
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
-        """Whether the study has its total without this trial and those after it."""
-        counted = leases.counted(self.study.get_trials(deepcopy=False))
-        before = sum(one.number < trial.number for one in counted)
-        return self.limits.trials is not None and before >= self.limits.trials
+        """Whether the study has its total without this trial and those after it, or the same trial twice."""
+        counted = {one.number for one in leases.counted(self.study.get_trials(deepcopy=False))}
+        before = sum(number < trial.number for number in counted)
+        return trial.number not in counted or (self.limits.trials is not None and before >= self.limits.trials)
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)
