@@ -33,9 +33,7 @@ from bism.state import Hyper
 from bism.stream import Block
 from bism.training import Setting, Training, Tree, as_they_came, begun, captures, diverged_at
 
-_TRACE_PAYS = (
-    100  # uncompiled steps: as long as tracing takes. Where nothing says how many are to come, they come first
-)
+_TRACE_PAYS = 100  # uncompiled steps, which take as long as tracing; where nobody says how many come, these are first
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
 _SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
 

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-[0-9.]")  # "-1s" is a value that is wrong, and no option
         self.set_defaults(parser=self)  # of a command's options, the innermost
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]  # two of its overloads
         """The options; ``parser`` is that of the command.
 
         Raises:

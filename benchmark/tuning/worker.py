@@ -252,9 +252,10 @@ class Tuner:
 
     def _places(self) -> int:
         """How many configurations train side by side at most."""
-        config, most = self.settings.config, _PLACES[torch.device(self.device).type]
-        visible: Any = self._model.visible_shape
-        activations = config["batch_size"] * (math.prod(visible) + config["model"].get("hidden", 0))
+        model: Any = self._model
+        most = _PLACES[torch.device(self.device).type]
+        units = math.prod(model.visible_shape) + (model.latent.size if model.latent else 0)
+        activations = self.settings.config["batch_size"] * units
         return min(most, max(1, _SMALL * most // 8 // activations))
 
     def _next(self) -> list[Lane]:
