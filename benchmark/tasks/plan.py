@@ -9,27 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from benchmark.data.datasets import DataSet, load
 from benchmark.measures.probes import PROBES
-from benchmark.records.metrics import metric_of
 from benchmark.records.rundir import Record
 from benchmark.system.limits import CELLS
-from benchmark.system.memory import check_fits, machine_bytes
 from benchmark.tasks.advice import far
-from benchmark.tasks.models import build_model, parameter_count, takes_images
+from benchmark.tasks.models import build_model, takes_images
 from benchmark.tasks.registry import drawn_as, find
-from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Task, Variant, expand
+from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Variant, expand
+from benchmark.tasks.trainable import check_size, check_trainable, check_visible
 from bism import Estimator
-from bism.checks import check_model, check_noise, check_shards, not_binary
+from bism.checks import check_shards
 from bism.contract import check_cost
-from bism.errors import InputError, nearest, of_a_user, shown
+from bism.errors import InputError, nearest, shown
 from bism.hyperparameters import resolve, specs, symbols
-from bism.rng import LONGEST, CountingRng
-from bism.stages import check_stages
-from bism.variables import has_binary_v
 
 _PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 LABELS = (
@@ -160,14 +153,9 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
-            where, examples = f"task {task}: {variant}", shared["batch_size"] // shared["accumulate"]
-            stages = check_stages(estimator.id, estimator.stages, max(1, examples))
-            minibatches = max(stage.minibatches for stage in stages)
-            _check_size(where, config, len(seeds), examples, minibatches)
-            model = build_model(config)
-            _check(estimator, model, task, suite.tasks[task])
-            _check_random_numbers(where, estimator, model, len(seeds), examples)
-            _check_visible(model, entry, task, data[task])
+            examples = shared["batch_size"] // shared["accumulate"]
+            model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples)
+            check_visible(model, entry, task, data[task])
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]
             own = {**shared, "model": config, "probes": suitable}
@@ -276,40 +264,13 @@ def _variant_name(
     extra: dict[str, Any],
 ) -> str:
     """``name``, then what differs from the preset (``theirs``) or among those of that name, and extra."""
-    shown = {
+    differing = {
         spec.symbol or key: getattr(ours, key)
         for key, spec in specs(ours).items()
         if f"{{{key}}}" not in ours.label and len(used[type(ours), name][key] | {getattr(theirs, key)}) > 1
     }
-    shown |= extra
-    return f"{name} [{', '.join(f'{key}={value}' for key, value in shown.items())}]" if shown else name
-
-
-def _check(estimator: Estimator, model: nn.Module, task_name: str, task: Task) -> None:
-    check_model(estimator, model)
-    for name in task.metrics:
-        reason = metric_of(name).unsuited(model)
-        if reason:
-            raise InputError(f"task {task_name}: the metric {name} {reason}")
-
-
-def _check_visible(model: nn.Module, entry: Variant, task: str, data: DataSet) -> None:
-    """Models of binary v take data of zeros and ones, as they are."""
-    if not has_binary_v(model):
-        return
-    name = type(model).__name__
-    if data.scaling:
-        raise InputError(f"task {task}: data: v of {name} is binary, and scale: {data.scaling.kind} leaves no 0 and 1")
-    for split, rows in (("training", data.train), ("validation", data.val), ("test", data.test)):
-        if where := not_binary(rows):
-            raise InputError(
-                f"task {task}: data: v of {name} is binary, and of the {split} data {where}: "
-                f"data: {{binarize: 0.5}} makes all that is above 0.5 a 1, and the rest 0"
-            )
-    try:
-        check_noise(entry.data_noise, model)
-    except InputError as error:
-        raise InputError(f"task {task}: {entry.method}: {error}") from None
+    differing |= extra
+    return f"{name} [{', '.join(f'{key}={value}' for key, value in differing.items())}]" if differing else name
 
 
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
@@ -317,7 +278,7 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
     if not preset.tasks[task].probes:
         return
     for entry in preset.tasks[task].variants:
-        _check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
+        check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
     trained = [
         (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
         for entry, estimator, _ in _variants(preset.tasks[task], Choices(), methods)
@@ -326,43 +287,6 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
         reasons = [PROBES[probe.name].unsuitable(*one) for one in trained]
         if all(reasons):
             raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")
-
-
-def _check_size(what: str, model: dict[str, Any], seeds: int, examples: int, minibatches: int = 1) -> None:
-    """Refuses what no machine like this one can train: the parameters of all seeds, their gradients and both averages
-    of Adam are held at once, and the minibatches of a step."""
-    parameters, visible = (
-        parameter_count(model),
-        math.prod(model["visible"] if isinstance(model["visible"], list) else [model["visible"]]),
-    )
-    check_fits(
-        4.0 * seeds * (4 * (parameters or 0) + minibatches * examples * visible),
-        f"{what}, {parameters or 0:,} parameters for each of {seeds:,} seeds, "
-        f"{f'{minibatches:,} ' if minibatches > 1 else ''}minibatches of {examples:,},",
-        "a smaller model, smaller minibatches, or fewer seeds at a time",
-    )
-
-
-def _check_random_numbers(what: str, estimator: Estimator, model: nn.Module, seeds: int, examples: int) -> None:
-    """Refuses a method whose step asks for more random numbers than this machine can hold for all seeds. One whose
-    ``noise`` raises is known by its cells, and the others are trained."""
-    visible: Any = model.visible_shape
-    count, most = 0, min(LONGEST, machine_bytes() // 4)
-    for stage in estimator.stages:
-        counting = CountingRng(torch.float32, torch.device("cpu"), estimator.id, most)
-        try:
-            with of_a_user(estimator.id), torch.no_grad():
-                stage.noise(model, (examples, *visible), counting)
-        except InputError as error:
-            if error.__cause__ is None:
-                raise
-            return
-        count = max(count, counting.uniform_count + counting.normal_count)
-    check_fits(
-        4.0 * seeds * count,
-        f"{what}, {count:,} random numbers in a step of each of {seeds:,} seeds,",
-        "smaller minibatches, or fewer seeds at a time",
-    )
 
 
 def _cells(
