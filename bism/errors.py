@@ -19,8 +19,9 @@ class InputError(ValueError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``did you mean 'sigma'? valid: k, lr, sigma`` for a misspelt ``name``."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name[:_TEXT], names, n=1, cutoff=0.5) if len(names) <= 20 * _SHOWN else []
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    alike = {one.lower(): one for one in names} if len(names) <= 20 * _SHOWN else {}
+    close = difflib.get_close_matches(name[:_TEXT].lower(), alike, n=1, cutoff=0.5)
+    hint = f"did you mean '{alike[close[0]]}'? " if close else ""
     more = f", ... ({len(names):,} in all)" if len(names) > _SHOWN else ""
     return f"{hint}valid: {', '.join(names[:_SHOWN])}{more}"
 

@@ -53,7 +53,7 @@ class GRBM(nn.Module):
         self.b = nn.Parameter(torch.empty(visible))
         self.c = nn.Parameter(torch.empty(hidden))
         self.log_s = nn.Parameter(torch.empty(visible))
-        self.units = visible + hidden
+        self.activations = visible + hidden
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -168,7 +168,7 @@ class RBM(nn.Module):
         self.W = nn.Parameter(torch.empty(visible, hidden))
         self.b = nn.Parameter(torch.empty(visible))
         self.c = nn.Parameter(torch.empty(hidden))
-        self.units = visible + hidden
+        self.activations = visible + hidden
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

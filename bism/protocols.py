@@ -34,7 +34,7 @@ class EnergyModel(Protocol):
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
         ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
-        ``units``: how many numbers a pass keeps of one example, for estimates of memory; else taken to be those of v.
+        ``activations``: numbers that a pass keeps of an example, for estimates of memory; else as many as v has.
         ``start_from(data)``: called after ``reset_parameters()`` with the training data, to start from them.
 
     Each seed starts from its own parameters: submodules and models with ``reset_parameters()`` are reset under the

@@ -90,7 +90,7 @@ class ResNetEBM(nn.Module):
     def __init__(self, visible_shape: tuple[int, ...], width: int = 64, layers: int = 12) -> None:
         super().__init__()
         self.visible_shape = tuple(visible_shape)
-        self.units = math.prod(self.visible_shape) * width
+        self.activations = math.prod(self.visible_shape) * width
         self.visible_units = Gaussian(flat_size(self.visible_shape))
         self.features = ResNet(self.visible_shape, width, layers)
         self.head = nn.Linear(self.features.size, self.features.units)
@@ -126,7 +126,7 @@ class ResNetEBLVM(nn.Module):
         self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
         self.visible_units = Gaussian(flat_size(self.visible_shape))
         self._posterior_width = posterior_width
-        self.units = math.prod(self.visible_shape) * width + hidden
+        self.activations = math.prod(self.visible_shape) * width + hidden
         self.features = ResNet(self.visible_shape, width, layers)
         self.code = nn.Linear(self.features.size, hidden)
         self.head = nn.Linear(2 * hidden, self.features.units)

@@ -7,6 +7,7 @@ from typing import Any
 from benchmark.measures import statistics
 from benchmark.records.metrics import SPLITS, metric_of
 from benchmark.records.selection import RULES, said
+from benchmark.system.tables import counted as counted  # one of these words
 
 _HYPERPARAMETERS = {  # name -> what it is, symbol
     "lr": ("learning rate of the model", "β"),
@@ -74,11 +75,6 @@ def setting(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 run", "2 runs"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def missing(count: int) -> str:

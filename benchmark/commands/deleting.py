@@ -111,7 +111,8 @@ def delete(
         if store is not None:
             _forget(runs, records, store)
         removed = runs.remove(record.id for record in records)
-        console.print(f"{len(removed)} cells are deleted" + (f", and their runs in {unsecret(store)}" if store else ""))
+        beside = f", and what {unsecret(store)} has of it" if store else ""
+        console.print(f"deleted: {tables.counted(len(removed), 'cell')}{beside}")
         return code
 
 
@@ -126,13 +127,13 @@ def _show(console: Console, records: Sequence[Record]) -> None:
         table.add_row(*map(Text, names), tables.ranges(seeds), state, str(len(seeds)))
     if records:
         tables.show(console, table)
-    console.print(f"{len(records)} cells")
+    console.print(tables.counted(len(records), "cell"))
 
 
 def _ask(count: int) -> None:
     if not sys.stdin.isatty():
         raise InputError("nobody can be asked here: --yes deletes without asking, --dry-run only shows")
-    if input(f"delete these {count} cells for good? [y/N] ").strip().lower() not in ("y", "yes"):
+    if input(f"delete {tables.counted(count, 'cell')} for good? [y/N] ").strip().lower() not in ("y", "yes"):
         raise InputError("nothing is deleted")
 
 

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from benchmark.system import tables
 from benchmark.system.invocation import call
+from benchmark.tasks.plan import Choices, variants
+from benchmark.tasks.registry import drawn_as
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, Suite, Task, Variant, expand
 from benchmark.tasks.suite_file import load_suite, shipped
 from bism import Estimator
@@ -29,7 +31,9 @@ def everything(console: Console, methods: dict[str, type[Estimator]]) -> None:
             tables.say(console, f"preset {preset}{_default(suite, preset)}: {suite.presets[preset].description}", 2)
     table = Table("method", "reference", "hyper-parameters", title="methods", title_justify="left", show_lines=True)
     for method in methods.values():
-        table.add_row(f"{method.id}\n{method.__name__}", Text(method.reference), Text("\n".join(_own(method))))
+        table.add_row(
+            f"{method.id}\n{drawn_as(method)['label']}", Text(method.reference), Text("\n".join(_own(method)))
+        )
     tables.show(console, table)
     console.print("every method has, unless it names another value:")
     for line in _hyper(Estimator):
@@ -58,7 +62,7 @@ def one(console: Console, suite: Suite, methods: Methods) -> None:
         label = f" ({preset.label})" if preset.label else ""
         said = f"preset {name}{_default(suite, name)}: {preset.description}{label}"
         tables.say(console, said, bold=f"preset {name}{_default(suite, name)}:")
-        tables.show(console, _variants(preset, methods))
+        tables.show(console, _trained(preset, methods))
         for task_name, settings in preset.tasks.items():
             if settings.without:
                 tables.say(console, f"{task_name}: {_without(settings.without)}", 2)
@@ -83,26 +87,26 @@ def _model(entry: ModelEntry) -> str:
     return " ".join([f"model {entry.name}", *(f"{name}={size}" for name, size in entry.sizes.items())])
 
 
-def _variants(preset: Preset, methods: Methods) -> Table:
+def _trained(preset: Preset, methods: Methods) -> Table:
     table = Table("task", "variant", "seeds", "set")
     table.add_column("iterations", justify="right")
     seeds = tables.ranges(preset.seeds)
     for task, settings in preset.tasks.items():
-        for entry in settings.variants:
-            for name, values in _expanded(entry, settings, methods):
-                table.add_row(task, Text(name), seeds, Text(values), f"{settings.steps:,}")
+        named = [variant for _, _, variant in variants(settings, Choices(), methods)]
+        said = [values for entry in settings.variants for values in _expanded(entry, settings, methods)]
+        for name, values in zip(named, said, strict=True):
+            table.add_row(task, Text(name), seeds, Text(values), f"{settings.steps:,}")
     return table
 
 
-def _expanded(entry: Variant, settings: PresetTask, methods: Methods) -> list[tuple[str, str]]:
-    """Name and values of each variant that an entry stands for."""
+def _expanded(entry: Variant, settings: PresetTask, methods: Methods) -> list[str]:
+    """The values of each variant that an entry stands for."""
     found = []
     for values in expand(entry, settings.all, methods[entry.method]):
         shown = {specs(methods[entry.method])[key].symbol or key: value for key, value in values.items()}
         extra = {"data_noise": entry.data_noise} if entry.data_noise else {}
         extra |= entry.model.sizes if entry.model else {}
-        name = entry.name or methods[entry.method](**values).name
-        found.append((name, ", ".join(f"{key}={value}" for key, value in {**shown, **extra}.items())))
+        found.append(", ".join(f"{key}={value}" for key, value in {**shown, **extra}.items()))
     return found
 
 

@@ -264,10 +264,10 @@ def _announce(
     going_on = sum(cell.id in begun for cell in todo)
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
     console.print(
-        f"{len(cells)} cells, {len(cells) - len(todo) - damaged} done already, "
+        f"{tables.counted(len(cells), 'cell')}, {len(cells) - len(todo) - damaged} done already, "
         + (f"{damaged} damaged, " if damaged else "")
         + (f"{going_on} to go on with, " if going_on else "")
-        + f"{len(todo) - going_on} to train in {len(work)} jobs, {at_once} at once"
+        + f"{len(todo) - going_on} to train in {tables.counted(len(work), 'job')}, {at_once} at once"
     )
 
 
@@ -384,6 +384,7 @@ def sync(console: Console, run_dir: Path, store: str, log_models: str) -> int:
         runs.repair()
         known, started = integrity.inspect(runs, runs.records()), time.monotonic()
         complete = project(Tracker(store, runs), known.sound, command_line(), log_models)
-        console.print(f"{len(known.sound)} cells brought to {unsecret(store)} in {time.monotonic() - started:.0f} s")
+        brought, seconds = tables.counted(len(known.sound), "cell"), time.monotonic() - started
+        console.print(f"{brought} brought to {unsecret(store)} in {seconds:.0f} s")
         standing.print_damage(console, known)
         return 0 if complete and not known.damage and not unknown else 1

@@ -105,10 +105,10 @@ class Job:
         """
         model: Any = build_model(self.config["model"])
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        units = getattr(model, "units", math.prod(model.visible_shape))
+        activations = getattr(model, "activations", math.prod(model.visible_shape))
         unrolled = self.config["cost"]["unrolled"]
         examples = self.config["batch_size"] // self.config["accumulate"]
-        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * units
+        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * activations
         return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
 
 
@@ -151,7 +151,7 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
         _check_probes(suite, preset, task, methods, data[task])
-        for entry, estimator, variant in _variants(preset.tasks[task], choices, methods):
+        for entry, estimator, variant in variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
             examples = shared["batch_size"] // shared["accumulate"]
             model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples)
@@ -166,10 +166,18 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
                     f"this plan has more than {CELLS:,} cells: take fewer seeds, or a part by --tasks and --methods"
                 )
     if not cells:
+        tasks, asked = choose_tasks(preset, choices), choices.methods or ()
+        left_out = {
+            f"{method}: {preset.tasks[task].without[method]}"
+            for task in tasks
+            for method in asked
+            if method in preset.tasks[task].without
+        }
+        why = "; ".join(sorted(left_out)) or (
+            "a method that no preset has needs a line in a suite file (docs/adding_a_method.md)"
+        )
         raise InputError(
-            f"nothing to run: preset {preset_name} has none of {', '.join(choices.methods or ())} "
-            f"in {', '.join(choose_tasks(preset, choices))}; a method that no preset has needs a line in "
-            f"a suite file (docs/adding_a_method.md)"
+            f"nothing to run: preset {preset_name} has none of {', '.join(asked)} in {', '.join(tasks)}; {why}"
         )
     trained = {cell.config["method"] for cell in cells.values()}
     for method, key, _ in choices.overrides:
@@ -221,7 +229,7 @@ def _probes(entries: Iterable[ProbeEntry], steps: int) -> list[dict[str, Any]]:
     return found
 
 
-def _variants(
+def variants(
     settings: PresetTask, choices: Choices, methods: dict[str, type[Estimator]]
 ) -> list[tuple[Variant, Estimator, str]]:
     """A preset's entries for one task as estimators, changed as the user asks, with their variant names."""
@@ -281,7 +289,7 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
         check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
     trained = [
         (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
-        for entry, estimator, _ in _variants(preset.tasks[task], Choices(), methods)
+        for entry, estimator, _ in variants(preset.tasks[task], Choices(), methods)
     ]
     for probe in preset.tasks[task].probes:
         reasons = [PROBES[probe.name].unsuitable(*one) for one in trained]

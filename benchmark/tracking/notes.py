@@ -11,6 +11,7 @@ from benchmark.measures.statistics import number
 from benchmark.records.integrity import inspect
 from benchmark.records.metrics import ranked_by
 from benchmark.records.rundir import FINISHED, Record, RunDir
+from benchmark.system import tables
 
 
 def plan_note(run_dir: RunDir, records: Sequence[Record]) -> str:
@@ -19,7 +20,7 @@ def plan_note(run_dir: RunDir, records: Sequence[Record]) -> str:
     records = inspect(run_dir, records).records
     finished = [run_dir.folder(record.id).config for record in records if record.state in FINISHED]
     states = ", ".join(f"{count} {state}" for state, count in Counter(record.state for record in records).items())
-    parts = [f"{len(records)} cells: {states}."]
+    parts = [f"{tables.counted(len(records), 'cell')}: {states}."]
     parts += [f"**{label}**" for label in ranking.labels(finished, "preset_label")]
     for asked, group in ranking.apart(records):
         frame = ranking.results(run_dir, group)

@@ -116,7 +116,7 @@ def test_what_is_damaged_is_trained_again_when_asked(folder: Path, how: str) -> 
     DAMAGE[how][0](damaged)
     said = command(folder, *RUN, "--rerun", "damaged")
     assert (said.code, said.err) == (0, "")
-    assert f"4 cells, 3 done already, 1 to train in 1 jobs, {CORES} at once" in said.out
+    assert f"4 cells, 3 done already, 1 to train in 1 job, {CORES} at once" in said.out
     assert [line["step"] for line in journal(folder, "CD-1", 0)] == lines
     others = {name: content for name, content in whole.items() if not name.startswith(damaged.path.name)}
     assert others.items() <= contents(folder).items()

@@ -224,7 +224,7 @@ def test_the_guide_s_commands(guided: tuple[Path, list[Said]]) -> None:
     assert "epsilon (ε) = 0.05: step of the differences" in listing
     assert all(name in dry_run for name in VARIANTS)
     assert "6 cells, 0 done already, 6 to train in 3 jobs" in run
-    assert "2 cells, 0 done already, 2 to train in 1 jobs" in changed
+    assert "2 cells, 0 done already, 2 to train in 1 job" in changed
     assert "suite compare, preset small: 8 done" in status
     wanted = {(variant, seed) for variant in (*VARIANTS, "FD-SSM [ε=0.1]") for seed in (0, 1)}
     assert states(folder) == dict.fromkeys(wanted, "done")

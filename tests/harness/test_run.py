@@ -187,7 +187,7 @@ def test_more_seeds_train_what_is_missing_with_the_same_numbers(folder: Path, tm
     before = contents(folder)
     more = command(folder, *RUN, "--seeds", "0-3", "--methods", "cd")
     assert more.code == 0
-    assert more.out.splitlines()[1] == f"4 cells, 2 done already, 2 to train in 1 jobs, {CORES} at once"
+    assert more.out.splitlines()[1] == f"4 cells, 2 done already, 2 to train in 1 job, {CORES} at once"
     assert before.items() <= contents(folder).items()
     write(tmp_path)
     assert command(tmp_path, *RUN, "--seeds", "0-3", "--methods", "cd").code == 0
@@ -202,7 +202,7 @@ def test_rerun_trains_finished_cells_again(folder: Path) -> None:
     first = journal(folder, "CD-1", 0)
     said = command(folder, *RUN, "--methods", "cd", "--rerun")
     assert said.code == 0
-    assert said.out.splitlines()[1] == f"2 cells, 0 done already, 2 to train in 1 jobs, {CORES} at once"
+    assert said.out.splitlines()[1] == f"2 cells, 0 done already, 2 to train in 1 job, {CORES} at once"
     again = journal(folder, "CD-1", 0)
     assert [line["step"] for line in again] == [0, 5, 10, 15, 20]
     assert again[0]["time_ms"] > first[-1]["time_ms"]
@@ -533,7 +533,7 @@ def test_a_cell_of_a_dead_process_is_trained_again(folder: Path) -> None:
     assert states(folder)["CD-1", 0] == "running"
     said = command(folder, *RUN)
     assert said.code == 0
-    assert said.out.splitlines()[1] == f"4 cells, 3 done already, 1 to train in 1 jobs, {CORES} at once"
+    assert said.out.splitlines()[1] == f"4 cells, 3 done already, 1 to train in 1 job, {CORES} at once"
     assert states(folder) == dict.fromkeys(CELLS, "done")
 
 
@@ -697,14 +697,15 @@ def test_list_shows_suites_methods_and_hyper_parameters(tmp_path: Path) -> None:
 def test_list_shows_a_suite_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     without = "        steps: 20\n        without: {nce: its noise is far from these points}"
-    write(tmp_path, replaced(("        steps: 20", without), ("- {method: cd}", "- {method: cd, set: {k: [1, 20]}}")))
+    more = "- {method: cd, set: {k: [1, 20]}}\n          - {method: cd, set: {lr: [0.03, 0.1]}}"
+    write(tmp_path, replaced(("        steps: 20", without), ("- {method: cd}", more)))
     said = command(tmp_path, "list", "tiny.yaml")
     assert (said.code, said.err) == (0, "")
     assert max(map(len, said.out.splitlines())) <= int(columns)
     text = " ".join(said.out.replace("│", " ").split())
     for part in ("suite tiny: a tiny suite", "task board: points of the checkerboard", "model grbm hidden=3", "0-1",
-                 "preset test (default): two methods", "CD-1", "CD-20", "k=20", "BiDSM-5", "β=0.01", "20",
-                 "board: without nce: its noise is far from these points"):  # fmt: skip
+                 "preset test (default): two methods", "CD-1", "CD-20", "k=20", "[β=0.03]", "[β=0.1]", "BiDSM-5",
+                 "β=0.01", "20",                 "board: without nce: its noise is far from these points"):  # fmt: skip
         assert part in text, part
     assert "methods" not in text.replace("two methods", "")
 
