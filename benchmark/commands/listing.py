@@ -17,7 +17,7 @@ from benchmark.tasks.suite_file import load_suite, shipped
 from bism import Estimator
 from bism.hyperparameters import specs
 
-Methods = Mapping[str, type[Estimator]]
+Methods = dict[str, type[Estimator]]
 
 
 def everything(console: Console, methods: dict[str, type[Estimator]]) -> None:
