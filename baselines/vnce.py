@@ -19,7 +19,6 @@ from baselines.noise import (
 )
 from bism.bilevel import log_ratio
 from bism.estimator import Hyper
-from bism.gradients import part_of
 from bism.hyperparameters import LOOP, choice, count
 from bism.methods import WithPosterior
 from bism.optimisers import Tree
@@ -66,17 +65,12 @@ class VNCE(WithPosterior):
     def unshardable(self) -> str | None:
         return None
 
-    @property
-    def repeats(self) -> int:
-        return self.inner_steps
-
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         size, latent = batch_shape[0], model.latent
         return {
             "visible": draw_noise(self.noise_distribution, (self.nu * size, *batch_shape[1:]), rng),
             "data": latent.noise(rng, (size,)),
             "particles": latent.noise(rng, (self.noise_particles, self.nu * size)),
-            "inner": [self.inner_noise(model, batch_shape, rng) for _ in range(self.inner_steps)],
         }
 
     def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Tensor:
@@ -113,9 +107,7 @@ class VNCE(WithPosterior):
         return data_term + self.nu * softplus(mean_weight).mean(), carry, {}
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """K steps on the posterior, then one on the model and c."""
-        for i in range(self.inner_steps):
-            state = self.inner_step(state, batches, part_of(noise, "inner", i), hyper)
+        """One step on the model and c."""
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
             return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]

@@ -189,10 +189,11 @@ class Trained:
         return grad(objective)(self.theta)
 
     def draw(self, data: Tensor, rng: Rng, inner: int, unroll: int, batch_size: int) -> tuple[Tensor, Any]:
-        """Minibatches [minibatches, batch, D], drawn with replacement, and the noise of one step with K and N."""
-        estimator = dataclasses.replace(self.estimator, inner_steps=inner, unroll_steps=unroll)
-        chosen = rng.integers(len(data), (estimator.minibatches, batch_size))
-        return data[chosen], estimator.noise(self.model, (batch_size, *data.shape[1:]), rng)
+        """Minibatches [minibatches, batch, D], drawn with replacement, and what ``Stage.draw`` gives for one step with
+        K and N."""
+        (stage,) = dataclasses.replace(self.estimator, inner_steps=inner, unroll_steps=unroll).stages
+        chosen = rng.integers(len(data), (stage.all_minibatches, batch_size))
+        return data[chosen], stage.draw(self.model, (batch_size, *data.shape[1:]), rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -420,7 +421,7 @@ def practical_draw(
     """
     estimator, hyper, best = trained.estimator, trained.hyper, exact_posterior(trained.theta)
     rng = Rng(generator(seed, index, "gradient bias", data.device), data.dtype)
-    batches, noise = trained.draw(data, rng, max(inner), max(unroll), batch_size)
+    batches, (noise, (inner_noises,)) = trained.draw(data, rng, max(inner), max(unroll), batch_size)
     batch, update = batches[0], estimator.update("posterior", hyper)
 
     def lower(at: Tree, phi: Tree, given: Any) -> Tensor:
@@ -428,7 +429,7 @@ def practical_draw(
         return estimator.lower_loss(trained.bind(at, phi), points, drawn, hyper)
 
     fresh = estimator.inner_batches == "fresh"
-    steps = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(noise["inner"])]
+    steps = [(batches[1 + i if fresh else 0], drawn) for i, drawn in enumerate(inner_noises)]
     ahead = [(batch, drawn) for drawn in noise["unroll"]]
     truth = flat(trained.true_gradient(batch, noise["upper"]["visible"]))
     upper = partial(trained.upper, batch, noise["upper"])

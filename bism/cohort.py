@@ -15,33 +15,38 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from bism.capture import CapturedProgram, capture_on_cuda
 from bism.checks import check_count
 from bism.compiler import Program, compile_program
-from bism.contract import check_asked, check_state
 from bism.engine import Trainer
-from bism.errors import InputError
+from bism.errors import InputError, shown
 from bism.fitted import Fitted
 from bism.hooks import Hooks
-from bism.hyperparameters import LOOP, specs
+from bism.hyperparameters import specs
+from bism.phases import check_phases
 from bism.precision import computing
-from bism.rng import CountingRng, TapeRng
-from bism.state import Hyper
+from bism.seeds import captures, diverged_at
 from bism.stream import Stream, empty_batches
-from bism.training import Setting, Training, Tree, as_they_came, captures, diverged_at
+from bism.training import Setting, Training, Tree
 
 
 def structure(estimator: Hooks) -> Hooks:
     """What configurations of one cohort have in common: the same with every continuous hyper-parameter at its default,
-    and without inner steps where ``Estimator.repeats`` counts them."""
+    and so with those that say how often a phase is called (``Phase.count_by``)."""
     fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(estimator)}
-    free = {name: fields[name] for name, spec in specs(estimator).items() if spec.continuous and name != "ema"}
-    if check_asked(estimator.id, "repeats", estimator.repeats, 0, LOOP):
-        free["inner_steps"] = 0
-    return dataclasses.replace(estimator, **free)
+    free = {name for name, spec in specs(estimator).items() if spec.continuous and name != "ema"}
+    counted = {phase.count_by for phase in check_phases(estimator.id, estimator.phases) if phase.count_by}
+    for name in counted - set(specs(estimator)):
+        raise InputError(f"{estimator.id}: ``count_by`` of a phase must name a hyper-parameter, got {shown(name)}")
+    free |= counted
+    return dataclasses.replace(estimator, **{name: fields[name] for name in free})
+
+
+def call_counts(estimator: Hooks) -> list[int]:
+    """How often a step of a configuration calls each phase."""
+    return [phase.count for phase in estimator.phases]
 
 
 @dataclasses.dataclass
@@ -89,23 +94,14 @@ class Cohort(Training):
         if len(self._stages) > 1:
             raise InputError(f"{estimator.id} trains in stages, which a cohort does not: ``OneByOne`` does")
         (self.stage,) = self._stages
-        numbered = tree_unflatten(list(range(len(self._leaves))), self._structure)
-        alike = getattr(self.estimator, "inner_steps", None) == 0  # inner steps are made one by one
-        self._lower_at = tree_leaves(_lower(numbered["state"])) if alike else []
-        self._streams: dict[int, Stream] = {}  # by K
+        self._streams: dict[tuple[int, ...], Stream] = {}  # by the counts of the phases
         self.stream = self._stream(self.estimator)
-        self._shape = (self.batch_size, *self.data.shape[1:])
-        self._inner_lengths = self._count_inner() if alike else (0, 0)
-        self._room = _Room(0, self)
-        self._inner: Program = self._inner_step
+        self._called = self._masked = True
+        self._changed_at = self._find_changed()
+        self._room = _Room([1] * len(self.stage.phases), self)
+        self._calls: list[Program] = [partial(self._call, phase) for phase in self.stage.phases]
         self._outer: Program = self._side_by_side
         self._get_ready(compile)
-
-    def _count_inner(self) -> tuple[int, int]:
-        """Uniform and standard normal numbers that one inner step consumes."""
-        counting = CountingRng(self.dtype, self.device, self.estimator.id)
-        self.estimator.inner_noise(self._template.bind().model, self._shape, counting)
-        return counting.uniform_count, counting.normal_count
 
     def begin(self, estimator: Hooks) -> Member:
         """A configuration before its first step.
@@ -130,97 +126,79 @@ class Cohort(Training):
             raise InputError(
                 f"a cohort of {self.places} places takes one to {self.places} members, each once, all at one iteration"
             )
-        order = sorted(members, key=lambda member: member.estimator.repeats)
+        order = sorted(members, key=lambda member: call_counts(member.estimator))
         taken = order + [order[-1]] * (self.places - len(order))
         leaves: Sequence[Tensor] = [
             torch.cat(parts) for parts in zip(*(tree_leaves(member.tensors) for member in taken), strict=True)
         ]
-        repeats = [member.estimator.repeats for member in taken]
-        columns = torch.tensor(repeats, device=self.device).repeat_interleave(len(self.seeds))
-        going = [columns > i for i in range(max(repeats))]
-        if self._room.repeats < max(repeats):
-            self._room = _Room(max(repeats), self)
+        counts = [call_counts(member.estimator) for member in taken]
+        most = [max(of_phase) for of_phase in zip(*counts, strict=True)]
+        taking_part = [self._taking_part([of_one[phase] for of_one in counts]) for phase in range(len(most))]
+        self._room = self._room if self._room.fits(most) else _Room(most, self)
         hyper = self._stacked_hyper([member.estimator for member in taken])
-        start, inner_seconds, began = members[0].step, 0.0, time.perf_counter()
+        start, call_seconds, began = members[0].step, [0.0] * len(most), time.perf_counter()
         with torch.no_grad(), computing(self.device, self.precision):
             for step in range(start, start + steps):
-                for first, last in _runs(repeats):
-                    consumed = self._stream(taken[first].estimator).ahead(step, 1).at(0)
-                    self._room.put(slice(first, last), repeats[first], consumed)
-                before = time.perf_counter()
-                changed: Sequence[Tensor] = [leaves[at] for at in self._lower_at]
-                for i, waits_not in enumerate(going):
-                    changed = self._inner(*leaves, *changed, waits_not, *self._room.inner(i), *hyper)
-                inner_seconds += time.perf_counter() - before
-                leaves = self._outer(*leaves, *changed, *self._room.outer(), *hyper)[: len(leaves)]
+                for first, last in _runs(counts):
+                    stream = self._stream(taken[first].estimator)
+                    self._room.put(slice(first, last), stream, stream.ahead(step, 1).at(0))
+                changed: Sequence[Tensor] = [leaves[at] for at in self._changed_at]
+                for phase, call in enumerate(self._calls):
+                    before = time.perf_counter()
+                    for number, takes_part in enumerate(taking_part[phase]):
+                        changed = call(*leaves, *changed, takes_part, *self._room.of_call(phase, number), *hyper)
+                    call_seconds[phase] += time.perf_counter() - before
+                leaves = self._outer(*leaves, *changed, *self._room.of_step(), *hyper)[: len(leaves)]
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        outer_seconds = time.perf_counter() - began - inner_seconds
-        calls = max(1, max(repeats))
+        step_seconds = time.perf_counter() - began - sum(call_seconds)
         for i, member in enumerate(order):
             rows = slice(i * len(self.seeds), (i + 1) * len(self.seeds))
             member.tensors = tree_unflatten([leaf[rows].clone() for leaf in leaves], self._structure)
             member.step += steps
-            member.train_seconds += (outer_seconds + inner_seconds * repeats[i] / calls) / self.places
+            own = [
+                seconds * count / max(1, all_of)
+                for seconds, count, all_of in zip(call_seconds, counts[i], most, strict=True)
+            ]
+            member.train_seconds += (step_seconds + sum(own)) / self.places
+
+    def _taking_part(self, counts: Sequence[int]) -> list[Tensor]:
+        """For each call of a phase who takes part, [places * seeds]; by how often each place calls it."""
+        columns = torch.tensor(counts, device=self.device).repeat_interleave(len(self.seeds))
+        return [columns > number for number in range(max(counts))]
 
     def fitted(self, member: Member) -> Fitted:
         """A configuration's models as they are now."""
         return self._fitted(member.estimator, member.tensors, member.step, {})
 
     def _stream(self, estimator: Hooks) -> Stream:
-        repeats = estimator.repeats
-        if repeats not in self._streams:
-            self._streams[repeats] = self._stream_of(estimator, self.seeds)
+        counts = tuple(call_counts(estimator))
+        if counts not in self._streams:
+            self._streams[counts] = self._stream_of(estimator, self.seeds)
             if self.compiled:
-                self._streams[repeats].compile()
-        return self._streams[repeats]
-
-    def _inner_step(self, *tensors: Tensor) -> list[Tensor]:
-        """One inner step, as a function of flat tensors alone, all [places * seeds, ...]: the leaves of the state,
-        those that inner steps have changed since, who takes part, what the step consumes, and the hyper-parameters; to
-        those that inner steps change."""
-
-        def one(
-            tensors: Tree,
-            beside: list[Tensor],
-            hyper: Hyper,
-            batches: Tensor,
-            uniforms: Tensor,
-            normals: Tensor,
-            examples: Tensor | None = None,
-        ) -> Tree:
-            *lower, goes = beside
-            now = self._with_lower(tensors, lower)
-            state = self._state(now, examples)
-            noise = self.estimator.inner_noise(state.bind().model, self._shape, TapeRng(uniforms, normals))
-            with self._autocast():
-                hyper = self.estimator.scheduled(hyper, tensors["step"])
-                given = self.estimator.inner_step(state, batches, noise, hyper)
-            after = check_state(self.estimator.id, "inner_step", state, given)
-            return tree_map(lambda old, x: torch.where(goes, x, old), _lower(now["state"]), _lower(after.numbers))
-
-        _, given = self._unpacked(tensors, len(self._lower_at) + 1)
-        return as_they_came(vmap(one)(*given))
+                self._streams[counts].compile()
+        return self._streams[counts]
 
     def _get_ready(self, compile: bool) -> None:
-        """Compiles both programs, and on a GPU records them."""
+        """Compiles the programs, and on a GPU records them."""
         leaves = [torch.cat([leaf] * self.places) for leaf in self._leaves]
-        room, hyper = _Room(1 if self._lower_at else 0, self), self._stacked_hyper([self.estimator] * self.places)
-        going = torch.ones(self.places * len(self.seeds), dtype=torch.bool, device=self.device)
-        lower = [leaves[at] for at in self._lower_at]
-        inner = [*leaves, *lower, going, *room.inner(0), *hyper] if self._lower_at else []
-        outer = [*leaves, *lower, *room.outer(), *hyper]
+        room, hyper = self._room, self._stacked_hyper([self.estimator] * self.places)
+        all_of_them = torch.ones(self.places * len(self.seeds), dtype=torch.bool, device=self.device)
+        changed = [leaves[at] for at in self._changed_at]
+        examples = [
+            [*leaves, *changed, all_of_them, *room.of_call(phase, 0), *hyper] for phase in range(len(self._calls))
+        ]
+        examples.append([*leaves, *changed, *room.of_step(), *hyper])
         if compile:
             with self._getting_ready("uncompiled"):
-                programs = [compile_program(self._inner, inner)] if inner else [self._inner]
-                programs.append(compile_program(self._outer, outer))
+                *calls, outer = map(compile_program, [*self._calls, self._outer], examples)
                 self.stream.compile()
-                (self._inner, self._outer), self.compiled = programs, True
+                self._calls, self._outer, self.compiled = calls, outer, True
         if captures(self.device):
             with self._getting_ready("step by step, without CUDA graphs"):
-                record = capture_on_cuda()
-                recorded = CapturedProgram(self._inner, inner, record) if inner else self._inner
-                self._inner, self._outer = recorded, CapturedProgram(self._outer, outer, record)
+                record = partial(CapturedProgram, capture=capture_on_cuda())
+                *recorded, outer = map(record, [*self._calls, self._outer], examples)
+                self._calls, self._outer = list[Program](recorded), outer
                 self.captured = True
 
 
@@ -275,56 +253,65 @@ class OneByOne:
 
 
 class _Room:
-    """Where what one step consumes lies for all places: always laid out alike, whatever their K."""
+    """Where what one step consumes lies for all places, always laid out alike, however often each calls a phase.
 
-    def __init__(self, repeats: int, cohort: Cohort) -> None:
-        self.repeats, self._places, seeds = repeats, cohort.places, len(cohort.seeds)
-        self._outer, self._inner = cohort.stream.lengths, cohort._inner_lengths
-        kind: dict[str, Any] = {"dtype": cohort.dtype, "device": cohort.device}
-        columns = cohort.places * seeds
-        minibatches = columns, cohort.estimator.minibatches
-        self._batches = [empty_batches(minibatches, cohort.batch_size, cohort.data)]
-        if cohort.estimator.uses_examples:
-            self._examples = [torch.zeros((*minibatches, cohort.batch_size), dtype=torch.int64, device=cohort.device)]
-        else:
-            self._examples = []
-        self._outer_tapes = [torch.zeros((columns, length), **kind) for length in self._outer]
-        self._inner_tapes = [torch.zeros((repeats, columns, length), **kind) for length in self._inner]
+    Args:
+        counts: how many calls of each phase there is room for.
+    """
 
-    def put(self, places: slice, count: int, consumed: tuple[Tensor, ...]) -> None:
-        """Gives what a step with so many inner steps consumes, [seeds, ...], to each of these places."""
-        batches, uniforms, normals, *examples = consumed
+    def __init__(self, counts: Sequence[int], cohort: Cohort) -> None:
+        self._places, self._counts = cohort.places, [max(1, count) for count in counts]
+        self._columns, self._cohort = cohort.places * len(cohort.seeds), cohort
+        stage, (of_step, *of_calls) = cohort.stage, cohort.stream.layout.of_one_call
+        self._step = self._memory((), stage.minibatches, of_step)
+        self._calls = [
+            self._memory((count,), phase.minibatches, lengths)
+            for count, phase, lengths in zip(self._counts, stage.phases, of_calls, strict=True)
+        ]
 
-        def rows(room: Tensor, axis: int = 0) -> Tensor:
-            parted: Tensor = room.unflatten(axis, (self._places, -1))  # type: ignore[no-untyped-call]  # torch does not annotate it
-            return parted[places] if axis == 0 else parted[:, places]
+    def _memory(self, calls: tuple[int, ...], minibatches: int, lengths: tuple[int, int]) -> list[Tensor]:
+        """Memory for minibatches, tapes and examples, [*calls, columns, ...]; without the first and the last where no
+        minibatches are its own."""
+        data, size = self._cohort.data, self._cohort.batch_size
+        lead: dict[str, Any] = {"dtype": data.dtype, "device": data.device}
+        tapes = [torch.zeros((*calls, self._columns, length), **lead) for length in lengths]
+        if not minibatches:
+            return tapes
+        shape = (*calls, self._columns, minibatches)
+        examples = [torch.zeros((*shape, size), dtype=torch.int64, device=data.device)]
+        return [empty_batches(shape, size, data), *tapes, *examples[: self._cohort.estimator.uses_examples]]
 
-        for room, given in zip([*self._batches, *self._examples], [batches, *examples], strict=True):
-            rows(room).copy_(given)
-        for tape, outer, inner, room, inner_room in zip(
-            (uniforms, normals), self._outer, self._inner, self._outer_tapes, self._inner_tapes, strict=True
-        ):
-            rows(room).copy_(tape[:, :outer])
-            if count and inner:
-                used = tape[:, outer : outer + count * inner]
-                steps = used.reshape(len(tape), count, inner).movedim(1, 0)  # [K, seeds, numbers]
-                rows(inner_room, 1)[:count].copy_(steps[:, None])
+    def fits(self, counts: Sequence[int]) -> bool:
+        """Whether there is room for so many calls."""
+        return all(count <= own for count, own in zip(counts, self._counts, strict=True))
 
-    def outer(self) -> list[Tensor]:
-        """What the outer step consumes, as ``Block.at`` gives it."""
-        return [*self._batches, *self._outer_tapes, *self._examples]
+    def put(self, places: slice, stream: Stream, consumed: Sequence[Tensor]) -> None:
+        """Gives what a step of a stream consumes, [seeds, ...], to each of these places."""
+        for room, given in zip(self._step, stream.layout.of_step(consumed), strict=True):
+            self._rows(room, 0)[places].copy_(given)
+        for phase, rooms in enumerate(self._calls):
+            calls = stream.layout.of_calls(phase, consumed)
+            count = calls[0].shape[1]
+            own = calls if len(rooms) > 2 else calls[1:3]
+            for room, given in zip(rooms, own if count else [], strict=bool(count)):
+                self._rows(room, 1)[:count, places].copy_(given.transpose(0, 1)[:, None])
 
-    def inner(self, index: int) -> list[Tensor]:
-        """What an inner step consumes."""
-        return [*self._batches, *(tape[index] for tape in self._inner_tapes), *self._examples]
+    def _rows(self, room: Tensor, axis: int) -> Tensor:
+        parted: Tensor = room.unflatten(axis, (self._places, -1))  # type: ignore[no-untyped-call]  # torch does not annotate it
+        return parted
+
+    def of_step(self) -> list[Tensor]:
+        """What the step's own work consumes, as ``Layout.of_step`` gives it."""
+        return self._step
+
+    def of_call(self, phase: int, number: int) -> list[Tensor]:
+        """What a call consumes, as ``Layout.of_calls`` gives it."""
+        own = [room[number] for room in self._calls[phase]]
+        batches, _, _, *examples = self._step
+        return own if len(own) > 2 else [batches, *own, *examples]
 
 
-def _lower(state: Tree) -> Tree:
-    """What inner steps change."""
-    return {"params": state["params"]["posterior"], "optimiser": state["optimiser"]["posterior"]}
-
-
-def _runs(values: Sequence[int]) -> list[tuple[int, int]]:
+def _runs(values: Sequence[Any]) -> list[tuple[int, int]]:
     """Where runs of equal values begin and end."""
     edges = [0, *(i for i in range(1, len(values)) if values[i] != values[i - 1]), len(values)]
     return list(itertools.pairwise(edges))

@@ -19,7 +19,7 @@ from bism.variables import Bernoulli, Gaussian
 
 _LONGEST_TEXT, _MOST_PASSES = 200, 1_000_000
 _HOOKS = (
-    "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step", "inner_noise", "inner_step",
+    "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step",
     "lower_objective", "unsupported", "unshardable", "optimiser_of",
     "sampler",
 )  # fmt: skip
@@ -75,7 +75,7 @@ def _problem(kind: Any, base: Any) -> str | None:
         kind.label.format(**{field.name: field.default for field in dataclasses.fields(kind)})
     except (ValueError, TypeError) as error:
         return f"``label`` {shown(kind.label)} cannot be filled in: {error}"
-    for name in ("name", "hyper", "minibatches", "repeats", "stages", "passes", "unrolled"):
+    for name in ("name", "hyper", "minibatches", "phases", "stages", "passes", "unrolled"):
         if inspect.isfunction(inspect.getattr_static(kind, name)):
             return f"``{name}`` must be a property: it lacks @property"
     return next((said for said in (_signature(kind, base, hook) for hook in _HOOKS) if said), None)
@@ -123,7 +123,7 @@ def check_networks(method: str, modules: Any) -> Mapping[str, nn.Module]:
 
 
 def check_asked(method: str, name: str, value: Any, least: int, most: int) -> int:
-    """How many of something a method asks for: ``minibatches``, ``repeats``.
+    """How many of something a method asks for: ``minibatches``, ``unrolled``.
 
     Raises:
         InputError: it is no whole number, or out of bounds.
@@ -219,7 +219,7 @@ def check_step(method: str, before: State, given: Any) -> tuple[State, Tensor]:
 
 
 def check_state(method: str, function: str, before: State, after: Any) -> State:
-    """The state that ``step`` or ``inner_step`` gives, against the one that it was given.
+    """The state that ``step`` of a method or a phase gives, against the one that it was given.
 
     Raises:
         InputError: naming the tensor that is another one than before.

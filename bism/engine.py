@@ -15,7 +15,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import keystr, tree_flatten, tree_leaves_with_path, tree_map, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
 
 from bism.capture import CapturedSteps, capture_on_cuda, dense
 from bism.checkpoint import load_checkpoint, save_checkpoint
@@ -28,13 +28,15 @@ from bism.gradients import cut, processes, shards
 from bism.hooks import Hooks
 from bism.precision import computing
 from bism.rng import TapeRng
+from bism.seeds import as_they_came, begun, captures, diverged_at
 from bism.stages import Stage, stage_ends
 from bism.state import Hyper
 from bism.stream import Block
-from bism.training import Setting, Training, Tree, as_they_came, begun, captures, diverged_at
+from bism.training import Setting, Training, Tree
 
 _TRACE_PAYS = 100  # uncompiled steps, which take as long as tracing; where nobody says how many come, these are first
 _COMPILE_PAYS = 3_000  # steps; compiling takes as long as one to three thousand uncompiled steps
+_INLINED_CALLS, _INLINED_PARAMETERS = 20, 10_000  # up to so many calls of phases are part of the step's program
 _SIDE_BY_SIDE_BYTES = 1 << 21  # on a CPU seeds train side by side as long as what their step reads fits the cache
 
 
@@ -96,13 +98,22 @@ class Trainer(Training):
         self.width = -(-len(self.seeds) // groups)
         spare = groups * self.width - len(self.seeds)  # the last group is filled with its last seed
         self.stream = self._stream_of(self.estimator, [*self.seeds, *self.seeds[-1:] * spare], groups, index)
-        self._program: Program = self._side_by_side
+        self._called = not self._inlined()
+        self._changed_at = self._find_changed() if self._called else []
+        self._program: Program = self._as_written()
         self._advance: Callable[[Sequence[Tensor], Block, Sequence[Tensor]], Sequence[Tensor]] = self._one_by_one
         self.compiled = self.captured = False
         self._to_capture = self._captures  # at the first step: many a trainer is only asked
         self._to_trace, self._plain_steps = not self._captures, 0
         if self._compiles:
             self._compile()
+
+    def _inlined(self) -> bool:
+        """Whether the phases of the stage are part of the step's program. For small models they run faster so, by a
+        third where they are tiny; for others a program of their own, called, is as fast and compiled once."""
+        calls = sum(phase.count for phase in self.stage.phases)
+        parameters = sum(leaf[0].numel() for leaf in tree_leaves(self._tensors["state"]["params"]))
+        return not calls or (calls <= _INLINED_CALLS and parameters <= _INLINED_PARAMETERS)
 
     def _go_to_stage(self) -> None:
         """Begins the stages that the next step lies beyond the beginning of. Up to then the state is that of the stage
@@ -149,7 +160,7 @@ class Trainer(Training):
     def _compile(self) -> None:
         """Compiles the step and tries it once."""
         with self._getting_ready("uncompiled"):
-            program = compile_program(self._side_by_side, self._example("compilation"))
+            program = self._made(compile_program, self._example("compilation"))
             self.stream.compile()
             self._program, self.compiled, self._to_trace = program, True, False
 
@@ -158,7 +169,7 @@ class Trainer(Training):
         be traced stays as it is."""
         started = time.perf_counter()
         with computing(self.device, self.precision), contextlib.suppress(Exception):  # as for the compiler's errors
-            self._program = traced_program(self._side_by_side, self._example("trace"))
+            self._program = self._made(traced_program, self._example("trace"))
         self.compile_seconds += time.perf_counter() - started
 
     def _capture(self) -> None:
@@ -280,19 +291,19 @@ class Trainer(Training):
         data, values = data.to(device=self.device, dtype=self.dtype), []
         for index in range(batches):
             parts = [self._drawn(data, index, "validation", group) for group in range(self.stream.groups)]
-            value = self._lower_objective(*self._of_groups(parts))
+            value = self._lower_objective(*self.stream.layout.of_step(self._of_groups(parts)))
             if value is None:
                 return None
             values.append(value)
         return torch.stack(values).mean(0)
 
-    def _lower_objective(self, batches: Tensor, uniforms: Tensor, normals: Tensor) -> Tensor | None:
+    def _lower_objective(self, batches: Tensor, uniforms: Tensor, normals: Tensor, *_: Tensor) -> Tensor | None:
         if self.stage.lower_objective is None:
             return None
         values = []
         for i in range(len(self.seeds)):
             state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
-            noise = self.stream.noise(TapeRng(uniforms[i], normals[i]))
+            noise = self.stream.noise(self.stage.noise, TapeRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
             hyper = {name: value[i] for name, value in self._named_hyper().items()}
@@ -305,7 +316,10 @@ class Trainer(Training):
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
-        return (count_work(self._side_by_side, self._example("work")) + self.stream.work()) * self.stream.groups
+        parts = [
+            count_work(function, given) * times for function, given, times in self._functions(self._example("work"))
+        ]
+        return (sum(parts, start=self.stream.work())) * self.stream.groups
 
     @property
     def diverged_at(self) -> list[int | None]:

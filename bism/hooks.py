@@ -16,6 +16,7 @@ from bism.functional import Methods
 from bism.gradients import Shards, average, shards
 from bism.hyperparameters import Range, count, number, rates, specs, validate
 from bism.optimisers import OPTIMISERS, Tree, Update, adam_update, sgd_update
+from bism.phases import Phase
 from bism.protocols import Sampler
 from bism.rng import Rng
 from bism.stages import Stage
@@ -122,7 +123,7 @@ class Hooks(ABC):
 
     @property
     def minibatches(self) -> int:
-        """How many minibatches one step uses."""
+        """How many minibatches one step uses, beside those that its phases have to themselves."""
         return 1
 
     @property
@@ -137,11 +138,18 @@ class Hooks(ABC):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """What is trained one after the other; by default the one stage of ``step``, ``noise`` and ``minibatches``.
+        """What is trained one after the other; by default the one stage of ``step``, ``noise``, ``minibatches`` and
+        ``phases``.
 
-        A method with several writes them here, in place of these three.
+        A method with several writes them here, in place of these four.
         """
-        return (Stage("", 1.0, self.step, self.noise, self.minibatches, lower_objective=self.lower_objective),)
+        lower, phases = self.lower_objective, self.phases
+        return (Stage("", 1.0, self.step, self.noise, self.minibatches, lower_objective=lower, phases=phases),)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a step does over and over before its own work."""
+        return ()
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """The networks among the parts that ``trains`` names, by name; ``given`` are those that the user brought along.
@@ -256,26 +264,8 @@ class Hooks(ABC):
         return state.replace(params=params, optimiser=optimiser), value, found[-1][1][1]
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        """Everything random in one step; ``batch_shape`` is (batch, *visible_shape)."""
+        """Everything random in one step beside its phases; ``batch_shape`` is (batch, *visible_shape)."""
         return {}
-
-    @property
-    def repeats(self) -> int:
-        """How many like inner steps a step begins with, for methods of which that is all that their hyper-parameter
-        ``inner_steps`` decides: configurations that differ in it can then be trained side by side (``bism.cohort``).
-
-        ``step`` is as many times ``inner_step``, and then the step of the same configuration with no inner steps;
-        ``noise`` draws what that one's draws, and then as many times ``inner_noise``.
-        """
-        return 0
-
-    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        """Everything random in one inner step."""
-        raise NotImplementedError
-
-    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        """One inner step; changes the posterior and the state of its optimiser alone."""
-        raise NotImplementedError
 
     @abstractmethod
     def loss(
@@ -289,7 +279,8 @@ class Hooks(ABC):
         """
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One training step on ``batches`` [minibatches, batch, *visible_shape]; ``Info["objective"]`` is reported.
+        """One training step, after its phases, on ``batches`` [minibatches, batch, *visible_shape];
+        ``Info["objective"]`` is reported.
 
         Of a minibatch in shards the noise is a ``gradients.Shards``; ``move`` takes either.
         """

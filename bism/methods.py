@@ -1,6 +1,7 @@
 """Bi-level score matching: Algorithm 1 of the paper, and BiSSM, BiDSM and BiMDSM."""
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 
 from bism.bilevel import DIVERGENCES, log_ratio, unrolled
 from bism.estimator import Estimator, Hyper
-from bism.gradients import part_of
 from bism.hyperparameters import LOOP, UNROLLED, Range, choice, count, number
 from bism.optimisers import OPTIMISERS, Tree
+from bism.phases import Phase
 from bism.posteriors import default_posterior
 from bism.rng import Rng
 from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
@@ -61,6 +62,20 @@ class WithPosterior(Estimator):
     def optimiser_of(self, part: str) -> str:
         return self.lower_optimiser if part == "posterior" else "adam"
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The K steps on the posterior."""
+        inner = Phase("posterior", self.inner_steps, self.inner_step, self.inner_noise, count_by="inner_steps")
+        return (inner,)
+
+    @abstractmethod
+    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        """Everything random in one step on the posterior."""
+
+    @abstractmethod
+    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
+        """One step on the posterior."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BiSM(Criterion, WithPosterior):
@@ -108,18 +123,14 @@ class BiSM(Criterion, WithPosterior):
         return self.unroll_steps
 
     @property
-    def minibatches(self) -> int:
-        return 1 + self.inner_steps if self.inner_batches == "fresh" else 1
-
-    @property
-    def repeats(self) -> int:
-        return 0 if self.inner_batches == "fresh" else self.inner_steps
+    def phases(self) -> tuple[Phase, ...]:
+        (inner,) = super().phases
+        return (dataclasses.replace(inner, minibatches=1 if self.inner_batches == "fresh" else 0),)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         upper = {"visible": self.draw(batch_shape, rng), "hidden": model.latent.noise(rng, (batch_shape[0],))}
         unroll = [self.inner_noise(model, batch_shape, rng) for _ in range(self.unroll_steps)]
-        inner = [self.inner_noise(model, batch_shape, rng) for _ in range(self.inner_steps)]
-        return {"upper": upper, "unroll": unroll, "inner": inner}
+        return {"upper": upper, "unroll": unroll}
 
     def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         particles = (self.particles, batch_shape[0])
@@ -153,26 +164,17 @@ class BiSM(Criterion, WithPosterior):
         drawn = {"visible": noise["upper"]["visible"], "hidden": noise["upper"]["hidden"][None]}
         return self.lower_loss(state.bind(), batches[0], drawn, hyper)
 
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """Lines 3 to 11 of Algorithm 1. Of a minibatch in shards, each unrolls its own lower level in lines 7 to 9."""
-        for i in range(self.inner_steps):
-            given = part_of(noise, "inner", i)
-            state = self._descended(state, batches, given, hyper, 1 + i if self.inner_batches == "fresh" else 0)
-        return self._ascended(state, batches, noise, hyper)
-
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        return self._descended(state, batches, noise, hyper)
-
-    def _descended(self, state: State, batches: Tensor, noise: Any, hyper: Hyper, index: int = 0) -> State:
-        """One step on the posterior, eq. (12), on the minibatch of that index."""
+        """One step on the posterior, eq. (12): line 5 of Algorithm 1."""
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.lower_loss(state.bind(params), of[index], drawn, hyper)
+            return self.lower_loss(state.bind(params), of[0], drawn, hyper)
 
         return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
 
-    def _ascended(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15)."""
+    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
+        """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15): lines 7 to 11 of Algorithm 1. Of a
+        minibatch in shards, each unrolls its own lower level."""
         start = state.params["posterior"], state.optimiser["posterior"]
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:

@@ -5,7 +5,8 @@ What step t consumes for seed s is a function of the configuration and of (s, t)
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from bism.compiler import Work
 from bism.gradients import Shards
 from bism.hooks import Hooks
 from bism.rng import CountingRng, Rng
+from bism.stages import Stage
 from bism.tapes import Tapes, padded
+
+Noise = Callable[[Any, tuple[int, ...], Rng], Any]  # ``Stage.noise``, ``Stage.draw`` or ``Phase.noise``
 
 _BLOCK_BYTES = 1 << 20  # on a CPU blocks are about so large, per seed: what has been drawn is still in the cache
 _LONGEST_BLOCK = 256
@@ -53,6 +57,63 @@ class Block:
         return Block(*(x[:, first : first + count] for x in self.tensors))
 
 
+class Layout:
+    """Where in what a step consumes, ``Block.at``, the parts lie of its own work and of each call of its phases.
+
+    Of the tapes each shard has a part in turn, and in it first the step's own numbers and then those of the calls.
+
+    Args:
+        stage: whose steps these are.
+        counted: how many uniform and standard normal numbers a ``noise`` draws for one shard.
+    """
+
+    def __init__(self, stage: Stage, counted: Callable[[Any], tuple[int, int]], shards: int = 1) -> None:
+        self._shards, self._minibatches = shards, stage.minibatches
+        self._counts = [1, *(phase.count for phase in stage.phases)]
+        self._own = [stage.minibatches, *(phase.minibatches for phase in stage.phases)]
+        self._numbers = [counted(stage.noise), *(counted(phase.noise) for phase in stage.phases)]
+        uniform, normal = zip(*self._numbers, strict=True)
+        self._of_shard = tuple(sum(map(operator.mul, self._counts, kind)) for kind in (uniform, normal))
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Uniform and standard normal numbers that a step consumes with its phases."""
+        uniform, normal = self._of_shard
+        return self._shards * uniform, self._shards * normal
+
+    @property
+    def of_one_call(self) -> list[tuple[int, int]]:
+        """The same of the step's own work, and of one call of each phase."""
+        return [(self._shards * uniform, self._shards * normal) for uniform, normal in self._numbers]
+
+    def of_step(self, consumed: Sequence[Tensor]) -> list[Tensor]:
+        """The step's own part of stacked tensors [seeds, ...]."""
+        return [x[:, 0] for x in self._of(0, consumed)]
+
+    def of_calls(self, phase: int, consumed: Sequence[Tensor]) -> list[Tensor]:
+        """The part of a phase's calls, [seeds, calls, ...] each."""
+        return self._of(phase + 1, consumed)
+
+    def _of(self, place: int, consumed: Sequence[Tensor]) -> list[Tensor]:
+        batches, uniforms, normals, *examples = consumed
+        tapes = [self._of_tape(place, kind, tape) for kind, tape in enumerate((uniforms, normals))]
+        return [self._of_minibatches(place, batches), *tapes, *(self._of_minibatches(place, x) for x in examples)]
+
+    def _of_minibatches(self, place: int, x: Tensor) -> Tensor:
+        count, own = self._counts[place], self._own[place]
+        if not own:  # those of the step
+            return x[:, None, : self._own[0]].expand(-1, count, *x[:, : self._own[0]].shape[1:])
+        first = sum(map(operator.mul, self._counts[:place], self._own))
+        return x[:, first : first + count * own].reshape(len(x), count, own, *x.shape[2:])
+
+    def _of_tape(self, place: int, kind: int, tape: Tensor) -> Tensor:
+        count, length = self._counts[place], self._numbers[place][kind]
+        first = sum(c * numbers[kind] for c, numbers in zip(self._counts[:place], self._numbers, strict=False))
+        by_shard = tape[:, : self.lengths[kind]].reshape(len(tape), self._shards, self._of_shard[kind])
+        calls = by_shard[..., first : first + count * length].reshape(len(tape), self._shards, count, length)
+        return calls.movedim(2, 1).flatten(2)
+
+
 class Stream:
     """Minibatches of the training data, drawn with replacement, and noise.
 
@@ -65,7 +126,8 @@ class Stream:
         data_noise: standard deviation of what is added to the minibatches.
 
     Attributes:
-        minibatches: that one step uses.
+        minibatches: that one step uses with its phases.
+        layout: where the parts of a step and of its phases lie in what it consumes.
         block_steps: how many steps' noise and minibatches are drawn at once, at most.
         step_bytes: what one step of a seed takes of a block.
         lengths: uniform and standard normal numbers that one step consumes.
@@ -88,10 +150,9 @@ class Stream:
         self.estimator, self.model, self.data, self.batch_size = estimator, model, data, batch_size
         self.shards, self.data_noise, self.groups, self._seeds = shards, data_noise, groups, len(seeds) // groups
         self._stage, self._prefix = estimator.stages[stage], f"stage {stage}/" if stage else ""
-        self.minibatches = self._stage.minibatches
-        counting = CountingRng(data.dtype, data.device, estimator.id)
-        self.noise(counting)
-        self.lengths = counting.uniform_count, counting.normal_count
+        self.minibatches = self._stage.all_minibatches
+        self.layout = Layout(self._stage, self._counted, shards)
+        self.lengths = self.layout.lengths
         batch = self.minibatches * batch_size * math.prod(data.shape[1:])
         self.step_bytes = data.element_size() * (batch + sum(map(padded, self.lengths)))
         self.block_steps = block_steps(self.step_bytes, self._seeds, data.device)
@@ -105,11 +166,19 @@ class Stream:
         kinds = [("uniforms", uniform > 0), ("normals", normal > 0 or self.data_noise > 0)]
         self._tapes.compile([kind for kind, wanted in kinds if wanted], self._rows(0))
 
-    def noise(self, rng: Rng) -> Any:
-        """The noise of a step: of all shards, where there are several, in their order."""
-        shape = (self.batch_size // self.shards, *self.data.shape[1:])
-        noises = [self._stage.noise(self.model, shape, rng) for _ in range(self.shards)]
+    def noise(self, of: Noise, rng: Rng) -> Any:
+        """What a function such as ``Stage.noise`` draws: of all shards, where there are several, in their order."""
+        noises = [of(self.model, self._shard_shape, rng) for _ in range(self.shards)]
         return Shards(noises) if self.shards > 1 else noises[0]
+
+    def _counted(self, of: Noise) -> tuple[int, int]:
+        counting = CountingRng(self.data.dtype, self.data.device, self.estimator.id)
+        of(self.model, self._shard_shape, counting)
+        return counting.uniform_count, counting.normal_count
+
+    @property
+    def _shard_shape(self) -> tuple[int, ...]:
+        return (self.batch_size // self.shards, *self.data.shape[1:])
 
     def ahead(self, step: int, most: int, group: int = 0) -> Block:
         """What the training consumes from a step on, for at least one and at most ``most`` steps.

@@ -4,7 +4,8 @@ tensors, and making such programs ready where that can be done."""
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Required, TypedDict
 
 import torch
@@ -23,13 +24,16 @@ from bism.checks import (
     check_seeds,
     check_shards,
 )
-from bism.contract import check_alike, check_step
+from bism.compiler import Program
+from bism.contract import check_state, check_step
 from bism.errors import InputError, first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes
 from bism.hooks import Hooks
+from bism.phases import Phase
 from bism.precision import computing
-from bism.rng import Rng, TapeRng, generator
+from bism.rng import CountingRng, TapeRng
+from bism.seeds import advanced, as_they_came, diverged_at, in_order, initial_states
 from bism.stages import Stage, check_stages
 from bism.state import Hyper, State
 from bism.stream import Stream
@@ -98,7 +102,8 @@ class Training:
         )
         self._leaves: list[Tensor]
         self._leaves, self._structure = tree_flatten(initial)
-        self._lower_at: list[int] = []  # the leaves that inner steps change, where a program of their own makes those
+        self._called, self._masked = False, False  # whether phases are programs of their own, and leave some seeds out
+        self._changed_at: list[int] = []  # the leaves that these change
 
     def _stream_of(self, estimator: Hooks, seeds: Sequence[int], groups: int = 1, stage: int = 0) -> Stream:
         """What the steps of a configuration's stage consume."""
@@ -132,54 +137,159 @@ class Training:
 
     def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
         """One step of seeds side by side, as a function of flat tensors alone, all [seeds, ...]: the leaves of the
-        state, those that inner steps have changed since, what the step consumes (``Block.at``) and the
-        hyper-parameters; to the leaves of the next state, and the objective."""
-        leaves, given = self._unpacked(tensors, len(self._lower_at))
-        if len(leaves[0]) == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
-            after, objective = tree_map(lambda x: x[None], self._one_seed(*tree_map(lambda x: x[0], given)))
-        else:
-            after, objective = vmap(self._one_seed)(*given)
+        state, those that phases have changed since, what the step consumes (``Block.at``, or of that the step's own
+        part) and the hyper-parameters; to the leaves of the next state, and the objective."""
+        leaves, given = self._unpacked(tensors, len(self._changed_at))
+        after, objective = self._mapped(self._one_seed, len(leaves[0]), given)
         return [*as_they_came(after), objective]
+
+    def _call(self, phase: Phase, *tensors: Tensor) -> list[Tensor]:
+        """One call of a phase, likewise: the leaves of the state, those that phases have changed since, who takes part
+        where some do not, what the call consumes, and the hyper-parameters; to those that phases change."""
+        leaves, given = self._unpacked(tensors, len(self._changed_at) + self._masked)
+        return as_they_came(self._mapped(partial(self._one_call, phase), len(leaves[0]), given))
+
+    def _mapped(self, function: Callable[..., Any], seeds: int, given: Any) -> Any:
+        if seeds == 1 and self.data.ndim == 4:  # convolutions are faster without an axis of length one
+            return tree_map(lambda x: x[None], function(*tree_map(lambda x: x[0], given)))
+        return vmap(function)(*given)
 
     def _unpacked(self, tensors: Sequence[Tensor], beside: int) -> tuple[Sequence[Tensor], tuple[Any, ...]]:
         """The state's leaves; and (state, the ``beside`` tensors after it, hyper-parameters, *what a step consumes)."""
-        count, names = len(self._leaves), list(self.estimator.hyper)
-        leaves, rest = tensors[:count], len(tensors) - len(names)
-        hyper = dict(zip(names, tensors[rest:], strict=True))
-        state = tree_unflatten(leaves, self._structure)
-        return leaves, (state, list(tensors[count : count + beside]), hyper, *tensors[count + beside : rest])
+        leaves, rest, values = self._parted(tensors)
+        hyper = dict(zip(self.estimator.hyper, values, strict=True))
+        return leaves, (tree_unflatten(leaves, self._structure), list(rest[:beside]), hyper, *rest[beside:])
+
+    def _parted(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        """A program's arguments: the state's leaves, what is between, and the hyper-parameters."""
+        count, last = len(self._leaves), len(tensors) - len(self.estimator.hyper)
+        return tensors[:count], tensors[count:last], tensors[last:]
 
     def _one_seed(
         self,
         tensors: Tree,
-        lower: list[Tensor],
+        changed: list[Tensor],
         hyper: Hyper,
         batches: Tensor,
         uniforms: Tensor,
         normals: Tensor,
         examples: Tensor | None = None,
     ) -> tuple[Tree, Tensor]:
-        """One step of one seed and its objective: its noise, ``Stage.step``, and the freeze if it diverges."""
-        state = self._state(self._with_lower(tensors, lower), examples)
-        noise = self.stream.noise(TapeRng(uniforms, normals))
-        if isinstance(noise, Shards):
-            ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
-            batches, noise = cut(batches, len(noise))[ours], Shards(noise[ours])
+        """One step of one seed and its objective, and the freeze if it diverges; with its phases, unless these are
+        programs of their own."""
+        state = self._state(self._with_changed(tensors, changed), examples)
+        draw, step = (self.stage.noise, self.stage.step) if self._called else (self.stage.draw, self.stage.whole)
+        batches, noise = self._given(batches, self.stream.noise(draw, TapeRng(uniforms, normals)))
         with self._autocast():
-            given = self.stage.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
+            given = step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         after, objective = check_step(self.estimator.id, state, given)
         return advanced(tensors, after, objective, hyper), objective
+
+    def _one_call(
+        self,
+        phase: Phase,
+        tensors: Tree,
+        beside: list[Tensor],
+        hyper: Hyper,
+        batches: Tensor,
+        uniforms: Tensor,
+        normals: Tensor,
+        examples: Tensor | None = None,
+    ) -> list[Tensor]:
+        """One call of a phase for one seed: the leaves that phases change."""
+        changed, takes_part = beside[: len(self._changed_at)], beside[len(self._changed_at) :]
+        now = self._with_changed(tensors, changed)
+        state = self._state(now, examples)
+        batches, noise = self._given(batches, self.stream.noise(phase.noise, TapeRng(uniforms, normals)))
+        with self._autocast():
+            given = phase.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
+        after = check_state(f"{self.estimator.id}: phase '{phase.name}'", "step", state, given)
+        leaves = tree_leaves({**now, "state": in_order(now["state"], after.numbers)})
+        found = [leaves[at] for at in self._changed_at]
+        if takes_part:
+            return [torch.where(takes_part[0], new, old) for old, new in zip(changed, found, strict=True)]
+        return found
+
+    def _given(self, batches: Tensor, noise: Any) -> tuple[Tensor, Any]:
+        """Minibatches and noise as a step takes them: of several shards those that this process has."""
+        if not isinstance(noise, Shards):
+            return batches, noise
+        ours = slice(process() * len(noise) // processes(), (process() + 1) * len(noise) // processes())
+        return cut(batches, len(noise))[ours], Shards(noise[ours])
 
     def _state(self, tensors: Tree, examples: Tensor | None) -> State:
         return self._template.replace(**tensors["state"], iteration=tensors["step"], examples=examples)
 
-    def _with_lower(self, tensors: Tree, lower: Sequence[Tensor]) -> Tree:
-        if not lower:
+    def _with_changed(self, tensors: Tree, changed: Sequence[Tensor]) -> Tree:
+        if not changed:
             return tensors
         leaves = tree_leaves(tensors)
-        for at, leaf in zip(self._lower_at, lower, strict=True):
+        for at, leaf in zip(self._changed_at, changed, strict=True):
             leaves[at] = leaf
         return tree_unflatten(leaves, self._structure)
+
+    def _find_changed(self) -> list[int]:
+        """The leaves that the phases change, by what one call of each does to the first seed."""
+        tensors = tree_unflatten([leaf[0] for leaf in self._leaves], self._structure)
+        hyper = {name: torch.as_tensor(value).to(self._leaves[0]) for name, value in self.estimator.hyper.items()}
+        changed: set[int] = set()
+        for phase in self.stage.phases:
+            count = phase.minibatches or self.stage.minibatches
+            batches = self.data[:1].expand(count, self.batch_size, *self.data.shape[1:])
+            examples = torch.zeros(batches.shape[:2], dtype=torch.int64, device=self.device)
+            state = self._state(tensors, examples if self.estimator.uses_examples else None)
+            counting = CountingRng(self.dtype, self.device, self.estimator.id)
+            given = self._given(batches, self.stream.noise(phase.noise, counting))
+            with torch.no_grad(), computing(self.device, self.precision), self._autocast():
+                after = phase.step(state, *given, hyper)
+            check_state(f"{self.estimator.id}: phase '{phase.name}'", "step", state, after)
+            now = tree_leaves({**tensors, "state": in_order(tensors["state"], after.numbers)})
+            changed |= {
+                at for at, (old, new) in enumerate(zip(tree_leaves(tensors), now, strict=True)) if new is not old
+            }
+        return sorted(changed)
+
+    def _in_turn(self, step: Program, calls: Sequence[Program]) -> Program:
+        """A whole step of the programs of its own work and of its phases' calls."""
+
+        def program(*tensors: Tensor) -> Sequence[Tensor]:
+            leaves, consumed, hyper = self._parted(tensors)
+            changed: Sequence[Tensor] = [leaves[at] for at in self._changed_at]
+            for (index, phase), call in zip(self._phases, calls, strict=True):
+                given = self.stream.layout.of_calls(index, consumed)
+                for number in range(phase.count):
+                    changed = call(*leaves, *changed, *(x[:, number] for x in given), *hyper)
+            return step(*leaves, *changed, *self.stream.layout.of_step(consumed), *hyper)
+
+        return program
+
+    def _as_written(self) -> Program:
+        """The program of a whole step, of the functions themselves."""
+        calls = [partial(self._call, phase) for _, phase in self._phases]
+        return self._in_turn(self._side_by_side, calls) if self._called else self._side_by_side
+
+    def _made(self, make: Callable[[Program, Sequence[Tensor]], Program], example: Sequence[Tensor]) -> Program:
+        """The program of a whole step as ``make`` makes programs of functions, for arguments like these."""
+        made = [make(function, given) for function, given, _ in self._functions(example)]
+        return self._in_turn(made[-1], made[:-1]) if self._called else made[0]
+
+    @property
+    def _phases(self) -> list[tuple[int, Phase]]:
+        """Those that are called at all, with their places."""
+        return [(index, phase) for index, phase in enumerate(self.stage.phases) if phase.count]
+
+    def _functions(self, example: Sequence[Tensor]) -> list[tuple[Program, Sequence[Tensor], int]]:
+        """The functions that a whole step is made of, with arguments for each and how often it calls them: of the
+        phases, where these are called, and of the step."""
+        if not self._called:
+            return [(self._side_by_side, example, 1)]
+        leaves, consumed, hyper = self._parted(example)
+        changed, layout = [leaves[at] for at in self._changed_at], self.stream.layout
+        found: list[tuple[Program, Sequence[Tensor], int]] = []
+        for index, phase in self._phases:
+            given = [x[:, 0] for x in layout.of_calls(index, consumed)]
+            found.append((partial(self._call, phase), [*leaves, *changed, *given, *hyper], phase.count))
+        return [*found, (self._side_by_side, [*leaves, *changed, *layout.of_step(consumed), *hyper], 1)]
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=False)
@@ -199,93 +309,3 @@ class Training:
                 raise
             warnings.warn(f"training runs {otherwise} (slower, same numbers): {first_line(error)}", stacklevel=5)
         self.compile_seconds += time.perf_counter() - started
-
-
-def advanced(tensors: Tree, after: State, objective: Tensor, hyper: Hyper) -> Tree:
-    """One seed's tensors after a step, from those before it and the state that the step gave: frozen as they were from
-    the first step on that gave something non-finite."""
-    going, kept = _kept(tensors, after, objective)
-    total = tensors["objective_sum"] + torch.where(going, objective, 0.0)
-    after_step = {**tensors, **kept, "step": tensors["step"] + 1, "objective_sum": total}
-    if "average" in tensors:
-        decay = hyper["ema"]
-        after_step["average"] = tree_map(
-            lambda mean, x: decay * mean + (1 - decay) * x, tensors["average"], kept["state"]["params"]
-        )
-    return after_step
-
-
-def begun(tensors: Tree, before: State, after: State) -> Tree:
-    """One seed's tensors at the start of a stage, from those before it, their state, and the state that ``begin`` made
-    of that."""
-    going, kept = _kept(tensors, after, torch.zeros_like(tensors["objective_sum"]))
-    started = {**tensors, **kept, "objective_sum": torch.zeros_like(tensors["objective_sum"])}
-    if "average" in tensors:
-        started["average"] = tree_map(
-            lambda mean, old, new: mean if new is old else torch.where(going, new, mean),
-            tensors["average"],
-            before.params,
-            after.params,
-        )
-    return started
-
-
-def _kept(tensors: Tree, after: State, objective: Tensor) -> tuple[Tensor, Tree]:
-    """Whether a seed goes on, and its state with the step at which it ended, if it has."""
-    new = after.numbers
-    probe = objective + sum(leaf.sum() for leaf in tree_leaves(new))
-    going = (tensors["diverged_at"] < 0) & probe.isfinite()
-    # The old state comes first: the result keeps its order of keys, hence of leaves.
-    frozen = tree_map(lambda old, x: torch.where(going, x, old), tensors["state"], new)
-    ended = torch.where((tensors["diverged_at"] < 0) & ~going, tensors["step"], tensors["diverged_at"])
-    return going, {"state": frozen, "diverged_at": ended}
-
-
-def as_they_came(tree: Tree) -> list[Tensor]:
-    """The leaves of a program's result, laid out as those that it was given."""
-    return [leaf.clone(memory_format=torch.contiguous_format) for leaf in tree_leaves(tree)]
-
-
-def diverged_at(tensors: Tree) -> list[int | None]:
-    """For each seed the step at which it became non-finite and was frozen, or None."""
-    return [step if step >= 0 else None for step in tensors["diverged_at"].tolist()]  # one wait for a GPU
-
-
-def initial_states(
-    estimator: Hooks,
-    model: nn.Module,
-    data: Tensor,
-    seeds: Sequence[int],
-    batch_size: int,
-    parts: Mapping[str, nn.Module] | None,
-    device: torch.device,
-) -> tuple[State, Tree]:
-    """The structure of a state, and the tensors of all seeds at the start, stacked.
-
-    They are made on the CPU: on every device a seed starts at the same numbers.
-    """
-    states = [
-        estimator.init(
-            model,
-            data.cpu(),
-            Rng(generator(seed, 0, "initial state"), data.dtype),
-            batch_size=batch_size,
-            parts=parts,
-        )
-        for seed in seeds
-    ]
-    check_alike(estimator.id, seeds, states)
-    initial = [initial_tensors(state, estimator.ema > 0) for state in states]
-    return states[0], tree_map(lambda *x: torch.stack(x).to(device), *initial)
-
-
-def initial_tensors(state: State, averaged: bool) -> Tree:
-    parameter = tree_leaves(state.params)[0]
-    zero = torch.zeros((), dtype=torch.int64, device=parameter.device)
-    first = {"state": state.numbers, "step": zero, "diverged_at": zero - 1, "objective_sum": parameter.new_zeros(())}
-    return {**first, "average": state.params} if averaged else first
-
-
-def captures(device: torch.device) -> bool:
-    """Whether steps are recorded and replayed on such a device."""
-    return device.type == "cuda"

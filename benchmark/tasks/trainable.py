@@ -39,7 +39,7 @@ def check_trainable(
         InputError: naming the task, the method or the metric.
     """
     where, stages = f"task {task}: {variant}", check_stages(estimator.id, estimator.stages, max(1, examples))
-    check_size(where, config, seeds, examples, max(stage.minibatches for stage in stages))
+    check_size(where, config, seeds, examples, max(stage.all_minibatches for stage in stages))
     model = build_model(config)
     check_model(estimator, model)
     for name in metrics:
@@ -93,7 +93,7 @@ def _check_random_numbers(what: str, estimator: Estimator, model: nn.Module, see
         counting = CountingRng(torch.float32, torch.device("cpu"), estimator.id, most)
         try:
             with of_a_user(estimator.id), torch.no_grad():
-                stage.noise(model, (examples, *visible), counting)
+                stage.draw(model, (examples, *visible), counting)
         except InputError as error:
             if error.__cause__ is None:
                 raise

@@ -30,7 +30,7 @@ from benchmark.tasks.models import build_model
 from benchmark.tuning import leases
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
 from benchmark.tuning.study import REPORTS, TIME, StudySettings, find_method, open_study, read
-from bism.cohort import Alone, Cohort, Member, OneByOne, structure
+from bism.cohort import Alone, Cohort, Member, OneByOne, call_counts, structure
 from bism.engine import pays
 from bism.errors import InputError, described, message
 from bism.fitted import Fitted
@@ -271,7 +271,7 @@ class Tuner:
             return min(len(group), self._cohort(group[0].member.estimator).places), -group[0].member.step
 
         chosen = max(groups.values(), key=preference)
-        chosen.sort(key=lambda lane: lane.member.estimator.repeats)  # those of like K wait least for each other
+        chosen.sort(key=lambda lane: call_counts(lane.member.estimator))  # those of like K wait least for each other
         return chosen[: self._cohort(chosen[0].member.estimator).places]
 
     def _advance(self, lanes: list[Lane]) -> None:

@@ -19,6 +19,7 @@ from bism.engine import Trainer
 from bism.hyperparameters import specs
 from bism.rng import Rng
 from bism.variables import has_binary_v
+from tests.contracts.phased import Phased
 from tests.contracts.staged import Staged
 from tests.maths.checks import LinearGaussian
 
@@ -41,8 +42,8 @@ def discovered() -> list[type[Estimator]]:
 
 
 def kinds() -> list[type[Estimator]]:
-    """These, and one that trains in stages."""
-    return [*discovered(), Staged]
+    """These, one that trains in stages, and one whose steps have phases."""
+    return [*discovered(), Phased, Staged]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bism import GRBM, Bernoulli, BiDSM, Estimator, InputError
 from bism.cohort import Cohort
 from bism.contract import check_cost
 from bism.hyperparameters import number
+from bism.phases import Phase
 from bism.posteriors import RelaxedBernoulli
 from bism.state import State
 from tests.contracts.cases import data, discovered
@@ -316,8 +317,10 @@ def test_a_cohort_checks_it_too() -> None:
 
     with pytest.raises(InputError, match=r"contrast: step\(\) must report its objective as info"):
         cohort(declared(step=stepping(lambda state, x: (state, {}))))
-    with pytest.raises(InputError, match="``repeats`` must be a whole number from 0 to 1,000, got 1000000000000"):
-        cohort(declared(repeats=10**12))
+    with pytest.raises(
+        InputError, match="phase 'long': ``count`` must be a whole number from 0 to 1,000, got 1000000000000"
+    ):
+        cohort(declared(phases=(Phase("long", 10**12, lambda state, *_: state, lambda *_: {}),)))
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Inner(BiDSM):
@@ -328,11 +331,9 @@ def test_a_cohort_checks_it_too() -> None:
         def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Any) -> Any:
             return None
 
-    made = Cohort(Inner(), GRBM(2, 3), data(), places=1, seeds=(0,), batch_size=8, dtype=torch.float64)
-    with pytest.raises(
-        InputError, match=r"inner: inner_step\(\) must give the next state, a bism.state.State, got None"
-    ):
-        made.advance([made.begin(Inner(inner_steps=1))], 1)
+    said = r"inner: phase 'posterior': step\(\) must give the next state, a bism.state.State, got None"
+    with pytest.raises(InputError, match=said):
+        Cohort(Inner(), GRBM(2, 3), data(), places=1, seeds=(0,), batch_size=8, dtype=torch.float64)
 
 
 def test_a_posterior_is_for_methods_that_train_one() -> None:

@@ -100,7 +100,7 @@ def test_every_field_is_a_declared_hyper_parameter(kind: type[Estimator]) -> Non
 def test_every_random_number_of_a_step_is_drawn_for_itself(case: Case, stage: Stage) -> None:
     """Examples, particles, chains and inner steps share none: each number of continuous noise is there once."""
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
-    drawn, numbers = tree_flatten_with_path(stage.noise(case.model, (20, 2), rng))[0], [torch.zeros(0)]
+    drawn, numbers = tree_flatten_with_path(stage.draw(case.model, (20, 2), rng))[0], [torch.zeros(0)]
     for path, x in drawn:
         spaced = keystr(path).endswith("['level']") and getattr(case.estimator, "levels", "") == "spaced"
         signs = isinstance(x, Tensor) and bool((x.abs() == 1).all())
@@ -170,8 +170,8 @@ def one_step(case: Case, stage: Stage) -> tuple[Any, Tensor, Any, dict[str, Tens
     """What ``step`` takes: a state, minibatches, noise and hyper-parameters."""
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     state = case.estimator.init(case.model, case.data(), rng, batch_size=20)
-    batches = case.data(20 * stage.minibatches).reshape(-1, 20, 2)
-    noise = stage.noise(case.model, (20, 2), rng)
+    batches = case.data(20 * stage.all_minibatches).reshape(-1, 20, 2)
+    noise = stage.draw(case.model, (20, 2), rng)
     return state, batches, noise, {k: torch.tensor(x).double() for k, x in case.estimator.hyper.items()}
 
 
@@ -182,9 +182,9 @@ def test_a_step_is_pure(case: Case, stage: Stage) -> None:
     before = tree_map(torch.clone, given)
     own = tree_map(torch.clone, dict(case.model.named_parameters()))
     torch.manual_seed(1)
-    first, info = stage.step(state, batches, noise, hyper)
+    first, info = stage.whole(state, batches, noise, hyper)
     torch.manual_seed(2)  # nothing is drawn inside
-    second, again = stage.step(state, batches, noise, hyper)
+    second, again = stage.whole(state, batches, noise, hyper)
     assert same(given, before)
     assert same(dict(case.model.named_parameters()), own)
     for a, b in ((first.params, second.params), (first.optimiser, second.optimiser), (first.carry, second.carry)):
@@ -197,7 +197,7 @@ def test_a_step_is_pure(case: Case, stage: Stage) -> None:
 @every_step
 def test_a_step_keeps_structure_and_types(case: Case, stage: Stage) -> None:
     state, batches, noise, hyper = one_step(case, stage)
-    after, _ = stage.step(state, batches, noise, hyper)
+    after, _ = stage.whole(state, batches, noise, hyper)
     for x, y in ((state.params, after.params), (state.optimiser, after.optimiser), (state.carry, after.carry)):
         assert tree_map(lambda t: (t.shape, t.dtype), x) == tree_map(lambda t: (t.shape, t.dtype), y)
         assert all(leaf.isfinite().all() for leaf in tree_leaves(y))
@@ -208,7 +208,7 @@ def test_the_noise_has_the_asked_size(case: Case, stage: Stage) -> None:
     # another batch size scales all noise; the number of examples is the first or the last but one axis
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     for size in (20, 7):
-        noise = stage.noise(case.model, (size, 2), rng)
+        noise = stage.draw(case.model, (size, 2), rng)
         leaves = [leaf for leaf in tree_leaves(noise) if leaf.numel()]
         assert all(any(length % size == 0 for length in leaf.shape) for leaf in leaves)
         assert all(leaf.dtype == torch.float64 for leaf in leaves)

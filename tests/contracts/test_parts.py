@@ -103,7 +103,7 @@ def test_each_part_moves_by_its_own_optimiser_and_rate() -> None:
     trainer = contrasting()
     before = numbers(trainer)
     batch, uniforms, normals = (x[0] for x in trainer.stream.draw(trainer.data, 0, "training", 1).at(0))
-    noise = trainer.stream.noise(TapeRng(uniforms, normals)).clone()
+    noise = trainer.stream.noise(trainer.stage.noise, TapeRng(uniforms, normals)).clone()
     trainer.run(1)
     after = numbers(trainer)
     leaves = {name: x.clone().requires_grad_() for name, x in before["params"]["generator"].items()}

@@ -387,10 +387,16 @@ def vnce_gap(estimator: Any, nce: Any, model: GRBM | RBM) -> float:
 
 
 def bilevel_batch(estimator: Any, model: Any, seed: int = 1, size: int = 64) -> tuple[Tensor, Tree]:
-    """Minibatches [minibatches, size, D] and the noise of one step."""
-    rng = draws(seed)
-    batches = rng.normal((estimator.minibatches, size, *model.visible_shape))
-    return batches, estimator.noise(model, tuple(batches.shape[1:]), rng)
+    """Minibatches [minibatches, size, D] and the noise of one step, its own and that of its K inner steps."""
+    rng, (stage,) = draws(seed), estimator.stages
+    batches = rng.normal((stage.all_minibatches, size, *model.visible_shape))
+    own, (inner,) = stage.draw(model, tuple(batches.shape[1:]), rng)
+    return batches, (own, [inner])
+
+
+def whole_step(estimator: Any, state: State, batches: Tensor, drawn: Tree, values: Any) -> tuple[State, Any]:
+    """A step with its inner steps before it."""
+    return estimator.stages[0].whole(state, batches, drawn, values)
 
 
 def theorem_one(estimator: Any, marginal: Any, *, frozen: bool = False, temperature: float = 0.1) -> float:
@@ -401,7 +407,7 @@ def theorem_one(estimator: Any, marginal: Any, *, frozen: bool = False, temperat
     model = make_grbm()
     theta, posterior = parameters(model), RelaxedBernoulli((2,), 3)
     state = state_of({}, model=model, posterior=posterior)
-    (batch, *_), noise = bilevel_batch(estimator, model)
+    (batch, *_), (noise, _) = bilevel_batch(estimator, model)
     fixed = true_posterior(theta)
 
     def upper(at: dict[str, Tensor]) -> Tensor:
@@ -432,18 +438,17 @@ def hypergradient_error(make: Any, model: nn.Module, posterior: nn.Module, **opt
     ``make(inner_steps=..., **options)`` builds the estimator. phi^0 and the optimiser's state after the K inner steps
     are constants of the gradient: the differences start there, with no inner steps.
     """
-    estimator, outer = make(**options), make(**{**options, "inner_steps": 0})
-    batches, noise = bilevel_batch(estimator, model, size=16)
+    estimator = make(**options)
+    batches, drawn = bilevel_batch(estimator, model, size=16)
     values = hyper(estimator, temperature=0.5)
     before = start(estimator, model, posterior)
-    after, _ = estimator.step(before, batches, noise, values)
+    after, _ = whole_step(estimator, before, batches, drawn, values)
     gradient = flat(step_gradient(estimator, before, after))
     theta, lower = before.params["model"], {**before.optimiser, "posterior": after.optimiser["posterior"]}
-    rest = {**noise, "inner": []}
 
     def objective(at: dict[str, Tensor]) -> Tensor:
         state = before.replace(params={"model": at, "posterior": after.params["posterior"]}, optimiser=lower)
-        return outer.step(state, batches[:1], rest, values)[1]["objective"]
+        return estimator.step(state, batches[:1], drawn[0], values)[1]["objective"]
 
     return relative(central_differences(objective, theta), gradient)
 
@@ -474,14 +479,14 @@ def inner_steps_error(estimator: Any) -> float:
     """Relative difference of phi after the K inner steps of one step from eq. (12) written out with torch's Adam."""
     model, posterior = make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
     before = start(estimator, model, posterior)
-    batches, noise = bilevel_batch(estimator, model, size=16)
-    after, _ = estimator.step(before, batches, noise, hyper(estimator))
+    batches, drawn = bilevel_batch(estimator, model, size=16)
+    after, _ = whole_step(estimator, before, batches, drawn, hyper(estimator))
     seen = batches[1:] if estimator.inner_batches == "fresh" else [batches[0]] * estimator.inner_steps
     phi = {name: nn.Parameter(p) for name, p in parameters(posterior).items()}
     betas = (estimator.beta1, estimator.beta2)
     optimiser = torch.optim.Adam(phi.values(), lr=estimator.lr_posterior, betas=betas, eps=1e-8)
-    for v, drawn in zip(seen, noise["inner"], strict=True):
-        eps, h_noise = drawn["visible"], drawn["hidden"]
+    for v, noise in zip(seen, drawn[1][0], strict=True):
+        eps, h_noise = noise["visible"], noise["hidden"]
         x, weight = v, torch.ones(len(v), dtype=torch.float64)
         if estimator.id == "bidsm":
             x = v + estimator.sigma * eps

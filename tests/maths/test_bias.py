@@ -47,6 +47,7 @@ from tests.maths.checks import (
     relative,
     state_of,
     step_gradient,
+    whole_step,
 )
 
 D, M, SIGMA = 6, 3, 0.3
@@ -342,19 +343,19 @@ def test_a_draw_is_a_training_step_s_gradient() -> None:
     for inner, unroll in ((2, 3), (0, 1), (2, 0)):
         estimator = dataclasses.replace(at.estimator, inner_steps=inner, unroll_steps=unroll)
         rng = Rng(generator(1, 4, "gradient bias"), torch.float64)
-        batches, noise = at.draw(v, rng, inner, unroll, 8)
+        batches, drawn = at.draw(v, rng, inner, unroll, 8)
         state = state_of(at.params, model=at.model, posterior=RelaxedBernoulli((D,), M))
         state = state.replace(optimiser={**estimator.init_optimiser(at.params), "posterior": at.optimiser})
-        after, _ = estimator.step(state, batches, noise, hyper(estimator))
+        after, _ = whole_step(estimator, state, batches, drawn, hyper(estimator))
         marginal = DSM(sigma=SIGMA)
         truth = grad(
-            lambda theta, marginal=marginal, state=state, batch=batches[0], eps=noise["upper"]["visible"]: (
+            lambda theta, marginal=marginal, state=state, batch=batches[0], eps=drawn[0]["upper"]["visible"]: (
                 marginal.loss(state.bind({"model": theta}), batch, eps, {}, hyper(marginal))[0]
             )
         )(at.theta)
-        drawn, gradient = practical_draw(at, v, seed=1, index=4, inner=(inner,), unroll=(unroll,), batch_size=8)
+        found, gradient = practical_draw(at, v, seed=1, index=4, inner=(inner,), unroll=(unroll,), batch_size=8)
         assert relative(gradient, flat(truth)) < 1e-10
-        one = drawn[inner, unroll]
+        one = found[inner, unroll]
         assert relative(one.difference, flat(step_gradient(estimator, state, after)) - flat(truth)) < 1e-8
         start = flat(after.params["posterior"]) - flat(exact_posterior(at.theta))
         assert one.start == pytest.approx(float(start.norm()), rel=1e-10)
@@ -364,12 +365,12 @@ def test_a_draw_is_a_training_step_s_gradient() -> None:
 def test_the_gradients_of_all_n_at_once_are_those_of_training(optimiser: str) -> None:
     at = trained(0.4, lr_posterior=0.03, temperature=0.5, lower_optimiser=optimiser)
     values, update = hyper(at.estimator), at.estimator.update("posterior", hyper(at.estimator))
-    batches, noise = at.draw(data(), draws(6), 4, 6, 8)
+    batches, (noise, (inner,)) = at.draw(data(), draws(6), 4, 6, 8)
 
     def lower(theta: Any, phi: Any, drawn: Any) -> Tensor:
         return at.estimator.lower_loss(at.bind(theta, phi), batches[0], drawn, values)
 
-    phi, state = descend(functools.partial(lower, at.theta), at.phi, at.optimiser, noise["inner"], update)
+    phi, state = descend(functools.partial(lower, at.theta), at.phi, at.optimiser, inner, update)
     upper = functools.partial(at.upper, batches[0], noise["upper"])
     places = trajectory(lower, at.theta, phi, state, noise["unroll"], update)
     found = hypergradients(upper, lower, at.theta, places, noise["unroll"], update, (6, 0, 1, 4))
@@ -387,7 +388,7 @@ def test_fresh_minibatches_are_those_of_the_inner_steps() -> None:
     estimator = dataclasses.replace(at.estimator, inner_steps=2, unroll_steps=0)
     state = state_of(at.params, model=at.model, posterior=RelaxedBernoulli((D,), M))
     optimiser = {**estimator.init_optimiser(at.params), "posterior": at.optimiser}
-    after, _ = estimator.step(state.replace(optimiser=optimiser), batches, noise, hyper(estimator))
+    after, _ = whole_step(estimator, state.replace(optimiser=optimiser), batches, noise, hyper(estimator))
     drawn, _ = practical_draw(at, data(), seed=1, index=4, inner=(2,), unroll=(0,), batch_size=8)
     start = flat(after.params["posterior"]) - flat(exact_posterior(at.theta))
     assert drawn[2, 0].start == pytest.approx(float(start.norm()), rel=1e-10)

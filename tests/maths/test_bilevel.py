@@ -37,6 +37,7 @@ from tests.maths.checks import (
     step_gradient,
     theorem_one,
     true_posterior,
+    whole_step,
 )
 
 PAIRS = [(BiExact, SM), (BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
@@ -111,8 +112,8 @@ def test_the_lower_level_of_a_method_is_the_bound_of_independent_particles(parti
     )
     with torch.no_grad():
         one, several = (float(exact_bound(model, given, v, k)) for k in (1, 3))
-        for drawn in ("inner", "unroll"):
-            noise = estimator.noise(model, (count, 2), draws(6))[drawn][0]
+        own, (inner,) = estimator.stages[0].draw(model, (count, 2), draws(6))
+        for noise in (inner[0], own["unroll"][0]):
             found = float(estimator.lower_loss(params, v.expand(count, -1), noise, hyper(estimator)))
             assert found == pytest.approx(one if particles == 1 else several, abs=0.1 * (one - several))
 
@@ -126,7 +127,7 @@ def test_the_spread_of_eq_11_falls_with_the_number_of_independent_particles() ->
     spread = {}
     for particles in (1, 4):
         estimator = BiSSM(lower="fisher", particles=particles)
-        noise = estimator.noise(model, (5_000, 2), draws(6))["inner"][0]
+        noise = estimator.inner_noise(model, (5_000, 2), draws(6))
 
         def lower(hidden: Tensor, noise: Any = noise, estimator: BiSSM = estimator) -> Tensor:
             return estimator.lower_loss(params, v, {**noise, "hidden": hidden.unsqueeze(1)}, hyper(estimator))
@@ -298,7 +299,7 @@ def taken(given: Any = None, **options: Any) -> tuple[Any, Any, Any, Any]:
     posterior = given or RelaxedBernoulli((2,), 2).double()
     before = start(estimator, model, posterior)
     batches, noise = bilevel_batch(estimator, model, size=16)
-    after, info = estimator.step(before, batches, noise, hyper(estimator))
+    after, info = whole_step(estimator, before, batches, noise, hyper(estimator))
     return estimator, before, after, (batches, noise, info)
 
 
@@ -310,7 +311,7 @@ def test_without_unrolling_the_second_term_drops() -> None:
 
     def at(theta: dict[str, Tensor]) -> Tensor:
         params = before.bind({"model": theta, "posterior": phi})
-        return estimator.loss(params, batches[0], noise, {}, hyper(estimator))[0]
+        return estimator.loss(params, batches[0], noise[0], {}, hyper(estimator))[0]
 
     expected = grad(at)(before.params["model"])
     assert relative(step_gradient(estimator, before, after), expected) < 1e-12
@@ -321,12 +322,12 @@ def test_without_unrolling_the_second_term_drops() -> None:
 
 def test_unrolling_leaves_the_posterior_and_its_optimiser_alone() -> None:
     posterior, results = RelaxedBernoulli((2,), 2).double(), {}
-    noise = bilevel_batch(BiDSM(unroll_steps=5, inner_steps=3), make_grbm(hidden=2), size=16)[1]
+    _, (own, inner) = bilevel_batch(BiDSM(unroll_steps=5, inner_steps=3), make_grbm(hidden=2), size=16)
     for n in (0, 5):
         estimator, model = BiDSM(unroll_steps=n, inner_steps=3, lr_posterior=0.05), make_grbm(hidden=2)
         batches = draws(8).normal((1, 16, 2))
-        given = {**noise, "unroll": noise["unroll"][:n]}
-        results[n], _ = estimator.step(start(estimator, model, posterior), batches, given, hyper(estimator))
+        given = {**own, "unroll": own["unroll"][:n]}, inner
+        results[n], _ = whole_step(estimator, start(estimator, model, posterior), batches, given, hyper(estimator))
     assert torch.equal(flat(results[0].params["posterior"]), flat(results[5].params["posterior"]))
     assert torch.equal(flat(results[0].optimiser["posterior"]), flat(results[5].optimiser["posterior"]))
     assert float(results[5].optimiser["posterior"]["count"]) == 3
@@ -337,8 +338,8 @@ def test_unrolling_leaves_the_posterior_and_its_optimiser_alone() -> None:
 @pytest.mark.parametrize("make", [BiSSM, BiDSM, BiMDSM])
 def test_every_lower_step_has_noise_of_its_own(make: Any) -> None:
     estimator = make(inner_steps=2, unroll_steps=2)
-    _, noise = bilevel_batch(estimator, make_grbm(hidden=2), size=16)
-    drawn = [noise["upper"], *noise["inner"], *noise["unroll"]]
+    _, (noise, (inner,)) = bilevel_batch(estimator, make_grbm(hidden=2), size=16)
+    drawn = [noise["upper"], *inner, *noise["unroll"]]
     assert len(drawn) == 5
     numbers = torch.cat([each["hidden"].flatten() for each in drawn])
     assert len(numbers.unique()) == len(numbers)
@@ -356,7 +357,7 @@ def test_no_inner_steps_leave_the_posterior_where_it_is() -> None:
 @pytest.mark.parametrize("make", [BiSSM, BiDSM, BiMDSM])
 def test_the_inner_steps_are_eq_12_on_their_minibatches(make: Any, kind: str) -> None:
     estimator = make(inner_steps=3, unroll_steps=1, lr_posterior=0.05, inner_batches=kind)
-    assert estimator.minibatches == (1 if kind == "same" else 4)
+    assert estimator.stages[0].all_minibatches == (1 if kind == "same" else 4)
     assert inner_steps_error(estimator) < 1e-8
 
 
@@ -366,22 +367,22 @@ def test_fresh_minibatches_matter_to_the_inner_steps_alone() -> None:
     for index, same in ((2, False), (0, True)):
         changed = batches.clone()
         changed[index] += 1
-        other, _ = estimator.step(before, changed, noise, hyper(estimator))
+        other, _ = whole_step(estimator, before, changed, noise, hyper(estimator))
         assert torch.equal(flat(other.params["posterior"]), flat(after.params["posterior"])) == same
         assert not torch.equal(flat(other.params["model"]), flat(after.params["model"]))
 
 
 def test_bimdsm_weights_its_lower_level_by_one_over_sigma() -> None:
     estimator, model, posterior = BiMDSM(), make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
-    batches, noise = bilevel_batch(estimator, model, size=16)
-    values, v, eps = hyper(estimator), batches[0], noise["inner"][0]["visible"]
+    batches, (_, ((noise, *_),)) = bilevel_batch(estimator, model, size=16)
+    values, v, eps = hyper(estimator), batches[0], noise["visible"]
     sigma = estimator.sigma(eps, values)
     torch.testing.assert_close(estimator.lower_weight(v, eps, values), 1 / sigma)
     noisy = v + sigma.unsqueeze(1) * eps["normal"]
     torch.testing.assert_close(estimator.points(v, eps, values), noisy)
     bound = start(estimator, model, posterior).bind()
-    expected = (kl_divergence(model, posterior, noisy, noise["inner"][0]["hidden"], 0.1) / sigma).mean().detach()
-    actual = estimator.lower_loss(bound, v, noise["inner"][0], values)
+    expected = (kl_divergence(model, posterior, noisy, noise["hidden"], 0.1) / sigma).mean().detach()
+    actual = estimator.lower_loss(bound, v, noise, values)
     torch.testing.assert_close(actual, expected)
 
 
@@ -414,7 +415,7 @@ def test_theorem_2_where_the_rate_is_known() -> None:
     with torch.no_grad():
         model.W.copy_(torch.tensor([[0.7, -0.2], [0.5, 0.4]]))
     estimator = BiDSM(sigma=0.1, lower="fisher", lower_optimiser="sgd")
-    (batch, *_), noise = bilevel_batch(estimator, model, size=32)
+    (batch, *_), (noise, ((inner, *_),)) = bilevel_batch(estimator, model, size=32)
     batch = batch * torch.tensor([1.0, 0.5], dtype=torch.float64)  # one slowest direction, well apart
     state, values = start(estimator, model, posterior), hyper(estimator)
     theta, names = state.params["model"], list(state.params["posterior"])
@@ -425,7 +426,7 @@ def test_theorem_2_where_the_rate_is_known() -> None:
         return {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
 
     def lower(at: Any, phi: Any, _: Any) -> Tensor:
-        return estimator.lower_loss(state.bind({"model": at, "posterior": phi}), batch, noise["inner"][0], values)
+        return estimator.lower_loss(state.bind({"model": at, "posterior": phi}), batch, inner, values)
 
     def upper(at: Any, phi: Any) -> Tensor:
         return estimator.loss(state.bind({"model": at, "posterior": phi}), batch, noise, {}, values)[0]

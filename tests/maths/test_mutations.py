@@ -167,13 +167,13 @@ def constant_descend(lower: Any, phi: Any, optimiser: Any, noises: Any, *how: An
 
 def one_step_short(patch: pytest.MonkeyPatch) -> None:
     """The last inner step changes nothing."""
-    whole, made = BiSM._descended, []
+    whole, made = BiSM.inner_step, []
 
     def descended(self: Any, state: Any, *given: Any) -> Any:
         made.append(1)
         return state if len(made) % self.inner_steps == 0 else whole(self, state, *given)
 
-    patch.setattr(BiSM, "_descended", descended)
+    patch.setattr(BiSM, "inner_step", descended)
 
 
 def adam_without_momentum_in_the_derivative(gradient: Any, params: Any, state: Any, lr: Any, **options: Any) -> Any:

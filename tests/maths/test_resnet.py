@@ -18,7 +18,18 @@ from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
 from bism.resnet import ResidualBlock, ResNet, ResNetEBLVM, ResNetEBM
 from tests.contracts.cases import discovered
-from tests.maths.checks import bilevel_batch, draws, flat, hyper, parameters, relative, start, state_of, step_gradient
+from tests.maths.checks import (
+    bilevel_batch,
+    draws,
+    flat,
+    hyper,
+    parameters,
+    relative,
+    start,
+    state_of,
+    step_gradient,
+    whole_step,
+)
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {"sigma_min": 0.5, "sigma_max": 1.0, "sigma0": 0.5}
@@ -154,16 +165,16 @@ def test_the_gradient_of_score_matching_against_finite_differences(estimator: An
 def test_the_hypergradient_against_finite_differences(lower: str, unroll: int) -> None:
     """BiMDSM on an EBLVM, eq. (14), with and without unrolled steps."""
     options: dict[str, Any] = {**SMALL, "lower": lower, "unroll_steps": unroll, "lr_posterior": 0.01}
-    estimator, outer = BiMDSM(**options, inner_steps=2), BiMDSM(**options, inner_steps=0)
+    estimator = BiMDSM(**options, inner_steps=2)
     model = eblvm()
-    batches, noise = bilevel_batch(estimator, model, size=6)
+    batches, drawn = bilevel_batch(estimator, model, size=6)
     before = start(estimator, model, default_posterior(model).double())
-    after, _ = estimator.step(before, batches, noise, hyper(estimator))
+    after, _ = whole_step(estimator, before, batches, drawn, hyper(estimator))
     theta, optimiser = before.params["model"], {**before.optimiser, "posterior": after.optimiser["posterior"]}
 
     def objective(at: dict[str, Tensor]) -> Tensor:
         state = before.replace(params={"model": at, "posterior": after.params["posterior"]}, optimiser=optimiser)
-        return outer.step(state, batches, {**noise, "inner": []}, hyper(outer))[1]["objective"]
+        return estimator.step(state, batches, drawn[0], hyper(estimator))[1]["objective"]
 
     gradient = step_gradient(estimator, before, after)
     for direction in directions(theta):
@@ -197,7 +208,7 @@ def trainer(steps: int, unroll: int = 0, precision: str = "float32", **settings:
 
 def traced_step(of: Trainer) -> GraphModule:
     with torch.no_grad():
-        return simplify(trace(of._side_by_side, of._example("training")))
+        return simplify(trace(of._as_written(), of._example("training")))
 
 
 def test_a_step_is_so_many_passes_through_the_resnet() -> None:
@@ -225,7 +236,7 @@ def test_the_step_s_graph_is_the_step_with_no_kernel_as_large_as_the_images() ->
     convolutions = [node for node in graph.graph.nodes if node.target is torch.ops.aten.convolution.default]
     assert max(node.args[1].meta["val"].shape[-1] for node in convolutions) <= 4
     arguments = [*of._leaves, *of.stream.draw(of.data, 0, "training", 1).at(0), *of._hyper]
-    torch.testing.assert_close(graph(*arguments), of._side_by_side(*arguments), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(graph(*arguments), of._as_written()(*arguments), rtol=1e-10, atol=1e-12)
 
 
 # --- bfloat16 ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,18 @@ from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
 from bism.gradients import Shards
 from bism.posteriors import RelaxedBernoulli
-from tests.maths.checks import bilevel_batch, draws, flat, hyper, make_grbm, parameters, relative, start, state_of
+from tests.maths.checks import (
+    bilevel_batch,
+    draws,
+    flat,
+    hyper,
+    make_grbm,
+    parameters,
+    relative,
+    start,
+    state_of,
+    whole_step,
+)
 
 DATA = draws(5).normal((60, 2))
 
@@ -35,13 +46,16 @@ def joined(parts: list[Any], axes: dict[str, int]) -> Any:
     def put(*leaves: Tensor, axis: int) -> Tensor:
         return torch.cat(leaves, dim=axis)
 
-    found: dict[str, Any] = {"upper": {}, "inner": [], "unroll": []}
-    for name in ("visible", "hidden"):
-        found["upper"][name] = put(*[part["upper"][name] for part in parts], axis=0)
-    for level in ("inner", "unroll"):
-        for drawn in zip(*[part[level] for part in parts], strict=True):
-            found[level].append({name: put(*[one[name] for one in drawn], axis=axes[name]) for name in axes})
-    return found
+    upper = {name: put(*[own["upper"][name] for own, _ in parts], axis=0) for name in ("visible", "hidden")}
+    levels: list[Any] = []
+    for level in ([own["unroll"] for own, _ in parts], [inner for _, (inner,) in parts]):
+        levels.append(
+            [
+                {name: put(*[one[name] for one in drawn], axis=axes[name]) for name in axes}
+                for drawn in zip(*level, strict=True)
+            ]
+        )
+    return {"upper": upper, "unroll": levels[0]}, [levels[1]]
 
 
 def test_a_bilevel_step_in_shards_is_the_step_on_the_whole() -> None:
@@ -51,9 +65,9 @@ def test_a_bilevel_step_in_shards_is_the_step_on_the_whole() -> None:
     parts = [bilevel_batch(estimator, model, seed=seed, size=5) for seed in (1, 2, 3)]
     batches = torch.stack([batch for batch, _ in parts])
     before = start(estimator, model, posterior)
-    ours, info = estimator.step(before, batches, Shards(noise for _, noise in parts), hyper(estimator))
+    ours, info = whole_step(estimator, before, batches, Shards(noise for _, noise in parts), hyper(estimator))
     noise = joined([noise for _, noise in parts], {"visible": 0, "hidden": 1})
-    whole, other = estimator.step(before, torch.cat(list(batches), dim=1), noise, hyper(estimator))
+    whole, other = whole_step(estimator, before, torch.cat(list(batches), dim=1), noise, hyper(estimator))
     for name in ("params", "optimiser"):
         assert relative(getattr(ours, name), getattr(whole, name)) < 1e-12
     torch.testing.assert_close(info["objective"], other["objective"])
@@ -70,14 +84,15 @@ def test_a_step_of_vnce_in_shards_is_the_step_on_the_whole() -> None:
     state = state_of(params, model=model, posterior=posterior).replace(carry=carry)
     state = state.replace(optimiser=estimator.init_optimiser(params))
     batches, noises = torch.stack([batch for batch, _ in parts]), [noise for _, noise in parts]
-    ours, info = estimator.step(state, batches, Shards(noises), hyper(estimator))
+    ours, info = whole_step(estimator, state, batches, Shards(noises), hyper(estimator))
     noise = {
-        "visible": torch.cat([one["visible"] for one in noises]),
-        "data": torch.cat([one["data"] for one in noises]),
-        "particles": torch.cat([one["particles"] for one in noises], dim=1),
-        "inner": [torch.cat(drawn) for drawn in zip(*(one["inner"] for one in noises), strict=True)],
+        "visible": torch.cat([one["visible"] for one, _ in noises]),
+        "data": torch.cat([one["data"] for one, _ in noises]),
+        "particles": torch.cat([one["particles"] for one, _ in noises], dim=1),
     }
-    whole, other = estimator.step(state, torch.cat(list(batches), dim=1), noise, hyper(estimator))
+    inner = [torch.cat(drawn) for drawn in zip(*(calls for _, (calls,) in noises), strict=True)]
+    together = torch.cat(list(batches), dim=1)
+    whole, other = whole_step(estimator, state, together, (noise, [inner]), hyper(estimator))
     for name in ("params", "optimiser"):
         assert relative(getattr(ours, name), getattr(whole, name)) < 1e-12
     torch.testing.assert_close(info["objective"], other["objective"])
