@@ -19,11 +19,16 @@ class InputError(ValueError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as ``did you mean 'sigma'? valid: k, lr, sigma`` for a misspelt ``name``."""
     names = sorted(valid)
-    alike = {one.lower(): one for one in names} if len(names) <= 20 * _SHOWN else {}
-    close = difflib.get_close_matches(name[:_TEXT].lower(), alike, n=1, cutoff=0.5)
+    alike = {_plain(one): one for one in names} if len(names) <= 20 * _SHOWN else {}
+    close = difflib.get_close_matches(_plain(name[:_TEXT]), alike, n=1, cutoff=0.5)
     hint = f"did you mean '{alike[close[0]]}'? " if close else ""
     more = f", ... ({len(names):,} in all)" if len(names) > _SHOWN else ""
     return f"{hint}valid: {', '.join(names[:_SHOWN])}{more}"
+
+
+def _plain(name: str) -> str:
+    """Without what all options have in common, and what nobody means by capitals."""
+    return name.lstrip("-").lower()
 
 
 def shortened(text: str, most: int = _TEXT) -> str:

@@ -3,6 +3,7 @@ answer with all that a command knows."""
 
 import argparse
 import re
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -29,9 +30,7 @@ class Parser(argparse.ArgumentParser):
         """
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            of, name = found.parser, unknown[0].partition("=")[0]
-            known = [one for one in of._option_string_actions if one.startswith("--") and one != "--help"]
-            raise InputError(f"{_command(of)} takes no {shortened(unknown[0])}: {nearest(name, known)}")
+            raise InputError(_said_of(found.parser, unknown[0], sys.argv[1:] if args is None else list(args)))
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -49,6 +48,19 @@ class Parser(argparse.ArgumentParser):
             is_command = action.nargs == argparse.PARSER
             what = f"no command {shown(value)}" if is_command else f"{_name(action)} cannot be {shown(value)}"
             raise InputError(f"{what}: {nearest(str(value), map(str, action.choices))}")
+
+
+def _said_of(parser: argparse.ArgumentParser, text: str, line: Sequence[str]) -> str:
+    """What is wrong with a text that no option takes."""
+    if not text.startswith("-"):
+        before = line[: line.index(text)] if text in line else []
+        last = next((one for one in reversed(before) if one.startswith("--")), "")
+        action = parser._option_string_actions.get(last)
+        if action is not None and action.nargs is None:
+            again = f", or {last} again for each" if isinstance(action, argparse._AppendAction) else ""
+            return f"{_command(parser)} takes no {shortened(text)}: {last} takes one value{again}"
+    known = [one for one in parser._option_string_actions if one.startswith("--") and one != "--help"]
+    return f"{_command(parser)} takes no {shortened(text)}: {nearest(text.partition('=')[0], known)}"
 
 
 def _name(action: argparse.Action) -> str:
