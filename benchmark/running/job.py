@@ -23,7 +23,7 @@ from benchmark.measures.probes import NO_JUDGES, Judges, Subject
 from benchmark.records.provenance import trained_with
 from benchmark.records.rundir import CellFolder, cell_folder, company, holding
 from benchmark.running.parallel import Group, LeadingTrainer
-from benchmark.running.recorder import Keeper
+from benchmark.running.recorder import Recorder
 from benchmark.system import output
 from benchmark.system.credentials import clean
 from benchmark.tasks import registry
@@ -223,21 +223,21 @@ def _train(
 
     small_trainer = functools.partial(make_trainer, data=data, device=device, settings=_uncompiled(settings))
     make_subject = functools.partial(Subject, judges=settings.judges, data_dir=settings.data_dir, alive=alive)
-    keeper = Keeper(trainer, job, data, cells, small_trainer, make_subject)
+    recorder = Recorder(trainer, job, data, cells, small_trainer, make_subject)
     actions = _actions(job)
-    for note in keeper.begin():
+    for note in recorder.begin():
         report("note", f"{job.title}: {note}")
     begun = trainer.step
 
     def save() -> None:
-        keeper.save()
+        recorder.save()
         if trainer.stage.name:
             for cell in cells:
                 cell.describe(stage=trainer.stage.name)
         report("saved", trainer.step)
 
     piece, saved = _FIRST_PIECE, time.monotonic()
-    for at, action in actions[keeper.passed :]:
+    for at, action in actions[recorder.passed :]:
         while trainer.step < at:
             started, before = time.monotonic(), trainer.step
             trainer.run(min(piece, at - before))
@@ -249,32 +249,32 @@ def _train(
                 saved = time.monotonic()
             if stop.is_set():
                 raise stopped()
-        if action == "probe":
+        if action is Recorder.probe:
             save()  # it may take longer than the training up to here
-        getattr(keeper, action)()
-        keeper.passed += 1
+        action(recorder)
+        recorder.passed += 1
     if job.config["probes"]:
         save()
-    for ended in keeper.finish(alive):
+    for ended in recorder.finish(alive):
         report("cell", *ended)
     for cell in cells:
-        cell.describe(took=keeper.took)
+        cell.describe(took=recorder.took)
     timed = {"device": device, "threads": settings.threads, "compiled": trainer.compiled, "whole": not begun,
              "train_seconds": trainer.train_seconds, "compile_seconds": trainer.compile_seconds}  # fmt: skip
     report("timed", timed)
     report("done", trainer.train_seconds)
 
 
-def _actions(job: Job) -> list[tuple[int, str]]:
+def _actions(job: Job) -> list[tuple[int, Callable[[Recorder], None]]]:
     """At which iterations the training stops, and for what; in order."""
     steps, evaluations = job.config["steps"], job.config["evaluations"]
     pictured = picture_steps(steps, evaluations)
     probed = {at for probe in job.config["probes"] for at in probe["at"] if isinstance(at, int)}
-    found = list[tuple[int, str]]()
+    found = list[tuple[int, Callable[[Recorder], None]]]()
     for at in sorted({*evaluation_steps(steps, evaluations), *probed}):
-        found.append((at, "measure"))
-        found += [(at, "probe")] if at in probed else []
-        found += [(at, "picture")] if at in pictured else []
+        found.append((at, Recorder.measure))
+        found += [(at, Recorder.probe)] if at in probed else []
+        found += [(at, Recorder.picture)] if at in pictured else []
     return found
 
 

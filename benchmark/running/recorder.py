@@ -1,4 +1,4 @@
-"""What a job's process keeps of a training: journals, the best, last and latest checkpoints, and going on from them."""
+"""What a job's process writes down of a training: journals, pictures, and the best, last and latest checkpoints."""
 
 import math
 import resource
@@ -8,7 +8,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,14 +19,14 @@ from benchmark.measures.probes import PROBES, Subject
 from benchmark.records.metrics import metric_of
 from benchmark.records.rundir import CellFolder
 from benchmark.records.selection import RULES, better, last, selected
+from benchmark.running import checkpoints
 from benchmark.tasks.plan import Job
-from bism.checkpoint import load_checkpoint, merge_checkpoints, save_checkpoint
+from bism.checkpoint import merge_checkpoints
 from bism.engine import Trainer
-from bism.errors import InputError
 from bism.fitted import Fitted
 
 
-class Keeper:
+class Recorder:
     """The files of a job's cells while it trains.
 
     A training that goes on from a checkpoint does again what it did after that checkpoint, with the same numbers. The
@@ -90,40 +89,13 @@ class Keeper:
         Returns:
             What people should know of it.
         """
-        saved, notes = self._latest()
+        saved, notes = checkpoints.latest(self.cells)
         if saved:
             self._restore(saved)
         else:
             for cell in self.cells:
                 cell.clear()
         return notes
-
-    def _latest(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The checkpoints, one for each cell, of the latest moment of which all cells have one."""
-        notes, found = list[str](), list[dict[tuple[int, str], tuple[Path, dict[str, Any]]]]()
-        for cell in self.cells:
-            found.append({})
-            for file in cell.checkpoints:
-                if not file.exists():
-                    continue
-                try:
-                    content = load_checkpoint(file)
-                    if len(cell.measurements()) < content["job"]["lines"]:
-                        raise InputError(f"{file}: its journal has lost lines since")
-                    found[-1][content["job"]["saves"], content["job"]["moment"]] = file, content
-                except (InputError, KeyError, TypeError) as error:
-                    notes.append(f"a checkpoint is left out: {error}")
-        moments = set(found[0]).intersection(*found[1:])
-        if not moments:
-            return [], [*notes, "no whole checkpoint is left: starts again"] if notes else []
-        chosen = [of_cell[max(moments)] for of_cell in found]
-        for cell, (file, _) in zip(self.cells, chosen, strict=True):  # what is newer, or bad, must not stay beside it
-            if file != cell.checkpoints[0]:
-                file.replace(cell.checkpoints[0])
-            else:
-                cell.checkpoints[1].unlink(missing_ok=True)
-        saved = [content for _, content in chosen]
-        return saved, [*notes, f"goes on from iteration {saved[0]['step']:,}"]
 
     def _restore(self, saved: list[dict[str, Any]]) -> None:
         self.trainer.restore(merge_checkpoints(saved), "checkpoint")
@@ -154,13 +126,7 @@ class Keeper:
                 "compile_seconds": self._compile_before + self.trainer.compile_seconds,
                 "spent": dict(self._spent),
             }
-            content = {**self.trainer.checkpoint(self.trainer.seeds[i]), "job": job}
-            latest, previous = cell.checkpoints
-            fresh = latest.with_name("checkpoint.next.pt")
-            save_checkpoint(content, fresh)
-            if latest.exists():
-                latest.replace(previous)
-            fresh.replace(latest)
+            checkpoints.write(cell, {**self.trainer.checkpoint(self.trainer.seeds[i]), "job": job})
 
     # --- the journal ------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def test_no_option_takes_an_empty_value(name: str) -> None:
         ("run --suite", "--suite: expected one argument; `"),
         ("run --suite grbm --seed_s 1", "run takes no --seed_s: did you mean '--seeds'? valid: --address, "),
         ("status now", "status takes no now: valid: --"),
-        ("run --suite grbm --plugin a.py b.py", "run takes no b.py: --plugin takes one value, or --plugin again for each\n"),
+        ("run --suite grbm --plugin a.py b.py", "run takes no b.py: --plugin takes one value, or --plugin again for "),
         ("run --suite grbm rbm", "run takes no rbm: --suite takes one value\n"),
         ("tune --dry-run", "tune takes no --dry-run: valid: --"),
         ("tune list --suite grbm", "tune list takes no --suite: did you mean '--storage'? valid: --storage"),
