@@ -109,7 +109,7 @@ def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from benchmark.tracking.store import named
-    from reports import document, words
+    from reports import document, terms
     from reports.progress import Progress
     from reports.store import Store
 
@@ -130,12 +130,12 @@ def _build(options: argparse.Namespace) -> int:
     for file in written:
         print(file)
     if store.left_out:
-        count = words.counted(len(store.left_out), "run")
+        count = terms.counted(len(store.left_out), "run")
         print(f"{count} left out, of tags that ours do not have or files that cannot be read", file=sys.stderr)
     if report.missing:
-        print(f"{words.lacking(report.missing)}; the report lists them", file=sys.stderr)
+        print(f"{terms.lacking(report.missing)}; the report lists them", file=sys.stderr)
     if report.diverged:
-        print(f"{words.counted(report.diverged, 'cell')} diverged; the report lists them", file=sys.stderr)
+        print(f"{terms.counted(report.diverged, 'cell')} diverged; the report lists them", file=sys.stderr)
     return 1 if report.missing or report.diverged else 0
 
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from bism.errors import InputError
-from reports import hover, style, words
+from reports import hover, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
 from reports.progress import silent
@@ -208,7 +208,7 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
     label = _label(sweep)
     for artefact in (*summary, *results):
         if label and artefact.figure is not None:
-            style.say(artefact.figure, words.capital(label))
+            style.say(artefact.figure, terms.capital(label))
     parts = [
         Subsection("Summary", summary),
         Subsection("What was run", run, _what(sweep)),
@@ -226,7 +226,12 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
             " ".join(
                 filter(
                     None,
-                    (f"{words.capital(label)}." if label else "", _others(sweep), _superseded(sweep), *_advice(sweep)),
+                    (
+                        f"{terms.capital(label)}." if label else "",
+                        _others(sweep),
+                        _superseded(sweep),
+                        *_advice(sweep),
+                    ),
                 )
             ),
             steps=sweep.steps,
@@ -246,7 +251,7 @@ def _superseded(sweep: Sweep) -> str:
     if not sweep.superseded:
         return ""
     return (
-        f"{words.counted(sweep.superseded, 'cell')} of an earlier version of the suite, by name and seed the same as "
+        f"{terms.counted(sweep.superseded, 'cell')} of an earlier version of the suite, by name and seed the same as "
         f"later ones, {'is' if sweep.superseded == 1 else 'are'} left out."
     )
 
@@ -254,7 +259,7 @@ def _superseded(sweep: Sweep) -> str:
 def _advice(sweep: Sweep) -> list[str]:
     """What is to be thought of with the results of a task: data that are far from where models start."""
     told = dict.fromkeys(zip(sweep.cells["task"], sweep.cells["advice"], strict=True))
-    return [f"{words.capital(str(task))}: {text}." for task, text in told if text]
+    return [f"{terms.capital(str(task))}: {text}." for task, text in told if text]
 
 
 def _others(sweep: Sweep) -> str:
@@ -278,7 +283,7 @@ def _what(sweep: Sweep) -> list[tuple[str, str]]:
         ("variants", str(cells["variant"].nunique())),
         ("seeds", f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
         ("iterations", ", ".join(f"{steps:,}" for steps in sorted(cells["steps"].unique()))),
-        ("selection", _values(cells["select"], words.rule)),
+        ("selection", _values(cells["select"], terms.rule)),
         ("machine", ", ".join(filter(None, (_values(cells[name]) for name in ("host", "device"))))),
     ]
 
@@ -329,7 +334,7 @@ def template(name: str, **syntax: Any) -> jinja2.Template:
         loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, **syntax,
     )  # fmt: skip
-    environment.globals["words"] = words
+    environment.globals["terms"] = terms
     return environment.get_template(name)
 
 

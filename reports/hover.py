@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports import words
+from reports import terms
 
 _MOST = 400  # points of a curve that can be pointed at
 _NAME = re.compile(r"series-(\d+)-\d+")
@@ -90,4 +90,4 @@ def _said(axes: Axes, which: str, value: float) -> str:
     if axis.get_major_locator().__class__.__name__ == "FixedLocator" and any(re.search("[A-Za-z]", x) for x in labels):
         return " ".join(labels[round(value)].split()) if 0 <= round(value) < len(labels) else ""
     label = " ".join(axis.get_label_text().split())
-    return f"{label} {words.number(value)}".strip()
+    return f"{label} {terms.number(value)}".strip()

@@ -1,6 +1,6 @@
 """What the paper prints (Bao et al., Bi-level Score Matching, NeurIPS 2020)."""
 
-from reports import words
+from reports import terms
 
 TABLE1 = {  # Frey face: variant -> test log-likelihood, test Fisher divergence without its constant
     "DSM": (129.23, -5885.09),
@@ -37,4 +37,4 @@ def has(figure: int, task: str) -> bool:
 
 def title(figure: int, task: str, text: str) -> str:
     """The title of what the paper's figure shows; named after it on the paper's own data alone."""
-    return f"Figure {figure}: {text} ({task})" if has(figure, task) else f"{words.capital(text)} ({task})"
+    return f"Figure {figure}: {text} ({task})" if has(figure, task) else f"{terms.capital(text)} ({task})"

@@ -8,7 +8,7 @@ from typing import Any
 
 import typst
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table
 from reports.document import TEMPLATES, Report, Section, file_name, render
 
@@ -29,12 +29,12 @@ def write(report: Report, out: Path) -> Path:
                 {
                     "title": section.title,
                     "note": section.note,
-                    "missing": words.lacking(len(section.missing)),
+                    "missing": terms.lacking(len(section.missing)),
                     "missing_names": section.missing_names,
                     "parts": parts,
                 }
             )
-        missing = words.lacking(report.missing)
+        missing = terms.lacking(report.missing)
         content = {"uri": report.uri, "made": report.made, "missing": missing, "sections": sections}
         (folder / "report.json").write_text(json.dumps(content))
         shutil.copy(TEMPLATES / "report.typ", folder)
@@ -53,7 +53,7 @@ def _artefact(section: Section, artefact: Artefact, folder: Path) -> dict[str, A
         "title": artefact.title,
         "caption": artefact.caption,
         "alt": artefact.alt,
-        "missing": words.missing(artefact.missing) if image is None else "",
+        "missing": terms.missing(artefact.missing) if image is None else "",
         "image": image,
         "width": artefact.width,
         "table": _table(artefact.table),

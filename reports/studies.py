@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import methods, words
+from reports import methods, terms
 from reports.methods import Method
 from reports.store import Store
 
@@ -194,8 +194,8 @@ def differing(studies: Iterable[Study], column: str) -> bool:
 
 def basis(studies: Sequence[Study]) -> str:
     """What the values of these studies are, for a caption."""
-    names = " or ".join(dict.fromkeys(words.measure(study.objective) for study in studies))
+    names = " or ".join(dict.fromkeys(terms.measure(study.objective) for study in studies))
     seeds = "the tuning seeds" if differing(studies, "seeds") else f"tuning seeds {studies[0].seeds}"
     steps = studies[0].steps
     after = f", after {int(steps):,} iterations" if steps.isdecimal() and not differing(studies, "steps") else ""
-    return f"{words.capital(names)}, mean over {seeds}{after}: no result, since the best of many is chosen by it"
+    return f"{terms.capital(names)}, mean over {seeds}{after}: no result, since the best of many is chosen by it"

@@ -28,7 +28,7 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import ScaledTranslation
 
-from reports import words
+from reports import terms
 from reports.methods import BEFORE, Method
 
 COLUMN_WIDTH = 3.25  # inches
@@ -65,7 +65,7 @@ def look() -> Iterator[None]:
 def mark(figure: Figure, missing: int) -> Figure:
     """Says on the figure's face that cells are missing from it, if they are."""
     if missing:
-        say(figure, words.missing(missing))
+        say(figure, terms.missing(missing))
     return figure
 
 

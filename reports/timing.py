@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from reports import words
+from reports import terms
 
 
 def not_compiled(done: pd.DataFrame) -> pd.Series:
@@ -15,8 +15,8 @@ def conditions(done: pd.DataFrame) -> str:
     said = set[str]()
     for cell in done.reindex(columns=["device", "compiled", "threads", "jobs_beside"]).fillna("").to_dict("records"):
         parts = [{"true": "compiled", "false": "not compiled"}.get(cell["compiled"], ""), f"on {cell['device']}"]
-        parts += [words.counted(int(cell["threads"]), "thread")] if cell["threads"].isdecimal() else []
+        parts += [terms.counted(int(cell["threads"]), "thread")] if cell["threads"].isdecimal() else []
         beside = cell["jobs_beside"]
-        parts += [f"beside {words.counted(int(beside), 'other job')}"] if beside.isdecimal() else []
+        parts += [f"beside {terms.counted(int(beside), 'other job')}"] if beside.isdecimal() else []
         said.add(", ".join(part for part in parts if part))
     return "; ".join(sorted(said))

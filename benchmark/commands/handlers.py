@@ -40,7 +40,7 @@ def listing(options: argparse.Namespace, console: Console) -> int:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Trains and measures what the user chose of a suite."""
     store = _store(options)  # known in no time, before PyTorch is imported
-    from benchmark.commands import session
+    from benchmark.commands import run_directory
     from benchmark.records.provenance import git_commit
     from benchmark.running.job import JobSettings
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     limits.check_positive("--checkpoint-every", options.checkpoint_every, limits.SECONDS / 60)
     limits.check_positive("--stall-limit", options.stall_limit, limits.SECONDS / 60)
     choices = _choices(options)
-    place = session.Setup(
+    place = run_directory.Setup(
         run_dir=options.run_dir,
         data_dir=options.data_dir,
         store=store,
@@ -69,12 +69,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
         stall_seconds=60 * options.stall_limit,
         log_models=options.log_models,
     )
-    return session.run(
+    return run_directory.run(
         options.suite,
         choices,
         console,
         place,
-        part=session.parse_shard(options.shard),
+        part=run_directory.parse_shard(options.shard),
         dry_run=options.dry_run,
         rerun=options.rerun,
         tuned=(options.storage, options.tuned) if options.tuned else None,
@@ -159,15 +159,15 @@ def speed(options: argparse.Namespace, console: Console) -> int:
 
 def status(options: argparse.Namespace, console: Console) -> int:
     """Where the cells of a run directory stand, and the ranking so far."""
-    from benchmark.commands import session
+    from benchmark.commands import run_directory
 
-    return session.status(console, options.run_dir)
+    return run_directory.status(console, options.run_dir)
 
 
 def delete(options: argparse.Namespace, console: Console) -> int:
     """Deletes cells and their MLflow runs."""
     store = _store(options)
-    from benchmark.commands import deleting, session
+    from benchmark.commands import deleting, run_directory
 
     chosen = deleting.Filter(
         suites=options.suites,
@@ -176,7 +176,7 @@ def delete(options: argparse.Namespace, console: Console) -> int:
         methods=options.methods,
         variants=options.variants,
         states=options.states,
-        seeds=session.chosen_seeds(options.seeds),
+        seeds=run_directory.chosen_seeds(options.seeds),
         cells=options.cells,
     )
     return deleting.delete(
@@ -189,9 +189,9 @@ def sync(options: argparse.Namespace, console: Console) -> int:
     store = _store(options)
     if store is None:
         raise InputError("sync needs a tracking store, and --tracking-uri is none")
-    from benchmark.commands import session
+    from benchmark.commands import run_directory
 
-    return session.sync(console, options.run_dir, store, options.log_models)
+    return run_directory.sync(console, options.run_dir, store, options.log_models)
 
 
 def ui(options: argparse.Namespace, console: Console) -> int:
@@ -261,9 +261,9 @@ def _override(text: str, option: str = "--set", like: str = "bidsm.K=10") -> tup
 
 def _choices(options: argparse.Namespace) -> "Choices":
     """What the user selected of a suite, checked."""
-    from benchmark.commands import session
+    from benchmark.commands import run_directory
 
-    return session.choices(
+    return run_directory.choices(
         options.preset,
         options.tasks,
         options.methods,

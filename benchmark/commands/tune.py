@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
-from benchmark.commands.session import command_line
+from benchmark.commands.run_directory import command_line
 from benchmark.data.datasets import DataSet, data_folder, load
 from benchmark.running.executors import places, prepare_environment
 from benchmark.system import output, tables

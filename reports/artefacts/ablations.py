@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, timing, words
+from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import of_variants
 from reports.sweep import Sweep, selected
@@ -21,7 +21,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         metric, done = sweep.measures(task), sweep.of(task)
         if metric is None or _K not in done or _N not in done:
             continue
-        name = words.capital(words.measure(metric))
+        name = terms.capital(terms.measure(metric))
         for method, cells in done[done[_N].notna() & done[_K].notna()].groupby("method"):
             label = next(iter(of_variants(cells).values())).label
             grid = averages(cells, metric, {_K: "K", _N: "N"})
@@ -32,9 +32,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"ablation-kn-{method}-{task}",
                 title=f"{label}: inner steps K and unrolled steps N ({task})",
                 caption=f"{name} and a seed's share of the time of an iteration of {label} against "
-                f"N, a curve for each K; mean over {words.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
+                f"N, a curve for each K; mean over {terms.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
                 f"intervals (Student's t). Times: {timing.conditions(cells)}.",
-                alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {words.number(row['quality'])}"
+                alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {terms.number(row['quality'])}"
                                             for row in grid.to_dict("records")) + ".",
                 numbers=grid,
                 runs=list(cells["run"]),
@@ -63,9 +63,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name="ablation-minibatch",
             title="Size of the minibatch",
-            caption=f"{words.capital(words.measure(metric))} against the number of examples in a minibatch, at equal "
+            caption=f"{terms.capital(terms.measure(metric))} against the number of examples in a minibatch, at equal "
             f"numbers of iterations; mean over seeds with 95% intervals (Student's t).",
-            alt="Quality: " + "; ".join(f"{row['variant']} at {row['minibatch']:g}: {words.number(row['quality'])}"
+            alt="Quality: " + "; ".join(f"{row['variant']} at {row['minibatch']:g}: {terms.number(row['quality'])}"
                                         for row in grid.to_dict("records")) + ".",
             numbers=grid,
             runs=list(sizes["run"]),
@@ -116,7 +116,7 @@ def draw(grid: pd.DataFrame, metric: str) -> Figure:
             look = {"color": colour, "marker": marker, "label": f"K = {k:g}"}
             _bars(quality, curve["N"], curve, look)
             cost.plot(curve["N"], curve[_MS], **look)
-        quality.set(ylabel=words.measure(metric), xlabel="unrolled steps N")
+        quality.set(ylabel=terms.measure(metric), xlabel="unrolled steps N")
         cost.set(ylabel=_MS, xlabel="unrolled steps N", ylim=(0, None))
         quality.legend()
     return figure
@@ -133,7 +133,7 @@ def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
             _bars(axes, curve["minibatch"], curve, {"color": style.colour(of), "marker": style.marker(of),
                                                     "label": variant, "linestyle": style.dashes(place)})  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.set(xlabel="examples in a minibatch", ylabel=words.measure(metric))
+        axes.set(xlabel="examples in a minibatch", ylabel=terms.measure(metric))
         axes.legend()
     return figure
 

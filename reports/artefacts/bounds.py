@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep, at_selected, variants
 
@@ -46,7 +46,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             "start of reverse AIS (Gibbs chains from training data and from the base-rate model, where the model "
             "cannot be sampled exactly)"
             f"{f'; {far} of them missed the tolerance of the suite' if far else ''}."
-            + (f" Contradictory ({words.counted(wrong, 'seed')}): a reverse AIS lies on the wrong side of AIS by more "
+            + (f" Contradictory ({terms.counted(wrong, 'seed')}): a reverse AIS lies on the wrong side of AIS by more "
                "than their errors, so that its chains were no samples of the model, and the bounds may both be wrong."
                if wrong else "")
             + (" RAISE bounds the likelihood of the annealed model." if frame["RAISE"].notna().any() else ""),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, timing, words
+from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
@@ -26,7 +26,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None or "time/ms_per_step" not in done:
             continue
         frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
-        name = words.measure(metric)
+        name = terms.measure(metric)
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         drawn = drawn[drawn["quality"].map(math.isfinite) & drawn[_MS].map(math.isfinite)]
@@ -39,8 +39,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + _about_compiling(done, uncompiled)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),
-            alt=f"{words.capital(name)} against milliseconds per iteration: "
-            + ", ".join(f"{row['variant']} {words.number(row['quality'])} at {words.number(row[_MS])} ms"
+            alt=f"{terms.capital(name)} against milliseconds per iteration: "
+            + ", ".join(f"{row['variant']} {terms.number(row['quality'])} at {terms.number(row[_MS])} ms"
                         for row in frame.to_dict("records")) + ".",
             numbers=frame,
             runs=list(done["run"]),
@@ -65,12 +65,12 @@ def _reaching(sweep: Sweep, task: str, often: str) -> str:
     level = goal(sweep.curves(task, often), better_is_high(often))
     if level is None:
         return ""
-    start, goal_, end = map(words.number, level)
+    start, goal_, end = map(terms.number, level)
     steps = sorted(sweep.curves(task, often)["step"].unique())
-    return (f" To {goal_}: when a variant's mean curve of {words.measure(often, unit=False)} has first reached this "
+    return (f" To {goal_}: when a variant's mean curve of {terms.measure(often, unit=False)} has first reached this "
             f"level, which is the same for all, {SHARE:.0%} of the way from the initial models ({start}, the median "
             f"variant's) to the best mean at the end ({end}); looked at every "
-            f"{words.counted(int(np.median(np.diff(steps))), 'iteration')}, and nothing where it is never reached."
+            f"{terms.counted(int(np.median(np.diff(steps))), 'iteration')}, and nothing where it is never reached."
             )  # fmt: skip
 
 
@@ -89,8 +89,8 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
     done, often = sweep.of(task), measured_often(sweep, task)
     curves = sweep.curves(task, often) if often else pd.DataFrame(columns=["variant"])
     timed, level = (on_a_clock(sweep, task, curves), goal(curves, better_is_high(often))) if often else (curves, None)
-    to = f"to {words.number(level[1])}" if level else "to"
-    of = "" if often in (None, metric) else f" of {words.short(str(often))}"
+    to = f"to {terms.number(level[1])}" if level else "to"
+    of = "" if often in (None, metric) else f" of {terms.short(str(often))}"
     rows = []
     for variant in variants(done):
         cells = done[done["variant"] == variant]
@@ -171,7 +171,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
                 axes.plot(
                     x, at, gid=name, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none"
                 )
-                points.append(Point(f"{name} ({words.number(y)})", x, at, 0.0, colour))
+                points.append(Point(f"{name} ({terms.number(y)})", x, at, 0.0, colour))
                 continue
             half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
             bars = axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8,
@@ -181,7 +181,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
                 bar.set_gid(f"_{name}")
             points.append(Point(name, x, y, half, colour))
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
-        axes.set(xlabel="ms per iteration and seed", ylabel=words.measure(metric))
+        axes.set(xlabel="ms per iteration and seed", ylabel=terms.measure(metric))
         axes.margins(x=0.12)
         least, most = shown[_MS].min(), shown[_MS].max()
         if most <= 1.01 * least:  # a logarithmic axis has no room between equal values

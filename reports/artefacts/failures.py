@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep, variants
 
@@ -19,7 +19,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
     yield Artefact(
         name="states",
         title="How the cells ended",
-        caption=f"Planned: {words.counted(len(cells), 'cell')}, " + (
+        caption=f"Planned: {terms.counted(len(cells), 'cell')}, " + (
             "all done." if bad.empty else f"{len(bad)} not done. A seed that diverged is a result of its "
             "method; all others that are not done are missing from the figures."),
         numbers=frame,

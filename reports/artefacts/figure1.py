@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.measures.decay import decay_rate
-from reports import paper, style, words
+from reports import paper, style, terms
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep
 
@@ -143,7 +143,7 @@ def draw(points: pd.DataFrame, rates: pd.DataFrame) -> Figure:
                 _panel(axes, of_study[of_study["step"] == step])
                 if study == "theorem2" and len(rates):
                     _fits(axes, rates[rates["iteration"] == step], of_study["N"].max())
-                axes.set_title(f"iteration {words.number(step)}")
+                axes.set_title(f"iteration {terms.number(step)}")
             row[0].set_ylabel(_STUDIES[study].replace(": ", ":\n"), fontsize=6.5)
             if of_study["bias"].max() < 1000 * of_study["bias"].min():
                 style.plain(row[0].yaxis)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from benchmark.measures.density import median, usual
-from reports import paper, style, words
+from reports import paper, style, terms
 from reports.artefact import Artefact
 from reports.methods import of_variants
 from reports.sweep import Sweep, pictures
@@ -38,7 +38,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             name=f"figure2-{task}",
             title=paper.title(2, task, "densities"),
             caption=(_of_planes(arrays, task) if plane else _of_lines(arrays, task))
-            + f" {words.capital(words.seed_at(seed, arrays.values()))}. A model with less than half of its mass here "
+            + f" {terms.capital(terms.seed_at(seed, arrays.values()))}. A model with less than half of its mass here "
             "is marked."
             + (" The paper's Figure 2 shows the data and a choice of these; it prints no numbers."
                if paper.has(2, task) else ""),
@@ -58,7 +58,7 @@ def _colours(sweep: Sweep, task: str) -> dict[str, str]:
 
 def _of_planes(arrays: Maps, task: str) -> str:
     first = next(iter(arrays.values()))
-    beside = (f"beside {words.counted(len(first['points']), 'point')} of the training data" if "points" in first else
+    beside = (f"beside {terms.counted(len(first['points']), 'point')} of the training data" if "points" in first else
               "(these runs kept no points of the data)")  # fmt: skip
     scale = ("twice the density that half of the data lie above" if "points" in first else
              "twice the density that half of the models' mass lies above")  # fmt: skip
@@ -71,7 +71,7 @@ def _of_planes(arrays: Maps, task: str) -> str:
 def _of_lines(arrays: Maps, task: str) -> str:
     points = next(iter(arrays.values())).get("points", ())
     return (f"Density of the trained model on {task} (line) over the histogram of "
-            f"{words.counted(len(points), 'point')} of the training data (grey). Peaks higher than twice the histogram "
+            f"{terms.counted(len(points), 'point')} of the training data (grey). Peaks higher than twice the histogram "
             "leave the panel.")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.records.metrics import RANKED
-from reports import paper, statistics, style, words
+from reports import paper, statistics, style, terms
 from reports.artefact import Artefact
 from reports.labels import label_ends
 from reports.methods import families, of_variants
@@ -29,7 +29,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         curves, high = sweep.curves(task, metric), better_is_high(metric)
         numbers, missing = statistics.bands(curves), len(sweep.missing(task))
-        name, runs, seeds = words.measure(metric), list(curves["run"].unique()), curves["seed"].nunique()
+        name, runs, seeds = terms.measure(metric), list(curves["run"].unique()), curves["seed"].nunique()
         behind = "; all seeds faint behind" if seeds > 1 else ""
         beyond = (f" Curves that begin {'below' if high else 'above'} the panels enter them later; a variant that ends "
                   f"{'below' if high else 'above'} them is named with its last mean.")  # fmt: skip
@@ -38,7 +38,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name=f"figure3-{task}",
             title=paper.title(3, task, f"{name} against iterations"),
-            caption=f"{words.capital(name)} on {task}: {words.mean_of(curves)}{behind}.{beyond}"
+            caption=f"{terms.capital(name)} on {task}: {terms.mean_of(curves)}{behind}.{beyond}"
             + (f" Last panel: the {len(leading)} variants that end best by the ranking's rule, with their means alone."
                if leading else "")
             + (" Figure 3 of the paper has the same axes; it prints no numbers." if paper.has(3, task) else ""),
@@ -52,9 +52,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if not timed.empty:
             yield Artefact(
                 name=f"convergence-{task}",
-                title=f"{words.capital(name)} against training time ({task})",
+                title=f"{terms.capital(name)} against training time ({task})",
                 caption=f"The same curves against the time that a seed took on the training clock (compiling, "
-                f"evaluation and logging excluded; seeds that train side by side share it): {words.mean_of(curves)} "
+                f"evaluation and logging excluded; seeds that train side by side share it): {terms.mean_of(curves)} "
                 f"at the mean time{behind}, at their own.{beyond}",
                 alt=_in_words(numbers, name),
                 numbers=_means(timed),
@@ -97,7 +97,7 @@ def _seeds(curves: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def _in_words(numbers: pd.DataFrame, name: str) -> str:
     last = numbers.sort_values("step").groupby("variant").last()["mean"].sort_values(ascending=False)
-    return f"Curves of {name}; at the end: " + ", ".join(f"{key} {words.number(x)}" for key, x in last.items()) + "."
+    return f"Curves of {name}; at the end: " + ", ".join(f"{key} {terms.number(x)}" for key, x in last.items()) + "."
 
 
 def _leading(done: pd.DataFrame, metric: str, high: bool) -> list[str]:
@@ -197,7 +197,7 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: boo
         axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look.colour,
                           alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         end = float(summary["mean"].iloc[-1])
-        label = variant if low <= end <= high else f"{variant} (to {words.number(end)})"
+        label = variant if low <= end <= high else f"{variant} (to {terms.number(end)})"
         if not low <= end <= high:
             beyond.append((max(low - end, end - high), label))
         every = max(1, len(x) // 6)

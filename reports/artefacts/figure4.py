@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import paper, style, words
+from reports import paper, style, terms
 from reports.artefact import Artefact
 from reports.sweep import Sweep, pictures
 
@@ -39,10 +39,10 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 sheets = {variant: sheet(list(arrays.values()), signed) for variant, arrays in shown.items()}
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
-                    title=paper.title(4, task, title) if kind == "samples" else f"{words.capital(title)} ({task})",
+                    title=paper.title(4, task, title) if kind == "samples" else f"{terms.capital(title)} ({task})",
                     caption=f"{caption.format(how=_how(contents.values()))} "
-                    f"{words.capital(words.seed_at(seed, contents.values()))}.",
-                    alt=f"{words.capital(title)} of {', '.join(sheets)}.",
+                    f"{terms.capital(terms.seed_at(seed, contents.values()))}.",
+                    alt=f"{terms.capital(title)} of {', '.join(sheets)}.",
                     numbers=_numbers(shown),
                     runs=runs,
                     missing=missing,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import paper, statistics, style, words
+from reports import paper, statistics, style, terms
 from reports.artefact import Artefact
 from reports.methods import Method, of_variants, order
 from reports.style import natural
@@ -49,7 +49,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             name=f"figure5-{task}",
             title=paper.title(5, task, f"learning curves of {of}"),
             caption=f"Objectives of {of} of the bi-level methods against iterations: "
-            f"{words.mean_of(values)}. "
+            f"{terms.mean_of(values)}. "
             + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
                if cut else "")
             + "Objectives of different methods are on different scales and are not to be compared."

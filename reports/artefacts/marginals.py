@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.measures.density import limits
-from reports import style, words
+from reports import style, terms
 from reports.artefact import Artefact
 from reports.methods import of_variants
 from reports.sweep import Sweep, pictures
@@ -33,9 +33,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"marginals-{task}" + (f"-{part + 1}" if part else ""),
                 title=f"Samples beside the data ({task}{f', part {part + 1}' if part else ''})",
                 caption=f"The {size} coordinates in which the training data vary most, each alone (histograms) and in "
-                f"pairs: {words.counted(len(first['samples']), 'sample')} of each model (coloured; started at training "
-                f"data and run for long) and {words.counted(len(first['points']), 'point')} of the training data "
-                f"(grey). {words.capital(words.seed_at(seed, contents.values()))}. Axes span the data's range and a "
+                f"pairs: {terms.counted(len(first['samples']), 'sample')} of each model (coloured; started at training "
+                f"data and run for long) and {terms.counted(len(first['points']), 'point')} of the training data "
+                f"(grey). {terms.capital(terms.seed_at(seed, contents.values()))}. Axes span the data's range and a "
                 "quarter of it on either side; where samples lie beyond it, their share is written.",
                 alt=f"Marginal histograms and scatter plots of samples of {', '.join(names)} beside the data.",
                 numbers=_numbers(contents),

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import statistics, style, words
+from reports import statistics, style, terms
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import Method, of_variants
 from reports.sweep import Sweep, better_is_high, selected, variants
@@ -29,7 +29,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         yield Artefact(
             name=f"ranking-{task}",
             title=f"Ranking ({task})",
-            caption=f"{words.capital(words.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
+            caption=f"{terms.capital(terms.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
             f"95% interval (Student's t), median, worst and best seed. {rules(sweep, task, metric)} Diverged seeds are "
             f"counted and not averaged.",
             numbers=frame,
@@ -45,12 +45,12 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             yield Artefact(
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
-                caption=f"{words.capital(words.measure(metric))}: {explained(compared)} {rules(sweep, task, metric)}"
+                caption=f"{terms.capital(terms.measure(metric))}: {explained(compared)} {rules(sweep, task, metric)}"
                 + ("" if frame["diverged"].sum() == 0 else " A seed that diverged is compared with none: what is "
                    "compared are the trainings that came to their end.")
-                + (f" The axis is linear up to ±{words.number(near)} and logarithmic beyond." if near else ""),
+                + (f" The axis is linear up to ±{terms.number(near)} and logarithmic beyond." if near else ""),
                 alt="Differences to the best variant with their intervals: "
-                + ", ".join(f"{row['variant']} {words.number(row['difference'])} ({row['conclusion']})"
+                + ", ".join(f"{row['variant']} {terms.number(row['difference'])} ({row['conclusion']})"
                             for row in compared.to_dict("records")) + ".",
                 numbers=compared,
                 runs=runs,
@@ -65,7 +65,7 @@ def rules(sweep: Sweep, task: str, metric: str) -> str:
     done, curves = sweep.of(task), sweep.curves(task, metric)
     steps = curves["run"].map(done.set_index("run")["steps"])
     late = curves[10 * curves["step"] >= 9 * steps].groupby("run")["step"].nunique().reindex(done["run"]).fillna(0)
-    said = {words.rule(select, once) for select, once in zip(done["select"], late < 2, strict=True)}
+    said = {terms.rule(select, once) for select, once in zip(done["select"], late < 2, strict=True)}
     return f"A seed's value: {' or '.join(sorted(said))}."
 
 
@@ -160,7 +160,7 @@ def explained(compared: pd.DataFrame) -> str:
     if pairs > 1:
         text += (
             f"{best} was chosen by the same data; the intervals and the p-values are therefore those of one among "
-            f"{words.counted(pairs, 'pair')} of variants (Bonferroni): all intervals hold at once, whichever one looks "
+            f"{terms.counted(pairs, 'pair')} of variants (Bonferroni): all intervals hold at once, whichever one looks "
             f"at. "
         )
     text += f"Pairs won: the share of pairs of seeds in which the variant is better than {best}; it is no test. "
@@ -169,7 +169,7 @@ def explained(compared: pd.DataFrame) -> str:
     if not concluded.any():
         return text + f"No conclusion: {_range(seeds)} seeds do not tell any of these variants from {best}."
     if unknown:
-        text += f"No conclusion is possible about {words.counted(unknown, 'variant')} (hollow) with these seeds: each "
+        text += f"No conclusion is possible about {terms.counted(unknown, 'variant')} (hollow) with these seeds: each "
         text += f"may be as good as {best}, or better."
     return text.rstrip()
 
@@ -216,7 +216,7 @@ def draw(compared: pd.DataFrame, method: dict[str, Method], metric: str) -> tupl
             _few_ticks(axes, near)
         else:
             axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel(f"{words.measure(metric)}:\n" + textwrap.fill(f"difference to {best}", 44))
+        axes.set_xlabel(f"{terms.measure(metric)}:\n" + textwrap.fill(f"difference to {best}", 44))
         style.below_power(axes)
     return figure, near
 

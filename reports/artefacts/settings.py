@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table
 from reports.methods import agreed, symbols
 from reports.sweep import Sweep, variants
@@ -63,7 +63,7 @@ def settings(cells: pd.DataFrame) -> pd.DataFrame:
                "iterations": ", ".join(f"{steps:,}" for steps in sorted(of["steps"].unique()))}  # fmt: skip
         for column in [*own, *(name for name in columns if name not in own)]:
             values = list(dict.fromkeys(str(value) for value in of[column].dropna()))
-            row[words.hyperparameter(column[6:], declared)] = ", ".join(values)
+            row[terms.hyperparameter(column[6:], declared)] = ", ".join(values)
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.drop(columns=[name for name in frame if (frame[name] == "").all()])

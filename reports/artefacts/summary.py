@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import edges, style, words
+from reports import off_scale, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import ranking
 from reports.methods import Method, of_variants
@@ -25,20 +25,20 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         figure, off = draw(frame[: style.MANY], of_variants(sweep.of(task, None)), metric)
         missing, alone = len(sweep.missing(task)), int(frame["± 95%"].isna().sum())
-        name, best = words.measure(metric), frame.iloc[0]
+        name, best = terms.measure(metric), frame.iloc[0]
         yield Artefact(
             name=f"summary-{task}",
             title=f"Summary ({task})",
-            caption=f"{words.capital(name)} of {words.counted(len(frame), 'variant')}, best first: mean over seeds "
+            caption=f"{terms.capital(name)} of {terms.counted(len(frame), 'variant')}, best first: mean over seeds "
             f"({_seeds(frame)}) and its 95% interval (Student's t); the rule is that of the ranking."
-            + (f" {words.counted(alone, 'variant')} with one seed {'has' if alone == 1 else 'have'} no interval."
+            + (f" {terms.counted(alone, 'variant')} with one seed {'has' if alone == 1 else 'have'} no interval."
                if alone else "")
-            + (f" Hollow triangles stand at the edge for {words.counted(off, 'variant')} beyond it, with "
+            + (f" Hollow triangles stand at the edge for {terms.counted(off, 'variant')} beyond it, with "
                f"{'its value' if off == 1 else 'their values'}." if off else "")
-            + f" First is {best['variant']} with {words.number(best['mean'])}; whether it is better than others the "
+            + f" First is {best['variant']} with {terms.number(best['mean'])}; whether it is better than others the "
             "comparisons say, not this order.",
-            alt=f"{words.capital(name)}: "
-            + ", ".join(f"{row['variant']} {words.number(row['mean'])}" for row in frame.to_dict("records")) + ".",
+            alt=f"{terms.capital(name)}: "
+            + ", ".join(f"{row['variant']} {terms.number(row['mean'])}" for row in frame.to_dict("records")) + ".",
             numbers=frame,
             runs=list(done["run"]),
             missing=missing,
@@ -48,7 +48,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 def _seeds(frame: pd.DataFrame) -> str:
     fewest, most = int(frame["seeds"].min()), int(frame["seeds"].max())
-    return words.counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+    return terms.counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
 def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int]:
@@ -58,7 +58,9 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
         The figure, and how many triangles it has.
     """
     half = frame["± 95%"].fillna(0.0)
-    axis = edges.axis(frame["mean"], pd.concat([frame["mean"] - half, frame["mean"] + half]), better_is_high(metric))
+    axis = off_scale.axis(
+        frame["mean"], pd.concat([frame["mean"] - half, frame["mean"] + half]), better_is_high(metric)
+    )
     assert axis is not None
     far = axis.beyond(frame["mean"])
     with style.look():
@@ -67,9 +69,9 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
         for place, (row, off) in enumerate(zip(frame.to_dict("records"), far, strict=True)):
             name, (colour, marker, _) = row["variant"], looks[row["variant"]]
             if off:
-                axes.plot([axis.at], [place], marker=edges.arrow(axis, vertical=False), color=colour, gid=name,
+                axes.plot([axis.at], [place], marker=off_scale.arrow(axis, vertical=False), color=colour, gid=name,
                           markerfacecolor="none", linestyle="")  # fmt: skip
-                axes.annotate(words.number(row["mean"]), (axis.at, place), (6 * axis.sign, 0), color=colour,
+                axes.annotate(terms.number(row["mean"]), (axis.at, place), (6 * axis.sign, 0), color=colour,
                               textcoords="offset points", fontsize=6.5, va="center",
                               ha="left" if axis.sign > 0 else "right")  # fmt: skip
                 continue
@@ -79,6 +81,6 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
             axes.plot([row["mean"]], [place], marker=marker, color=colour, markersize=4.5, gid=name)
         style.names(axes, list(frame["variant"]))
         axes.locator_params(axis="x", nbins=6)
-        axes.set(xlim=(axis.low, axis.high), xlabel=words.measure(metric))
+        axes.set(xlim=(axis.low, axis.high), xlabel=terms.measure(metric))
         style.below_power(axes)
     return figure, int(far.sum())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from reports import paper, statistics, words
+from reports import paper, statistics, terms
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep, selected, variants
 
@@ -50,7 +50,7 @@ def compare(done: pd.DataFrame) -> pd.DataFrame:
             mean, half_width = statistics.interval(values)
             rows.append(
                 {
-                    "measure": words.short(metric),
+                    "measure": terms.short(metric),
                     "variant": variant,
                     "seeds": len(values),
                     "ours": mean,

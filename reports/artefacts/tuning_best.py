@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table, fixed
 from reports.studies import ENDED, Studies, Study, basis, differing
 
@@ -41,10 +41,10 @@ def build(studies: Studies) -> Iterator[Artefact]:
         if len(chosen):
             written = pd.DataFrame({
                 "method": chosen["method"],
-                "hyper-parameter": [words.hyperparameter(name, {name: symbol}) for name, symbol in
+                "hyper-parameter": [terms.hyperparameter(name, {name: symbol}) for name, symbol in
                                     zip(chosen["name"], chosen["symbol"], strict=True)],
-                "best": chosen["best"].map(words.setting),
-                "preset's": chosen["preset's"].map(words.setting),
+                "best": chosen["best"].map(terms.setting),
+                "preset's": chosen["preset's"].map(terms.setting),
                 "searched": chosen["searched"],
                 "end of range": chosen["end of range"],
             })  # fmt: skip
@@ -115,10 +115,10 @@ def settings(studies: Sequence[Study]) -> pd.DataFrame:
 def space(searched: Mapping[str, Any]) -> str:
     """Where a hyper-parameter was searched: "0.0001 to 0.1, logarithmic"; "0, 1, 5"."""
     if "choices" in searched:
-        return ", ".join(map(words.setting, searched["choices"]))
+        return ", ".join(map(terms.setting, searched["choices"]))
     if "low" not in searched:
         return ""
-    text = f"{words.setting(searched['low'])} to {words.setting(searched['high'])}"
+    text = f"{terms.setting(searched['low'])} to {terms.setting(searched['high'])}"
     return text + (", logarithmic" if searched.get("log") else "")
 
 

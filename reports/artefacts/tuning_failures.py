@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reports import words
+from reports import terms
 from reports.artefact import Artefact, Table
 from reports.studies import Studies, Study
 
@@ -24,7 +24,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
         yield Artefact(
             name=f"failed-{task}",
             title=f"Trials that failed ({task})",
-            caption=f"{words.capital(words.counted(int(frame['count'].sum()), 'trial'))} failed and "
+            caption=f"{terms.capital(terms.counted(int(frame['count'].sum()), 'trial'))} failed and "
             f"{'has' if len(failed) == 1 else 'have'} no value. Reasons that differ in their numbers alone are counted "
             "together, with … for what differs.",
             numbers=frame,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports import edges, style, words
+from reports import off_scale, style, terms
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.tuning_slices import legend, scatter
 from reports.studies import Studies, Study, basis
@@ -28,20 +28,20 @@ def build(studies: Studies) -> Iterator[Artefact]:
         for place, of_pair in enumerate(pairs.values()):
             frame = pd.concat([trials(study) for study in of_pair], ignore_index=True)
             first, second = of_pair[0].objectives
-            named = [words.measure(name) for name in (first, second)]
+            named = [terms.measure(name) for name in (first, second)]
             best = frame[frame["on the front"]].sort_values(["method", second], kind="stable")
             best = pd.concat([best[best["method"] == study.label] for study in of_pair])
             table = best[["method", "trial", "variant", first, second]].reset_index(drop=True)
             table = table.rename(columns={"variant": "preset's variant", first: named[0], second: named[1]})
             yield Artefact(
                 name=f"front-{task}" + (f"-{place + 1}" if place else ""),
-                title=f"{words.capital(words.measure(first, unit=False))} against "
-                f"{words.measure(second, unit=False)} ({task})",
+                title=f"{terms.capital(terms.measure(first, unit=False))} against "
+                f"{terms.measure(second, unit=False)} ({task})",
                 caption=f"{basis(of_pair)}. All complete trials; the line and the table are the Pareto front, the "
                 "trials that no other one of the method equals or betters in both objectives. Stars: the preset's "
                 "values; the ring: the best of the first objective. Triangles stand at the edge for values beyond it.",
                 alt="Pareto fronts: " + "; ".join(
-                    f"{study.label} with {words.counted(int(front(study).sum()), 'trial')}" for study in of_pair) + ".",
+                    f"{study.label} with {terms.counted(int(front(study).sum()), 'trial')}" for study in of_pair) + ".",
                 numbers=frame,
                 runs=list(frame["run"]),
                 figure=draw(of_pair),
@@ -83,7 +83,7 @@ def draw(studies: Sequence[Study]) -> Figure:
     rows, columns = math.ceil(len(studies) / _COLUMNS), min(len(studies), _COLUMNS)
     valued = pd.concat([_valued(study) for study in studies])
     upward, across = (
-        edges.axis(valued[name].astype(float), [], more)
+        off_scale.axis(valued[name].astype(float), [], more)
         for name, more in zip(studies[0].objectives, studies[0].maximise, strict=True)
     )
     assert across is not None
@@ -91,7 +91,7 @@ def draw(studies: Sequence[Study]) -> Figure:
     second = valued[studies[0].objectives[1]].astype(float)
     log = bool(not studies[0].maximise[1] and second.min() > 0 and second.max() > _LOGARITHMIC * second.min())
     if log:  # nothing is far off on it
-        across = edges.Axis(second.min() / 1.15, second.max() * 1.15, second.max(), second.max(), -1.0)
+        across = off_scale.Axis(second.min() / 1.15, second.max() * 1.15, second.max(), second.max(), -1.0)
     with style.look():
         width = max(style.COLUMN_WIDTH, style.TEXT_WIDTH * columns / _COLUMNS)
         figure = Figure(figsize=(width, 2.1 * rows + 0.5), layout="constrained")
@@ -105,9 +105,9 @@ def draw(studies: Sequence[Study]) -> Figure:
             if second.max() < 1000 * second.min():
                 style.plain(figure.axes[0].xaxis)
         style.leave(figure, len(studies), columns)
-        figure.supylabel(words.measure(studies[0].objectives[0]), fontsize=8)
+        figure.supylabel(terms.measure(studies[0].objectives[0]), fontsize=8)
         for axes in figure.axes[max(0, len(studies) - columns) : len(studies)]:
-            axes.set_xlabel(words.measure(studies[0].objectives[1]))
+            axes.set_xlabel(terms.measure(studies[0].objectives[1]))
         one = len({study.method for study in studies}) == 1
         colour = style.colour(studies[0].of) if one else style.INK
         off = bool(upward.beyond(valued[studies[0].objectives[0]]).any() or across.beyond(second).any())
@@ -115,7 +115,7 @@ def draw(studies: Sequence[Study]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, study: Study, across: edges.Axis, upward: edges.Axis) -> None:
+def _panel(axes: Axes, study: Study, across: off_scale.Axis, upward: off_scale.Axis) -> None:
     shown, (first, second) = _valued(study), study.objectives
     x, y = shown[second].to_numpy(float), shown[first].to_numpy(float)
     right, over = across.beyond(x), upward.beyond(y)
@@ -124,5 +124,5 @@ def _panel(axes: Axes, study: Study, across: edges.Axis, upward: edges.Axis) -> 
     # What a point reaches is reached from there on towards the worse side of the second objective.
     axes.plot(x[on][order], y[on][order], color=style.colour(study.of), linewidth=1.1,
               drawstyle="steps-pre" if study.maximise[1] else "steps-post")  # fmt: skip
-    arrows = [edges.arrow(upward) if above else edges.arrow(across, vertical=False) for above in over]
+    arrows = [off_scale.arrow(upward) if above else off_scale.arrow(across, vertical=False) for above in over]
     scatter(axes, study, shown, across.places(x), upward.places(y), right | over, arrows)

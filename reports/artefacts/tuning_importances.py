@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import methods, style, words
+from reports import methods, style, terms
 from reports.artefact import Artefact, Table
 from reports.studies import Studies, Study
 
@@ -36,7 +36,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
             f"sum to 1. Of few trials they are rough."
             + (f" Left out: {', '.join(left_out)}." if left_out else ""),
             alt="Importances: " + "; ".join(
-                f"{study.label}: " + ", ".join(f"{words.symbol(name, study.symbols)} {value:.2f}"
+                f"{study.label}: " + ", ".join(f"{terms.symbol(name, study.symbols)} {value:.2f}"
                                                for name, value in known[study.label].items())
                 for study in of_task if study.label in known) + ".",
             numbers=frame,
@@ -58,7 +58,7 @@ def _table(frame: pd.DataFrame, symbols: Mapping[str, str]) -> Table:
     names = list(dict.fromkeys(frame["name"]))
     wide = frame.pivot(index="method", columns="name", values="importance")
     wide = wide.loc[list(dict.fromkeys(frame["method"])), names]
-    heads = [words.symbol(name, symbols) for name in names]
+    heads = [terms.symbol(name, symbols) for name in names]
     wide.columns = pd.Index([head if heads.count(head) == 1 else name for head, name in zip(heads, names, strict=True)])
     complete = frame.groupby("method")["complete"].first()
     wide.insert(0, "complete trials", complete.loc[wide.index])
@@ -84,7 +84,7 @@ def importances(study: Study) -> dict[str, float] | str:
         except ValueError:  # the preset's values may lie outside of what was searched
             continue
     if len(trials) < FEWEST:
-        return f"{words.counted(len(trials), 'complete trial')}, and {FEWEST} are needed"
+        return f"{terms.counted(len(trials), 'complete trial')}, and {FEWEST} are needed"
     if len({trial.value for trial in trials}) == 1:
         return "all values are equal"
     share = max(_SHARE, _TOP / len(trials))
@@ -134,7 +134,7 @@ def draw(known: Sequence[tuple[Study, Mapping[str, float]]]) -> Figure:
         for axes, (study, values) in zip(figure.axes, known, strict=False):
             places = range(len(values))
             axes.barh(places, list(values.values()), height=0.65, color=style.colour(study.of))
-            axes.set_yticks(places, [words.symbol(name, study.symbols) for name in values])
+            axes.set_yticks(places, [terms.symbol(name, study.symbols) for name in values])
             axes.set_ylim(most - 0.4, -0.6)
             axes.set_xlim(0, 1)
             axes.grid(axis="y", visible=False)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports import edges, style, words
+from reports import off_scale, style, terms
 from reports.artefact import Artefact
 from reports.studies import Studies, Study, basis
 
@@ -33,7 +33,7 @@ def build(studies: Studies) -> Iterator[Artefact]:
             figure = draw(study)
             if figure is None:
                 continue
-            symbols = {name: words.symbol(name, study.symbols) for name in panels(study)}
+            symbols = {name: terms.symbol(name, study.symbols) for name in panels(study)}
             shown, best, label = drawn(study), study.best(), study.label
             count[study.method] += 1
             again = f"-{count[study.method]}" if count[study.method] > 1 else ""
@@ -43,10 +43,10 @@ def build(studies: Studies) -> Iterator[Artefact]:
                 caption=f"{basis([study])}. Each trial is in every panel. Filled: trained to the end; hollow: pruned, "
                 "with its last value before that, after fewer iterations; stars: the preset's values; the ring: the "
                 "best. Triangles stand at the edge for values beyond it.",
-                alt=f"{words.capital(words.measure(study.objective))} of {words.counted(len(shown), 'trial')} of "
+                alt=f"{terms.capital(terms.measure(study.objective))} of {terms.counted(len(shown), 'trial')} of "
                 f"{label} against {', '.join(symbols.values())}"
                 + ("" if best is None else "; the best at " + ", ".join(
-                    f"{symbol} = {words.setting(best[f'param.{name}'])}" for name, symbol in symbols.items())) + ".",
+                    f"{symbol} = {terms.setting(best[f'param.{name}'])}" for name, symbol in symbols.items())) + ".",
                 numbers=study.trials,
                 runs=list(shown["run"]),
                 figure=figure,
@@ -71,7 +71,7 @@ def draw(study: Study) -> Figure | None:
     shown, names = drawn(study), panels(study)
     complete = shown["state"] == "complete"
     values = shown[study.objective].astype(float)
-    axis = edges.axis(values[complete], values[~complete], study.maximise[0])
+    axis = off_scale.axis(values[complete], values[~complete], study.maximise[0])
     if axis is None or not names:
         return None
     rows, columns = math.ceil(len(names) / _COLUMNS), min(len(names), _COLUMNS)
@@ -83,16 +83,16 @@ def draw(study: Study) -> Figure | None:
             _panel(axes, study, shown, axis, name)
         style.leave(figure, len(names), columns)
         figure.axes[0].set_ylim(axis.low, axis.high)
-        figure.supylabel(words.measure(study.objective), fontsize=8)
+        figure.supylabel(terms.measure(study.objective), fontsize=8)
         legend(figure, style.colour(study.of), shown, bool(axis.beyond(values).any()))
     return figure
 
 
-def _panel(axes: Axes, study: Study, shown: pd.DataFrame, axis: edges.Axis, name: str) -> None:
+def _panel(axes: Axes, study: Study, shown: pd.DataFrame, axis: off_scale.Axis, name: str) -> None:
     searched, found = study.space.get(name, {}), shown[f"param.{name}"]
     has, x = found.notna().to_numpy(), places(found, searched)
     if "choices" in searched:
-        labels = [words.setting(choice) for choice in searched["choices"]]
+        labels = [terms.setting(choice) for choice in searched["choices"]]
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.5, len(labels) - 0.5)
     elif searched.get("log"):
@@ -103,11 +103,11 @@ def _panel(axes: Axes, study: Study, shown: pd.DataFrame, axis: edges.Axis, name
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if "low" in searched:
         _show(axes, np.append(x[has], [searched["low"], searched["high"]]))
-    said, letter = words.hyperparameter(name, study.symbols), words.symbol(name, study.symbols)
+    said, letter = terms.hyperparameter(name, study.symbols), terms.symbol(name, study.symbols)
     bound = said.removesuffix(f" {letter}") + f"\u00a0{letter}" if said.endswith(f" {letter}") else said
     axes.set_xlabel(textwrap.fill(bound, _LETTERS))  # the letter is never alone in a line
     scatter(axes, study, shown[has], x[has], axis.places(shown[study.objective].astype(float))[has],
-            axis.beyond(shown[study.objective].astype(float))[has], edges.arrow(axis))  # fmt: skip
+            axis.beyond(shown[study.objective].astype(float))[has], off_scale.arrow(axis))  # fmt: skip
 
 
 def _show(axes: Axes, values: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark.commands import session
+from benchmark.commands import run_directory
 from benchmark.data.datasets import DataSet, checkerboard
 from benchmark.records.provenance import machine
 from benchmark.records.rundir import RunDir
@@ -145,18 +145,18 @@ def main() -> None:
         with timed(f"recording the plan, {half:,} of {len(work):,} jobs, Ctrl-C"):
             supervise(folder, work, half)
         with timed("status"):
-            session.status(Console(file=io.StringIO()), folder / "runs")
+            run_directory.status(Console(file=io.StringIO()), folder / "runs")
         with timed("planning again, and what is left"):
             work = remaining(folder, planned(folder, options.cells))
         with timed(f"the other {len(work):,} jobs"):
             supervise(folder, work)
         with timed("status"):
-            session.status(Console(file=io.StringIO()), folder / "runs")
+            run_directory.status(Console(file=io.StringIO()), folder / "runs")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         supervise(folder, jobs(planned(folder, options.tracked)))
         with timed(f"bringing {options.tracked:,} cells to MLflow in a SQLite file"):
-            session.sync(Console(file=io.StringIO()), folder / "runs", f"sqlite:///{folder}/mlflow.db", "none")
+            run_directory.sync(Console(file=io.StringIO()), folder / "runs", f"sqlite:///{folder}/mlflow.db", "none")
 
 
 if __name__ == "__main__":

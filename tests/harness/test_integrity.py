@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmark.commands import session
+from benchmark.commands import run_directory
 from benchmark.records.integrity import inspect, proven
 from benchmark.records.recovery import recover
 from benchmark.records.rundir import CellFolder, RunDir
@@ -355,7 +355,7 @@ def looked_at(altered: Altered, number: int, how: str, at: float, junk: bytes) -
     altered.put_back()
     file = altered.change(number, how, at, junk)
     out = io.StringIO()
-    code = session.status(Console(file=out, width=200), altered.runs)
+    code = run_directory.status(Console(file=out, width=200), altered.runs)
     lines = [line for line in out.getvalue().splitlines() if line.startswith("damaged: ")]
     whole = {str(file.relative_to(altered.runs)) for file in altered.files}
     if file.name == INDEX:

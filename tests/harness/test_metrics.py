@@ -11,7 +11,7 @@ from benchmark.tasks.suite import METRICS
 from benchmark.tuning.study import is_measured
 from bism import GRBM, BiDSM
 from bism.resnet import ResNetEBLVM
-from reports import words
+from reports import terms
 from reports.sweep import better_is_high
 
 
@@ -78,4 +78,4 @@ def test_a_metric_of_a_part_is_measured_of_those_who_train_it() -> None:
     ],
 )
 def test_what_it_is_called(name: str, said: str) -> None:
-    assert words.measure(name) == said
+    assert terms.measure(name) == said

@@ -15,7 +15,7 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import OutOfDistribution
 from benchmark.measures.probes.latents import _altered, _other_images
 from bism.rng import Rng
-from tests.harness.made import Known, Pictures, arrays, data_of, images, subject
+from tests.harness.known_images import Known, Pictures, arrays, data_of, images, subject
 from tests.maths.test_density_bound import log_density
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.commands import session
+from benchmark.commands import run_directory
 from benchmark.data.datasets import DataSet
 from benchmark.tasks import registry
 from benchmark.tasks.plan import Cell, Choices, jobs, plan, shard
@@ -336,7 +336,7 @@ def test_values_of_set_are_those_of_yaml(tmp_path: Path) -> None:
 
 
 def test_choices_without_arguments_leave_all_to_the_preset() -> None:
-    assert session.choices(None, None, None, None, None, []) == Choices(overrides=[])
+    assert run_directory.choices(None, None, None, None, None, []) == Choices(overrides=[])
 
 
 PLUGIN = """\

@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 
 from baselines.dsm import DSM
-from benchmark.commands import session
+from benchmark.commands import run_directory
 from benchmark.records.integrity import seal
 from benchmark.records.rundir import Record, RunDir, cell_folder
 from benchmark.system.invocation import call
@@ -327,7 +327,7 @@ def test_a_damaged_cell_is_not_brought_and_stops_none(tracker: tracking.Tracker,
     (plan,) = search(tracker, cells.suite, "tags.kind = 'plan'")
     assert "2 damaged" in plan.data.tags["mlflow.note.content"]
     out = io.StringIO()
-    code = session.sync(Console(file=out, width=200), run_dir.path, tracker.uri, "none")
+    code = run_directory.sync(Console(file=out, width=200), run_dir.path, tracker.uri, "none")
     lines = [line for line in out.getvalue().splitlines() if line.startswith("damaged: ")]
     assert (code, len(lines)) == (1, 2)
     assert "1 cells brought to" in out.getvalue()

@@ -21,7 +21,7 @@ from reports.artefacts import (
     ranking,
 )
 from reports.methods import BEFORE
-from tests.reports.held import BOTH, FD, LL, Held, biased, built, incomplete, learning
+from tests.reports.stores import BOTH, FD, LL, Held, biased, built, incomplete, learning
 
 # --- Figure 3 ---------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from reports import document, frame, html
 from reports.store import Store
 from tests.harness.faults import ENVIRONMENT, free_port, until
 from tests.harness.tiny import command, replaced, write
-from tests.reports.held import BOTH, Held, incomplete, learning
+from tests.reports.stores import BOTH, Held, incomplete, learning
 from tests.reports.test_document import report
 
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ from bism.errors import InputError
 from reports import frame, frames
 from reports.artefacts import ranking
 from tests.harness.tiny import ROOT
-from tests.reports.held import BOTH, LL, Held, built, learning
+from tests.reports.stores import BOTH, LL, Held, built, learning
 
 FIRST = ["suite", "preset", "task", "method", "variant", "seed", "steps", "state", "run"]
 

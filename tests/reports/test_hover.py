@@ -7,7 +7,7 @@ import pytest
 
 from reports import document, hover, html
 from reports.artefacts import figure3, figure5, ranking, summary
-from tests.reports.held import BOTH, Held, built, learning
+from tests.reports.stores import BOTH, Held, built, learning
 
 
 def test_every_curve_has_its_values_where_they_are_drawn() -> None:

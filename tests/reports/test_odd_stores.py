@@ -22,7 +22,7 @@ from reports.document import Report
 from reports.store import Store
 from reports.sweep import Sweep
 from reports.variants import apart
-from tests.reports.held import BOTH, FD, LL, Held, learning, sweep
+from tests.reports.stores import BOTH, FD, LL, Held, learning, sweep
 
 ODD = ("it's", 'a "b"', "back\\slash", "100% $x$ & <b> {c} ~^_#", "a/b/../c", "naïve α\u2028", "$\\frac{")
 

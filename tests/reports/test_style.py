@@ -28,7 +28,7 @@ from reports.artefacts import (
     summary,
 )
 from reports.methods import BEFORE, FAMILIES
-from tests.reports.held import BOTH, Held, biased, built, learning
+from tests.reports.stores import BOTH, Held, biased, built, learning
 
 VISIONS = {  # Machado et al. 2009: normal, and without the middle or the long wavelengths; of linear RGB
     "normal": np.eye(3),

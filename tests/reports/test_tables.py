@@ -11,7 +11,7 @@ from reports import paper
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts import bounds, cost, failures, ranking, table1, table2
 from reports.methods import BEFORE
-from tests.reports.held import BOTH, FD, LL, Held, built, frey, incomplete, learning
+from tests.reports.stores import BOTH, FD, LL, Held, built, frey, incomplete, learning
 
 # --- how cells ended --------------------------------------------------------------------------------------------------
 

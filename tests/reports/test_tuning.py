@@ -21,13 +21,13 @@ from benchmark.tasks.registry import methods
 from benchmark.tracking.studies import StudyTracker
 from bism.errors import InputError
 from bism.hyperparameters import specs
-from reports import document, edges, html, latex, markdown, pdf, words
+from reports import document, html, latex, markdown, off_scale, pdf, terms
 from reports.artefact import Artefact
 from reports.artefacts import tuning_best, tuning_failures, tuning_front, tuning_importances, tuning_slices
 from reports.document import Report
 from reports.store import Store
 from reports.studies import Studies, Study, value
-from tests.reports.held import BOTH, Held, learning
+from tests.reports.stores import BOTH, Held, learning
 from tests.reports.tuned import BIDSM, FD, LL, LR, PAIRS, POINTS, SECONDS, SPACE, STEPS, Trial, by_rate, params, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
@@ -265,15 +265,15 @@ def test_slices_show_every_trial_that_has_a_value(studies: Studies) -> None:
 def test_an_axis_leaves_out_what_is_far_from_the_best(high: bool) -> None:
     sign = 1.0 if high else -1.0
     values = sign * np.array([1.0, 0.9, 0.8, 0.7, -1e6, math.inf, math.nan])
-    axis = edges.axis(values, [], high)
+    axis = off_scale.axis(values, [], high)
     assert axis is not None
     assert axis.beyond(values).tolist() == [False] * 4 + [True] * 3
     assert axis.low < min(0.7 * sign, 1.0 * sign)
     assert axis.high > max(0.7 * sign, 1.0 * sign)
     assert axis.low < axis.at < axis.high
     assert axis.high - axis.low < 1
-    assert edges.axis([math.nan], [], high) is None
-    assert edges.arrow(axis) == ("v" if high else "^")
+    assert off_scale.axis([math.nan], [], high) is None
+    assert off_scale.arrow(axis) == ("v" if high else "^")
 
 
 # --- two objectives ---------------------------------------------------------------------------------------------------
@@ -372,8 +372,8 @@ def test_every_tuned_hyperparameter_has_its_name_and_symbol() -> None:
     for method in methods().values():
         for name, spec in specs(method).items():
             if spec.tune is not None:
-                assert words.symbol(name) == (spec.symbol or words.hyperparameter(name)), name
-                assert words.hyperparameter(name) != name or "_" not in name, name
+                assert terms.symbol(name) == (spec.symbol or terms.hyperparameter(name)), name
+                assert terms.hyperparameter(name) != name or "_" not in name, name
 
 
 def test_reports_import_no_torch(uri: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from reports import words
+from reports import terms
 
 
 @pytest.mark.parametrize(
@@ -18,45 +18,45 @@ from reports import words
     ],
 )
 def test_measures_have_names_and_units(metric: str, said: str) -> None:
-    assert words.measure(metric) == said
+    assert terms.measure(metric) == said
 
 
 def test_a_rule_says_where_it_stops() -> None:
-    assert words.rule("last val/log_likelihood") == "the last iteration"
-    assert words.rule("best_validation val/fisher_divergence") == (
+    assert terms.rule("last val/log_likelihood") == "the last iteration"
+    assert terms.rule("best_validation val/fisher_divergence") == (
         "the iteration with the best validation Fisher divergence"
     )
-    assert words.rule("last_tenth val/x") == "the mean of the evaluations in the last tenth of the iterations"
-    assert words.rule("") == "the last iteration"  # a store written before rules were
-    assert words.rule("mine val/x") == "mine val/x"
+    assert terms.rule("last_tenth val/x") == "the mean of the evaluations in the last tenth of the iterations"
+    assert terms.rule("") == "the last iteration"  # a store written before rules were
+    assert terms.rule("mine val/x") == "mine val/x"
 
 
 def test_numbers_have_no_exponents_and_a_true_minus() -> None:
-    assert [words.number(value) for value in (-64.78, 1600.3, 0.006643, 0.0, 20000)] == [
+    assert [terms.number(value) for value in (-64.78, 1600.3, 0.006643, 0.0, 20000)] == [
         "−64.8", "1,600", "0.00664", "0", "20,000",
     ]  # fmt: skip
-    assert words.number(math.nan) == "nan"
+    assert terms.number(math.nan) == "nan"
 
 
 def test_one_is_not_plural() -> None:
-    assert [words.counted(count, "seed") for count in (1, 2)] == ["1 seed", "2 seeds"]
-    assert words.missing(1) == "INCOMPLETE: 1 cell is missing"
-    assert words.lacking(1) == "INCOMPLETE: 1 planned cell has no result"
-    assert words.lacking(2) == "INCOMPLETE: 2 planned cells have no result"
-    assert (words.missing(0), words.lacking(0)) == ("", "")
-    assert "1 seed" in words.mean_of(pd.DataFrame({"variant": ["A"], "seed": [0]}))
+    assert [terms.counted(count, "seed") for count in (1, 2)] == ["1 seed", "2 seeds"]
+    assert terms.missing(1) == "INCOMPLETE: 1 cell is missing"
+    assert terms.lacking(1) == "INCOMPLETE: 1 planned cell has no result"
+    assert terms.lacking(2) == "INCOMPLETE: 2 planned cells have no result"
+    assert (terms.missing(0), terms.lacking(0)) == ("", "")
+    assert "1 seed" in terms.mean_of(pd.DataFrame({"variant": ["A"], "seed": [0]}))
 
 
 def test_a_caption_counts_the_seeds_that_are_drawn() -> None:
     curves = pd.DataFrame({"variant": ["A", "A", "B", "B", "B"], "seed": [0, 1, 0, 1, 2]})
-    assert words.mean_of(curves).startswith("mean over 2 to 3 seeds and")
-    assert words.mean_of(curves[curves["variant"] == "A"]).startswith("mean over 2 seeds and")
-    assert words.mean_of(curves[1:]).endswith("none around one seed")
+    assert terms.mean_of(curves).startswith("mean over 2 to 3 seeds and")
+    assert terms.mean_of(curves[curves["variant"] == "A"]).startswith("mean over 2 seeds and")
+    assert terms.mean_of(curves[1:]).endswith("none around one seed")
 
 
 def test_symbols_of_methods_of_one_s_own_stand_in_the_table_of_settings() -> None:
     from reports.artefacts import settings
-    from tests.reports.held import Held, built, learning
+    from tests.reports.stores import Held, built, learning
 
     own = {"symbols": '{"eps": "ε", "lr": "β"}', "param.eps": "0.1", "param.tau": "2"}
     held = learning(Held(), {"Mine": ("mine", 0.2)}, **own)
