@@ -67,8 +67,9 @@ def covariance_surrogate(
     """The surrogate of z . C, C the sample covariance of grad_v log p~(v, h_i) and grad_theta log p~(v, h_i), [batch].
 
     It is 1/(L - 1) sum_i w_i log p~(v, h_i) with fixed weights w_i = z . (g_i - mean g), g_i = grad_v log p~(v, h_i).
-    The weights sum to zero, so that the other factor need not be centred, and no two energies are multiplied: the
-    product's digits would be lost in float32.
+    The weights sum to zero, so that the other factor need not be centred, and no two energies are multiplied, of whose
+    product float32 would keep no digit of a covariance. What rounding leaves of that sum is taken from them: it would
+    multiply what all grad_theta log p~(v, h_i) have in common.
 
     Args:
         fixed: the same function as ``log_joint``, with a theta that no gradient reaches.
@@ -77,7 +78,8 @@ def covariance_surrogate(
         biased: divide by L in place of L - 1.
     """
     g = vmap(lambda each: score(lambda x: fixed(x, each), v))(h)
-    weights = vmap(lambda centred: sum_per_example(z * centred))(g - g.mean(0)).detach()
+    along = vmap(lambda centred: sum_per_example(z * centred))(g - g.mean(0))
+    weights = (along - along.mean(0)).detach()
     return (weights * _particles(log_joint, v, h)).sum(0) / (len(h) if biased else len(h) - 1)
 
 
