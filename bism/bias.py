@@ -436,7 +436,12 @@ def practical_draw(
     draws = {}
     for k in inner:
         path = trajectory(lower, trained.theta, *places[k], ahead, update)
-        found = hypergradients(upper, lower, trained.theta, path, ahead, update, unroll)
+        if estimator.hypergradient == "unroll":
+            found = hypergradients(upper, lower, trained.theta, path, ahead, update, unroll)
+        else:
+            path = places[k : k + 1] * len(path)  # phi stays where it is
+            surrogates = {n: estimator.surrogate(upper, lower, *places[k], ahead[:n], hyper) for n in unroll}
+            found = {n: grad(surrogate)(trained.theta) for n, surrogate in surrogates.items()}
         for n in unroll:
             first, last = path[0][0], path[n][0]
             draws[k, n] = Draw(

@@ -1,15 +1,16 @@
 """Bi-level score matching: Algorithm 1 of the paper, and BiSSM, BiDSM and BiMDSM."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bism.bilevel import DIVERGENCES, log_ratio, unrolled
+from bism.bilevel import DIVERGENCES, LowerLevel, log_ratio, unrolled
 from bism.estimator import Estimator, Hyper
 from bism.gradients import part_of
 from bism.hyperparameters import LOOP, UNROLLED, Range, choice, count, number
+from bism.implicit import Upper, implicit, neumann
 from bism.optimisers import OPTIMISERS, Tree
 from bism.posteriors import default_posterior
 from bism.rng import Rng
@@ -75,12 +76,19 @@ class BiSM(Criterion, WithPosterior):
 
     unroll_steps: int = count(
         5,
-        "unrolled steps on the posterior that the gradient goes through",
+        "unrolled steps on the posterior that the gradient goes through; with other hypergradients iterations or terms",
         symbol="N",
         minimum=0,
         maximum=UNROLLED,
         tune=(0, 1, 2, 5, 10),
     )
+    hypergradient: str = choice(
+        "unroll",
+        ("unroll", "implicit", "neumann"),
+        "through N unrolled steps; or implicitly, by N conjugate gradients or the first N terms of a Neumann series",
+    )
+    damping: float = number(0.01, "added to the lower level's Hessian in conjugate gradients", minimum=0.0)
+    neumann_rate: float = number(0.1, "rate of the Neumann series: at most 2 / (the lower level's largest curvature)")
     lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
     particles: int = count(
         1,
@@ -105,7 +113,7 @@ class BiSM(Criterion, WithPosterior):
 
     @property
     def unrolled(self) -> int:
-        return self.unroll_steps
+        return self.unroll_steps if self.hypergradient == "unroll" else 0
 
     @property
     def minibatches(self) -> int:
@@ -172,7 +180,7 @@ class BiSM(Criterion, WithPosterior):
         return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
 
     def _ascended(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15)."""
+        """The step on the model, eq. (14)-(15)."""
         start = state.params["posterior"], state.optimiser["posterior"]
 
         def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
@@ -185,11 +193,20 @@ class BiSM(Criterion, WithPosterior):
             def upper(theta: Tree, phi: Tree) -> Tensor:
                 return self.loss(at(theta, phi), of[0], drawn, state.carry, hyper)[0]
 
-            surrogate = unrolled(upper, lower, *start, drawn["unroll"], self.update("posterior", hyper))
-            return surrogate(params["model"])
+            return self.surrogate(upper, lower, *start, drawn["unroll"], hyper)(params["model"])
 
         state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
         return state, {"objective": value}
+
+    def surrogate(
+        self, upper: Upper, lower: LowerLevel, phi: Tree, optimiser: Tree, noises: Sequence[Any], hyper: Hyper
+    ) -> Callable[[Tree], Tensor]:
+        """The function of theta of which the hypergradient is the gradient: through unrolled steps, or implicit."""
+        if self.hypergradient == "implicit":
+            return implicit(upper, lower, phi, noises, hyper["damping"])
+        if self.hypergradient == "neumann":
+            return neumann(upper, lower, phi, noises, hyper["neumann_rate"])
+        return unrolled(upper, lower, phi, optimiser, noises, self.update("posterior", hyper))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
