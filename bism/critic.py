@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
+from torch.func import grad
 
 from bism.checks import check_count
 from bism.posteriors import location_and_scale
 from bism.rng import Rng, generator
 
 Score = Callable[[Tensor, Rng], Tensor]  # v [batch, *shape] to [batch, *shape]; what is random in it is drawn there
-_LOOKS = 20  # at the validation data
-_DIRECTIONS = 16  # for the divergence of a critic that has been trained
+_LOOKS = 10  # at the validation data
+_DIRECTIONS = 8  # for the divergence of a critic that has been trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Found:
 
 class Critic(nn.Module):
     """f(v) of vectors in the data's own units; 0 at first."""
+
+    shift: Tensor
+    factor: Tensor
 
     def __init__(self, data: Tensor, width: int) -> None:
         super().__init__()
@@ -110,5 +113,6 @@ def _seen(score: Score, v: Tensor, noise: float, directions: int, rng: Rng) -> t
 def _bound(critic: Critic, v: Tensor, score: Tensor, directions: Tensor) -> Tensor:
     """f.s + div f - 1/2 ||f||^2 with the divergence along random directions (Hutchinson 1990), [batch]."""
     f = critic(v)
-    divergence = torch.stack([(u * jvp(critic, (v,), (u,))[1]).sum(1) for u in directions]).mean(0)
+    along = [(u * grad(lambda x, u=u: (u * critic(x)).sum())(v)).sum(1) for u in directions]
+    divergence = torch.stack(along).mean(0)
     return (f * score).sum(1) + divergence - 0.5 * f.square().sum(1)

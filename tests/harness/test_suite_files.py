@@ -90,7 +90,7 @@ def test_the_paper_preset_s_digits() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "digits"]
     assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1"])
     assert {cell.config["steps"] for cell in cells} == {20_000}
-    assert len(cells) == 110
+    assert len(cells) == 140
 
 
 @pytest.mark.parametrize("task", ["checkerboard", "digits"])
@@ -327,7 +327,7 @@ def test_a_misspelt_hyper_parameter_for_all_is_refused(tmp_path: Path) -> None:
     key = "bad.yaml:17: presets.test.tasks.board.all.lrr"
     assert said.code == 2
     assert said.err.startswith(
-        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, N, T, a, beta1,"
+        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, L, N, T, a, b,"
     )
 
 
