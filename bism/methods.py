@@ -87,7 +87,9 @@ class BiSM(Criterion, WithPosterior):
         ("unroll", "implicit", "neumann"),
         "through N unrolled steps; or implicitly, by N conjugate gradients or the first N terms of a Neumann series",
     )
-    damping: float = number(0.01, "added to the lower level's Hessian in conjugate gradients", minimum=0.0)
+    damping: float = number(
+        1.0, "added to the lower level's Hessian in conjugate gradients: sampled h make it noisy", minimum=0.0
+    )
     neumann_rate: float = number(0.1, "rate of the Neumann series: at most 2 / (the lower level's largest curvature)")
     lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
     particles: int = count(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad
 
 from bism import BiDSM
-from bism.bias import Trained, bernoulli_kl, exact_posterior, practical_draw
+from bism.bias import Trained, bernoulli_kl, exact_posterior, practical_draw, theorem2
 from bism.bilevel import unrolled
 from bism.implicit import conjugate_gradients, hessian_product, implicit, neumann
 from bism.optimisers import sgd_update
@@ -127,3 +127,14 @@ def test_a_step_follows_it_and_the_bias_is_measured_of_it(hypergradient: str) ->
         seen[unroll] = relative(step_gradient(step, state, after), step_gradient(step, state, other))
     assert seen[0] < 1e-12
     assert seen[3] > 1e-3
+
+
+def test_theorem_2_s_study_of_conjugate_gradients() -> None:
+    """From phi*, where nothing is random, as many iterations as phi has numbers leave no bias."""
+    at, _, _ = closed_form()
+    estimator = dataclasses.replace(at.estimator, hypergradient="implicit", damping=0.0)
+    rows = theorem2(dataclasses.replace(at, estimator=estimator), draws(6).normal((30, 2)), inner=(0,), unroll=(0, 12))
+    none, solved = (row.bias / row.gradient for row in rows.rows)
+    assert none > 0.02
+    assert solved < 1e-8
+    assert all(row.moved == 0 for row in rows.rows)
