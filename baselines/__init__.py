@@ -8,6 +8,23 @@ from baselines.nce import NCE
 from baselines.pcd import PCD
 from baselines.sm import SM
 from baselines.ssm import SSM
+from baselines.vages_dsm import VaGESDSM
+from baselines.vages_ksd import VaGESKSD
+from baselines.vages_mdsm import VaGESMDSM
 from baselines.vnce import VNCE
 
-__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE", "LangevinCD", "LangevinPCD"]
+__all__ = [
+    "CD",
+    "DSM",
+    "MDSM",
+    "NCE",
+    "PCD",
+    "SM",
+    "SSM",
+    "VNCE",
+    "LangevinCD",
+    "LangevinPCD",
+    "VaGESDSM",
+    "VaGESKSD",
+    "VaGESMDSM",
+]

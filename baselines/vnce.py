@@ -17,10 +17,10 @@ from baselines.noise import (
     sample_noise,
     unsuited_noise,
 )
+from bism.amortised import WithPosterior
 from bism.bilevel import log_ratio
 from bism.estimator import Hyper
 from bism.hyperparameters import LOOP, choice, count
-from bism.methods import WithPosterior
 from bism.optimisers import Tree
 from bism.rng import Rng
 from bism.state import Info, State

@@ -269,6 +269,24 @@ def hypergradients(
     return totals
 
 
+def _as_trained(
+    trained: Trained,
+    upper: Callable[[Tree, Tree], Tensor],
+    lower: LowerLevel,
+    places: Places,
+    noises: Sequence[Any],
+    update: Update,
+    counts: Iterable[int],
+) -> tuple[dict[int, Tree], Places]:
+    """The gradients for each N that the estimator trains with, and where phi is after N steps: implicit gradients
+    leave it in its place."""
+    estimator = trained.estimator
+    if estimator.hypergradient == "unroll":
+        return hypergradients(upper, lower, trained.theta, places, noises, update, counts), places
+    surrogates = {n: estimator.surrogate(upper, lower, *places[0], noises[:n], trained.hyper) for n in counts}
+    return {n: grad(one)(trained.theta) for n, one in surrogates.items()}, places[:1] * len(places)
+
+
 def _check_grids(inner: Sequence[int], unroll: Sequence[int]) -> None:
     for name, grid in (("inner", inner), ("unroll", unroll)):
         if not grid:
@@ -341,9 +359,10 @@ def theorem2(
     path = trajectory(lower, theta, trained.phi, {}, steps, update)  # without noise, phi^N is its place K + N
     rows = []
     for k in inner:
-        found = hypergradients(partial(trained.upper, data, noise), lower, theta, path[k:], steps, update, unroll)
+        upper = partial(trained.upper, data, noise)
+        found, places = _as_trained(trained, upper, lower, path[k:], steps, update, unroll)
         for n in unroll:
-            first, last = path[k][0], path[k + n][0]
+            first, last = places[0][0], places[n][0]
             rows.append(
                 Bias(
                     inner_steps=k,
@@ -437,7 +456,7 @@ def practical_draw(
     draws = {}
     for k in inner:
         path = trajectory(lower, trained.theta, *places[k], ahead, update)
-        found = hypergradients(upper, lower, trained.theta, path, ahead, update, unroll)
+        found, path = _as_trained(trained, upper, lower, path, ahead, update, unroll)
         for n in unroll:
             first, last = path[0][0], path[n][0]
             draws[k, n] = Draw(

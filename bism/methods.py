@@ -1,84 +1,25 @@
 """Bi-level score matching: Algorithm 1 of the paper, and BiSSM, BiDSM and BiMDSM."""
 
 import dataclasses
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bism.bilevel import DIVERGENCES, log_ratio, unrolled
-from bism.estimator import Estimator, Hyper
-from bism.hyperparameters import LOOP, UNROLLED, Range, choice, count, number
-from bism.optimisers import OPTIMISERS, Tree
+from bism.amortised import Amortised
+from bism.bilevel import LowerLevel, log_ratio, unrolled
+from bism.estimator import Hyper
+from bism.hyperparameters import LOOP, UNROLLED, choice, count, number
+from bism.implicit import Upper, implicit, neumann
+from bism.optimisers import Tree
 from bism.phases import Phase
-from bism.posteriors import default_posterior
 from bism.rng import Rng
-from bism.score_matching import Criterion, Denoising, Multiscale, Sliced
+from bism.score_matching import Denoising, Multiscale, Sliced
 from bism.state import Info, State
-from bism.variables import Bernoulli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WithPosterior(Estimator):
-    """Estimators that train a variational posterior q(h|v; phi) beside the model, by some steps of its own."""
-
-    trains: ClassVar[tuple[str, ...]] = ("model", "posterior")
-
-    inner_steps: int = count(
-        5,
-        "steps on the posterior before each step on the model",
-        symbol="K",
-        minimum=0,
-        maximum=LOOP,
-        tune=Range(0, 20),
-    )
-    lr_posterior: float = number(
-        1e-3,
-        "learning rate of the posterior",
-        symbol="α",
-        tune=Range(1e-4, 1e-1, log=True),
-        rate_of="posterior",
-    )
-    lower_optimiser: str = choice(
-        "adam",
-        tuple(OPTIMISERS),
-        "optimiser of the posterior: Adam as in the experiments, or plain gradient descent, eq. (12)-(13)",
-    )
-    temperature: float = number(0.1, "of the relaxed Bernoulli samples", tune=Range(0.05, 1.0, log=True))
-
-    def unsupported(self, model: Any) -> str | None:
-        if model.latent is None:
-            return "it learns latent-variable models, and this model has no latent variables"
-        return super().unsupported(model)
-
-    def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        return {"model": model, "posterior": given["posterior"] if "posterior" in given else default_posterior(model)}
-
-    @property
-    def passes(self) -> float:
-        return 1.0 + self.inner_steps
-
-    def optimiser_of(self, part: str) -> str:
-        return self.lower_optimiser if part == "posterior" else "adam"
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """The K steps on the posterior."""
-        inner = Phase("posterior", self.inner_steps, self.inner_step, self.inner_noise, count_by="inner_steps")
-        return (inner,)
-
-    @abstractmethod
-    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        """Everything random in one step on the posterior."""
-
-    @abstractmethod
-    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        """One step on the posterior."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BiSM(Criterion, WithPosterior):
+class BiSM(Amortised):
     """Bi-level score matching (Bao et al. 2020, eq. 8-15 and Algorithm 1), for models known by their energy alone.
 
     Each step first moves the posterior K times on the lower level, eq. (12), then the model once along the gradient
@@ -90,13 +31,21 @@ class BiSM(Criterion, WithPosterior):
 
     unroll_steps: int = count(
         5,
-        "unrolled steps on the posterior that the gradient goes through",
+        "unrolled steps on the posterior that the gradient goes through; with other hypergradients iterations or terms",
         symbol="N",
         minimum=0,
         maximum=UNROLLED,
         tune=(0, 1, 2, 5, 10),
     )
-    lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
+    hypergradient: str = choice(
+        "unroll",
+        ("unroll", "implicit", "neumann"),
+        "through N unrolled steps; or implicitly, by N conjugate gradients or the first N terms of a Neumann series",
+    )
+    damping: float = number(
+        1.0, "added to the lower level's Hessian in conjugate gradients: sampled h make it noisy", minimum=0.0
+    )
+    neumann_rate: float = number(0.1, "rate of the Neumann series: at most 2 / (the lower level's largest curvature)")
     particles: int = count(
         1,
         "samples of h per example in the lower level (with KL, the importance-weighted bound)",
@@ -109,40 +58,27 @@ class BiSM(Criterion, WithPosterior):
         "minibatch of the K inner steps: the upper level's, as in the paper, or a fresh one for each",
     )
 
-    def unsupported(self, model: Any) -> str | None:
-        if self.lower == "fisher" and isinstance(model.latent, Bernoulli):
-            return "lower='fisher' differentiates in h, eq. (11), and this model's h is discrete: use lower='kl'"
-        return super().unsupported(model)
-
     @property
     def passes(self) -> float:
         return super().passes + 1.5 * self.unroll_steps
 
     @property
     def unrolled(self) -> int:
-        return self.unroll_steps
+        return self.unroll_steps if self.hypergradient == "unroll" else 0
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         (inner,) = super().phases
         return (dataclasses.replace(inner, minibatches=1 if self.inner_batches == "fresh" else 0),)
 
+    @property
+    def lower_particles(self) -> int:
+        return self.particles
+
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         upper = {"visible": self.draw(batch_shape, rng), "hidden": model.latent.noise(rng, (batch_shape[0],))}
         unroll = [self.inner_noise(model, batch_shape, rng) for _ in range(self.unroll_steps)]
         return {"upper": upper, "unroll": unroll}
-
-    def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        particles = (self.particles, batch_shape[0])
-        return {"visible": self.draw_points(batch_shape, rng), "hidden": model.latent.noise(rng, particles)}
-
-    def lower_loss(self, params: Any, batch: Tensor, noise: Any, hyper: Hyper) -> Tensor:
-        """G of eq. (9) on a minibatch: the mean divergence at the points that q(v) makes of it."""
-        points = self.points(batch, noise["visible"], hyper)
-        divergence = DIVERGENCES[self.lower](
-            params.model, params.posterior, points, noise["hidden"], hyper["temperature"]
-        )
-        return (self.lower_weight(batch, noise["visible"], hyper) * divergence).mean()
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
@@ -156,21 +92,10 @@ class BiSM(Criterion, WithPosterior):
 
         return self.objective(log_density, batch, drawn["visible"], hyper).mean(), carry, {}
 
-    def unshardable(self) -> str | None:
-        return None
-
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         """G of eq. (9) on a minibatch, at the noise of the upper level."""
         drawn = {"visible": noise["upper"]["visible"], "hidden": noise["upper"]["hidden"][None]}
         return self.lower_loss(state.bind(), batches[0], drawn, hyper)
-
-    def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        """One step on the posterior, eq. (12): line 5 of Algorithm 1."""
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.lower_loss(state.bind(params), of[0], drawn, hyper)
-
-        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """The unrolled steps, eq. (13), and the step on the model, eq. (14)-(15): lines 7 to 11 of Algorithm 1. Of a
@@ -187,11 +112,20 @@ class BiSM(Criterion, WithPosterior):
             def upper(theta: Tree, phi: Tree) -> Tensor:
                 return self.loss(at(theta, phi), of[0], drawn, state.carry, hyper)[0]
 
-            surrogate = unrolled(upper, lower, *start, drawn["unroll"], self.update("posterior", hyper))
-            return surrogate(params["model"])
+            return self.surrogate(upper, lower, *start, drawn["unroll"], hyper)(params["model"])
 
         state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
         return state, {"objective": value}
+
+    def surrogate(
+        self, upper: Upper, lower: LowerLevel, phi: Tree, optimiser: Tree, noises: Sequence[Any], hyper: Hyper
+    ) -> Callable[[Tree], Tensor]:
+        """The function of theta of which the hypergradient is the gradient: through unrolled steps, or implicit."""
+        if self.hypergradient == "implicit":
+            return implicit(upper, lower, phi, noises, hyper["damping"])
+        if self.hypergradient == "neumann":
+            return neumann(upper, lower, phi, noises, hyper["neumann_rate"])
+        return unrolled(upper, lower, phi, optimiser, noises, self.update("posterior", hyper))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

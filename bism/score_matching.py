@@ -1,8 +1,8 @@
 """Score matching as estimators: the parts that the marginal methods and their bilevel counterparts share.
 
-A *criterion* (``Exact``, ``Sliced``, ``Denoising``, ``Multiscale``) is a set of hyper-parameters with the noise it
-needs, the points where it looks at the score, and its objective F, eq. (7). ``ScoreMatching`` puts the free energy
-under it; ``BiSM`` puts log p(v, h) - log q(h|v) there.
+A *criterion* (``Exact``, ``Sliced``, ``Denoising``, ``Multiscale``, ``Stein``) is a set of hyper-parameters with the
+noise it needs, the points where it looks at the score, and its objective F, eq. (7). ``ScoreMatching`` puts the free
+energy under it; ``BiSM`` puts log p(v, h) - log q(h|v) there.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from torch import Tensor
 from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import Range, choice, number
-from bism.objectives import LogDensity, dsm, mdsm, perturb, sm, ssm
+from bism.objectives import LogDensity, dsm, ksd, mdsm, perturb, sm, ssm
 from bism.rng import Rng
 from bism.state import Info
 
@@ -133,6 +133,23 @@ class Multiscale(Criterion):
 
     def lower_weight(self, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
         return 1 / self.sigma(noise, hyper)  # as the authors' code weights BiMDSM's lower level
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stein(Criterion):
+    """The kernelised Stein discrepancy, over all pairs of a minibatch."""
+
+    bandwidth: float = number(
+        0.1, "of the kernel exp(-||v - v'||^2 / (2 b^2))", symbol="b", tune=Range(0.03, 3.0, log=True)
+    )
+
+    def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        if batch_shape[0] < 2:
+            raise InputError(f"batch_size must be at least 2, got {batch_shape[0]}: the criterion compares examples")
+        return ()
+
+    def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
+        return ksd(log_density, v, hyper["bandwidth"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ of these the package's methods are known by their id.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,7 +40,10 @@ _OF_BEFORE = (
     ("vnce", "VNCE", 1, "#9a5200", "d"), ("sm", "SM", 2, "#529a6f", "^"), ("ssm", "SSM", 2, "#848e0f", "v"),
     ("dsm", "DSM", 2, "#138c9d", "<"), ("mdsm", "MDSM", 2, "#81612a", ">"), ("bissm", "BiSSM", 3, "#9a559f", "P"),
     ("bidsm", "BiDSM", 3, "#e1223c", "X"), ("bimdsm", "BiMDSM", 3, "#6d43f0", "*"),
+    ("vages_dsm", "VaGES-DSM", 3, "#99536b", "$\u25e3$"), ("vages_mdsm", "VaGES-MDSM", 3, "#9f7df3", "$\u25e2$"),
+    ("vages_ksd", "VaGES-KSD", 3, "#f84f18", "$\u25d6$"),
 )  # fmt: skip
+_SHAPE = re.compile("\\$[\u25a0-\u25ff]\\$")  # a marker that is one of Unicode's geometric shapes
 BEFORE = {one: Method(one, label, FAMILIES[family], *look) for one, label, family, *look in _OF_BEFORE}
 
 
@@ -49,7 +53,7 @@ def method(identity: str, drawn_as: str = "") -> Method:
     if not said:
         return BEFORE.get(identity, Method(identity, identity))
     look = said.get("colour", ""), said.get("marker", "")
-    drawn = is_color_like(look[0]) and look[1] in MarkerStyle.markers
+    drawn = is_color_like(look[0]) and (look[1] in MarkerStyle.markers or _SHAPE.fullmatch(look[1]))
     return Method(identity, said.get("label") or identity, said.get("family") or OTHER, *(look if drawn else ()))
 
 

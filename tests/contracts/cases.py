@@ -76,13 +76,18 @@ def zoo() -> list[nn.Module]:
 
 
 def cases() -> list[Case]:
-    """Each estimator, and each with every other value of its named choices."""
-    found = []
+    """Each estimator, and each with every other value of its named choices; of those that are declared for several
+    methods by a base of theirs, once."""
+    found, seen = [], set[tuple[type, str, str]]()
     for kind in kinds():
         found.append(small(kind))
         for name, spec in specs(kind).items():
             default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
-            found += [small(kind, **{name: value}) for value in spec.choices or () if value != default]
+            base = kind.__bases__[-1]
+            declared = base if name in specs(base) else kind
+            others = [one for one in spec.choices or () if one != default and (declared, name, one) not in seen]
+            seen |= {(declared, name, one) for one in others}
+            found += [small(kind, **{name: value}) for value in others]
         if "particles" in specs(kind):
             found.append(small(kind, particles=2))
         if Bernoulli in kind.visible_units and kind().unsupported(RBM(2, 3)) is None:

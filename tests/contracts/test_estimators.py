@@ -224,9 +224,13 @@ def test_training_stays_finite_and_moves_every_parameter(case: Case) -> None:
     mine.run(30)
     assert mine.diverged_at == [None, None]
     assert all(leaf.isfinite().all() for leaf in tree_leaves(mine._tensors))
+    # without the covariance the gradient goes through d^2 E / dv dtheta alone, of which the terms in h have none
+    still = {"c"} if getattr(case.estimator, "covariance", "") == "none" else set()
     for part, tensors in mine._tensors["state"]["params"].items():
         for name, value in tensors.items():
-            assert not torch.equal(value, before["state"]["params"][part][name]), f"{part}.{name} did not move"
+            assert name in still or not torch.equal(value, before["state"]["params"][part][name]), (
+                f"{part}.{name} did not move"
+            )
     assert mine.mean_objective().isfinite().all()
 
 

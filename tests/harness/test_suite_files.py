@@ -20,7 +20,8 @@ METHODS = registry.methods()
 IMAGES = {name: entry.shape for name, entry in CATALOGUE.items() if name != "checkerboard"}
 PRESETS = [(name, preset) for name in shipped() for preset in load_suite(name, METHODS).presets]
 EVERY_KEY = "beta1, beta2, decay_steps, ema, k, lr, lr_final"  # of CD
-ONE_PER_METHOD = ["BiSSM-5", "BiDSM-5", "BiMDSM-5", "VNCE", "NCE", "SM", "SSM", "DSM", "MDSM", "CD-1"]
+VAGES = ["VaGES-DSM-5", "VaGES-MDSM-5", "VaGES-KSD-5"]
+ONE_PER_METHOD = ["BiSSM-5", "BiDSM-5", "BiMDSM-5", *VAGES, "VNCE", "NCE", "SM", "SSM", "DSM", "MDSM", "CD-1"]
 
 
 def cells_of(suite: Suite, preset: str) -> list[Cell]:
@@ -74,10 +75,10 @@ def test_the_paper_s_checkerboard() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "checkerboard"]
     numbered = [f"{name}-{n}" for name in ("CD", "PCD") for n in (1, 5, 10)]
     bilevel = [f"{name}-{n}" for name in ("BiSSM", "BiDSM") for n in (0, 5, 10)]
-    wanted = [*numbered, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5"]
+    wanted = [*numbered, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5", *VAGES]
     assert sorted(variants(cells, "checkerboard")) == sorted(wanted)
-    assert len(wanted) == 19
-    assert len(cells) == 190
+    assert len(wanted) == 22
+    assert len(cells) == 220
     assert {cell.config["seed"] for cell in cells} == set(range(10))
     assert {cell.config["steps"] for cell in cells} == {100_000}
     assert {cell.config["hyper"]["lr"] for cell in cells} == {0.001}
@@ -89,7 +90,7 @@ def test_the_paper_preset_s_digits() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "digits"]
     assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1"])
     assert {cell.config["steps"] for cell in cells} == {20_000}
-    assert len(cells) == 110
+    assert len(cells) == 140
 
 
 @pytest.mark.parametrize("task", ["checkerboard", "digits"])
@@ -209,13 +210,13 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; one of your "
-        "own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, "
+        "vages_dsm, vages_ksd, vages_mdsm, vnce; one of your own is named by --plugin FILE.py",
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, vnce; "
-        "one of your own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, "
+        "vages_dsm, vages_ksd, vages_mdsm, vnce; one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
@@ -326,7 +327,7 @@ def test_a_misspelt_hyper_parameter_for_all_is_refused(tmp_path: Path) -> None:
     key = "bad.yaml:17: presets.test.tasks.board.all.lrr"
     assert said.code == 2
     assert said.err.startswith(
-        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, N, T, a, beta1,"
+        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, L, N, T, a, b,"
     )
 
 

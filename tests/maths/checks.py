@@ -386,6 +386,38 @@ def vnce_gap(estimator: Any, nce: Any, model: GRBM | RBM) -> float:
     return relative(grad(variational)(params), grad(marginal)(params))
 
 
+def vages_error(estimator: Any, model: GRBM, size: int = 1) -> float:
+    """Relative difference of VaGES's expected gradient from the marginal objective's, q being the exact posterior.
+
+    The expectation is over all values of all samples of h of ``size`` examples, 2^(samples * size * hidden) of them.
+    """
+    theta, posterior = parameters(model), RelaxedBernoulli(model.visible_shape, model.latent.size).double()
+    state = state_of({}, model=model, posterior=posterior)
+    batch = draws(3).normal((size, *model.visible_shape))
+    noise = estimator.noise(model, tuple(batch.shape), draws(4))
+    shape = noise["hidden"].shape
+    h = configurations(noise["hidden"].numel()).reshape(-1, *shape)
+    fixed = true_posterior(theta)
+    points = estimator.points(batch, noise["visible"], hyper(estimator))
+    logits = state.bind({"posterior": fixed}).posterior.logits(points)
+    given = (2 * h - 1) * (logits.abs() + 1)  # the noise whose sample is h
+    shares = (h * logsigmoid(logits) + (1 - h) * logsigmoid(-logits)).sum((1, 2, 3)).exp()
+
+    def expected(at: dict[str, Tensor]) -> Tensor:
+        params = state.bind({"model": at, "posterior": fixed})
+
+        def one(hidden: Tensor) -> Tensor:
+            return estimator.loss(params, batch, {**noise, "hidden": hidden}, {}, hyper(estimator))[0]
+
+        return shares @ vmap(one)(given)
+
+    def marginal(at: dict[str, Tensor]) -> Tensor:
+        bound = state.bind({"model": at}).model
+        return estimator.objective(lambda v: -bound.free_energy(v), batch, noise["visible"], hyper(estimator)).mean()
+
+    return relative(grad(expected)(theta), grad(marginal)(theta))
+
+
 def bilevel_batch(estimator: Any, model: Any, seed: int = 1, size: int = 64) -> tuple[Tensor, Tree]:
     """Minibatches [minibatches, size, D] and the noise of one step, its own and that of its K inner steps."""
     rng, (stage,) = draws(seed), estimator.stages
@@ -481,16 +513,17 @@ def inner_steps_error(estimator: Any) -> float:
     before = start(estimator, model, posterior)
     batches, drawn = bilevel_batch(estimator, model, size=16)
     after, _ = whole_step(estimator, before, batches, drawn, hyper(estimator))
-    seen = batches[1:] if estimator.inner_batches == "fresh" else [batches[0]] * estimator.inner_steps
+    fresh = getattr(estimator, "inner_batches", "same") == "fresh"
+    seen = batches[1:] if fresh else [batches[0]] * estimator.inner_steps
     phi = {name: nn.Parameter(p) for name, p in parameters(posterior).items()}
     betas = (estimator.beta1, estimator.beta2)
     optimiser = torch.optim.Adam(phi.values(), lr=estimator.lr_posterior, betas=betas, eps=1e-8)
     for v, noise in zip(seen, drawn[1][0], strict=True):
         eps, h_noise = noise["visible"], noise["hidden"]
         x, weight = v, torch.ones(len(v), dtype=torch.float64)
-        if estimator.id == "bidsm":
+        if estimator.id in ("bidsm", "vages_dsm"):
             x = v + estimator.sigma * eps
-        if estimator.id == "bimdsm":
+        if estimator.id in ("bimdsm", "vages_mdsm"):
             sigma = estimator.sigma_min * (estimator.sigma_max / estimator.sigma_min) ** eps["level"]
             x, weight = v + sigma.unsqueeze(1) * eps["normal"], 1 / sigma
         logits = x @ phi["network.1.weight"].T + phi["network.1.bias"]

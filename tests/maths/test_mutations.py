@@ -15,12 +15,28 @@ import baselines.cd
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
+import baselines.vages
 import baselines.vnce
 import bism.bilevel
 import bism.hooks
 import bism.methods
 import bism.score_matching
-from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD
+from baselines import (
+    CD,
+    DSM,
+    MDSM,
+    NCE,
+    PCD,
+    SM,
+    SSM,
+    VNCE,
+    LangevinCD,
+    LangevinPCD,
+    VaGESDSM,
+    VaGESKSD,
+    VaGESMDSM,
+)
+from baselines.latent_scores import covariance_surrogate, mean_score, residual
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
@@ -83,6 +99,11 @@ def nce_check() -> float:
 
 def vnce_check() -> float:
     return checks.vnce_gap(VNCE(nu=2, noise_particles=3), NCE(nu=2), make_grbm())
+
+
+def vages_check(make: Any, **options: Any) -> Callable[[], float]:
+    """The expected gradient against the marginal objective's."""
+    return lambda: checks.vages_error(make(particles=2, **options), make_grbm(hidden=1), 2)
 
 
 def bilevel_check(make: Any, marginal: Any) -> Callable[[], float]:
@@ -229,6 +250,11 @@ LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
 ONES = replace(Multiscale, "lower_weight", lambda self, v, noise, hyper: v.new_ones(len(v)))
 CD_SLOPE, CD_BIAS = (lambda: checks.cd_slope(CD(k=2))), (lambda: checks.cd_bias(CD(k=30)))
+VAGES: list[tuple[Any, dict[str, float]]] = [
+    (VaGESDSM, {"sigma": 0.5}),
+    (VaGESMDSM, {}),
+    (VaGESKSD, {"bandwidth": 1.0}),
+]
 BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
 
 MUTATIONS = [
@@ -270,6 +296,17 @@ MUTATIONS = [
     Mutation("vnce", "no log q", vnce_check, replace(baselines.vnce, "log_ratio", no_log_q)),
     Mutation("vnce", "half log q", vnce_check, replace(baselines.vnce, "log_ratio", half_log_q)),
     Mutation("vnce", "half the noise's density", vnce_check, replace(baselines.vnce, "noise_log_prob", SCALED["nce"])),
+    *[
+        Mutation(make.id, what, vages_check(make, **options), replace(baselines.vages, name, mutated), large=5e-3)
+        for make, options in VAGES
+        for what, name, mutated in (
+            ("sign of the covariance", "covariance_surrogate", lambda *given: -covariance_surrogate(*given)),
+            ("L for L - 1", "covariance_surrogate", lambda *given: covariance_surrogate(*given[:-1], True)),
+            ("twice the residual", "residual", lambda *given: (2 * residual(*given)[0], residual(*given)[1])),
+            ("no second derivative", "second_derivative_surrogate", lambda f, v, h, z: f(v, h[0]) * 0),
+            ("score of one particle", "mean_score", lambda f, v, h: mean_score(f, v, h[:1].roll(1, 1))),
+        )
+    ],
     *[
         mutation
         for make, marginal in BILEVEL
