@@ -8,6 +8,7 @@ from baselines.nce import NCE
 from baselines.pcd import PCD
 from baselines.sm import SM
 from baselines.ssm import SSM
+from baselines.unbiased_cd import UnbiasedCD
 from baselines.vnce import VNCE
 
-__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE", "LangevinCD", "LangevinPCD"]
+__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE", "LangevinCD", "LangevinPCD", "UnbiasedCD"]
