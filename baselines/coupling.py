@@ -51,8 +51,8 @@ def maximal_bernoulli(
 
 
 def _first(tries: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row's tries [tries, batch, D] the first whose score [tries, batch] is above 0, or else that of the highest
-    score, [batch, D]; and whether there is one, [batch]."""
+    """Of each row's tries [tries, batch, D] the first whose score [tries, batch] is above 0, or else that of the
+    highest score, [batch, D]; and whether there is one, [batch]."""
     accepted = score > 0
     order = torch.arange(len(score), 0, -1, device=score.device, dtype=score.dtype)[:, None]
     best = torch.where(accepted, order, score).argmax(0)
@@ -64,9 +64,9 @@ def maximal_gaussian(mean_p: Tensor, mean_q: Tensor, scale: Tensor, noise: Tenso
     """The reflection-maximal coupling of N(mean_p, diag(scale^2)) and N(mean_q, diag(scale^2)): P(x = y) = 1 - TV.
 
     With z = (mean_p - mean_q) / scale, x = mean_p + scale * noise is y, too, with probability
-    min(1, N(noise + z; 0, I) / N(noise; 0, I)). Else y = mean_q + scale * (noise - 2 e (e . noise)), e = z / ||z||: what
-    lies along the difference of the means is reflected, which maps the one residual law to the other (Bou-Rabee, Eberle
-    and Zimmer 2020; Jacob, O'Leary and Atchadé 2020).
+    min(1, N(noise + z; 0, I) / N(noise; 0, I)). Else y = mean_q + scale * (noise - 2 e (e . noise)), e = z / ||z||:
+    what lies along the difference of the means is reflected, which maps the one residual law to the other (Bou-Rabee,
+    Eberle and Zimmer 2020; Jacob, O'Leary and Atchadé 2020).
 
     Args:
         mean_p, mean_q: [batch, D].

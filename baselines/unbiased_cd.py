@@ -27,8 +27,8 @@ class UnbiasedCD(CD):
         f(x_k) + sum over t = k + 1, ..., tau - 1 of [f(x_t) - f(y_{t-1})]
 
     has the mean of f under the model, whatever k (Glynn and Rhee 2014; Jacob, O'Leary and Atchadé 2020): x_{t-1} and
-    y_{t-1} are of one law, so that the expected sum telescopes. It takes the place of CD's f(v_k). Larger k costs sweeps
-    and lowers the variance.
+    y_{t-1} are of one law, so that the expected sum telescopes. It takes the place of CD's f(v_k). A larger k costs
+    sweeps and lowers the variance.
 
     Here all chains make ``max_steps`` = T sweeps and terms from tau on are masked. What is left out of chains that have
     not met by then makes the mean exactly that of CD-T: the bias is CD-T's, and is small where few have not met. Their

@@ -444,7 +444,11 @@ def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     """Of binary v by the methods that say so alone, and of real v by none that does not."""
     binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
     reason = kind(**binary).unsupported(RBM(2, 3))
-    assert (reason is None) == (Bernoulli in kind.visible_units) == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd"))
+    assert (
+        (reason is None)
+        == (Bernoulli in kind.visible_units)
+        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd"))
+    )
     if reason:
         assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"
         with pytest.raises(InputError, match=f"{kind.id} cannot train RBM: it needs real v"):

@@ -510,12 +510,12 @@ def chains_error(estimator: Any) -> float:
     return relative(carry["chains"], expected.detach())
 
 
-def cd_bias(estimator: Any) -> float:
+def cd_bias(estimator: Any, size: int = 5000) -> float:
     """Standard errors between the expected gradients of CD-k and of the likelihood, beside the optimum."""
     truth = make_grbm()
     theta = moved(parameters(truth), 0.4)
     exact = likelihood_gradient(truth, theta, *data_of(truth))
-    return standard_errors(cd_gradients(estimator, truth, theta, batches=30), exact)
+    return standard_errors(cd_gradients(estimator, truth, theta, batches=30, size=size), exact)
 
 
 def cd_slope(estimator: Any) -> float:

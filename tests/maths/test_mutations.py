@@ -15,12 +15,13 @@ import baselines.cd
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
+import baselines.unbiased_cd
 import baselines.vnce
 import bism.bilevel
 import bism.hooks
 import bism.methods
 import bism.score_matching
-from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD
+from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD, UnbiasedCD
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
@@ -33,6 +34,7 @@ from tests.maths.checks import LinearGaussian, make_grbm, parameters
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
+COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
 LANGEVIN_CONTRAST = LangevinCD.contrast
 
 
@@ -211,6 +213,20 @@ def cd_with(data: float, model: float) -> Any:
     return loss
 
 
+def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
+    return torch.zeros(ahead.shape[:2], dtype=torch.bool)
+
+
+def late(model: Any, v: Tensor, noise: Any) -> Any:
+    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
+    return torch.cat([v[None], ahead[:-1]]), behind, short
+
+
+def swapped(model: Any, v: Tensor, noise: Any) -> Any:
+    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
+    return torch.cat([ahead[:1], behind[1:]]), torch.cat([behind[:1], ahead[1:]]), short
+
+
 def unscaled_visible(self: Any, h: Tensor, noise: Tensor) -> Tensor:
     return self.b + h @ self.W.T + self.log_s.exp() * noise
 
@@ -229,6 +245,7 @@ LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
 ONES = replace(Multiscale, "lower_weight", lambda self, v, noise, hyper: v.new_ones(len(v)))
 CD_SLOPE, CD_BIAS = (lambda: checks.cd_slope(CD(k=2))), (lambda: checks.cd_bias(CD(k=30)))
+UNBIASED = partial(checks.cd_bias, UnbiasedCD(max_steps=12), size=1500)
 BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
 
 MUTATIONS = [
@@ -256,6 +273,9 @@ MUTATIONS = [
         "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
     ),
     Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
+    Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
+    Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
+    Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),
     *[
         Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
         for make in (LangevinCD, LangevinPCD)
