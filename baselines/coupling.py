@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from bism.rng import Rng
+from bism.rng import Rng, generator
 from bism.variables import has_binary_v, visible_noise
 
 COUPLINGS = ("maximal", "common")
@@ -145,3 +145,26 @@ def coupled_chains(model: Any, v: Tensor, noise: dict[str, Tensor]) -> tuple[Ten
 def apart(ahead: Tensor, behind: Tensor) -> Tensor:
     """Where coupled chains [T, batch, *visible_shape] have not met, [T, batch]."""
     return (ahead != behind).flatten(2).any(-1)
+
+
+@torch.no_grad()
+def meeting_times(
+    model: Any, v: Tensor, coupling: str, tries: int, *, sweeps: int, seed: int = 0
+) -> tuple[Tensor, int]:
+    """When coupled chains from v [batch, *visible_shape] meet: the first t at which x_t = y_{t-1}, [batch], infinite
+    for those that have not after so many sweeps. And how many draws of y were not of their law
+    (``maximal_bernoulli``)."""
+    rng = Rng(generator(seed, 0, "meeting times", v.device), v.dtype)
+    y, short = v, 0
+    times = torch.full(v.shape[:1], torch.inf, device=v.device, dtype=v.dtype)
+    for t in range(1, sweeps + 1):
+        noise = {name: drawn[0] for name, drawn in coupled_noise(model, len(v), 1, coupling, tries, rng).items()}
+        if t == 1:
+            x = model.sample_visible(model.sample_hidden(v, noise["hidden"]), noise["visible"])
+        else:
+            x, y, failed = coupled_sweep(model, x, y, noise)
+            short += int(failed.sum())
+        times = torch.where((x == y).flatten(1).all(1) & times.isinf(), t, times)
+        if times.isfinite().all():
+            break
+    return times, short

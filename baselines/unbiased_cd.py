@@ -50,7 +50,7 @@ class UnbiasedCD(CD):
     coupling: str = choice(
         "maximal", COUPLINGS, "how v of the two chains is drawn: by the maximal coupling, or common random numbers"
     )
-    tries: int = count(10, "draws at most of binary v from the residual of the maximal coupling", maximum=LOOP)
+    tries: int = count(5, "draws at most of binary v from the residual of the maximal coupling", maximum=LOOP)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -181,6 +181,17 @@ _ENTRIES = (
         origin="bundled with scikit-learn",
     ),
     Entry(
+        name="bars_and_stripes",
+        title="Bars and stripes",
+        about="images of equal columns or of equal rows, each with its probability; every split has them all",
+        shape=(4, 4),
+        sizes=(32, 32, 32),
+        source="made by this package",
+        licence="MIT, as this package",
+        citation="MacKay: Information Theory, Inference, and Learning Algorithms, 2003",
+        origin="made by this package",
+    ),
+    Entry(
         name="freyface",
         title="Frey face",
         about="frames of a video of Brendan Frey's face",

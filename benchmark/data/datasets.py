@@ -173,6 +173,20 @@ def digits(folder: Path) -> DataSet:
     return dataclasses.replace(_in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
 
 
+def bars_and_stripes(folder: Path) -> DataSet:
+    """Bars and stripes, 4 x 4: 32 binary images, each column alike or each row, in each of 2^4 ways.
+
+    The distribution is known, and all three splits are its 32 rows: an image that is both, all 0 or all 1, is there
+    twice. The best log-likelihood that any model can reach is 28/32 log(1/32) + 4/32 log(2/32) = -3.379 nats, or
+    -108.13 for the 32 rows.
+    """
+    side, _ = CATALOGUE["bars_and_stripes"].shape
+    lines = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * side)
+    stripes = lines[:, :, None].expand(-1, -1, side)
+    rows = torch.cat([stripes, stripes.transpose(1, 2)]).flatten(1)
+    return DataSet("bars_and_stripes", rows, rows, rows, (side, side))
+
+
 def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
     """Images uint8 [n, ...] with labels [n] or None, in batches: flattened, divided by 255, split in their order.
 
@@ -314,6 +328,7 @@ def _check_precision(path: Path, array: np.ndarray, rows: Tensor, step: int) -> 
 DATASETS: dict[str, Callable[..., DataSet]] = {
     "checkerboard": checkerboard,
     "digits": digits,
+    "bars_and_stripes": bars_and_stripes,
     "freyface": freyface,
     "mnist": mnist,
     "fashion": fashion,

@@ -18,6 +18,7 @@ from baselines.coupling import (
     coupled_sweep,
     maximal_bernoulli,
     maximal_gaussian,
+    meeting_times,
 )
 from bism import GRBM, RBM, InputError
 from tests.maths.checks import (
@@ -276,6 +277,23 @@ def test_what_it_reports() -> None:
         }
     )
     assert None in times
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("make", [strong_rbm, make_grbm])
+def test_meeting_times_by_themselves(make: Any, coupling: str) -> None:
+    """They are of the law that the chains of a step have, and infinite where the sweeps were too few."""
+    model = make()
+    v = samples(model, 4000, 8)
+    times, _ = meeting_times(model, v, coupling, 20, sweeps=500)
+    assert times.isfinite().all()
+    not_met = apart(*chains_of(model, v, coupling, 6)[:2]).double().mean(1)
+    for t in range(1, 7):
+        p = (times > t).double().mean()
+        assert float((p - not_met[t - 1]).abs()) < 4 * float((2 * p * (1 - p) / 4000).sqrt()) + 1e-12
+    few, _ = meeting_times(model, v, coupling, 20, sweeps=2)
+    assert torch.equal(few.isinf(), times > 2)
+    assert torch.equal(few[few.isfinite()], times[times <= 2])
 
 
 def test_what_is_refused() -> None:

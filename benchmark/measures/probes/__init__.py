@@ -4,6 +4,7 @@ checkpoint. A suite asks for them by name, with options; an option's default and
 from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import PracticalBias, Theorem2
+from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.samples import Samples
 
@@ -11,6 +12,7 @@ PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
+    "coupling": Coupling,
     "samples": Samples,
     "conditional": Conditional,
     "features": Features,
@@ -22,6 +24,7 @@ __all__ = [
     "PROBES",
     "Annealing",
     "Conditional",
+    "Coupling",
     "Features",
     "Judges",
     "Metrics",
