@@ -6,9 +6,23 @@ from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.nce import NCE
 from baselines.pcd import PCD
+from baselines.persistent_vi import PersistentVI
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD
 from baselines.vnce import VNCE
 
-__all__ = ["CD", "DSM", "MDSM", "NCE", "PCD", "SM", "SSM", "VNCE", "LangevinCD", "LangevinPCD", "UnbiasedCD"]
+__all__ = [
+    "CD",
+    "DSM",
+    "MDSM",
+    "NCE",
+    "PCD",
+    "SM",
+    "SSM",
+    "VNCE",
+    "LangevinCD",
+    "LangevinPCD",
+    "PersistentVI",
+    "UnbiasedCD",
+]

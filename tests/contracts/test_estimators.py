@@ -54,7 +54,21 @@ def one_seed(tensors: Any, index: int) -> Any:
 
 
 def test_the_paper_s_estimators_are_discovered() -> None:
-    wanted = {"bissm", "bidsm", "bimdsm", "cd", "pcd", "sm", "ssm", "dsm", "mdsm", "nce", "vnce", "unbiased_cd"}
+    wanted = {
+        "bissm",
+        "bidsm",
+        "bimdsm",
+        "cd",
+        "pcd",
+        "sm",
+        "ssm",
+        "dsm",
+        "mdsm",
+        "nce",
+        "vnce",
+        "unbiased_cd",
+        "persistent_vi",
+    }
     assert wanted <= {kind.id for kind in KINDS}
 
 
@@ -205,12 +219,15 @@ def test_a_step_keeps_structure_and_types(case: Case, stage: Stage) -> None:
 
 @every_step
 def test_the_noise_has_the_asked_size(case: Case, stage: Stage) -> None:
-    # another batch size scales all noise; the number of examples is the first or the last but one axis
+    # another batch size scales all noise but that of the parameters; the number of examples is the first or the last
+    # but one axis
+    of_parameters = {parameter.shape for parameter in case.model.parameters()}
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     for size in (20, 7):
         noise = stage.noise(case.model, (size, 2), rng)
         leaves = [leaf for leaf in tree_leaves(noise) if leaf.numel()]
-        assert all(any(length % size == 0 for length in leaf.shape) for leaf in leaves)
+        of_examples = [leaf for leaf in leaves if leaf.shape not in of_parameters]
+        assert all(any(length % size == 0 for length in leaf.shape) for leaf in of_examples)
         assert all(leaf.dtype == torch.float64 for leaf in leaves)
 
 
@@ -447,7 +464,7 @@ def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     assert (
         (reason is None)
         == (Bernoulli in kind.visible_units)
-        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd"))
+        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd", "persistent_vi"))
     )
     if reason:
         assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"

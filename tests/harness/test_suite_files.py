@@ -74,10 +74,11 @@ def test_the_paper_s_checkerboard() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "checkerboard"]
     numbered = [f"{name}-{n}" for name in ("CD", "PCD") for n in (1, 5, 10)]
     bilevel = [f"{name}-{n}" for name in ("BiSSM", "BiDSM") for n in (0, 5, 10)]
-    wanted = [*numbered, "Unbiased CD-1", "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5"]
+    persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
+    wanted = [*numbered, "Unbiased CD-1", *persistent, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5"]
     assert sorted(variants(cells, "checkerboard")) == sorted(wanted)
-    assert len(wanted) == 20
-    assert len(cells) == 200
+    assert len(wanted) == 22
+    assert len(cells) == 220
     assert {cell.config["seed"] for cell in cells} == set(range(10))
     assert {cell.config["steps"] for cell in cells} == {100_000}
     assert {cell.config["hyper"]["lr"] for cell in cells} == {0.001}
@@ -87,9 +88,10 @@ def test_the_paper_s_checkerboard() -> None:
 
 def test_the_paper_preset_s_digits() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "digits"]
-    assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1", "Unbiased CD-1"])
+    persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
+    assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1", "Unbiased CD-1", *persistent])
     assert {cell.config["steps"] for cell in cells} == {20_000}
-    assert len(cells) == 120
+    assert len(cells) == 140
 
 
 @pytest.mark.parametrize("task", ["checkerboard", "digits"])
@@ -209,13 +211,13 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, unbiased_cd, vnce; "
-        "one of your own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
+        "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, unbiased_cd, vnce; "
-        "one of your own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
+        "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [

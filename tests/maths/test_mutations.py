@@ -15,13 +15,14 @@ import baselines.cd
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
+import baselines.persistent_vi
 import baselines.unbiased_cd
 import baselines.vnce
 import bism.bilevel
 import bism.hooks
 import bism.methods
 import bism.score_matching
-from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD, UnbiasedCD
+from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD, PersistentVI, UnbiasedCD
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
@@ -34,6 +35,7 @@ from tests.maths.checks import LinearGaussian, make_grbm, parameters
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
+BOUND_BATCH = checks.samples(checks.make_rbm(seed=1), 1500, 1)
 COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
 LANGEVIN_CONTRAST = LangevinCD.contrast
 
@@ -213,6 +215,14 @@ def cd_with(data: float, model: float) -> Any:
     return loss
 
 
+def bound_check(prior: str) -> float:
+    return checks.bound_error(PersistentVI(prior=prior, samples=1, k=2), checks.make_rbm(), BOUND_BATCH)
+
+
+def at_the_mean(bound: Any, tensors: Any) -> Any:
+    return bound
+
+
 def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
     return torch.zeros(ahead.shape[:2], dtype=torch.bool)
 
@@ -273,6 +283,14 @@ MUTATIONS = [
         "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
     ),
     Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
+    *[
+        Mutation("persistent_vi", what, partial(bound_check, prior), change, 4.5, 12)
+        for prior in ("gaussian", "horseshoe")
+        for what, change in {
+            "at the mean": replace(baselines.persistent_vi, "rebound", at_the_mean),
+            "chains stand still": replace(baselines.persistent_vi, "gibbs", lambda model, v, noise: v * 0),
+        }.items()
+    ],
     Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
     Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
     Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),
