@@ -7,6 +7,7 @@ from baselines.mdsm import MDSM
 from baselines.nce import NCE
 from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
+from baselines.pseudo_likelihood import PseudoLikelihood
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD

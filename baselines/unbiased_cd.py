@@ -44,6 +44,7 @@ class UnbiasedCD(CD):
     reference: ClassVar[str] = "Qiu, Zhang and Wang 2020; on GRBMs with an extension of ours"
     colour: ClassVar[str] = "#1b2f8f"
     marker: ClassVar[str] = "h"
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
 
     k: int = count(1, "sweeps before the correction begins", symbol="k", maximum=LOOP, tune=(1, 2, 5, 10))
     max_steps: int = count(25, "sweeps at most, met or not", symbol="T", maximum=LOOP, tune=(10, 25, 50))

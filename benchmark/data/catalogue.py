@@ -192,6 +192,17 @@ _ENTRIES = (
         origin="made by this package",
     ),
     Entry(
+        name="ferromagnet",
+        title="Ferromagnet",
+        about="spins of an Ising model on a periodic 4 x 4 x 4 lattice with J = 0.2 between neighbours",
+        shape=(64,),
+        sizes=(2_000, 500, 500),
+        source="made by this package from a fixed seed",
+        licence="MIT, as this package",
+        citation="Ingraham, Marks: Variational Inference for Sparse and Undirected Models, ICML 2017",
+        origin="made by this package",
+    ),
+    Entry(
         name="freyface",
         title="Frey face",
         about="frames of a video of Brendan Frey's face",

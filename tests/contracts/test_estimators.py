@@ -464,7 +464,7 @@ def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     assert (
         (reason is None)
         == (Bernoulli in kind.visible_units)
-        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd", "persistent_vi"))
+        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd", "persistent_vi", "pseudo_likelihood"))
     )
     if reason:
         assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"

@@ -224,14 +224,14 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
         (
             {"methods": ["bidms"]},
             "no method 'bidms': did you mean 'bidsm'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
-            "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, "
+            "pseudo_likelihood, sm, ssm, unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
         ),
         (
             {"methods": ["BiDSM"]},
             "no method 'BiDSM': did you mean 'bidsm'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
-            "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, "
+            "pseudo_likelihood, sm, ssm, unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
         ),
         (
             {"methods": ["nce", "sm"]},
@@ -241,8 +241,8 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
         (
             {"overrides": [("cdd", "k", 1)]},
             "no method 'cdd': did you mean 'cd'? "
-            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
-            "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
+            "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, "
+            "pseudo_likelihood, sm, ssm, unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
         ),
         (
             {"overrides": [("cd", "kk", 1)]},

@@ -98,7 +98,7 @@ def test_the_paper_preset_s_digits() -> None:
 def test_the_quick_preset_has_one_variant_of_every_method_that_works_there(task: str) -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "quick") if cell.config["task"] == task]
     without = load_suite("grbm", METHODS).presets["quick"].tasks[task].without
-    assert set(without) == ({"langevin_cd", "langevin_pcd"} if task == "digits" else set())
+    assert set(without) == ({"pseudo_likelihood"} | ({"langevin_cd", "langevin_pcd"} if task == "digits" else set()))
     assert {cell.config["method"] for cell in cells} == set(METHODS) - set(without)
     assert len(variants(cells, task)) == len(METHODS) - len(without)
     assert {cell.config["seed"] for cell in cells} == {0, 1, 2}
@@ -211,13 +211,13 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
-        "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, "
+        "pseudo_likelihood, sm, ssm, unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, sm, ssm, "
-        "unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
+        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, persistent_vi, "
+        "pseudo_likelihood, sm, ssm, unbiased_cd, vnce; one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
@@ -225,7 +225,8 @@ BAD = {
         "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, rbm, resnet_eblvm, resnet_ebm",
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, ising, rbm, "
+        "resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
