@@ -25,5 +25,6 @@ __all__ = [
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",
+    "PseudoLikelihood",
     "UnbiasedCD",
 ]

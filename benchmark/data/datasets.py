@@ -191,7 +191,7 @@ def bars_and_stripes(folder: Path) -> DataSet:
 
 def ferromagnet(folder: Path) -> DataSet:
     """An Ising model without fields on a periodic 4 x 4 x 4 lattice with J = 0.2 between neighbours, of Ingraham and
-    Marks (2017), and spins up as 1: independent samples, the ends of as many Gibbs chains of 1,000 sweeps from coins.
+    Marks (2017), and spins up as 1: independent samples, the ends of as many Gibbs chains of 300 sweeps from coins.
 
     J is below the critical 0.2217 of the infinite lattice. A sweep is of one half of the lattice, whose sites are no
     neighbours, given the other, and then of the other.
@@ -200,7 +200,7 @@ def ferromagnet(folder: Path) -> DataSet:
     count, neighbours = sum(sizes), lattice(4).double().numpy()
     even = np.indices((4, 4, 4)).sum(0).ravel() % 2 == 0
     spins = np.where(random.uniform(size=(count, len(even))) < 0.5, 1.0, -1.0)
-    for _ in range(1000):
+    for _ in range(300):
         for half in (even, ~even):
             up = 1 / (1 + np.exp(-2 * FERROMAGNET * (spins @ neighbours[:, half])))
             spins[:, half] = np.where(random.uniform(size=up.shape) < up, 1.0, -1.0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmark.data import datasets
 from benchmark.data.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
 from benchmark.system.invocation import call
 from bism import InputError
+from bism.ising import lattice
 from tests.harness import synthetic
 from tests.harness.tiny import cell, command, replaced, write
 
@@ -61,7 +63,7 @@ def test_the_hash_notices_every_change() -> None:
 def test_an_unknown_data_set() -> None:
     assert refusal(NO_FOLDER, {"name": "digit"}) == (
         "no data set 'digit': did you mean 'digits'? "
-        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, freyface, mnist"
+        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist"
     )
 
 
@@ -128,6 +130,20 @@ def test_bars_and_stripes_are_all_there_are_with_their_probabilities() -> None:
     entropy = -float((found / 32 * (found / 32).log()).sum())
     assert -32 * entropy == pytest.approx(-108.13, abs=5e-3)
     assert len(images) == 30
+
+
+# --- ferromagnet ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ferromagnet_is_in_equilibrium() -> None:
+    """By an identity of the Ising model: the mean of s_i given its neighbours is tanh(J times their sum)."""
+    spins = 2 * all_rows(load({"name": "ferromagnet"}, NO_FOLDER)).double() - 1
+    assert set(spins.flatten().tolist()) == {-1, 1}
+    field = spins @ lattice(4).double()
+    for total in (-4, -2, 0, 2, 4):
+        chosen = spins[field == total]
+        assert abs(float(chosen.mean()) - math.tanh(0.2 * total)) < 5 * len(chosen) ** -0.5
+    assert abs(float(spins.mean())) < 0.03
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

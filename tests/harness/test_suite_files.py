@@ -48,6 +48,7 @@ def test_the_shipped_suites() -> None:
         "fashion",
         "freyface",
         "grbm",
+        "ising",
         "mnist",
         "rbm",
         "scaling",
@@ -222,7 +223,7 @@ BAD = {
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, freyface, mnist",
+        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
         "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, ising, rbm, "

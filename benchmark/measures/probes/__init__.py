@@ -5,6 +5,7 @@ from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import PracticalBias, Theorem2
 from benchmark.measures.probes.coupling import Coupling
+from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.samples import Samples
 
@@ -13,6 +14,7 @@ PROBES: dict[str, type[Probe]] = {
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
     "coupling": Coupling,
+    "couplings": Couplings,
     "samples": Samples,
     "conditional": Conditional,
     "features": Features,
@@ -25,6 +27,7 @@ __all__ = [
     "Annealing",
     "Conditional",
     "Coupling",
+    "Couplings",
     "Features",
     "Judges",
     "Metrics",
