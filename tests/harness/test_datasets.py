@@ -27,6 +27,7 @@ from tests.harness.tiny import cell, command, replaced, write
 HASHES = {
     "checkerboard": "ae33416d69dd7d1aec9f5d6191898e231a69df00d04f4e3d56ee68c83d4f1a8d",
     "bars_and_stripes": "cd875281e30360dffb6ea0f5dd306fb54f5bff6e55279c2079990398b4d47c64",
+    "ferromagnet": "362d7e1dbe4703bc62548bab8222b5961132ad81dac1647e5e07e56b2fe82e2a",
     "digits": "58d7e865c6ecc5af1ae9b22c4bcaeb870a9226fcbb5e5c9b06b9c8ad94d5216f",
 }
 NO_FOLDER = Path("nowhere")

@@ -16,14 +16,29 @@ import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
 import baselines.persistent_vi
+import baselines.pseudo_likelihood
 import baselines.unbiased_cd
 import baselines.vnce
 import bism.bilevel
 import bism.hooks
 import bism.methods
 import bism.score_matching
-from baselines import CD, DSM, MDSM, NCE, PCD, SM, SSM, VNCE, LangevinCD, LangevinPCD, PersistentVI, UnbiasedCD
-from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
+from baselines import (
+    CD,
+    DSM,
+    MDSM,
+    NCE,
+    PCD,
+    SM,
+    SSM,
+    VNCE,
+    LangevinCD,
+    LangevinPCD,
+    PersistentVI,
+    PseudoLikelihood,
+    UnbiasedCD,
+)
+from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM, log_likelihood
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
 from bism.optimisers import adam_update
@@ -223,6 +238,19 @@ def at_the_mean(bound: Any, tensors: Any) -> Any:
     return bound
 
 
+def pseudo_slope() -> float:
+    """Norm of the expected gradient of the pseudo-likelihood at the parameters that made the data."""
+    model, estimator = checks.make_rbm(), PseudoLikelihood()
+    v, state = checks.configurations(4), checks.state_of({}, model=model)
+    p = log_likelihood(model, v).exp()
+
+    def loss(at: Any) -> Tensor:
+        bound = state.bind({"model": at})
+        return p @ torch.stack([estimator.loss(bound, row[None], {}, {}, {})[0] for row in v])
+
+    return float(checks.flat(torch.func.grad(loss)(parameters(model))).norm())
+
+
 def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
     return torch.zeros(ahead.shape[:2], dtype=torch.bool)
 
@@ -291,6 +319,12 @@ MUTATIONS = [
             "chains stand still": replace(baselines.persistent_vi, "gibbs", lambda model, v, noise: v * 0),
         }.items()
     ],
+    Mutation(
+        "pseudo_likelihood",
+        "sign",
+        pseudo_slope,
+        replace(baselines.pseudo_likelihood, "softplus", lambda x: torch.nn.functional.softplus(-x)),
+    ),
     Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
     Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
     Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),

@@ -13,8 +13,8 @@ from bism.ising import lattice
 
 
 class Couplings(Probe):
-    """``couplings/rms_error``: of J over all pairs, against a periodic cubic lattice with one J between neighbours and 0
-    elsewhere, as the data set ``ferromagnet`` has; ``couplings/rms_error_neighbours`` and ``_others`` are its parts.
+    """``couplings/rms_error``: of J over all pairs, against a periodic cubic lattice with one J between neighbours and
+    0 elsewhere, as the data set ``ferromagnet`` has; ``couplings/rms_error_neighbours`` and ``_others`` are its parts.
 
     J is an array beside it and, of persistent VI, log s of it, ``couplings_step_*.npz``.
 
@@ -40,6 +40,7 @@ class Couplings(Probe):
         spread = subject.fitted.state(subject.seed)["params"].get("spread", {})
         if "J" in spread:
             arrays["log_s"] = spread["J"].double().cpu()
+        subject.folder.mkdir(parents=True, exist_ok=True)
         save_arrays(subject.folder, "couplings", subject.fitted.step, **arrays)
         return {
             "couplings/rms_error": float(error[pairs].mean().sqrt()),
