@@ -261,7 +261,7 @@ def test_training_does_not_depend_on_the_global_generator(case: Case) -> None:
 
 @every_small
 def test_training_leaves_the_given_model_and_data_alone(case: Case) -> None:
-    own, given = tree_map(torch.clone, case.model.state_dict()), data()
+    own, given = tree_map(torch.clone, case.model.state_dict()), case.data()
     before = given.clone()
     case.estimator.fit(case.model, given, seeds=(0, 1), steps=2, batch_size=20, dtype=torch.float64, compile=False)
     assert same(dict(case.model.state_dict()), dict(own))

@@ -356,7 +356,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
         "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
-        " fashion, freyface, grbm, ising, mnist, rbm, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
+        " fashion, freyface, grbm, ising, mnist, rbm, scaling; a suite of your own is given by its file, such as "
+        "grmb.yaml\n"
     )
 
 
