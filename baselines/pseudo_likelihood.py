@@ -22,6 +22,7 @@ class PseudoLikelihood(Estimator):
     id: ClassVar[str] = "pseudo_likelihood"
     label: ClassVar[str] = "Pseudo-likelihood"
     reference: ClassVar[str] = "Besag 1975"
+    family: ClassVar[str] = "Contrastive divergence"  # with one random unit per step CD-1 has its gradient
     colour: ClassVar[str] = "#6b3f2a"
     marker: ClassVar[str] = "|"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
