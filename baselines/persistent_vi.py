@@ -16,8 +16,6 @@ from bism.sampling import gibbs, gibbs_noise, has_gibbs
 from bism.state import Info
 from bism.variables import Bernoulli, Gaussian, Units
 
-_LOG_SPREAD = -3.0  # at the start, as published
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PersistentVI(Estimator):
@@ -67,7 +65,7 @@ class PersistentVI(Estimator):
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         spread = {}
         for name, mean in model.named_parameters():
-            spread[name] = torch.full_like(mean, _LOG_SPREAD).detach()
+            spread[name] = torch.full_like(mean, -3.0).detach()  # as published
             if self._shrunk(mean):
                 spread |= {
                     f"{name}/scale": torch.zeros_like(mean).detach(),
