@@ -6,8 +6,11 @@ from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.nce import NCE
 from baselines.pcd import PCD
+from baselines.persistent_vi import PersistentVI
+from baselines.pseudo_likelihood import PseudoLikelihood
 from baselines.sm import SM
 from baselines.ssm import SSM
+from baselines.unbiased_cd import UnbiasedCD
 from baselines.vages_dsm import VaGESDSM
 from baselines.vages_ksd import VaGESKSD
 from baselines.vages_mdsm import VaGESMDSM
@@ -24,6 +27,9 @@ __all__ = [
     "VNCE",
     "LangevinCD",
     "LangevinPCD",
+    "PersistentVI",
+    "PseudoLikelihood",
+    "UnbiasedCD",
     "VaGESDSM",
     "VaGESKSD",
     "VaGESMDSM",

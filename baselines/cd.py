@@ -27,7 +27,7 @@ class CD(Estimator):
     family: ClassVar[str] = "Contrastive divergence"
     colour: ClassVar[str] = "#2878c8"
     marker: ClassVar[str] = "o"
-    needs: ClassVar[tuple[str, ...]] = ("free_energy", "sample_hidden", "sample_visible")
+    needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     k: int = count(1, "sweeps of Gibbs sampling per step", symbol="k", maximum=LOOP, tune=(1, 2, 5, 10, 20))
@@ -37,8 +37,12 @@ class CD(Estimator):
         return 1 + 0.3 * self.k
 
     def unsupported(self, model: Any) -> str | None:
-        if model.latent is None:
-            return "it samples by Gibbs sweeps between v and h, and this model has no latent variables"
+        if not hasattr(model, "transition"):
+            if model.latent is None:
+                return "it samples by Gibbs sweeps between v and h, and this model has no latent variables"
+            lacking = [f"{name}()" for name in ("sample_hidden", "sample_visible") if not hasattr(model, name)]
+            if lacking:
+                return f"it needs {' and '.join(lacking)}, which {type(model).__name__} lacks"
         return super().unsupported(model)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bism.errors import InputError
     from bism.estimator import Estimator
     from bism.fitted import Fitted
+    from bism.ising import Ising
     from bism.likelihood import fisher_divergence, log_likelihood, log_partition
     from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
     from bism.models import GRBM, RBM
@@ -21,6 +22,7 @@ _MODULES = {
     "errors": ("InputError",),
     "estimator": ("Estimator",),
     "fitted": ("Fitted",),
+    "ising": ("Ising",),
     "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
     "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
     "models": ("GRBM", "RBM"),
@@ -44,6 +46,7 @@ __all__ = [
     "Fitted",
     "Gaussian",
     "InputError",
+    "Ising",
     "Posterior",
     "RelaxedBernoulli",
     "Sampler",

@@ -67,7 +67,8 @@ class Bound:
     ``state_dict()`` holds them undetached. What leads to no parameter (``latent``, ``visible_shape``, buffers) is the
     module's own.
 
-    It has no public names of its own, so that it hides none of the module's; ``frozen`` is a function beside it.
+    It has no public names of its own, so that it hides none of the module's; ``frozen`` and ``rebound`` are functions
+    beside it.
     """
 
     def __init__(self, methods: Methods, tensors: Mapping[str, Tensor]) -> None:
@@ -79,6 +80,13 @@ class Bound:
     def __frozen__(self) -> "Bound":
         other = copy.copy(self)
         other.__tensors = {name: tensor.detach() for name, tensor in self.__tensors.items()}
+        return other
+
+    def __with_others__(self, tensors: Mapping[str, Tensor]) -> "Bound":
+        other = copy.copy(self)
+        given = {f"module.{name}": tensor for name, tensor in tensors.items()}
+        shared = {alias: given[name] for alias, name in self.__methods.aliases.items() if name in given}
+        other.__tensors = {**self.__tensors, **given, **shared}
         return other
 
     def __run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -202,6 +210,11 @@ class Bound:
 def frozen(bound: Bound) -> Bound:
     """The same module with parameters that no gradient reaches."""
     return bound.__frozen__()
+
+
+def rebound(bound: Bound, tensors: Mapping[str, Tensor]) -> Bound:
+    """The same module seen with other tensors in the place of those of these names."""
+    return bound.__with_others__(tensors)
 
 
 class Held:

@@ -117,6 +117,14 @@ class GRBM(nn.Module):
         """h ~ p(h|v) from logistic noise [batch, m]."""
         return (self.hidden_logits(v) + noise > 0).to(v.dtype)
 
+    def visible_mean(self, h: Tensor) -> Tensor:
+        """E[v|h] = b + s^2 * W h, [batch, D]."""
+        return self.b + (2 * self.log_s).exp() * (h @ self.W.T)
+
+    def visible_scale(self) -> Tensor:
+        """The standard deviations s of p(v|h), [D], which do not depend on h."""
+        return self.log_s.exp()
+
     def sample_visible(self, h: Tensor, noise: Tensor) -> Tensor:
         """v ~ p(v|h) from standard normal noise [batch, D]."""
         s = self.log_s.exp()

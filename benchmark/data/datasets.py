@@ -20,9 +20,11 @@ from benchmark.data.formats import Damaged, read_cifar, read_freyface, read_idx,
 from benchmark.system.limits import check_file
 from benchmark.system.memory import check_fits
 from bism.errors import InputError, nearest
+from bism.ising import lattice
 from bism.scaling import Scaling
 
 SCALES: dict[str, Callable[[Tensor], Scaling]] = {"standard": Scaling.standard, "unit": Scaling.unit}
+FERROMAGNET = 0.2  # J between neighbours
 _BOARD = CATALOGUE["checkerboard"].sizes
 
 
@@ -173,6 +175,38 @@ def digits(folder: Path) -> DataSet:
     return dataclasses.replace(_in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
 
 
+def bars_and_stripes(folder: Path) -> DataSet:
+    """Bars and stripes, 4 x 4: 32 binary images, each column alike or each row, in each of 2^4 ways.
+
+    The distribution is known, and all three splits are its 32 rows: an image that is both, all 0 or all 1, is there
+    twice. The best log-likelihood that any model can reach is 28/32 log(1/32) + 4/32 log(2/32) = -3.379 nats, or
+    -108.13 for the 32 rows.
+    """
+    side, _ = CATALOGUE["bars_and_stripes"].shape
+    lines = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * side)
+    stripes = lines[:, :, None].expand(-1, -1, side)
+    rows = torch.cat([stripes, stripes.transpose(1, 2)]).flatten(1)
+    return DataSet("bars_and_stripes", rows, rows, rows, (side, side))
+
+
+def ferromagnet(folder: Path) -> DataSet:
+    """An Ising model without fields on a periodic 4 x 4 x 4 lattice with J = 0.2 between neighbours, of Ingraham and
+    Marks (2017), and spins up as 1: independent samples, the ends of as many Gibbs chains of 300 sweeps from coins.
+
+    J is below the critical 0.2217 of the infinite lattice. A sweep is of one half of the lattice, whose sites are no
+    neighbours, given the other, and then of the other.
+    """
+    sizes, random = CATALOGUE["ferromagnet"].sizes, np.random.RandomState(0)
+    count, neighbours = sum(sizes), lattice(4).double().numpy()
+    even = np.indices((4, 4, 4)).sum(0).ravel() % 2 == 0
+    spins = np.where(random.uniform(size=(count, len(even))) < 0.5, 1.0, -1.0)
+    for _ in range(300):
+        for half in (even, ~even):
+            up = 1 / (1 + np.exp(-2 * FERROMAGNET * (spins @ neighbours[:, half])))
+            spins[:, half] = np.where(random.uniform(size=up.shape) < up, 1.0, -1.0)
+    return _in_splits("ferromagnet", (spins + 1) / 2, sizes)
+
+
 def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
     """Images uint8 [n, ...] with labels [n] or None, in batches: flattened, divided by 255, split in their order.
 
@@ -314,6 +348,8 @@ def _check_precision(path: Path, array: np.ndarray, rows: Tensor, step: int) -> 
 DATASETS: dict[str, Callable[..., DataSet]] = {
     "checkerboard": checkerboard,
     "digits": digits,
+    "bars_and_stripes": bars_and_stripes,
+    "ferromagnet": ferromagnet,
     "freyface": freyface,
     "mnist": mnist,
     "fashion": fashion,

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from bism import GRBM, RBM
+from bism import GRBM, RBM, Ising
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "grbm": GRBM,
     "rbm": RBM,
+    "ising": Ising,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }

@@ -23,7 +23,16 @@ from tests.contracts.phased import Phased
 from tests.contracts.staged import Staged
 from tests.maths.checks import LinearGaussian
 
-SMALL = {"inner_steps": 2, "unroll_steps": 1, "k": 2, "nu": 2, "noise_particles": 2}
+SMALL = {
+    "inner_steps": 2,
+    "unroll_steps": 1,
+    "k": 2,
+    "nu": 2,
+    "noise_particles": 2,
+    "max_steps": 4,
+    "tries": 2,
+    "samples": 2,
+}
 ITERATIONS = 10  # that stages share; the last goes on
 
 

@@ -54,7 +54,21 @@ def one_seed(tensors: Any, index: int) -> Any:
 
 
 def test_the_paper_s_estimators_are_discovered() -> None:
-    wanted = {"bissm", "bidsm", "bimdsm", "cd", "pcd", "sm", "ssm", "dsm", "mdsm", "nce", "vnce"}
+    wanted = {
+        "bissm",
+        "bidsm",
+        "bimdsm",
+        "cd",
+        "pcd",
+        "sm",
+        "ssm",
+        "dsm",
+        "mdsm",
+        "nce",
+        "vnce",
+        "unbiased_cd",
+        "persistent_vi",
+    }
     assert wanted <= {kind.id for kind in KINDS}
 
 
@@ -205,12 +219,15 @@ def test_a_step_keeps_structure_and_types(case: Case, stage: Stage) -> None:
 
 @every_step
 def test_the_noise_has_the_asked_size(case: Case, stage: Stage) -> None:
-    # another batch size scales all noise; the number of examples is the first or the last but one axis
+    # another batch size scales all noise but that of the parameters; the number of examples is the first or the last
+    # but one axis
+    of_parameters = {parameter.shape for parameter in case.model.parameters()}
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     for size in (20, 7):
         noise = stage.draw(case.model, (size, 2), rng)
         leaves = [leaf for leaf in tree_leaves(noise) if leaf.numel()]
-        assert all(any(length % size == 0 for length in leaf.shape) for leaf in leaves)
+        of_examples = [leaf for leaf in leaves if leaf.shape not in of_parameters]
+        assert all(any(length % size == 0 for length in leaf.shape) for leaf in of_examples)
         assert all(leaf.dtype == torch.float64 for leaf in leaves)
 
 
@@ -248,7 +265,7 @@ def test_training_does_not_depend_on_the_global_generator(case: Case) -> None:
 
 @every_small
 def test_training_leaves_the_given_model_and_data_alone(case: Case) -> None:
-    own, given = tree_map(torch.clone, case.model.state_dict()), data()
+    own, given = tree_map(torch.clone, case.model.state_dict()), case.data()
     before = given.clone()
     case.estimator.fit(case.model, given, seeds=(0, 1), steps=2, batch_size=20, dtype=torch.float64, compile=False)
     assert same(dict(case.model.state_dict()), dict(own))
@@ -448,7 +465,11 @@ def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     """Of binary v by the methods that say so alone, and of real v by none that does not."""
     binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
     reason = kind(**binary).unsupported(RBM(2, 3))
-    assert (reason is None) == (Bernoulli in kind.visible_units) == (kind.id in ("cd", "pcd", "nce", "vnce"))
+    assert (
+        (reason is None)
+        == (Bernoulli in kind.visible_units)
+        == (kind.id in ("cd", "pcd", "nce", "vnce", "unbiased_cd", "persistent_vi", "pseudo_likelihood"))
+    )
     if reason:
         assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"
         with pytest.raises(InputError, match=f"{kind.id} cannot train RBM: it needs real v"):

@@ -89,9 +89,9 @@ def test_programs_of_their_own_give_the_same_bits(
         lower = one.lower_objective_on(data()[:50])
         asked = [one.objective_on(data()[:50]), *([] if lower is None else [lower])]
         found.append((one.checkpoint()["tensors"], asked))
-        traced = trainer(estimator, called, monkeypatch, iterations=10_000, **options)
-        traced.run(5)
-        assert same(traced.checkpoint()["tensors"], one.checkpoint()["tensors"])
+    traced = trainer(estimator, True, monkeypatch, iterations=10_000, **options)
+    traced.run(5)
+    assert same(traced.checkpoint()["tensors"], one.checkpoint()["tensors"])
     assert same(*found)
 
 

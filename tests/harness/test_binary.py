@@ -135,7 +135,7 @@ def test_binary_vectors_that_are_no_images_are_not_drawn_as_points() -> None:
 @pytest.mark.parametrize("preset", ["full", "quick"])
 def test_the_shipped_suite_has_every_method_or_says_why_not(preset: str) -> None:
     methods = registry.methods()
-    settings = load_suite("rbm", methods).presets[preset].tasks["digits"]
-    assert {entry.method for entry in settings.variants} | set(settings.without) == set(methods)
-    for method in settings.without:
-        assert methods[method]().unsupported(RBM(2, 3))
+    for settings in load_suite("rbm", methods).presets[preset].tasks.values():
+        assert {entry.method for entry in settings.variants} | set(settings.without) == set(methods)
+        for method in settings.without:
+            assert methods[method]().unsupported(RBM(2, 3))

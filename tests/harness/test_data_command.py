@@ -143,6 +143,8 @@ def test_the_list_says_what_is_there(mnist: Server, cifar: Server, tmp_path: Pat
     assert states(tmp_path) == {
         "checkerboard": "made by this package",
         "digits": "bundled with scikit-learn",
+        "bars_and_stripes": "made by this package",
+        "ferromagnet": "made by this package",
         "freyface": fetch_it.format("freyface"),
         "mnist": fetch_it.format("mnist"),
         "fashion": fetch_it.format("fashion"),
@@ -171,7 +173,7 @@ def test_the_list_has_the_facts(tmp_path: Path) -> None:
         f"file     {tmp_path}/data/freyface/frey_rawface.mat",
     ):
         assert wanted in lines
-    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 6
+    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 8
 
 
 def test_where_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

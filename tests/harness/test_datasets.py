@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import warnings
 from pathlib import Path
@@ -19,11 +20,14 @@ from benchmark.data import datasets
 from benchmark.data.datasets import DataSet, MissingData, checkerboard, digits, from_file, load
 from benchmark.system.invocation import call
 from bism import InputError
+from bism.ising import lattice
 from tests.harness import synthetic
 from tests.harness.tiny import cell, command, replaced, write
 
 HASHES = {
     "checkerboard": "ae33416d69dd7d1aec9f5d6191898e231a69df00d04f4e3d56ee68c83d4f1a8d",
+    "bars_and_stripes": "cd875281e30360dffb6ea0f5dd306fb54f5bff6e55279c2079990398b4d47c64",
+    "ferromagnet": "362d7e1dbe4703bc62548bab8222b5961132ad81dac1647e5e07e56b2fe82e2a",
     "digits": "58d7e865c6ecc5af1ae9b22c4bcaeb870a9226fcbb5e5c9b06b9c8ad94d5216f",
 }
 NO_FOLDER = Path("nowhere")
@@ -59,7 +63,8 @@ def test_the_hash_notices_every_change() -> None:
 
 def test_an_unknown_data_set() -> None:
     assert refusal(NO_FOLDER, {"name": "digit"}) == (
-        "no data set 'digit': did you mean 'digits'? valid: checkerboard, cifar10, digits, fashion, freyface, mnist"
+        "no data set 'digit': did you mean 'digits'? "
+        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist"
     )
 
 
@@ -109,6 +114,37 @@ def test_the_digits_are_scikit_learn_s_with_uniform_noise() -> None:
 
 def test_the_digits_splits_are_disjoint() -> None:
     assert len(torch.unique(all_rows(digits(NO_FOLDER)), dim=0)) == 1797
+
+
+# --- bars and stripes -------------------------------------------------------------------------------------------------
+
+
+def test_bars_and_stripes_are_all_there_are_with_their_probabilities() -> None:
+    data = load({"name": "bars_and_stripes"}, NO_FOLDER)
+    assert torch.equal(data.train, data.val)
+    assert torch.equal(data.train, data.test)
+    images, found = data.train.reshape(-1, 4, 4).unique(dim=0, return_counts=True)
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 16).reshape(-1, 4, 4)
+    equal_rows, equal_columns = ((every == every[:, :1]).all((1, 2)), (every == every[:, :, :1]).all((1, 2)))
+    assert torch.equal(images, every[equal_rows | equal_columns])
+    assert torch.equal(found, 1 + (equal_rows & equal_columns)[equal_rows | equal_columns].long())
+    entropy = -float((found / 32 * (found / 32).log()).sum())
+    assert -32 * entropy == pytest.approx(-108.13, abs=5e-3)
+    assert len(images) == 30
+
+
+# --- ferromagnet ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ferromagnet_is_in_equilibrium() -> None:
+    """By an identity of the Ising model: the mean of s_i given its neighbours is tanh(J times their sum)."""
+    spins = 2 * all_rows(load({"name": "ferromagnet"}, NO_FOLDER)).double() - 1
+    assert set(spins.flatten().tolist()) == {-1, 1}
+    field = spins @ lattice(4).double()
+    for total in (-4, -2, 0, 2, 4):
+        chosen = spins[field == total]
+        assert abs(float(chosen.mean()) - math.tanh(0.2 * total)) < 5 * len(chosen) ** -0.5
+    assert abs(float(spins.mean())) < 0.03
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

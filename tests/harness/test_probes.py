@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines import SM
-from benchmark.data.datasets import DataSet
-from benchmark.measures.probes import PROBES, Annealing, Subject
+from baselines import CD, SM, PersistentVI, UnbiasedCD
+from benchmark.data.datasets import DataSet, load
+from benchmark.measures.probes import PROBES, Annealing, Coupling, Couplings, Subject
 from benchmark.records.rundir import RunDir
-from bism import log_likelihood, log_partition
+from bism import RBM, Ising, log_likelihood, log_partition
 from bism.engine import Trainer
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
@@ -235,3 +235,30 @@ def test_a_probe_is_taken_of_the_variants_that_it_suits(tmp_path: Path) -> None:
             for record in runs.records()
         }
     assert probed == {"cd": False, "bidsm": True}
+
+
+def test_whether_coupled_chains_meet(tmp_path: Path) -> None:
+    data, trained = load({"name": "bars_and_stripes"}, tmp_path), UnbiasedCD(max_steps=2, tries=20)
+    fitted = trained.fit(RBM(16, 16), data.train, seeds=[0], steps=0)
+    at_start = Coupling(chains=320).measure(Subject(fitted, 0, data, tmp_path))
+    # W has not moved from 0 yet: chains are nearly coins with common numbers, and meet as soon as they are coupled
+    assert at_start["coupling/not_met"] < 0.2
+    assert at_start["coupling/not_met_at_all"] == at_start["coupling/out_of_tries"] == 0
+    assert 1.9 < at_start["coupling/meeting_time"] < 2.5
+    assert Coupling.unsuitable(trained, RBM(16, 16)) is None
+    assert Coupling.unsuitable(CD(), RBM(16, 16)) == "only unbiased_cd couples chains"
+
+
+def test_the_error_of_couplings(tmp_path: Path) -> None:
+    data, trained = load({"name": "ferromagnet"}, tmp_path), PersistentVI(samples=1, k=1)
+    fitted = trained.fit(Ising(64), data.train, seeds=[0], steps=0)
+    found = Couplings().measure(Subject(fitted, 0, data, tmp_path / "artifacts"))
+    # J has hardly moved from N(0, 0.01^2): each of the 64 sites has three of the 192 pairs of neighbours, of 2,016
+    assert found["couplings/rms_error_neighbours"] == pytest.approx(0.2, abs=0.005)
+    assert found["couplings/rms_error_others"] == pytest.approx(0.01, abs=0.001)
+    parts = 192 * found["couplings/rms_error_neighbours"] ** 2 + 1824 * found["couplings/rms_error_others"] ** 2
+    assert found["couplings/rms_error"] == pytest.approx((parts / 2016) ** 0.5)
+    with np.load(tmp_path / "artifacts" / "couplings_step_00000000.npz") as arrays:
+        assert np.abs(arrays["J"] - fitted.model(0).couplings().detach().numpy()).max() == 0
+        assert (arrays["log_s"] == -3).all()
+    assert Couplings.unsuitable(trained, RBM(2, 2)) == "only Ising models have couplings"

@@ -49,6 +49,7 @@ def test_the_shipped_suites() -> None:
         "fashion",
         "freyface",
         "grbm",
+        "ising",
         "mnist",
         "rbm",
         "scaling",
@@ -75,10 +76,12 @@ def test_the_paper_s_checkerboard() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "checkerboard"]
     numbered = [f"{name}-{n}" for name in ("CD", "PCD") for n in (1, 5, 10)]
     bilevel = [f"{name}-{n}" for name in ("BiSSM", "BiDSM") for n in (0, 5, 10)]
-    wanted = [*numbered, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5", *VAGES]
+    persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
+    wanted = [*numbered, "Unbiased CD-1", *persistent, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5"]
+    wanted += VAGES
     assert sorted(variants(cells, "checkerboard")) == sorted(wanted)
-    assert len(wanted) == 22
-    assert len(cells) == 220
+    assert len(wanted) == 25
+    assert len(cells) == 250
     assert {cell.config["seed"] for cell in cells} == set(range(10))
     assert {cell.config["steps"] for cell in cells} == {100_000}
     assert {cell.config["hyper"]["lr"] for cell in cells} == {0.001}
@@ -88,16 +91,17 @@ def test_the_paper_s_checkerboard() -> None:
 
 def test_the_paper_preset_s_digits() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "digits"]
-    assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1"])
+    persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
+    assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1", "Unbiased CD-1", *persistent])
     assert {cell.config["steps"] for cell in cells} == {20_000}
-    assert len(cells) == 140
+    assert len(cells) == 170
 
 
 @pytest.mark.parametrize("task", ["checkerboard", "digits"])
 def test_the_quick_preset_has_one_variant_of_every_method_that_works_there(task: str) -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "quick") if cell.config["task"] == task]
     without = load_suite("grbm", METHODS).presets["quick"].tasks[task].without
-    assert set(without) == ({"langevin_cd", "langevin_pcd"} if task == "digits" else set())
+    assert set(without) == ({"pseudo_likelihood"} | ({"langevin_cd", "langevin_pcd"} if task == "digits" else set()))
     assert {cell.config["method"] for cell in cells} == set(METHODS) - set(without)
     assert len(variants(cells, task)) == len(METHODS) - len(without)
     assert {cell.config["seed"] for cell in cells} == {0, 1, 2}
@@ -210,21 +214,20 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, "
-        "vages_dsm, vages_ksd, vages_mdsm, vnce; one of your own is named by --plugin FILE.py",
+        f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        "valid: bidsm, bimdsm, bissm, cd, dsm, langevin_cd, langevin_pcd, mdsm, nce, pcd, sm, ssm, "
-        "vages_dsm, vages_ksd, vages_mdsm, vnce; one of your own is named by --plugin FILE.py",
+        f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: checkerboard, cifar10, digits, fashion, freyface, mnist",
+        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, rbm, resnet_eblvm, resnet_ebm",
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, ising, rbm, "
+        "resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
@@ -353,7 +356,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
         "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
-        " fashion, freyface, grbm, mnist, rbm, scaling; a suite of your own is given by its file, such as grmb.yaml\n"
+        " fashion, freyface, grbm, ising, mnist, rbm, scaling; a suite of your own is given by its file, such as "
+        "grmb.yaml\n"
     )
 
 

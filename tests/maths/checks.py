@@ -367,6 +367,40 @@ def likelihood_gradient(model: GRBM, theta: dict[str, Tensor], v: Tensor, weight
     return flat(grad(negative)({"model": theta}))
 
 
+def spread_of(estimator: Any, model: nn.Module) -> dict[str, Tensor]:
+    """Persistent VI's log s and what the horseshoe adds, none of it where it starts."""
+    source = torch.Generator().manual_seed(3)
+    start = estimator.extra_parameters(model, draws(0))["spread"]
+    return {name: -1 + 0.3 * torch.randn(x.shape, generator=source, dtype=torch.float64) for name, x in start.items()}
+
+
+def bound_error(estimator: Any, model: Any, batch: Tensor, examples: float = 50.0) -> float:
+    """The largest deviation, in standard errors, of persistent VI's gradient in (mu, log s) from that of the exact
+    bound at the same draws of the parameters; chains begin as exact samples of the model there."""
+    params = {"model": parameters(model), "spread": spread_of(estimator, model)}
+    state, options, rows = state_of({}, model=model), hyper(estimator), []
+    (drawn,) = estimator.noise(model, tuple(batch.shape), draws(5))
+    theta, _ = estimator.draw(params["model"], params["spread"], drawn["parameters"], options)
+    at = type(model)(*model.W.shape).double()
+    at.load_state_dict(theta)
+
+    def exact(moving: Any) -> Tensor:
+        theta, divergence = estimator.draw(moving["model"], moving["spread"], drawn["parameters"], options)
+        bound = state.bind({"model": theta}).model
+        return bound.free_energy(batch).mean() + log_z(bound) + divergence / examples
+
+    for seed in range(30):
+        carry = {"chains": samples(at, len(batch), 50 + seed)[None], "examples": torch.tensor(examples).double()}
+        chains = estimator.noise(model, tuple(batch.shape), draws(60 + seed))[0]["chains"]
+
+        def ours(moving: Any, carry: Any = carry, chains: Any = chains) -> Tensor:
+            return estimator.loss(state.bind(moving), batch, [{**drawn, "chains": chains}], carry, options)[0]
+
+        rows.append(flat(grad(ours)(params)))
+    found, wanted = torch.stack(rows), flat(grad(exact)(params))
+    return float(((found.mean(0) - wanted).abs() / (found.std(0) / 30**0.5 + 1e-9)).max())
+
+
 def vnce_gap(estimator: Any, nce: Any, model: GRBM | RBM) -> float:
     """Relative difference of VNCE's gradient from NCE's with the true posterior as q, whatever h is drawn."""
     rng, batch = draws(3), samples(model, 50, 4)
@@ -548,12 +582,12 @@ def chains_error(estimator: Any) -> float:
     return relative(carry["chains"], expected.detach())
 
 
-def cd_bias(estimator: Any) -> float:
+def cd_bias(estimator: Any, size: int = 5000) -> float:
     """Standard errors between the expected gradients of CD-k and of the likelihood, beside the optimum."""
     truth = make_grbm()
     theta = moved(parameters(truth), 0.4)
     exact = likelihood_gradient(truth, theta, *data_of(truth))
-    return standard_errors(cd_gradients(estimator, truth, theta, batches=30), exact)
+    return standard_errors(cd_gradients(estimator, truth, theta, batches=30, size=size), exact)
 
 
 def cd_slope(estimator: Any) -> float:

@@ -15,6 +15,9 @@ import baselines.cd
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
+import baselines.persistent_vi
+import baselines.pseudo_likelihood
+import baselines.unbiased_cd
 import baselines.vages
 import baselines.vnce
 import bism.bilevel
@@ -32,12 +35,15 @@ from baselines import (
     VNCE,
     LangevinCD,
     LangevinPCD,
+    PersistentVI,
+    PseudoLikelihood,
+    UnbiasedCD,
     VaGESDSM,
     VaGESKSD,
     VaGESMDSM,
 )
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
-from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
+from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM, log_likelihood
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
 from bism.optimisers import adam_update
@@ -49,6 +55,8 @@ from tests.maths.checks import LinearGaussian, make_grbm, parameters
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
+BOUND_BATCH = checks.samples(checks.make_rbm(seed=1), 1500, 1)
+COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
 LANGEVIN_CONTRAST = LangevinCD.contrast
 
 
@@ -232,6 +240,41 @@ def cd_with(data: float, model: float) -> Any:
     return loss
 
 
+def bound_check(prior: str) -> float:
+    return checks.bound_error(PersistentVI(prior=prior, samples=1, k=2), checks.make_rbm(), BOUND_BATCH)
+
+
+def at_the_mean(bound: Any, tensors: Any) -> Any:
+    return bound
+
+
+def pseudo_slope() -> float:
+    """Norm of the expected gradient of the pseudo-likelihood at the parameters that made the data."""
+    model, estimator = checks.make_rbm(), PseudoLikelihood()
+    v, state = checks.configurations(4), checks.state_of({}, model=model)
+    p = log_likelihood(model, v).exp()
+
+    def loss(at: Any) -> Tensor:
+        bound = state.bind({"model": at})
+        return p @ torch.stack([estimator.loss(bound, row[None], {}, {}, {})[0] for row in v])
+
+    return float(checks.flat(torch.func.grad(loss)(parameters(model))).norm())
+
+
+def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
+    return torch.zeros(ahead.shape[:2], dtype=torch.bool)
+
+
+def late(model: Any, v: Tensor, noise: Any) -> Any:
+    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
+    return torch.cat([v[None], ahead[:-1]]), behind, short
+
+
+def swapped(model: Any, v: Tensor, noise: Any) -> Any:
+    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
+    return torch.cat([ahead[:1], behind[1:]]), torch.cat([behind[:1], ahead[1:]]), short
+
+
 def unscaled_visible(self: Any, h: Tensor, noise: Tensor) -> Tensor:
     return self.b + h @ self.W.T + self.log_s.exp() * noise
 
@@ -255,6 +298,7 @@ VAGES: list[tuple[Any, dict[str, float]]] = [
     (VaGESMDSM, {}),
     (VaGESKSD, {"bandwidth": 1.0}),
 ]
+UNBIASED = partial(checks.cd_bias, UnbiasedCD(max_steps=12), size=1500)
 BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
 
 MUTATIONS = [
@@ -282,6 +326,23 @@ MUTATIONS = [
         "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
     ),
     Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
+    *[
+        Mutation("persistent_vi", what, partial(bound_check, prior), change, 4.5, 12)
+        for prior in ("gaussian", "horseshoe")
+        for what, change in {
+            "at the mean": replace(baselines.persistent_vi, "rebound", at_the_mean),
+            "chains stand still": replace(baselines.persistent_vi, "gibbs", lambda model, v, noise: v * 0),
+        }.items()
+    ],
+    Mutation(
+        "pseudo_likelihood",
+        "sign",
+        pseudo_slope,
+        replace(baselines.pseudo_likelihood, "softplus", lambda x: torch.nn.functional.softplus(-x)),
+    ),
+    Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
+    Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
+    Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),
     *[
         Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
         for make in (LangevinCD, LangevinPCD)

@@ -4,6 +4,8 @@ checkpoint. A suite asks for them by name, with options; an option's default and
 from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import PracticalBias, Theorem2
+from benchmark.measures.probes.coupling import Coupling
+from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.samples import Samples
@@ -13,6 +15,8 @@ PROBES: dict[str, type[Probe]] = {
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
     "critic": CriticDivergence,
+    "coupling": Coupling,
+    "couplings": Couplings,
     "samples": Samples,
     "conditional": Conditional,
     "features": Features,
@@ -24,6 +28,8 @@ __all__ = [
     "PROBES",
     "Annealing",
     "Conditional",
+    "Coupling",
+    "Couplings",
     "CriticDivergence",
     "Features",
     "Judges",
