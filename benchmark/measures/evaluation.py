@@ -67,6 +67,7 @@ def evaluation_steps(steps: int, evaluations: int) -> list[int]:
 
 
 def picture_steps(steps: int, evaluations: int) -> set[int]:
-    """Five of the evaluation steps, evenly spaced from step 0 on, and the last."""
-    at = evaluation_steps(steps, evaluations)
-    return {at[round(i * (len(at) - 1) / 5)] for i in range(6)}
+    """Evaluation steps, evenly spaced from step 0 on, and the last: five between for 40 evaluations or more, else fewer,
+    so that pictures do not take longer than a short training."""
+    at, parts = evaluation_steps(steps, evaluations), min(5, max(2, evaluations // 8))
+    return {at[round(i * (len(at) - 1) / parts)] for i in range(parts + 1)}
