@@ -67,7 +67,7 @@ def evaluation_steps(steps: int, evaluations: int) -> list[int]:
 
 
 def picture_steps(steps: int, evaluations: int) -> set[int]:
-    """Evaluation steps, evenly spaced from step 0 on, and the last: five between for 40 evaluations or more, else fewer,
+    """Evaluation steps, evenly spaced from step 0 on, and the last: six for 40 evaluations or more, and else fewer,
     so that pictures do not take longer than a short training."""
     at, parts = evaluation_steps(steps, evaluations), min(5, max(2, evaluations // 8))
     return {at[round(i * (len(at) - 1) / parts)] for i in range(parts + 1)}
