@@ -128,10 +128,14 @@ def save_arrays(folder: Path, what: str, step: int, **arrays: Tensor | str) -> P
     return file.with_suffix(".png")
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, margins: dict[str, float] | None = None) -> Any:
+    """A figure; without ``margins`` they are found by drawing it twice, which is most of the time of small ones."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="none" if margins else "constrained")
+    if margins:
+        figure.subplots_adjust(**margins)
+    return figure
 
 
 def draw_density(axes: Sequence[np.ndarray], density: np.ndarray, points: np.ndarray, file: Path, title: str) -> None:
@@ -202,7 +206,9 @@ def draw_sheet(images: Tensor, file: Path, title: str, signed: bool = False) -> 
     sheet = (
         padded.reshape(rows, _COLUMNS, *padded.shape[1:]).transpose(1, 2).reshape(rows * (height + 1), -1, *channels)
     )
-    figure = _figure(3.2, 3.2 * sheet.shape[0] / sheet.shape[1] + 0.3)
+    high_as = 3.2 * sheet.shape[0] / sheet.shape[1]
+    edge = {"left": 0.02, "right": 0.98, "bottom": 0.02}
+    figure = _figure(3.2, high_as + 0.3, {**edge, "top": high_as / (high_as + 0.3)})
     axes = figure.add_subplot()
     axes.imshow(sheet.numpy(), cmap=colours, vmin=low, vmax=high)
     axes.set_axis_off()
