@@ -132,7 +132,7 @@ def _figure(width: float, height: float, margins: dict[str, float] | None = None
     """A figure; without ``margins`` they are found by drawing it twice, which is most of the time of small ones."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="none" if margins else "constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout=None if margins else "constrained")
     if margins:
         figure.subplots_adjust(**margins)
     return figure
