@@ -27,7 +27,7 @@ from bism.fitted import Fitted
 from bism.gradients import cut, processes, shards
 from bism.hooks import Hooks
 from bism.precision import computing
-from bism.rng import TapeRng
+from bism.rng import StoredRng
 from bism.seeds import as_they_came, begun, captures, diverged_at
 from bism.stages import Stage, stage_ends
 from bism.state import Hyper
@@ -303,7 +303,7 @@ class Trainer(Training):
         values = []
         for i in range(len(self.seeds)):
             state = self._template.replace(**tree_map(lambda x, i=i: x[i], self._tensors["state"]))
-            noise = self.stream.noise(self.stage.noise, TapeRng(uniforms[i], normals[i]))
+            noise = self.stream.noise(self.stage.noise, StoredRng(uniforms[i], normals[i]))
             given = cut(batches[i], self._shards) if self._shards > 1 else batches[i]
             first_batches, first_noise = shards(given, noise)[0]
             hyper = {name: value[i] for name, value in self._named_hyper().items()}

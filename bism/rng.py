@@ -1,6 +1,6 @@
 """Random numbers as a pure function of (seed, step, purpose).
 
-Methods ask an ``Rng`` for what one step needs. While training, the numbers come from tapes (``bism.tapes``): flat
+Methods ask an ``Rng`` for what one step needs. While training, the numbers come from tapes (``bism.threefry``): flat
 vectors of uniform and standard normal numbers that the engine fills for a block of steps and all seeds at once. So
 there is no generator state to save in a checkpoint, a seed gets the same numbers alone or in a group, and the compiled
 step only reads memory. What is drawn once (initial parameters, samples to look at) comes from a torch generator.
@@ -83,7 +83,7 @@ class Rng:
             yield
 
 
-class TapeRng(Rng):
+class StoredRng(Rng):
     """Reads its numbers from two flat tapes, from the start; nothing of it is random."""
 
     def __init__(self, uniforms: Tensor, normals: Tensor) -> None:

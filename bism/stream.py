@@ -17,7 +17,7 @@ from bism.gradients import Shards
 from bism.hooks import Hooks
 from bism.rng import CountingRng, Rng
 from bism.stages import Stage
-from bism.tapes import Tapes, padded
+from bism.threefry import Threefry, padded
 
 Noise = Callable[[Any, tuple[int, ...], Rng], Any]  # ``Stage.noise``, ``Stage.draw`` or ``Phase.noise``
 
@@ -156,12 +156,12 @@ class Stream:
         batch = self.minibatches * batch_size * math.prod(data.shape[1:])
         self.step_bytes = data.element_size() * (batch + sum(map(padded, self.lengths)))
         self.block_steps = block_steps(self.step_bytes, self._seeds, data.device)
-        self._tapes = Tapes(seeds, data.dtype, data.device, max(self.lengths))
+        self._tapes = Threefry(seeds, data.dtype, data.device, max(self.lengths))
         self.block = self._empty()
         self._drawn: tuple[int, range] | None = None  # of which group, which steps of the training are in it
 
     def compile(self) -> None:
-        """Compiles what makes the numbers; see ``Tapes.compile``."""
+        """Compiles what makes the numbers; see ``Threefry.compile``."""
         uniform, normal = self.lengths
         kinds = [("uniforms", uniform > 0), ("normals", normal > 0 or self.data_noise > 0)]
         self._tapes.compile([kind for kind, wanted in kinds if wanted], self._rows(0))

@@ -32,7 +32,7 @@ from bism.gradients import Shards, cut, process, processes
 from bism.hooks import Hooks
 from bism.phases import Phase
 from bism.precision import computing
-from bism.rng import CountingRng, TapeRng
+from bism.rng import CountingRng, StoredRng
 from bism.seeds import advanced, as_they_came, diverged_at, in_order, initial_states
 from bism.stages import Stage, check_stages
 from bism.state import Hyper, State
@@ -179,7 +179,7 @@ class Training:
         programs of their own."""
         state = self._state(self._with_changed(tensors, changed), examples)
         draw, step = (self.stage.noise, self.stage.step) if self._called else (self.stage.draw, self.stage.whole)
-        batches, noise = self._given(batches, self.stream.noise(draw, TapeRng(uniforms, normals)))
+        batches, noise = self._given(batches, self.stream.noise(draw, StoredRng(uniforms, normals)))
         with self._autocast():
             given = step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         after, objective = check_step(self.estimator.id, state, given)
@@ -200,7 +200,7 @@ class Training:
         changed, takes_part = beside[: len(self._changed_at)], beside[len(self._changed_at) :]
         now = self._with_changed(tensors, changed)
         state = self._state(now, examples)
-        batches, noise = self._given(batches, self.stream.noise(phase.noise, TapeRng(uniforms, normals)))
+        batches, noise = self._given(batches, self.stream.noise(phase.noise, StoredRng(uniforms, normals)))
         with self._autocast():
             given = phase.step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
         after = check_state(f"{self.estimator.id}: phase '{phase.name}'", "step", state, given)

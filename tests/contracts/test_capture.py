@@ -10,7 +10,7 @@ from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.codecache import PyCodeCache
 
 from baselines import CD, DSM, PCD
-from bism import BiDSM, Estimator, compiler, engine, tapes
+from bism import BiDSM, Estimator, compiler, engine, threefry
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block, Stream
@@ -41,7 +41,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget() -> None:
     """Programs that were made here are not to be taken for those that others make, nor the other way round."""
-    tapes._compiled.cache_clear()
+    threefry._compiled.cache_clear()
     PyCodeCache.cache_clear()
 
 
@@ -172,7 +172,13 @@ def test_which_examples_the_minibatches_are_is_replayed_too() -> None:
     assert steps([torch.zeros(1)], block)[0].tolist() == [sum(row * 2.0 ** (5 - row) for row in range(6))]
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
+QUICK = {case.name for case in map(small, discovered())}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if case.name in QUICK else pytest.mark.long) for case in cases()],
+)
 def test_a_traced_step_gives_the_same_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     traced, plain = trainer(case), trainer(case)
     plain.run(8)

@@ -18,7 +18,7 @@ from bism.estimator import Hyper
 from bism.hyperparameters import Range, number
 from bism.optimisers import Tree
 from bism.posteriors import RelaxedBernoulli
-from bism.rng import Rng, TapeRng
+from bism.rng import Rng, StoredRng
 from bism.state import Info, State
 from tests.contracts.cases import data, same
 from tests.maths.checks import relative
@@ -103,7 +103,7 @@ def test_each_part_moves_by_its_own_optimiser_and_rate() -> None:
     trainer = contrasting()
     before = numbers(trainer)
     batch, uniforms, normals = (x[0] for x in trainer.stream.draw(trainer.data, 0, "training", 1).at(0))
-    noise = trainer.stream.noise(trainer.stage.noise, TapeRng(uniforms, normals)).clone()
+    noise = trainer.stream.noise(trainer.stage.noise, StoredRng(uniforms, normals)).clone()
     trainer.run(1)
     after = numbers(trainer)
     leaves = {name: x.clone().requires_grad_() for name, x in before["params"]["generator"].items()}

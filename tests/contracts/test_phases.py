@@ -12,7 +12,7 @@ from bism import GRBM, BiDSM, InputError
 from bism.cohort import Cohort
 from bism.engine import Trainer
 from bism.phases import Phase
-from bism.rng import TapeRng
+from bism.rng import StoredRng
 from bism.stages import check_stages
 from tests.contracts.cases import data, same
 from tests.contracts.phased import Phased
@@ -38,7 +38,7 @@ def by_hand(estimator: Phased, one: Trainer, index: int, steps: int) -> dict[str
     upper, lower = (torch.optim.Adam(one.parameters(), lr=lr, betas=betas, eps=1e-8) for one, lr in rates)
     for step in range(steps):
         batches, uniforms, normals = (x[index] for x in one.stream.draw(one.data, step, "training", 1).at(0))
-        rng = TapeRng(uniforms, normals)
+        rng = StoredRng(uniforms, normals)
         own = rng.normal((8, 2))
         with torch.no_grad():
             v = generator(rng.normal((8, 2)))

@@ -17,7 +17,7 @@ from bism.cohort import Cohort
 from bism.engine import Trainer
 from bism.estimator import Hyper
 from bism.progress import Shown
-from bism.rng import Rng, TapeRng, generator
+from bism.rng import Rng, StoredRng, generator
 from bism.stages import Stage, stage_ends
 from bism.state import State
 from bism.stream import Stream
@@ -57,7 +57,7 @@ def by_hand(estimator: Staged, seed: int) -> State:
         for at in range(BOUNDARY * index, BOUNDARY * (1 + index)):
             batches, uniforms, normals = (x[0] for x in stream.draw(data(), at, "training", 1).at(0))
             assert len(batches) == 1 + index
-            drawn = noise(state.bind().model, (8, 2), TapeRng(uniforms, normals))
+            drawn = noise(state.bind().model, (8, 2), StoredRng(uniforms, normals))
             state, _ = step(state, batches.clone(), tree_map(torch.clone, drawn), hyper)
     return state
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baselines import CD, PCD
 from baselines.noise import fit_noise, noise_log_prob, sample_noise
-from bism.rng import CountingRng, Rng, TapeRng, generator
+from bism.rng import CountingRng, Rng, StoredRng, generator
 from bism.sampling import gibbs, gibbs_noise
 from tests.maths.checks import data_of, draws, hyper, make_grbm, parameters, samples, state_of
 
@@ -94,12 +94,12 @@ def test_logistic_noise_is_finite_and_logistic(dtype: torch.dtype) -> None:
         assert share == pytest.approx(expected, abs=5 * (expected * (1 - expected) / len(noise)) ** 0.5)
     for extreme in (0.0, 1 - torch.finfo(dtype).eps / 2):
         tape = torch.full((3,), extreme, dtype=dtype)
-        assert TapeRng(tape, tape).logistic((3,)).isfinite().all()
+        assert StoredRng(tape, tape).logistic((3,)).isfinite().all()
 
 
-def test_tapes_are_read_in_order_and_counted() -> None:
+def test_stored_numbers_are_read_in_order_and_counted() -> None:
     counting = CountingRng(torch.float64, torch.device("cpu"))
-    tape = TapeRng(torch.arange(20).double() / 20, torch.arange(20).double())
+    tape = StoredRng(torch.arange(20).double() / 20, torch.arange(20).double())
     for rng in (counting, tape):
         shapes = [rng.normal((2, 3)).shape, rng.rademacher((4,)).shape, rng.logistic((1, 2)).shape]
         assert shapes == [(2, 3), (4,), (1, 2)]

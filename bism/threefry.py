@@ -80,7 +80,7 @@ def padded(length: int) -> int:
     return TILE * -(-length // TILE)
 
 
-class Tapes:
+class Threefry:
     """Fills tapes with words, uniforms or normals, for all seeds at once.
 
     Args:

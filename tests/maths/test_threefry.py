@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bism.rng import TapeRng
+from bism.rng import StoredRng
 from bism.stream import block_steps
-from bism.tapes import CHUNK, LARGE_CHUNK, TILE, Tapes, keys, normals, padded, threefry, uniforms
+from bism.threefry import CHUNK, LARGE_CHUNK, TILE, Threefry, keys, normals, padded, threefry, uniforms
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,7 @@ def test_known_answers(key: tuple[int, int], counter: tuple[int, int], expected:
 
 def tape(kind: str, seeds: tuple[int, ...] = (0,), step: int = 0, length: int = 5 * CHUNK, steps: int = 1) -> Tensor:
     out = torch.empty((len(seeds), steps * length), dtype=torch.int32 if kind == "words" else torch.float64)
-    Tapes(seeds, torch.float64, CPU).fill(kind, "training", step, length, out)
+    Threefry(seeds, torch.float64, CPU).fill(kind, "training", step, length, out)
     return out
 
 
@@ -75,7 +75,7 @@ def test_a_number_depends_on_seed_purpose_step_and_position_alone() -> None:
         assert torch.equal(many[0], alone[0, :length])
         assert torch.equal(many[-1], tape("uniforms", (5,), step=3 + steps, length=length)[0])
     in_large_chunks = torch.empty((1, 5 * CHUNK), dtype=torch.float64)
-    Tapes((5,), torch.float64, CPU, LARGE_CHUNK).fill("uniforms", "training", 4, 5 * CHUNK, in_large_chunks)
+    Threefry((5,), torch.float64, CPU, LARGE_CHUNK).fill("uniforms", "training", 4, 5 * CHUNK, in_large_chunks)
     assert torch.equal(in_large_chunks, alone)
 
 
@@ -85,7 +85,7 @@ def test_many_seeds_are_drawn_in_groups_and_get_the_same_numbers(longest: int) -
 
     def filled(seeds: range, rows: slice | None = None) -> Tensor:
         out = torch.full((len(seeds) if rows is None else rows.stop - rows.start, length), math.nan)
-        Tapes(seeds, torch.float32, CPU, longest).fill("normals", "training", 0, length, out, rows)
+        Threefry(seeds, torch.float32, CPU, longest).fill("normals", "training", 0, length, out, rows)
         return out
 
     together = filled(range(37))
@@ -116,7 +116,7 @@ def test_positions_take_words_as_documented() -> None:
 
 @pytest.mark.long
 def test_compiled_tapes_are_the_same() -> None:
-    plain, compiled = Tapes(range(20), torch.float32, CPU), Tapes(range(20), torch.float32, CPU)
+    plain, compiled = Threefry(range(20), torch.float32, CPU), Threefry(range(20), torch.float32, CPU)
     compiled.compile(("uniforms", "normals"), slice(0, 20))
     for kind, tolerance in (("words", 0.0), ("uniforms", 0.0), ("normals", 1e-5)):
         a, b = (torch.empty((20, CHUNK + TILE), dtype=torch.int32 if kind == "words" else torch.float32) for _ in "ab")
@@ -128,7 +128,7 @@ def test_compiled_tapes_are_the_same() -> None:
 def test_the_longest_axis_lies_innermost_where_it_outweighs_the_rest() -> None:
     for shape, innermost in (((100, 4), 0), ((3, 100, 4), 1), ((100, 560), 1), ((100, 1, 8, 8), 0), ((20, 5, 8), 2)):
         numbers = torch.arange(math.prod(shape), dtype=torch.float64)
-        drawn = TapeRng(numbers, numbers).normal(shape)
+        drawn = StoredRng(numbers, numbers).normal(shape)
         assert drawn.shape == shape
         assert drawn.stride(innermost) == 1
         assert torch.equal(drawn.flatten().sort().values, numbers)
