@@ -22,6 +22,8 @@ _HYPERPARAMETERS = {  # name -> what it is, symbol
     "step_size": ("step size", "a"),
     "nu": ("noise vectors per example", "ν"),
     "noise_particles": ("samples of h per noise vector", ""),
+    "max_steps": ("sweeps at most", "T"),
+    "bandwidth": ("bandwidth of the kernel", "b"),
 }
 _DIGITS = 3
 

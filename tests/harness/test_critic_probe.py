@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.harness.made import subject
+from tests.harness.known_images import subject
 from torch import Tensor
 
 from baselines import CD, MDSM

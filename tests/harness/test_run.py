@@ -136,7 +136,7 @@ def test_the_best_checkpoint_is_the_one_of_the_best_validation(
 
 
 def test_densities_of_the_first_seed_alone(trained: tuple[Path, Said]) -> None:
-    wanted = [f"density_step_{step:08d}.{end}" for step in (0, 5, 10, 15, 20) for end in ("npz", "png")]
+    wanted = [f"density_step_{step:08d}.{end}" for step in (0, 10, 20) for end in ("npz", "png")]
     for variant, seed in CELLS:
         files = sorted(file.name for file in cell(trained[0], variant, seed).artifacts.iterdir())
         assert files == sorted(["best.pt", "last.pt", *(wanted if seed == 0 else [])])
@@ -574,7 +574,7 @@ def test_data_from_a_file(tmp_path: Path) -> None:
     evaluated = [line["step"] for line in journal(tmp_path, "CD-1", 0)]
     assert len(evaluated) == 5
     shown = {file.name for file in cell(tmp_path, "CD-1", 0).artifacts.iterdir()} - {"best.pt", "last.pt"}
-    assert shown == {f"marginals_step_{step:08d}.{kind}" for step in evaluated for kind in ("npz", "png")}
+    assert shown == {f"marginals_step_{step:08d}.{kind}" for step in evaluated[::2] for kind in ("npz", "png")}
 
 
 def test_a_missing_data_file_stops_everything(tmp_path: Path) -> None:

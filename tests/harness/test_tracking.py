@@ -330,7 +330,7 @@ def test_a_damaged_cell_is_not_brought_and_stops_none(tracker: tracking.Tracker,
     code = run_directory.sync(Console(file=out, width=200), run_dir.path, tracker.uri, "none")
     lines = [line for line in out.getvalue().splitlines() if line.startswith("damaged: ")]
     assert (code, len(lines)) == (1, 2)
-    assert "1 cells brought to" in out.getvalue()
+    assert "1 cell brought to" in out.getvalue()
 
 
 def test_planned_cells_have_no_run(tracker: tracking.Tracker, cells: Cells, run_dir: RunDir) -> None:
