@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.harness.known_images import subject
 from torch import Tensor
 
 from baselines import CD, MDSM
@@ -13,6 +12,7 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, CriticDivergence
 from bism import GRBM, RBM, BiMDSM
 from bism.posteriors import DiagonalGaussian
+from tests.harness.known_images import subject
 from tests.maths.checks import LinearGaussian, draws
 
 
