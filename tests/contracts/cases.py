@@ -5,16 +5,18 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import baselines
 import bism
-from bism import GRBM, RBM, Bernoulli, Estimator
+from bism import GRBM, RBM, Estimator
 from bism.engine import Trainer
 from bism.hyperparameters import specs
 from bism.rng import Rng
@@ -57,11 +59,12 @@ def kinds() -> list[type[Estimator]]:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An estimator with its settings, and a model that it can train."""
+    """An estimator with its settings, and a model that it can train; ``long`` where the quick tests do without it."""
 
     name: str
     estimator: Estimator
     model: nn.Module
+    long: bool = False
 
     def data(self, size: int = 200) -> Tensor:
         """Something to train this model on, in float64."""
@@ -86,7 +89,7 @@ def zoo() -> list[nn.Module]:
 
 def cases() -> list[Case]:
     """Each estimator, and each with every other value of its named choices; of those that are declared for several
-    methods by a base of theirs, once."""
+    methods by a base of theirs, once. And each with the other models of the zoo that it can train."""
     found, seen = [], set[tuple[type, str, str]]()
     for kind in kinds():
         found.append(small(kind))
@@ -99,9 +102,15 @@ def cases() -> list[Case]:
             found += [small(kind, **{name: value}) for value in others]
         if "particles" in specs(kind):
             found.append(small(kind, particles=2))
-        if Bernoulli in kind.visible_units and kind().unsupported(RBM(2, 3)) is None:
-            found.append(small(kind, of=RBM))
+        first = small(kind)
+        others = [type(m) for m in zoo() if type(m) is not type(first.model) and first.estimator.unsupported(m) is None]
+        found += [dataclasses.replace(small(kind, of=other), long=other is not RBM) for other in others]
     return found
+
+
+def parameters_of(chosen: Sequence[Case]) -> list[Any]:
+    """The cases as pytest takes them."""
+    return [pytest.param(case, id=case.name, marks=[pytest.mark.long] * case.long) for case in chosen]
 
 
 def to_resume() -> list[Case]:
