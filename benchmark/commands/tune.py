@@ -2,14 +2,11 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
 import re
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,11 @@ from rich.console import Console
 from benchmark.commands.run_directory import command_line
 from benchmark.data.datasets import DataSet, data_folder, load
 from benchmark.running.executors import places, prepare_environment
-from benchmark.system import output, tables
+from benchmark.system import tables
 from benchmark.system.credentials import unsecret
 from benchmark.system.invocation import call, python
 from benchmark.system.limits import SECONDS, check_positive
-from benchmark.system.signals import deaf, ended_as_by_ctrl_c
+from benchmark.system.signals import ended_as_by_ctrl_c
 from benchmark.tasks import registry
 from benchmark.tasks.advice import advice
 from benchmark.tasks.models import takes_images
@@ -33,7 +30,8 @@ from benchmark.tasks.suite_file import load_suite
 from benchmark.tracking.check import brief
 from benchmark.tracking.store import DEFAULT_STUDIES
 from benchmark.tuning import leases
-from benchmark.tuning.show import LOOK_SECONDS, Standing, of_state, summary
+from benchmark.tuning.crew import Crew
+from benchmark.tuning.show import of_state, summary
 from benchmark.tuning.storage import FAILURES, StorageAway, open_storage, patiently, read_storage
 from benchmark.tuning.study import (
     StudySettings,
@@ -45,7 +43,7 @@ from benchmark.tuning.study import (
     read,
     settings_of,
 )
-from benchmark.tuning.worker import Assignment, Limits, work_on
+from benchmark.tuning.tuner import Assignment, Limits
 from bism import Estimator
 from bism.errors import InputError, shown
 
@@ -53,8 +51,6 @@ TRIALS = 100
 _LIMITS = "limits"  # a study's attribute
 SEEDS = (1000, 1001, 1002)  # nobody reports on these
 _SYNC_SECONDS = 10.0
-_GRACE_SECONDS = 30  # for processes to give their trials back
-_DEATHS = 3  # of a command's processes, after which it gives up
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -122,9 +118,9 @@ def tune(request: Request, console: Console) -> int:
     )
     prepare_environment(available)
     with ended_as_by_ctrl_c(), _Tracking(request.store, console) as tracking:
-        crew = _Crew(work, data, devices, console)
+        crew = Crew(work, data, devices, console)
         try:
-            failed = crew.watch(studies, tracking)
+            failed = crew.watch(studies, lambda: tracking.sync_now_and_then(studies.values()))
         except KeyboardInterrupt:
             console.print("stopped: trials under way are given back; the same command goes on from here:")
             console.print(f"  {command_line(python())}", markup=False, highlight=False, soft_wrap=True)
@@ -230,99 +226,6 @@ def _limits(request: Request, studies: Iterable[optuna.Study]) -> list[Limits]:
             study.set_user_attr(_LIMITS, {"trials": limits.trials, "budget": limits.budget})
             found.append(limits)
     return found
-
-
-class _Crew:
-    """The processes of this command; those that die are replaced, a few times."""
-
-    def __init__(self, work: Assignment, data: dict[str, DataSet], devices: Sequence[str], console: Console) -> None:
-        self._work, self._data, self._console = work, data, console
-        self._context = multiprocessing.get_context("spawn")
-        self._all: list[tuple[Any, Connection, str, int]] = []
-        self._deaths = 0
-        self._printed = Path(tempfile.mkdtemp(prefix="bism-tune-"))  # by the processes, a file for each
-        for number, device in enumerate(devices):
-            self._start(device, number)
-
-    def _start(self, device: str, number: int) -> None:
-        ours, theirs = self._context.Pipe(duplex=False)
-        first = number % len(self._work.names)
-        process = self._context.Process(
-            target=work_on, args=(self._work, self._data, device, first, theirs, self._printed_by(number))
-        )
-        with deaf():  # also while it imports what it needs
-            process.start()
-        theirs.close()
-        self._all.append((process, ours, device, number))
-
-    def watch(self, studies: Mapping[str, optuna.Study], tracking: "_Tracking") -> bool:
-        """Until all have ended; whether something failed."""
-        failed, standing = (
-            False,
-            Standing(self._console, studies, dict(zip(self._work.names, self._work.limits, strict=True))),
-        )
-        while self._all:
-            for connection in wait([one[1] for one in self._all], LOOK_SECONDS):
-                member = next(one for one in self._all if one[1] is connection)
-                try:
-                    kind, text = member[1].recv()
-                except (EOFError, OSError):
-                    self._all.remove(member)
-                    failed |= self._ended(member)
-                    continue
-                if kind in ("note", "failed"):
-                    failed |= kind == "failed"
-                    self._console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
-            try:
-                standing.say()
-                tracking.sync_now_and_then(studies.values())
-            except BrokenPipeError:
-                raise
-            except FAILURES:  # the processes say what is wrong, if it lasts
-                pass
-        return failed
-
-    def _ended(self, member: tuple[Any, Connection, str, int]) -> bool:
-        """One has ended; if it was killed, another takes its place. Whether it failed for good."""
-        process, _, device, number = member
-        process.join()
-        where = output.kept(self._printed_by(number))
-        if where is not None:
-            text = f"what a process printed is in {where}"
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        if process.exitcode is not None and process.exitcode > 0:
-            self._console.print(f"a process ended with exit code {process.exitcode}")
-            return True
-        if process.exitcode is not None and process.exitcode < 0:
-            self._deaths += 1
-            again = self._deaths < _DEATHS
-            what = "another takes its place" if again else "it is not replaced"
-            self._console.print(f"a process was ended by signal {-process.exitcode}; {what}")
-            if again:
-                self._start(device, number)
-            return not again
-        return False
-
-    def _printed_by(self, number: int) -> Path:
-        return self._printed / f"{number}.txt"
-
-    def close(self) -> None:
-        """Removes the files of what was printed where nothing was."""
-        for file in self._printed.iterdir():
-            output.kept(file)
-        with contextlib.suppress(OSError):
-            self._printed.rmdir()
-
-    def stop(self) -> None:
-        """Asks all to give back what they have, and ends them."""
-        for process, *_ in self._all:
-            process.terminate()
-        until = time.monotonic() + _GRACE_SECONDS
-        for process, *_ in self._all:
-            process.join(max(0.0, until - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
 
 
 class _Tracking:

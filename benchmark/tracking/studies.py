@@ -16,9 +16,10 @@ from optuna import Study
 from optuna.distributions import CategoricalDistribution, IntDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmark.tracking.cells import StoreWriter, Unreachable
+from benchmark.tracking.check import Unreachable
+from benchmark.tracking.store_writer import StoreWriter
 
-# After benchmark.tracking.cells, which keeps MLflow quiet while it is imported.
+# After the store's writer, which keeps MLflow quiet while it is imported.
 from benchmark.tracking import labels  # isort: skip
 from mlflow.entities import Metric, Run  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip

@@ -17,7 +17,7 @@ from benchmark.system.credentials import unsecret
 from benchmark.tuning import leases
 from benchmark.tuning.storage import read_storage
 from benchmark.tuning.study import StudySettings, find_studies, read
-from benchmark.tuning.worker import Limits
+from benchmark.tuning.tuner import Limits
 from bism.errors import InputError
 
 LOOK_SECONDS = 1.0

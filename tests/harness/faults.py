@@ -20,7 +20,7 @@ from bism.checkpoint import load_checkpoint
 from tests.harness.tiny import ROOT, Said, cell, command, journal, numbers, records, replaced, states, write
 
 if TYPE_CHECKING:
-    from benchmark.tracking.cells import Run
+    from benchmark.tracking.store_writer import Run
 
 SECONDS = 400  # the longest that anything here may take
 STEPS = 1600  # a few seconds, uncompiled
@@ -129,7 +129,7 @@ def left_alone(folder: Path) -> None:
 
 def tracked(uri: str) -> "dict[str, Run]":
     """A store's runs of cells, by cell, each of which has one."""
-    from benchmark.tracking.cells import MlflowClient  # the rest is used where there is no MLflow
+    from benchmark.tracking.store_writer import MlflowClient  # the rest is used where there is no MLflow
 
     client = MlflowClient(uri)
     experiments = [found.experiment_id for found in client.search_experiments() if found.name == "tiny"]
@@ -140,7 +140,7 @@ def tracked(uri: str) -> "dict[str, Run]":
 
 def exactly_once(folder: Path, uri: str) -> None:
     """Whether a store has every (run, metric, step) of the journals, with its value, and nothing else."""
-    from benchmark.tracking.cells import MlflowClient
+    from benchmark.tracking.store_writer import MlflowClient
 
     client, runs = MlflowClient(uri), tracked(uri)
     assert set(runs) == {record.id for record in records(folder)}

@@ -21,7 +21,7 @@ from benchmark.tasks.suite_file import load_suite
 from benchmark.tuning import leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.storage import open_storage
-from benchmark.tuning.worker import Assignment, Limits, Tuner
+from benchmark.tuning.tuner import Assignment, Limits, Tuner
 from tests.harness.faults import ENVIRONMENT, hears_ctrl_c, until
 from tests.harness.tiny import ROOT, write
 

@@ -17,7 +17,7 @@ import yaml
 from torch import Tensor
 
 from baselines import CD
-from benchmark.commands.cli import _parser
+from benchmark.commands.options import parser
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Annealing, Subject
 from benchmark.system.yaml_text import Loader
@@ -107,13 +107,13 @@ def all_commands(text: str) -> list[str]:
 def test_commands_are_commands(line: str) -> None:
     arguments = shlex.split(line, comments=True)
     arguments = arguments[arguments.index("benchmark") + 1 :]
-    assert _parser().parse_args([argument for argument in arguments if argument != "..."]).command
+    assert parser().parse_args([argument for argument in arguments if argument != "..."]).command
 
 
 def test_the_options_of_delete_are_those_that_the_guide_names() -> None:
     (section,) = re.findall(r"## Deleting\n(.*?)\n## ", text_of("usage.md"), flags=re.DOTALL)
     named = set(re.findall(r"`(--[a-z-]+)`", section))
-    usage = _parser()._subparsers._group_actions[0].choices["delete"].format_help()  # type: ignore[union-attr,index,call-overload]
+    usage = parser()._subparsers._group_actions[0].choices["delete"].format_help()  # type: ignore[union-attr,index,call-overload]
     assert named <= set(re.findall(r"--[a-z-]+", usage))
     assert {"--states", "--cells", "--all", "--yes"} <= named
 
@@ -162,7 +162,7 @@ def test_the_spaces_of_the_guide_are_searched(tmp_path: Path) -> None:
 )
 def test_commands_about_tuning_are_such(line: str) -> None:
     arguments = shlex.split(line, comments=True)[3:]
-    options = _parser().parse_args([argument for argument in arguments if argument != "..."])
+    options = parser().parse_args([argument for argument in arguments if argument != "..."])
     assert options.command.__name__ in ("tune", "tune_list", "tune_export", "run")
 
 

@@ -17,11 +17,11 @@ from rich.console import Console
 from benchmark.commands.tune import _Tracking
 from benchmark.data.datasets import DataSet, load
 from benchmark.tracking import studies as tracking
-from benchmark.tracking.cells import MlflowClient
+from benchmark.tracking.store_writer import MlflowClient
 from benchmark.tuning import leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.storage import StorageAway, open_storage, patiently
-from benchmark.tuning.worker import Limits
+from benchmark.tuning.tuner import Limits
 from tests.harness.faults import ended, free_port
 from tests.harness.hill import ARGUMENTS, STUDY, SUITE, TRIALS, Bench, bench, tuning, under_way
 from tests.harness.postgres import PostgreSQL
