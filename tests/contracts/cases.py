@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 import baselines
 import bism
@@ -130,6 +130,17 @@ def trainer(case: Case, seeds: tuple[int, ...] = (0, 1), **options: Any) -> Trai
     """A trainer of a case in float64 on small minibatches."""
     options = {"batch_size": 20, "dtype": torch.float64, "iterations": ITERATIONS, **options}
     return Trainer(case.estimator, case.model, case.data(), seeds=seeds, **options)
+
+
+def distance(x: Any, y: Any) -> float:
+    """The largest difference between two trees, relative where the numbers are larger than one."""
+    pairs = [(a.double(), b.double()) for a, b in zip(tree_leaves(x), tree_leaves(y), strict=True) if a.numel()]
+    return max((float(((a - b).abs() / b.abs().clamp(min=1)).max()) for a, b in pairs), default=0.0)
+
+
+def one_seed(tensors: Any, index: int) -> Any:
+    """A trainer's numbers of one seed."""
+    return tree_map(lambda x: x[index], tensors)
 
 
 def fit(case: Case, steps: int, resume: Path | None = None) -> Any:
