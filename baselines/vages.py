@@ -57,7 +57,9 @@ class VaGES(Amortised):
         0, "Langevin steps that samples of real h take towards p(h|v)", minimum=0, maximum=LOOP
     )
     corrector_step_size: float = number(0.01, "a of these: h - a/2 dE/dh", tune=Range(1e-4, 1e-1, log=True))
-    corrector_noise: float = number(1e-4, "standard deviation of the noise in each of them", minimum=0.0)
+    corrector_noise: float = number(
+        1e-4, "standard deviation of the noise in each of them; the root of a samples p(h|v)", minimum=0.0
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +84,8 @@ class VaGES(Amortised):
         return super().passes + 0.5 * self.particles
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        samples = ((3 if self.groups == "independent" else 2) * self.particles, batch_shape[0])
+        apart = self.groups == "independent" and self.covariance != "none"
+        samples = ((3 if apart else 2) * self.particles, batch_shape[0])
         return {
             "visible": self.draw(batch_shape, rng),
             "hidden": model.latent.noise(rng, samples),
@@ -103,7 +106,11 @@ class VaGES(Amortised):
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
-        """F at the estimated score, with the gradient of VaGES."""
+        """F at the estimated score, with the gradient of VaGES.
+
+        The value has half the estimate's variance in it, so it falls with L: of the same method, it is no measure by
+        which to choose L or the control variate.
+        """
         fixed, posterior = frozen(params.model), frozen(params.posterior)
         v, drawn = self.points(batch, noise["visible"], hyper), noise["visible"]
         for_residual, for_second, for_covariance = self.samples(params, v, noise, hyper)
@@ -119,4 +126,4 @@ class VaGES(Amortised):
         if self.covariance != "none":
             biased = self.covariance == "biased"
             surrogate = surrogate + covariance_surrogate(log_joint, fixed_joint, v, for_covariance, z, biased)
-        return (values + surrogate - surrogate.detach()).mean(), carry, {}
+        return (values + (surrogate - surrogate.detach())).mean(), carry, {}

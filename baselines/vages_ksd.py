@@ -9,7 +9,10 @@ from bism.score_matching import Stein
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VaGESKSD(Stein, VaGES):
-    """VaGES of the kernelised Stein discrepancy, which compares all pairs of a minibatch."""
+    """VaGES of the kernelised Stein discrepancy, which compares all pairs of a minibatch.
+
+    The authors' code compares one half of the minibatch with the other: the same expectation with more variance.
+    """
 
     id: ClassVar[str] = "vages_ksd"
     label: ClassVar[str] = "VaGES-KSD-{particles}"

@@ -124,4 +124,4 @@ def dot(a: Tree, b: Tree) -> Tensor:
 
 def _with_gradient_of(value: Tensor, beside: Tensor) -> Tensor:
     """``value``, with the gradient of the sum of both."""
-    return value + beside - beside.detach()
+    return value + (beside - beside.detach())

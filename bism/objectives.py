@@ -6,6 +6,7 @@ factor 1/2. Whether the log-density is a free energy (the baselines) or log p(v,
 business.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -90,6 +91,17 @@ def mdsm(
     return value / sigma**2 if weighting == "inverse_variance" else value
 
 
+def typical_distance(v: Tensor) -> Tensor:
+    """The root mean squared distance between the n examples over sqrt(2 log n): a kernel exp(-d^2 / (2 b^2)) of this
+    bandwidth b is 1/n at that distance, so that an example's neighbours weigh about as much as itself.
+
+    As the median heuristic of Liu and Wang (2016), with a mean in the place of the median.
+    """
+    centred = (v - v.mean(0)).flatten(1)
+    squared = 2 * centred.square().sum() / (len(v) - 1)
+    return (squared / (2 * math.log(len(v)))).sqrt()
+
+
 def ksd(log_density: LogDensity, v: Tensor, bandwidth: Tensor | float) -> Tensor:
     """Kernelised Stein discrepancy with the factor 1/2, of which 1/2 KSD^2 is the mean over examples.
 
@@ -101,11 +113,12 @@ def ksd(log_density: LogDensity, v: Tensor, bandwidth: Tensor | float) -> Tensor
     be negative (Liu et al. 2016; Chwialkowski et al. 2016).
     """
     s, centred = score(log_density, v).flatten(1), (v - v.mean(0)).flatten(1)  # small distances keep their digits
-    width = torch.as_tensor(bandwidth, dtype=v.dtype, device=v.device).square()
-    squares, mixed = centred.square().sum(1), s @ centred.T  # s_i . v_j
-    distance = (squares[:, None] + squares - 2 * centred @ centred.T).clamp(min=0)
-    along = mixed.diagonal()
-    difference = along[:, None] + along - mixed - mixed.T  # (s_i - s_j) . (v_i - v_j)
-    bracket = s @ s.T + difference / width + v[0].numel() / width - distance / width.square()
-    others = 1 - torch.eye(len(v), dtype=v.dtype, device=v.device)
-    return 0.5 * (others * (-0.5 * distance / width).exp() * bracket).sum(1) / (len(v) - 1)
+    with torch.autocast(v.device.type, enabled=False):  # differences of products, which bfloat16 would not leave right
+        width = torch.as_tensor(bandwidth, dtype=v.dtype, device=v.device).square()
+        squares, mixed = centred.square().sum(1), s @ centred.T  # s_i . v_j
+        distance = (squares[:, None] + squares - 2 * centred @ centred.T).clamp(min=0)
+        along = mixed.diagonal()
+        difference = along[:, None] + along - mixed - mixed.T  # (s_i - s_j) . (v_i - v_j)
+        bracket = s @ s.T + difference / width + v[0].numel() / width - distance / width.square()
+        others = 1 - torch.eye(len(v), dtype=v.dtype, device=v.device)
+        return 0.5 * (others * (-0.5 * distance / width).exp() * bracket).sum(1) / (len(v) - 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import Range, choice, number
-from bism.objectives import LogDensity, dsm, ksd, mdsm, perturb, sm, ssm
+from bism.objectives import LogDensity, dsm, ksd, mdsm, perturb, sm, ssm, typical_distance
 from bism.rng import Rng
 from bism.state import Info
 
@@ -140,7 +140,12 @@ class Stein(Criterion):
     """The kernelised Stein discrepancy, over all pairs of a minibatch."""
 
     bandwidth: float = number(
-        0.1, "of the kernel exp(-||v - v'||^2 / (2 b^2))", symbol="b", tune=Range(0.03, 3.0, log=True)
+        1.0, "of the kernel exp(-||v - v'||^2 / (2 b^2))", symbol="b", tune=Range(0.1, 10.0, log=True)
+    )
+    bandwidth_unit: str = choice(
+        "distance",
+        ("distance", "data"),
+        "of b: the distance between examples of a minibatch of n over sqrt(2 log n), or the data's own unit",
     )
 
     def draw(self, batch_shape: tuple[int, ...], rng: Rng) -> Any:
@@ -149,7 +154,8 @@ class Stein(Criterion):
         return ()
 
     def objective(self, log_density: LogDensity, v: Tensor, noise: Any, hyper: Hyper) -> Tensor:
-        return ksd(log_density, v, hyper["bandwidth"])
+        unit = typical_distance(v) if self.bandwidth_unit == "distance" else 1.0
+        return ksd(log_density, v, hyper["bandwidth"] * unit)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmark.commands.cli import main as benchmark
-from benchmark.commands.options import parser as benchmarks_parser
+from benchmark.commands.options import parser as parser_of_runs
 from benchmark.system.arguments import Parser
 from benchmark.tracking.store import DEFAULT_STORE, named, resolve
 from bism.errors import InputError
@@ -25,14 +25,14 @@ def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> It
                 yield from commands(below, (*words, word))
 
 
-COMMANDS = {" ".join((one.prog.split()[2], *words)): (one, words) for parser in (benchmarks_parser(), _parser_of_reports())
+COMMANDS = {" ".join((one.prog.split()[2], *words)): (one, words) for parser in (parser_of_runs(), _parser_of_reports())
             for words, one in commands(parser)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_option_takes_an_empty_value(name: str) -> None:
     parser, words = COMMANDS[name]
-    whole = benchmarks_parser() if name.startswith("benchmark") else _parser_of_reports()
+    whole = parser_of_runs() if name.startswith("benchmark") else _parser_of_reports()
     taking = [one for one in parser._actions if one.nargs != 0 and one.nargs != argparse.PARSER]
     for action in taking:
         for empty in ("", "  "):

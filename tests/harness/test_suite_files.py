@@ -20,6 +20,7 @@ METHODS = registry.methods()
 IMAGES = {name: entry.shape for name, entry in CATALOGUE.items() if name != "checkerboard"}
 PRESETS = [(name, preset) for name in shipped() for preset in load_suite(name, METHODS).presets]
 EVERY_KEY = "beta1, beta2, decay_steps, ema, k, lr, lr_final"  # of CD
+IMPLICIT = [f"Implicit BiDSM [damping={damping}]" for damping in (0.1, 1.0)]
 VAGES = ["VaGES-DSM-5", "VaGES-MDSM-5", "VaGES-KSD-5"]
 ONE_PER_METHOD = ["BiSSM-5", "BiDSM-5", "BiMDSM-5", *VAGES, "VNCE", "NCE", "SM", "SSM", "DSM", "MDSM", "CD-1"]
 
@@ -78,10 +79,10 @@ def test_the_paper_s_checkerboard() -> None:
     bilevel = [f"{name}-{n}" for name in ("BiSSM", "BiDSM") for n in (0, 5, 10)]
     persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
     wanted = [*numbered, "Unbiased CD-1", *persistent, "SM", "SSM", "DSM", "MDSM", "NCE", "VNCE", *bilevel, "BiMDSM-5"]
-    wanted += VAGES
+    wanted += [f"VaGES-{name}" for name in ("DSM-2", "DSM-5", "MDSM-2", "KSD-2", "KSD-5")] + IMPLICIT
     assert sorted(variants(cells, "checkerboard")) == sorted(wanted)
-    assert len(wanted) == 25
-    assert len(cells) == 250
+    assert len(wanted) == 29
+    assert len(cells) == 290
     assert {cell.config["seed"] for cell in cells} == set(range(10))
     assert {cell.config["steps"] for cell in cells} == {100_000}
     assert {cell.config["hyper"]["lr"] for cell in cells} == {0.001}
@@ -92,9 +93,11 @@ def test_the_paper_s_checkerboard() -> None:
 def test_the_paper_preset_s_digits() -> None:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "paper") if cell.config["task"] == "digits"]
     persistent = [f"Persistent VI [prior={prior}]" for prior in ("gaussian", "horseshoe")]
-    assert sorted(variants(cells, "digits")) == sorted([*ONE_PER_METHOD, "PCD-1", "Unbiased CD-1", *persistent])
+    assert sorted(variants(cells, "digits")) == sorted(
+        [*ONE_PER_METHOD, *IMPLICIT, "PCD-1", "Unbiased CD-1", *persistent]
+    )
     assert {cell.config["steps"] for cell in cells} == {20_000}
-    assert len(cells) == 170
+    assert len(cells) == 190
 
 
 @pytest.mark.parametrize("task", ["checkerboard", "digits"])

@@ -14,7 +14,7 @@ from baselines.latent_scores import corrected, covariance_surrogate, mean_score,
 from bism import GRBM, InputError
 from bism.engine import Trainer
 from bism.gradients import Shards
-from bism.objectives import dsm, ksd, mdsm, score
+from bism.objectives import dsm, ksd, mdsm, score, typical_distance
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.resnet import ResNetEBLVM
 from tests.maths.checks import (
@@ -288,6 +288,33 @@ def test_ksd_is_zero_at_the_data_s_density_alone() -> None:
     assert abs(expected(model)) < 1e-6
     for seed in (1, 2):
         assert expected(make_grbm(visible=1, hidden=2, seed=seed)) > 1e-2
+
+
+def test_the_kernel_follows_the_data_s_scale_unless_it_is_told_its_own() -> None:
+    """With b in distances, data and model in other units give the same objective, up to the score's unit."""
+    v, by = draws(3).normal((20, 64)), 100.0
+    there, here = (lambda x: -0.25 * (x / by).square().sum(1)), (lambda x: -0.25 * x.square().sum(1))
+
+    def value(log_density: Any, at: Tensor, **settings: Any) -> Tensor:
+        method = VaGESKSD(**settings)
+        hyper = {"bandwidth": torch.tensor(method.bandwidth, dtype=torch.float64)}
+        return method.objective(log_density, at, (), hyper).mean()
+
+    torch.testing.assert_close(value(there, by * v) * by**2, value(here, v))
+    absolute = value(there, by * v, bandwidth_unit="data") * by**2
+    assert abs(absolute / value(here, v, bandwidth_unit="data") - 1) > 0.5
+    # the kernel between examples at their typical distance is 1 / n
+    unit = typical_distance(v)
+    squared = torch.cdist(v, v).square().sum() / (20 * 19)
+    torch.testing.assert_close((-squared / (2 * unit.square())).exp(), torch.tensor(1 / 20, dtype=torch.float64))
+
+
+def test_ksd_keeps_float32_where_products_are_in_bfloat16() -> None:
+    v = draws(4).normal((50, 8)).float()
+    exact = ksd(lambda x: -0.3 * x.square().sum(1), v.double(), 3.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ksd(lambda x: -0.3 * x.square().sum(1), v, 3.0)
+    assert float((found - exact).abs().max() / exact.abs().max()) < 1e-5
 
 
 def test_ksd_compares_examples() -> None:
