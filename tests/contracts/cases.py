@@ -23,7 +23,7 @@ from bism.rng import Rng
 from bism.variables import has_binary_v
 from tests.contracts.phased import Phased
 from tests.contracts.staged import Staged
-from tests.maths.checks import LinearGaussian
+from tests.maths.checks import BernoulliGaussian, LinearGaussian
 
 SMALL = {
     "inner_steps": 2,
@@ -84,7 +84,7 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
 
 def zoo() -> list[nn.Module]:
     """A model of each kind of units."""
-    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3)]
+    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3), BernoulliGaussian(2, 2)]
 
 
 def cases() -> list[Case]:

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid, softplus
 from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.noise import fit_noise
-from bism import GRBM, RBM, Estimator, Gaussian
+from bism import GRBM, RBM, Bernoulli, Estimator, Gaussian
 from bism.functional import Methods
 from bism.methods import BiSM
 from bism.posteriors import RelaxedBernoulli
@@ -96,6 +96,27 @@ class LinearGaussian(nn.Module):
     def free_energy(self, v: Tensor) -> Tensor:
         centred = v - self.b
         return 0.5 * (centred * torch.linalg.solve(self.covariance(), centred.T).T).sum(-1)
+
+
+class BernoulliGaussian(nn.Module):
+    """Binary v and real h: E(v, h) = |h|^2 / 2 - v.(W h + b), so that p(h|v) = N(W^T v, I)."""
+
+    def __init__(self, visible: int, hidden: int) -> None:
+        super().__init__()
+        self.visible_shape, self.visible_units, self.latent = (visible,), Bernoulli(visible), Gaussian(hidden)
+        self.W = nn.Parameter(torch.empty(visible, hidden))
+        self.b = nn.Parameter(torch.empty(visible))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.W, std=0.6)
+        nn.init.normal_(self.b, std=0.3)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        return 0.5 * h.square().sum(-1) - (v * (h @ self.W.T + self.b)).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        return -v @ self.b - 0.5 * (v @ self.W).square().sum(-1)
 
 
 class GaussianOfUnitScale(nn.Module):
