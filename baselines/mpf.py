@@ -29,7 +29,7 @@ class MPF(Flow, FlipMatching):
     label: ClassVar[str] = "MPF"
     reference: ClassVar[str] = "Sohl-Dickstein et al. 2009"
     family: ClassVar[str] = "Score matching"
-    colour: ClassVar[str] = "#c0475f"
+    colour: ClassVar[str] = "#8e3ebd"
     marker: ClassVar[str] = "4"
 
 
@@ -40,5 +40,5 @@ class BiMPF(Flow, BiFlips):
     id: ClassVar[str] = "bi_mpf"
     label: ClassVar[str] = "BiMPF-{unroll_steps}"
     reference: ClassVar[str] = "Sohl-Dickstein et al. 2009; Bao et al. 2020, eq. 8-15"
-    colour: ClassVar[str] = "#0b5c73"
+    colour: ClassVar[str] = "#56b5c9"
     marker: ClassVar[str] = "+"

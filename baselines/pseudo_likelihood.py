@@ -36,5 +36,5 @@ class BiPseudoLikelihood(Conditionals, BiFlips):
     id: ClassVar[str] = "bi_pseudo_likelihood"
     label: ClassVar[str] = "BiPL-{unroll_steps}"
     reference: ClassVar[str] = "Besag 1975; Bao et al. 2020, eq. 8-15"
-    colour: ClassVar[str] = "#b8860b"
+    colour: ClassVar[str] = "#2a2f55"
     marker: ClassVar[str] = "1"

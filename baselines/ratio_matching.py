@@ -28,7 +28,7 @@ class RatioMatching(Ratios, FlipMatching):
     label: ClassVar[str] = "Ratio matching"
     reference: ClassVar[str] = "Hyvärinen 2007"
     family: ClassVar[str] = "Score matching"
-    colour: ClassVar[str] = "#3b6ea8"
+    colour: ClassVar[str] = "#404040"
     marker: ClassVar[str] = "2"
 
 
@@ -39,5 +39,5 @@ class BiRatioMatching(Ratios, BiFlips):
     id: ClassVar[str] = "bi_ratio_matching"
     label: ClassVar[str] = "BiRM-{unroll_steps}"
     reference: ClassVar[str] = "Hyvärinen 2007; Bao et al. 2020, eq. 8-15"
-    colour: ClassVar[str] = "#1d7f4e"
+    colour: ClassVar[str] = "#9db36a"
     marker: ClassVar[str] = "3"
