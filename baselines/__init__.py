@@ -4,10 +4,12 @@ from baselines.cd import CD
 from baselines.dsm import DSM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
+from baselines.mpf import MPF, BiMPF
 from baselines.nce import NCE
 from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
-from baselines.pseudo_likelihood import PseudoLikelihood
+from baselines.pseudo_likelihood import BiPseudoLikelihood, PseudoLikelihood
+from baselines.ratio_matching import BiRatioMatching, RatioMatching
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD
@@ -20,15 +22,20 @@ __all__ = [
     "CD",
     "DSM",
     "MDSM",
+    "MPF",
     "NCE",
     "PCD",
     "SM",
     "SSM",
     "VNCE",
+    "BiMPF",
+    "BiPseudoLikelihood",
+    "BiRatioMatching",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",
     "PseudoLikelihood",
+    "RatioMatching",
     "UnbiasedCD",
     "VaGESDSM",
     "VaGESKSD",

@@ -51,6 +51,11 @@ class Ising(nn.Module):
         """E(v), there being no h, [batch]."""
         return self.energy(v)
 
+    def flip_log_ratios(self, v: Tensor) -> Tensor:
+        """log p(v with unit i flipped) - log p(v) = -2 s_i (b_i + sum_j J_ij s_j), [batch, D]."""
+        s = 2 * v - 1
+        return -2 * s * (self.b + s @ self.couplings())
+
     def transition_noise(self, rng: Rng, batch: tuple[int, ...]) -> Tensor:
         """Logistic noise [*batch, D]."""
         return rng.logistic((*batch, *self.visible_shape))

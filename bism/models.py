@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from bism.errors import InputError
-from bism.posteriors import RelaxedBernoulli, location_and_scale
+from bism.posteriors import RelaxedBernoulli, location_and_scale, softplus_of_flips
 from bism.variables import Bernoulli, Gaussian, log_odds
 
 INITS = ("paper", "data")
@@ -210,6 +210,14 @@ class RBM(nn.Module):
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = -log sum_h exp(-E(v, h)), [batch]."""
         return -v @ self.b - softplus(self.hidden_logits(v)).sum(-1)
+
+    def flip_log_ratios(self, v: Tensor) -> Tensor:
+        """F(v) - F(v with unit i flipped), [batch, D]."""
+        return (1 - 2 * v) * self.b + softplus_of_flips(self.hidden_logits(v), self.W, v)
+
+    def flip_energies(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v with unit i flipped, h) - E(v, h), [batch, D]."""
+        return (2 * v - 1) * self.visible_logits(h)
 
     def hidden_free_energy(self, h: Tensor) -> Tensor:
         """-log sum_v exp(-E(v, h)), [batch]."""

@@ -19,6 +19,16 @@ def location_and_scale(data: Tensor) -> tuple[Tensor, Tensor]:
     return exact.mean(0).to(data), torch.where(constant, 1.0, spread).to(data)
 
 
+def softplus_of_flips(logits: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+    """sum_j [softplus(l_j + s_i W_ij) - softplus(l_j)], [batch, D]: what flips of binary v do to the log-normaliser of
+    Bernoulli units whose logits l [batch, m] are linear in v with the weight W [D, m]; s_i = 1 - 2 v_i is v_i's step.
+
+    D m numbers per example, where logits anew for each flip would take D^2 m products.
+    """
+    step, logits = (1 - 2 * v).unsqueeze(-1), logits.unsqueeze(-2)
+    return (softplus(logits + step * weight) - softplus(logits)).sum(-1)
+
+
 class RelaxedBernoulli(nn.Module):
     """q(h_j = 1|v) = sigmoid(l_j(v)) with logits l from one linear layer (or a network of one's own).
 
@@ -45,7 +55,7 @@ class RelaxedBernoulli(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network or nn.Sequential(nn.Flatten(1), nn.Linear(flat_size(visible_shape), size))
-        self._starts_from_data = start_from_data
+        self._linear, self._starts_from_data = network is None, start_from_data
 
     def start_from(self, data: Tensor) -> None:
         """Called after ``reset_parameters()`` with the training data."""
@@ -76,6 +86,14 @@ class RelaxedBernoulli(nn.Module):
         """sum_j h_j l_j - softplus(l_j), [batch]."""
         logits = self.logits(v)
         return (h * logits - softplus(logits)).sum(-1)
+
+    def flip_log_probs(self, h: Tensor, v: Tensor) -> Tensor | None:
+        """log q(h|v with unit i flipped) - log q(h|v) of binary v, [batch, D]; None with a network of one's own."""
+        if not self._linear:
+            return None
+        layer: Any = self.network[1]  # type: ignore[index]
+        x, weight = v.flatten(1), layer.weight.T
+        return (1 - 2 * x) * (h @ layer.weight) - softplus_of_flips(self.logits(v), weight, x)
 
 
 class DiagonalGaussian(nn.Module):

@@ -34,6 +34,10 @@ class EnergyModel(Protocol):
         ``hidden_free_energy(h)``: [batch], -log of the integral of exp(-E(v, h)) over v; makes log Z enumerable.
         ``default_posterior()``: the q(h|v) that methods with a posterior train beside it.
         ``score_and_laplacian(v)``: gradient [batch, *visible_shape] and trace of the Hessian [batch] of log p(v).
+        ``flip_log_ratios(v)``: [batch, D], free_energy(v) - free_energy(v with unit i flipped), of binary v; where a
+            model has it, methods that flip units need no D free energies. A model that changes the energy of one that
+            has this, or the next, has its own.
+        ``flip_energies(v, h)``: [batch, D], energy(v with unit i flipped, h) - energy(v, h), likewise.
         ``activations``: numbers that a pass keeps of an example, for estimates of memory; else as many as v has.
         ``start_from(data)``: called after ``reset_parameters()`` with the training data, to start from them.
 
@@ -63,6 +67,7 @@ class Posterior(Protocol):
     Optional:
         ``sample_hard(v, noise)``: h [batch, m], binary where the latent is, without a gradient.
         ``mean(v)``: E[h|v], [batch, m].
+        ``flip_log_probs(h, v)``: [batch, D], log_prob(h, v with unit i flipped) - log_prob(h, v) of binary v, or None.
     """
 
     @property

@@ -18,12 +18,13 @@ import baselines
 import bism
 from bism import GRBM, RBM, Estimator
 from bism.engine import Trainer
+from bism.flips import BiFlips
 from bism.hyperparameters import specs
 from bism.rng import Rng
 from bism.variables import has_binary_v
 from tests.contracts.phased import Phased
 from tests.contracts.staged import Staged
-from tests.maths.checks import LinearGaussian
+from tests.maths.checks import BernoulliGaussian, LinearGaussian
 
 SMALL = {
     "inner_steps": 2,
@@ -35,6 +36,7 @@ SMALL = {
     "tries": 2,
     "samples": 2,
 }
+ALIKE = {"ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"}  # but for a function of the log-ratios, as others
 ITERATIONS = 10  # that stages share; the last goes on
 
 
@@ -84,7 +86,7 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
 
 def zoo() -> list[nn.Module]:
     """A model of each kind of units."""
-    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3)]
+    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3), BernoulliGaussian(2, 2)]
 
 
 def cases() -> list[Case]:
@@ -92,16 +94,16 @@ def cases() -> list[Case]:
     methods by a base of theirs, once. And each with the other models of the zoo that it can train."""
     found, seen = [], set[tuple[type, str, str]]()
     for kind in kinds():
-        found.append(small(kind))
+        found.append(dataclasses.replace(small(kind), long=kind.id in ALIKE))
+        base = kind.__bases__[-1]
         for name, spec in specs(kind).items():
             default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
-            base = kind.__bases__[-1]
             declared = base if name in specs(base) else kind
             others = [one for one in spec.choices or () if one != default and (declared, name, one) not in seen]
             seen |= {(declared, name, one) for one in others}
-            found += [small(kind, **{name: value}) for value in others]
+            found += [dataclasses.replace(small(kind, **{name: value}), long=base is BiFlips) for value in others]
         if "particles" in specs(kind):
-            found.append(small(kind, particles=2))
+            found.append(dataclasses.replace(small(kind, particles=2), long=base is BiFlips))
         first = small(kind)
         others = [type(m) for m in zoo() if type(m) is not type(first.model) and first.estimator.unsupported(m) is None]
         found += [dataclasses.replace(small(kind, of=other), long=other is not RBM) for other in others]

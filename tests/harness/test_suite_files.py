@@ -13,7 +13,7 @@ from benchmark.tasks.models import takes_images
 from benchmark.tasks.plan import Cell, Choices, plan
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite, shipped
-from bism import InputError
+from bism import Gaussian, InputError
 from tests.harness.tiny import TINY, command, replaced, write
 
 METHODS = registry.methods()
@@ -105,7 +105,9 @@ def test_the_quick_preset_has_one_variant_of_every_method_that_works_there(task:
     cells = [cell for cell in cells_of(load_suite("grbm", METHODS), "quick") if cell.config["task"] == task]
     without = load_suite("grbm", METHODS).presets["quick"].tasks[task].without
     diverge = {"langevin_cd", "langevin_pcd"} if task == "digits" else set()
-    assert set(without) == {"pseudo_likelihood", "vages_mdsm", "vages_ksd", *diverge}
+    binary = {one for one, method in METHODS.items() if Gaussian not in method.visible_units}
+    assert binary == {name for name, why in without.items() if why == "v is real"}
+    assert set(without) == {*binary, "vages_mdsm", "vages_ksd", *diverge}
     assert {cell.config["method"] for cell in cells} == set(METHODS) - set(without)
     assert len(variants(cells, task)) == len(METHODS) - len(without)
     assert {cell.config["seed"] for cell in cells} == {0, 1, 2}

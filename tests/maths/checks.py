@@ -16,13 +16,15 @@ from torch.nn.functional import logsigmoid, softplus
 from torch.utils._pytree import tree_leaves, tree_map
 
 from baselines.noise import fit_noise
-from bism import GRBM, RBM, Estimator, Gaussian
+from bism import GRBM, RBM, Bernoulli, Estimator, Gaussian
+from bism.flips import Flips
 from bism.functional import Methods
 from bism.methods import BiSM
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng
 from bism.score_matching import Exact
 from bism.state import State
+from bism.variables import has_binary_v
 
 Tree = Any
 
@@ -43,6 +45,11 @@ def make_grbm(visible: int = 2, hidden: int = 3, seed: int = 0, kind: type[GRBM]
             parameter.copy_(0.8 * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
         model.log_s.copy_(torch.linspace(-0.4, 0.1, visible, dtype=torch.float64))
     return model
+
+
+def small_rbm(kind: Any, visible: int = 2, hidden: int = 3) -> GRBM | RBM:
+    """A model that an estimator (or its class) can train, with real v where it can."""
+    return make_grbm(visible, hidden) if Gaussian in kind.visible_units else make_rbm(visible, hidden)
 
 
 def set_grbm(W: Tensor, b: Tensor, c: Tensor, s: Tensor) -> GRBM:
@@ -96,6 +103,27 @@ class LinearGaussian(nn.Module):
     def free_energy(self, v: Tensor) -> Tensor:
         centred = v - self.b
         return 0.5 * (centred * torch.linalg.solve(self.covariance(), centred.T).T).sum(-1)
+
+
+class BernoulliGaussian(nn.Module):
+    """Binary v and real h: E(v, h) = |h|^2 / 2 - v.(W h + b), so that p(h|v) = N(W^T v, I)."""
+
+    def __init__(self, visible: int, hidden: int) -> None:
+        super().__init__()
+        self.visible_shape, self.visible_units, self.latent = (visible,), Bernoulli(visible), Gaussian(hidden)
+        self.W = nn.Parameter(torch.empty(visible, hidden))
+        self.b = nn.Parameter(torch.empty(visible))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.W, std=0.6)
+        nn.init.normal_(self.b, std=0.3)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        return 0.5 * h.square().sum(-1) - (v * (h @ self.W.T + self.b)).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        return -v @ self.b - 0.5 * (v @ self.W).square().sum(-1)
 
 
 class GaussianOfUnitScale(nn.Module):
@@ -173,6 +201,11 @@ def draws(seed: int) -> Rng:
 def relative(x: Tree, y: Tree) -> float:
     """Distance of two trees in units of the second."""
     return float((flat(x) - flat(y)).norm() / flat(y).norm())
+
+
+def with_one_flipped(row: Tensor, unit: int) -> Tensor:
+    """A binary vector [D] with one unit flipped; as it is if there is no such unit."""
+    return torch.stack([1 - x if i == unit else x for i, x in enumerate(row)])
 
 
 # --- exact expectations ---------------------------------------------------------------------------------------------
@@ -326,6 +359,13 @@ def mdsm_optimum(estimator: Any, scale: float) -> float:
     return 1 / (sigma0**2 * (1 + scale**2 * float(sigma.pow(-2).mean())))
 
 
+def flip_slope(estimator: Estimator, model: Any, theta: dict[str, Tensor]) -> float:
+    """Norm at ``theta`` of the expected gradient of a criterion of flips on binary v from ``model``."""
+    v = configurations(model.visible_shape[0])
+    p = (-model.free_energy(v)).softmax(0).detach()
+    return float(flat(expected_gradient(estimator, {"model": theta}, v, (), p, model=model)).norm())
+
+
 def nce_slope(estimator: Any, truth: GRBM, theta: dict[str, Tensor], c: Tensor) -> float:
     """Norm of the expected gradient of NCE in theta and c; zero at the parameters of ``truth`` and c = log Z."""
     visible = truth.b.numel()
@@ -456,6 +496,7 @@ def bilevel_batch(estimator: Any, model: Any, seed: int = 1, size: int = 64) -> 
     """Minibatches [minibatches, size, D] and the noise of one step, its own and that of its K inner steps."""
     rng, (stage,) = draws(seed), estimator.stages
     batches = rng.normal((stage.all_minibatches, size, *model.visible_shape))
+    batches = (batches > 0).double() if has_binary_v(model) else batches
     own, (inner,) = stage.draw(model, tuple(batches.shape[1:]), rng)
     return batches, (own, [inner])
 
@@ -470,7 +511,7 @@ def theorem_one(estimator: Any, marginal: Any, *, frozen: bool = False, temperat
 
     ``frozen``: phi* is a constant, so that its dependence on theta is left out.
     """
-    model = make_grbm()
+    model = small_rbm(estimator)
     theta, posterior = parameters(model), RelaxedBernoulli((2,), 3)
     state = state_of({}, model=model, posterior=posterior)
     (batch, *_), (noise, _) = bilevel_batch(estimator, model)
@@ -543,7 +584,7 @@ def exact_kl(model: Any, posterior: Any, v: Tensor) -> Tensor:
 
 def inner_steps_error(estimator: Any) -> float:
     """Relative difference of phi after the K inner steps of one step from eq. (12) written out with torch's Adam."""
-    model, posterior = make_grbm(hidden=2), RelaxedBernoulli((2,), 2).double()
+    model, posterior = small_rbm(estimator, hidden=2), RelaxedBernoulli((2,), 2).double()
     before = start(estimator, model, posterior)
     batches, drawn = bilevel_batch(estimator, model, size=16)
     after, _ = whole_step(estimator, before, batches, drawn, hyper(estimator))
@@ -560,6 +601,8 @@ def inner_steps_error(estimator: Any) -> float:
         if estimator.id in ("bimdsm", "vages_mdsm"):
             sigma = estimator.sigma_min * (estimator.sigma_max / estimator.sigma_min) ** eps["level"]
             x, weight = v + sigma.unsqueeze(1) * eps["normal"], 1 / sigma
+        if isinstance(estimator, Flips):
+            x = torch.stack([with_one_flipped(row, int(4 * u)) for row, u in zip(v, eps, strict=True)])
         logits = x @ phi["network.1.weight"].T + phi["network.1.bias"]
         h = ((logits + h_noise[0]) / estimator.temperature).sigmoid()
         log_q = (h * logits - softplus(logits)).sum(1)

@@ -21,6 +21,7 @@ import baselines.unbiased_cd
 import baselines.vages
 import baselines.vnce
 import bism.bilevel
+import bism.flips
 import bism.hooks
 import bism.methods
 import bism.score_matching
@@ -28,23 +29,31 @@ from baselines import (
     CD,
     DSM,
     MDSM,
+    MPF,
     NCE,
     PCD,
     SM,
     SSM,
     VNCE,
+    BiMPF,
+    BiPseudoLikelihood,
+    BiRatioMatching,
     LangevinCD,
     LangevinPCD,
     PersistentVI,
     PseudoLikelihood,
+    RatioMatching,
     UnbiasedCD,
     VaGESDSM,
     VaGESKSD,
     VaGESMDSM,
 )
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
-from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM, log_likelihood
+from baselines.mpf import Flow
+from baselines.ratio_matching import Ratios
+from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
+from bism.flips import Flips
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
 from bism.optimisers import adam_update
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
@@ -128,7 +137,7 @@ def unrolled_check(make: Any, **options: Any) -> Callable[[], float]:
             model: Any = LinearGaussian(2, 2).double()
             return checks.hypergradient_error(make, model, DiagonalGaussian((2,), 2).double(), **settings)
         posterior = RelaxedBernoulli((2,), 2).double()
-        return checks.hypergradient_error(make, make_grbm(hidden=2), posterior, **settings)
+        return checks.hypergradient_error(make, checks.small_rbm(make, hidden=2), posterior, **settings)
 
     return check
 
@@ -248,17 +257,23 @@ def at_the_mean(bound: Any, tensors: Any) -> Any:
     return bound
 
 
-def pseudo_slope() -> float:
-    """Norm of the expected gradient of the pseudo-likelihood at the parameters that made the data."""
-    model, estimator = checks.make_rbm(), PseudoLikelihood()
-    v, state = checks.configurations(4), checks.state_of({}, model=model)
-    p = log_likelihood(model, v).exp()
+def flip_check(make: Any) -> Callable[[], float]:
+    """The expected gradient at the parameters that made the data."""
+    model = checks.make_rbm()
+    return lambda: checks.flip_slope(make(), model, parameters(model))
 
-    def loss(at: Any) -> Tensor:
-        bound = state.bind({"model": at})
-        return p @ torch.stack([estimator.loss(bound, row[None], {}, {}, {})[0] for row in v])
 
-    return float(checks.flat(torch.func.grad(loss)(parameters(model))).norm())
+def of_other_ratios(change: Callable[[Tensor], Tensor]) -> Any:
+    return lambda self, d: change(d).sum(-1)
+
+
+def flips_of_the_energy(model: Any, posterior: Any, v: Tensor, h: Tensor) -> Tensor:
+    """Without log q."""
+    return -model.flip_energies(v, h)
+
+
+def of_the_data_alone(self: Any, v: Tensor, noise: Tensor, hyper: Any) -> Tensor:
+    return v
 
 
 def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
@@ -300,6 +315,7 @@ VAGES: list[tuple[Any, dict[str, float]]] = [
 ]
 UNBIASED = partial(checks.cd_bias, UnbiasedCD(max_steps=12), size=1500)
 BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
+BILEVEL_FLIPS = [(BiPseudoLikelihood, PseudoLikelihood), (BiRatioMatching, RatioMatching), (BiMPF, MPF)]
 
 MUTATIONS = [
     Mutation("sm", "twice the square", sm_check, replace(bism.score_matching, "sm", sm_with(1.0, 1.0))),
@@ -337,9 +353,17 @@ MUTATIONS = [
     Mutation(
         "pseudo_likelihood",
         "sign",
-        pseudo_slope,
+        flip_check(PseudoLikelihood),
         replace(baselines.pseudo_likelihood, "softplus", lambda x: torch.nn.functional.softplus(-x)),
     ),
+    *[
+        Mutation(make.id, what, flip_check(make), replace(kind, "of_log_ratios", of_other_ratios(change)))
+        for make, kind, changes in (
+            (RatioMatching, Ratios, {"no square": torch.sigmoid, "sign": lambda d: (-d).sigmoid().square()}),
+            (MPF, Flow, {"no root": torch.exp, "sign": lambda d: (-d / 2).exp()}),
+        )
+        for what, change in changes.items()
+    ],
     Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
     Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
     Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),
@@ -402,6 +426,31 @@ MUTATIONS = [
                 "lower level upwards",
                 inner_check(make),
                 lambda patch: patch.setitem(DIVERGENCES, "kl", upward_kl),
+            ),
+        )
+    ],
+    *[
+        mutation
+        for make, marginal in BILEVEL_FLIPS
+        for mutation in (
+            Mutation(
+                make.id,
+                "no log q",
+                bilevel_check(make, marginal),
+                replace(bism.flips, "joint_log_ratios", flips_of_the_energy),
+            ),
+            Mutation(
+                make.id,
+                "no second term",
+                unrolled_check(make),
+                replace(bism.bilevel, "descend", constant_descend),
+                large=1e-3,
+            ),
+            Mutation(
+                make.id,
+                "lower level at the data alone",
+                inner_check(make),
+                replace(Flips, "points", of_the_data_alone),
             ),
         )
     ],
