@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
 
 from bism.posteriors import location_and_scale
 from bism.rng import Rng
@@ -97,8 +97,8 @@ class Mixture(nn.Module):
     def sample(self, noise: dict[str, Tensor]) -> Points:
         """(v,) or (v, h) from the noise of ``mixture_noise``."""
         below = self.logits.softmax(0).cumsum(0)[:-1]
-        component = (noise["component"][:, None] > below).sum(-1)
-        which = one_hot(component, len(self.logits)).to(self.logits)
+        component = (noise["component"][:, None] > below).sum(-1, keepdim=True)
+        which = (component == torch.arange(len(self.logits), device=component.device)).to(self.logits)
         v = self.visible.sample(which, noise["visible"]).reshape(-1, *self.visible_shape)
         return (v,) if self.hidden is None else (v, self.hidden.sample(which, noise["hidden"]))
 

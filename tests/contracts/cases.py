@@ -34,6 +34,8 @@ SMALL = {
     "max_steps": 4,
     "tries": 2,
     "samples": 2,
+    "decoder_steps": 2,
+    "proposal_steps": 2,
 }
 ITERATIONS = 10  # that stages share; the last goes on
 
