@@ -1,5 +1,6 @@
 """AdVIL's players against the enumerated game, its decoder's entropy bound against the entropy."""
 
+import math
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def entropies(model: Any, decoder: Decoder) -> tuple[float, float, float]:
         bound = log_joint.exp() @ decoder.entropy_bound(given["code"], given["hidden"], given["visible"])
         # log q(z|h) as a density: N(z) q(h|z) / q(h)
         log_h = (log_q - decoder.visible.log_prob(*states(model, joint=True))).repeat(len(log_joint) // len(log_q))
-        log_code = -0.5 * given["code"].square().sum(-1) - 0.5 * torch.tensor(2 * torch.pi).double().log()
+        log_code = -0.5 * given["code"].square().sum(-1) - 0.5 * math.log(2 * math.pi)
         log_posterior = log_code + decoder.hidden.log_prob(given["hidden"], given["code"]) - log_h
         divergence = log_joint.exp() @ (log_posterior - decoder.code.log_prob(given["code"], given["hidden"]))
     return float(-(log_q.exp() @ log_q)), float(bound), float(divergence)
@@ -47,7 +48,7 @@ def test_the_bound_is_below_the_entropy_by_the_divergence_of_r() -> None:
         entropy, bound, divergence = entropies(model, some_decoder(model, seed=seed))
         assert divergence > 0.01
         assert bound < entropy
-        assert entropy - bound == pytest.approx(divergence, abs=1e-9)
+        assert entropy - bound == pytest.approx(divergence, rel=1e-7)
 
 
 def test_they_are_equal_where_r_is_the_code_s_posterior() -> None:
@@ -160,10 +161,10 @@ def test_the_decoder_learns_the_model_s_distribution() -> None:
     """KL(q || p) falls, the model standing still, and what is drawn is the decoder's."""
     model = make_rbm(2, 2)
     model.reset_parameters = lambda: None  # type: ignore[method-assign]
-    estimator = AdVIL(lr=1e-9, decoder_steps=40, inner_steps=0, lr_decoder=0.02, codes=1, width=3, temperature=0.2)
+    estimator = AdVIL(lr=1e-9, decoder_steps=40, inner_steps=0, lr_decoder=0.03, codes=1, width=3, temperature=0.2)
     first, last = (
         estimator.fit(model, configurations(2), steps=steps, batch_size=100, dtype=torch.float64, compile=False)
-        for steps in (0, 5)
+        for steps in (0, 3)
     )
     log_p = -model.energy(*states(model, joint=True)).detach() - log_z(model).detach()
     gaps = []
