@@ -28,9 +28,8 @@ class AdVIL(WithPosterior):
     term is at least the data's mean free energy, the second at least -log Z, so that at the optimum of Q and q it is
     the mean -log p(v); elsewhere it is a bound from neither side. H(q) is replaced by its lower bound.
 
-    Each step first moves the decoder, with its r(z|h), ``decoder_steps`` times and the encoder K times, binary units
-    being relaxed, and then the model once, with units that are 0 or 1, along grad E_data,Q [E] - grad E_q [E]. The
-    samples of this method are its decoder's.
+    Each step moves the decoder with its r(z|h) ``decoder_steps`` times and the encoder K times, binary units being
+    relaxed, and the model once, with units that are 0 or 1. The samples of this method are its decoder's.
     """
 
     id: ClassVar[str] = "advil"
@@ -42,12 +41,8 @@ class AdVIL(WithPosterior):
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "decoder")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
-    inner_steps: int = count(
-        1, "steps on the encoder before each step on the model", symbol="K", minimum=0, maximum=LOOP, tune=Range(1, 10)
-    )
-    decoder_steps: int = count(
-        10, "steps on the decoder before each step on the model", minimum=0, maximum=LOOP, tune=(1, 5, 10, 30, 100)
-    )
+    inner_steps: int = count(1, "steps on the encoder per step", symbol="K", minimum=0, maximum=LOOP, tune=(1, 5))
+    decoder_steps: int = count(10, "steps on the decoder per step", minimum=0, maximum=LOOP, tune=(1, 10, 100))
     lr_decoder: float = number(
         1e-3, "learning rate of the decoder", tune=Range(1e-4, 1e-1, log=True), rate_of="decoder"
     )
@@ -79,10 +74,8 @@ class AdVIL(WithPosterior):
         return model.latent.noise(rng, (batch_shape[0],))
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
-        return {
-            "decoder": self.decoder_noise(model, batch_shape, rng),
-            "data": self.inner_noise(model, batch_shape, rng),
-        }
+        decoder = self.decoder_noise(model, batch_shape, rng)
+        return {"decoder": decoder, "data": self.inner_noise(model, batch_shape, rng)}
 
     def decoder_loss(self, params: Any, noise: dict[str, Tensor], hyper: Hyper) -> Tensor:
         """E_q [E(v, h)] - H(q), with the bound of H(q): an upper bound of -log Z."""

@@ -107,3 +107,8 @@ def mixture_noise(model: Any, count: int, joint: bool, rng: Rng) -> dict[str, Te
     """The noise of ``count`` samples of a ``Mixture``."""
     units = {"visible": visible_units(model)} | ({"hidden": model.latent} if joint else {})
     return {"component": rng.uniform((count,))} | {name: of.noise(rng, (count,)) for name, of in units.items()}
+
+
+def log_z_bound(log_w: Tensor) -> Tensor:
+    """1/2 log E_q[w^2] from log w at n samples of q: its exponential's square is unbiased."""
+    return 0.5 * ((2 * log_w).logsumexp(0) - math.log(len(log_w)))

@@ -1,13 +1,12 @@
 """Neural variational inference and learning in undirected models."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from baselines.mixture import Mixture, Points, mixture_noise
+from baselines.mixture import Mixture, Points, log_z_bound, mixture_noise
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
@@ -24,11 +23,10 @@ class NVIL(Estimator):
 
         log Z <= 1/2 log E_q[w^2],  equal where q = p, and else 1/2 log(1 + chi^2(p || q)) above it
 
-    (Kuleshov and Ermon 2017). Each step first moves q some times down the bound, whose gradient by the score function
-    is -1/2 sum_i (u_i - 1/n) grad log q(x_i) with u = softmax(2 log w) over n samples of q; the baseline 1/n takes
-    away no more than the variance, as grad log q has mean 0. Then the model goes along the likelihood's gradient, the
-    data's minus sum_i softmax(log w)_i grad log p~(x_i): self-normalised importance sampling, exact in the mean where
-    q = p and elsewhere with a bias that falls as 1/n.
+    (Kuleshov and Ermon 2017). Each step first moves q down the bound, whose gradient by the score function is
+    -1/2 sum_i (u_i - 1/n) grad log q(x_i) with u = softmax(2 log w) over n samples of q; the baseline 1/n leaves the
+    mean alone, as grad log q has mean 0. Then the model goes along the likelihood's gradient, its expectation being
+    sum_i softmax(log w)_i grad log p~(x_i): exact in the mean where q = p, and else with a bias that falls as 1/n.
 
     x is v with p~ = exp(-F(v)), or (v, h) with p~ = exp(-E(v, h)). Nothing leaves the logarithms, so that weights
     neither overflow nor vanish all at once.
@@ -46,9 +44,7 @@ class NVIL(Estimator):
 
     samples: int = count(100, "samples of the proposal in each step", symbol="n", minimum=2, maximum=100_000)
     components: int = count(10, "components of the proposal", maximum=LOOP, tune=(1, 10, 30))
-    proposal_steps: int = count(
-        3, "steps on the proposal before each step on the model", minimum=0, maximum=LOOP, tune=Range(1, 20)
-    )
+    proposal_steps: int = count(3, "steps on the proposal per step", minimum=0, maximum=LOOP, tune=(1, 3, 10))
     lr_proposal: float = number(
         1e-2, "learning rate of the proposal", tune=Range(1e-4, 1e-1, log=True), rate_of="proposal"
     )
@@ -83,10 +79,9 @@ class NVIL(Estimator):
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> dict[str, Tensor]:
         return mixture_noise(model, self.samples, self.joint, rng)
 
-    def energy(self, model: Any, points: Points) -> Tensor:
+    def energy(self, model: Any, points: Points) -> Any:
         """-log p~ of (v,) or (v, h), [n]."""
-        energies: Tensor = model.energy(*points) if self.joint else model.free_energy(*points)
-        return energies
+        return model.energy(*points) if self.joint else model.free_energy(*points)
 
     def proposal_loss(self, params: Any, noise: dict[str, Tensor]) -> Tensor:
         """The bound from samples, with the score function's gradient in the proposal."""
@@ -101,17 +96,17 @@ class NVIL(Estimator):
         self, params: Any, batch: Tensor, noise: dict[str, Tensor], carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """The bound of the mean -log p(v), from samples, with the gradient of the likelihood in the model."""
-        proposal = frozen(params.proposal)
+        proposal, data = frozen(params.proposal), params.model.free_energy(batch).mean()
         points = proposal.sample(noise)
-        energies, data = self.energy(params.model, points), params.model.free_energy(batch).mean()
+        energies = self.energy(params.model, points)
         log_w = (-energies - proposal.log_prob(*points)).detach()
         surrogate = -(log_w.softmax(0) * energies).sum()
         return data + log_z_bound(log_w) + surrogate - surrogate.detach(), carry, {}
 
-    def proposal_step(self, state: State, batches: Tensor, noise: dict[str, Tensor], hyper: Hyper) -> State:
+    def proposal_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
         """One step on the proposal."""
 
-        def objective(params: Tree, of: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
             return self.proposal_loss(state.bind(params), drawn)
 
         return self.move(state, ("proposal",), objective, batches, noise, hyper)[0]
@@ -122,8 +117,3 @@ class NVIL(Estimator):
 
         state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
         return state, {"objective": value}
-
-
-def log_z_bound(log_w: Tensor) -> Tensor:
-    """1/2 log E_q[w^2] from log w at n samples of q: its exponential's square is unbiased."""
-    return 0.5 * ((2 * log_w).logsumexp(0) - math.log(len(log_w)))

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.func import grad
 
 from baselines import NVIL
-from baselines.mixture import Mixture, mixture_noise
-from baselines.nvil import log_z_bound
+from baselines.mixture import Mixture, log_z_bound, mixture_noise
 from bism import GRBM, RBM, Ising
 from tests.maths.checks import (
     LinearGaussian,

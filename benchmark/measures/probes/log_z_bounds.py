@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines import NVIL, AdVIL
-from baselines.mixture import Points
-from baselines.nvil import log_z_bound
+from baselines.mixture import Points, log_z_bound
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator, log_partition
 from bism.enumeration import exact_samples, exactly_sampled, in_double, not_enumerable
