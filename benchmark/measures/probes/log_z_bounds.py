@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines import NVIL, AdVIL
-from baselines.mixture import Points, log_z_bound
+from baselines.mixture import Points, log_z_bound, mixture_noise
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator, log_partition
 from bism.enumeration import exact_samples, exactly_sampled, in_double, not_enumerable
@@ -38,7 +38,8 @@ class LogZBounds(Probe):
 
     def measure(self, subject: Subject) -> Metrics:
         fitted, model = subject.fitted, in_double(subject.fitted.model(subject.seed))
-        rng = Rng(generator(self.seed, subject.seed, "bounds of log Z"), torch.float64)
+        device = next(model.parameters()).device
+        rng = Rng(generator(self.seed, subject.seed, "bounds of log Z", device), torch.float64)
         found: Metrics = {}
         with torch.no_grad():
             exact = None if not_enumerable(model) else log_partition(model)
@@ -61,8 +62,7 @@ class LogZBounds(Probe):
         def log_weights(points: Points) -> Tensor:
             return -estimator.energy(model, points) - proposal.log_prob(*points)
 
-        estimator = type(estimator)(samples=self.samples, proposal_over=estimator.proposal_over)
-        log_w = log_weights(proposal.sample(estimator.noise(model, (0,), rng)))
+        log_w = log_weights(proposal.sample(mixture_noise(model, self.samples, estimator.joint, rng)))
         share = log_w.softmax(0)
         found = {
             "log_z/upper": float(log_z_bound(log_w)),
