@@ -1,11 +1,13 @@
 """The methods that BiSM is compared with, one file each. Needs torch and ``bism`` alone."""
 
+from baselines.advil import AdVIL
 from baselines.cd import CD
 from baselines.dsm import DSM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
 from baselines.nce import NCE
+from baselines.nvil import NVIL
 from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
 from baselines.pseudo_likelihood import BiPseudoLikelihood, PseudoLikelihood
@@ -24,10 +26,12 @@ __all__ = [
     "MDSM",
     "MPF",
     "NCE",
+    "NVIL",
     "PCD",
     "SM",
     "SSM",
     "VNCE",
+    "AdVIL",
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",

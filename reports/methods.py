@@ -15,7 +15,13 @@ from matplotlib.colors import is_color_like
 from matplotlib.markers import MarkerStyle
 
 OTHER = "Other"
-FAMILIES = ("Contrastive divergence", "Noise contrast", "Score matching", "Bi-level score matching")  # in their order
+FAMILIES = (  # in their order
+    "Contrastive divergence",
+    "Noise contrast",
+    "Score matching",
+    "Bi-level score matching",
+    "Learnt samplers",
+)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

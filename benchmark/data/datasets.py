@@ -118,6 +118,21 @@ class DataSet:
         )
         return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
 
+    def cropped(self, side: int) -> "DataSet":
+        """The central square of the same images, ``side`` pixels high and wide; flat as they were.
+
+        Raises:
+            InputError: they are no images, or smaller.
+        """
+        if self.image is None or min(self.image[-2:]) < side:
+            raise InputError(f"data set {self.name} cannot be cropped to {side} x {side}: {self.image or 'no images'}")
+        image, (top, left) = self.image, ((length - side) // 2 for length in self.image[-2:])
+        train, val, test = (
+            split.reshape(-1, *image)[..., top : top + side, left : left + side].flatten(1)
+            for split in (self.train, self.val, self.test)
+        )
+        return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
+
     @property
     def hash(self) -> str:
         """sha256 over the three splits."""
@@ -365,6 +380,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
     """
     options = {key: value for key, value in config.items() if value is not None}
     side, scale, threshold = options.pop("pad", None), options.pop("scale", "none"), options.pop("binarize", None)
+    kept = options.pop("crop", None)
     if "file" in options:
         found = from_file(folder, **options, exact=scale != "none")
     else:
@@ -372,6 +388,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         if name not in DATASETS:
             raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
         found = _sound(DATASETS[name](folder, **options), name)
+    found = found.cropped(kept) if kept else found
     found = found if threshold is None else found.binarised(threshold)
     if len(found.train) > 1 and bool((found.train == found.train[0]).all()):
         raise MissingData(

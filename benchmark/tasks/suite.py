@@ -105,7 +105,8 @@ class _Section(BaseModel):
 class DataEntry(_Section):
     """Which data: a known data set by name, or an ``.npy`` file of the user's own.
 
-    ``pad`` is the side of the square to which images are filled up with zeros. ``scale`` is how the values are brought
+    ``crop`` is the side of the central square that is kept of images; ``pad`` that of the square to which they are
+    filled up with zeros. ``scale`` is how the values are brought
     to the scale that models start at, by the training data: ``standard`` (each visible unit to mean 0 and standard
     deviation 1) or ``unit`` (all by one map to [0, 1]); what is measured is in the data's own units nonetheless.
     ``binarize`` is a threshold: values above it become 1 and all others 0, for models of binary v.
@@ -117,6 +118,7 @@ class DataEntry(_Section):
     val: int | None = Field(None, gt=0, le=10 * limits.COUNT)
     test: int | None = Field(None, gt=0, le=10 * limits.COUNT)
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    crop: int | None = Field(None, gt=0, le=10_000)
     pad: int | None = Field(None, gt=0, le=10_000)
     scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
     binarize: float | None = None

@@ -35,6 +35,8 @@ SMALL = {
     "max_steps": 4,
     "tries": 2,
     "samples": 2,
+    "decoder_steps": 2,
+    "proposal_steps": 2,
 }
 ALIKE = {"ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"}  # but for a function of the log-ratios, as others
 ITERATIONS = 10  # that stages share; the last goes on

@@ -324,6 +324,16 @@ def test_images_are_padded_around_their_middle() -> None:
         DataSet("x", flat, flat, flat, (2, 3)).padded(2)
 
 
+def test_images_are_cropped_to_their_middle() -> None:
+    flat = torch.arange(2 * 20).float().reshape(2, 20)
+    found = DataSet("x", flat, flat[:1], flat, (4, 5)).cropped(2)
+    assert found.image == (2, 2)
+    assert torch.equal(found.train[0], torch.tensor([6.0, 7, 11, 12]))
+    assert found.val.shape == (1, 4)
+    with pytest.raises(InputError, match="cannot be cropped to 5 x 5"):
+        DataSet("x", flat, flat, flat, (4, 5)).cropped(5)
+
+
 # --- the model in MLflow ----------------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,19 @@ def damaged_suites(draw: st.DrawFn) -> bytes:
         if what == "replace" or isinstance(holder, list):
             holder[key] = copy.deepcopy(draw(NASTY))  # or the suite would come to hold itself
         elif what == "add":
-            optional = ["probes", "without", "name", "set", "spaces", "precision", "scale", "pad", "file", "init"]
+            optional = [
+                "probes",
+                "without",
+                "name",
+                "set",
+                "spaces",
+                "precision",
+                "scale",
+                "pad",
+                "crop",
+                "file",
+                "init",
+            ]
             holder[draw(st.sampled_from(optional) | st.text(max_size=5))] = copy.deepcopy(draw(NASTY))
         else:
             value = holder.pop(key)

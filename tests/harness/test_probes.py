@@ -12,16 +12,17 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines import CD, SM, PersistentVI, UnbiasedCD
+from baselines import CD, NVIL, SM, AdVIL, PersistentVI, UnbiasedCD
 from benchmark.data.datasets import DataSet, load
-from benchmark.measures.probes import PROBES, Annealing, Coupling, Couplings, Subject
+from benchmark.measures.probes import PROBES, Annealing, Coupling, Couplings, LogZBounds, Subject
 from benchmark.records.rundir import RunDir
 from bism import RBM, Ising, log_likelihood, log_partition
 from bism.engine import Trainer
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
-from tests.maths.checks import draws, make_grbm, make_rbm
+from tests.maths.checks import configurations, draws, make_grbm, make_rbm
+from tests.maths.learnt_samplers import exact_bound, value_parts
 
 CHEAP_OPTIONS = {"chains": 20, "steps": [1, 2], "tolerance": 0.0001, "raise_chains": 1, "raise_steps": 4}
 CHEAP = f"options: {json.dumps(CHEAP_OPTIONS)}".replace('"', "")
@@ -262,3 +263,30 @@ def test_the_error_of_couplings(tmp_path: Path) -> None:
         assert np.abs(arrays["J"] - fitted.model(0).couplings().detach().numpy()).max() == 0
         assert (arrays["log_s"] == -3).all()
     assert Couplings.unsuitable(trained, RBM(2, 2)) == "only Ising models have couplings"
+
+
+@pytest.mark.parametrize("over", ["visible", "joint"])
+def test_nvil_s_bound_of_log_z(tmp_path: Path, over: str) -> None:
+    """Its gap is that by enumeration, and the bound from samples is near it where q is near p."""
+    v, trained = configurations(3), NVIL(proposal_over=over)
+    fitted = trained.fit(make_rbm(3, 2), v, seeds=[0], steps=0, dtype=torch.float64)
+    found = LogZBounds().measure(Subject(fitted, 0, DataSet("all", v, v, v), tmp_path))
+    model, proposal = fitted.model(0), fitted.part("proposal", 0)
+    assert found["log_z/exact"] == pytest.approx(log_partition(model))
+    gap = float(exact_bound(trained, model, proposal)) - log_partition(model)
+    assert found["log_z/gap"] == pytest.approx(gap, abs=3.5 * found["log_z/gap_stderr"])
+    assert 0 < found["log_z/gap_stderr"] < 0.02
+    assert found["log_z/upper"] == pytest.approx(log_partition(model) + gap, abs=0.05)
+    assert found["log_z/effective_samples"] == pytest.approx(float(np.exp(-2 * gap)), abs=0.05)
+    assert LogZBounds.unsuitable(trained, model) is None
+    assert LogZBounds.unsuitable(CD(), model) == "only nvil and advil bound log Z"
+
+
+def test_advil_s_bound_of_log_z(tmp_path: Path) -> None:
+    v = configurations(2)
+    fitted = AdVIL(codes=1, width=3).fit(make_rbm(2, 2), v, seeds=[0], steps=0, dtype=torch.float64)
+    model, decoder = fitted.model(0), fitted.part("decoder", 0)
+    found = LogZBounds().measure(Subject(fitted, 0, DataSet("all", v, v, v), tmp_path))
+    parts = value_parts(model, fitted.posterior(0), decoder, v)
+    assert found["log_z/lower"] == pytest.approx(float(parts["entropy"] - parts["energy"]), abs=0.05)
+    assert found["log_z/gap"] == pytest.approx(log_partition(model) - found["log_z/lower"])

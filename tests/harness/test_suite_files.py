@@ -31,6 +31,7 @@ def cells_of(suite: Suite, preset: str) -> list[Cell]:
     for task in suite.presets[preset].tasks:
         entry, image = suite.tasks[task].data, IMAGES.get(str(suite.tasks[task].data.name))
         made = DataSet(str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image)
+        made = made.cropped(entry.crop) if entry.crop else made
         made = made.padded(entry.pad) if entry.pad else made
         data[task] = made.as_images() if takes_images(suite.tasks[task].model.name) else made
     return plan(suite, Choices(preset=preset), METHODS, data)
@@ -107,7 +108,7 @@ def test_the_quick_preset_has_one_variant_of_every_method_that_works_there(task:
     diverge = {"langevin_cd", "langevin_pcd"} if task == "digits" else set()
     binary = {one for one, method in METHODS.items() if Gaussian not in method.visible_units}
     assert binary == {name for name, why in without.items() if why == "v is real"}
-    assert set(without) == {*binary, "vages_mdsm", "vages_ksd", *diverge}
+    assert set(without) == {*binary, "vages_mdsm", "vages_ksd", "nvil", "advil", *diverge}
     assert {cell.config["method"] for cell in cells} == set(METHODS) - set(without)
     assert len(variants(cells, task)) == len(METHODS) - len(without)
     assert {cell.config["seed"] for cell in cells} == {0, 1, 2}
@@ -167,7 +168,7 @@ BAD = {
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
         "7: tasks.board.data.trian: unknown key; did you mean 'train'? "
-        "valid: binarize, file, name, pad, scale, split, test, train, val",
+        "valid: binarize, crop, file, name, pad, scale, split, test, train, val",
     ]),
     "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
         "8: tasks.board.model.hidden: this key is missing",

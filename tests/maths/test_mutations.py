@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+import baselines.advil
 import baselines.cd
 import baselines.langevin_cd
 import baselines.nce
@@ -31,10 +32,12 @@ from baselines import (
     MDSM,
     MPF,
     NCE,
+    NVIL,
     PCD,
     SM,
     SSM,
     VNCE,
+    AdVIL,
     BiMPF,
     BiPseudoLikelihood,
     BiRatioMatching,
@@ -48,6 +51,7 @@ from baselines import (
     VaGESKSD,
     VaGESMDSM,
 )
+from baselines.decoder import Decoder
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
 from baselines.mpf import Flow
 from baselines.ratio_matching import Ratios
@@ -61,6 +65,7 @@ from bism.score_matching import Multiscale
 from tests.contracts.cases import discovered
 from tests.maths import checks
 from tests.maths.checks import LinearGaussian, make_grbm, parameters
+from tests.maths.learnt_samplers import advil_error, nvil_error
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
@@ -304,6 +309,42 @@ def pcd_from(chains: str) -> Any:
     return loss
 
 
+def nvil_with(power: float, sign: float = 1.0) -> Any:
+    """The model's loss with weights w^power."""
+
+    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
+        points = params.proposal.sample(noise)
+        energies = self.energy(params.model, points)
+        log_w = (-energies - params.proposal.log_prob(*points)).detach()
+        contrast = ((power * log_w).softmax(0) * energies).sum()
+        return params.model.free_energy(batch).mean() - sign * contrast, carry, {}
+
+    return loss
+
+
+def proposal_with(power: float, factor: float = -0.5) -> Any:
+    """The proposal's loss with weights w^power."""
+
+    def loss(self: Any, params: Any, noise: Any) -> Tensor:
+        points = params.proposal.sample(noise)
+        log_q = params.proposal.log_prob(*points)
+        log_w = (-self.energy(params.model, points) - log_q).detach()
+        return factor * ((power * log_w).softmax(0) * log_q).sum()
+
+    return loss
+
+
+def without_r(self: Any, z: Tensor, h: Tensor, v: Tensor) -> Tensor:
+    return ENTROPY_BOUND(self, z, h, v) - self.code.log_prob(z, h)
+
+
+def half_entropy_in_value(self: Any, params: Any, noise: Any, hyper: Any) -> Tensor:
+    z, h, v = params.decoder.sample(noise, hyper["temperature"])
+    return (params.model.energy(v, h) - 0.5 * params.decoder.entropy_bound(z, h, v)).mean()
+
+
+ENTROPY_BOUND = Decoder.entropy_bound
+NVIL_ERROR, ADVIL_ERROR = partial(nvil_error, NVIL(samples=2)), partial(advil_error, AdVIL(codes=1))
 LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
 ONES = replace(Multiscale, "lower_weight", lambda self, v, noise, hyper: v.new_ones(len(v)))
@@ -381,6 +422,14 @@ MUTATIONS = [
     Mutation("vnce", "no log q", vnce_check, replace(baselines.vnce, "log_ratio", no_log_q)),
     Mutation("vnce", "half log q", vnce_check, replace(baselines.vnce, "log_ratio", half_log_q)),
     Mutation("vnce", "half the noise's density", vnce_check, replace(baselines.vnce, "noise_log_prob", SCALED["nce"])),
+    Mutation("nvil", "w^2", NVIL_ERROR, replace(NVIL, "loss", nvil_with(2))),
+    Mutation("nvil", "samples weigh alike", NVIL_ERROR, replace(NVIL, "loss", nvil_with(0))),
+    Mutation("nvil", "sign", NVIL_ERROR, replace(NVIL, "loss", nvil_with(1, -1))),
+    Mutation("nvil", "w for w^2", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(1))),
+    Mutation("nvil", "proposal upwards", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(2, 0.5))),
+    Mutation("advil", "half the entropy", ADVIL_ERROR, replace(AdVIL, "decoder_loss", half_entropy_in_value)),
+    Mutation("advil", "no r", ADVIL_ERROR, replace(Decoder, "entropy_bound", without_r)),
+    Mutation("advil", "no log Q", ADVIL_ERROR, replace(baselines.advil, "kl_divergence", kl_without_log_q)),
     *[
         Mutation(make.id, what, vages_check(make, **options), replace(baselines.vages, name, mutated), large=5e-3)
         for make, options in VAGES

@@ -8,6 +8,7 @@ from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
+from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.samples import Samples
 
 PROBES: dict[str, type[Probe]] = {
@@ -17,6 +18,7 @@ PROBES: dict[str, type[Probe]] = {
     "critic": CriticDivergence,
     "coupling": Coupling,
     "couplings": Couplings,
+    "log_z_bounds": LogZBounds,
     "samples": Samples,
     "conditional": Conditional,
     "features": Features,
@@ -33,6 +35,7 @@ __all__ = [
     "CriticDivergence",
     "Features",
     "Judges",
+    "LogZBounds",
     "Metrics",
     "OutOfDistribution",
     "PracticalBias",
