@@ -11,27 +11,33 @@ Theorem 1 the true gradient is that of DSM on the free energy. Two studies, at o
 from bism.bias.closed_forms import bernoulli_kl, exact_posterior, largest_curvature, logit_curvature, spectrum
 from bism.bias.in_practice import Draw, practical, practical_draw
 from bism.bias.in_theory import Theorem2, theorem2
+from bism.bias.of_methods import ExpectedBias, TrueDSM, expected_bias, reference_states
 from bism.bias.paths import hypergradients, trajectory
 from bism.bias.point import INNER, UNROLL, Bias, Trained
-from bism.bias.vectors import Moments, distance, flat
+from bism.bias.vectors import Moments, NormOfMean, distance, flat
 
 __all__ = [
     "INNER",
     "UNROLL",
     "Bias",
     "Draw",
+    "ExpectedBias",
     "Moments",
+    "NormOfMean",
     "Theorem2",
     "Trained",
+    "TrueDSM",
     "bernoulli_kl",
     "distance",
     "exact_posterior",
+    "expected_bias",
     "flat",
     "hypergradients",
     "largest_curvature",
     "logit_curvature",
     "practical",
     "practical_draw",
+    "reference_states",
     "spectrum",
     "theorem2",
     "trajectory",
