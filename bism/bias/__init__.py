@@ -14,9 +14,10 @@ from bism.bias.in_theory import Theorem2, theorem2
 from bism.bias.of_methods import ExpectedBias, TrueDSM, expected_bias, reference_states
 from bism.bias.paths import hypergradients, trajectory
 from bism.bias.point import INNER, UNROLL, Bias, Trained
-from bism.bias.vectors import Moments, NormOfMean, distance, flat
+from bism.bias.vectors import GROUPS, Moments, NormOfMean, distance, flat
 
 __all__ = [
+    "GROUPS",
     "INNER",
     "UNROLL",
     "Bias",

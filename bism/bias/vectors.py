@@ -6,6 +6,8 @@ from torch.utils._pytree import tree_leaves
 
 from bism.optimisers import Tree
 
+GROUPS = 20  # of draws, for the jackknife
+
 
 def flat(tree: Tree) -> Tensor:
     """All numbers of a tree in one vector."""
@@ -52,7 +54,7 @@ class NormOfMean:
         groups: of draws, at least 3; draws are put into them in turn.
     """
 
-    def __init__(self, groups: int = 20) -> None:
+    def __init__(self, groups: int = GROUPS) -> None:
         self.groups, self.count = groups, 0
         self._sums: list[Tensor] = []
         self._squares = torch.zeros(groups, dtype=torch.float64)
