@@ -2,7 +2,7 @@
 time of an iteration."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,7 +185,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
         panels[-1, 0].set_xlabel("unrolled steps, iterations or terms N; particles L")
         panels[-1, 1].set_xlabel("ms per iteration")
         style.plain(panels[-1, 1].xaxis)
-        handles, labels = _legend(panels)
+        handles, labels = _legend(panels, ["true gradient", *look])
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         for axes, at in named:
             if len(at) <= style.MANY:
@@ -231,9 +231,10 @@ def _frontier(axes: Any, rows: pd.DataFrame) -> None:
     axes.step(best[_MS], shown, where="post", color=style.INK, linewidth=0.5, zorder=1)
 
 
-def _legend(panels: Any) -> tuple[list[Any], list[str]]:
+def _legend(panels: Any, order: Sequence[str]) -> tuple[list[Any], list[str]]:
     """Each curve once, of all panels."""
     found: dict[str, Any] = {}
     for axes in panels.flat:
         found |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    return list(found.values()), list(found)
+    names = [name for name in order if name in found]
+    return [found[name] for name in names], names
