@@ -20,7 +20,7 @@ _COUNTS = {"unroll_steps": "N", "particles": "L"}  # what a curve is drawn again
 _ONLY = {"damping": "implicit", "neumann_rate": "neumann"}  # hyper-parameters of one hypergradient alone
 _WORDS = {"hypergradient": "", "neumann_rate": "rate "}  # in front of a value, in place of its name
 _VALUES = {"unroll": "unrolled", "neumann": "Neumann"}
-_MS, _BIAS = "ms", "bias"
+_MS, _BIAS, _ROOM = "ms", "bias", 1.3
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -41,9 +41,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             "that follows the true gradient, after each method's own inner steps; left against the unrolled steps (or "
             "iterations of conjugate gradients, or terms) N and VaGES's particles L, right against the time of an "
             f"iteration of training ({said}). The share of the draws' noise is taken off its square; bars are 95% "
-            "intervals over draws, hollow triangles their upper ends where the bias is not told from 0. Dash-dotted: "
-            "the norm of the true gradient. Thin line: no other variant here has less bias in less time (bold in "
-            "the table: yes)."
+            "intervals over draws, hollow triangles their upper ends where the bias is not told from 0. Thin line: "
+            "no other variant here has less bias in less time (\"best\" in the table)."
             + (" Some steps were not compiled: their times are no steady-state times." if uncompiled.any() else ""),
             alt="; ".join(f"{row['variant']}: bias {terms.number(row[_BIAS])} at {terms.number(row[_MS])} ms"
                           for row in frame[frame["after"] == frame["after"].max()].to_dict("records")) + ".",
@@ -170,14 +169,15 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
             for axes, x in zip(row, ("count", _MS), strict=True):
                 axes.set_yscale("log")
                 axes.set_ylim(low, high)
-                axes.axhline(rows["true"].mean(), color=style.INK, linestyle="-.", linewidth=0.8, label="true gradient")
                 drawn = [_curve(axes, curve, x, low, name, look[name]) for name, curve in rows.groupby("series")]
                 if x == _MS:
                     _frontier(axes, rows)
                     named.append((axes, [point for points in drawn for point in points]))
             row[0].set_xscale("symlog", linthresh=1)
-            row[0].set_ylabel(f"bias after\n{terms.number(after)} iterations")
+            truth = terms.number(rows["true"].mean())
+            row[0].set_ylabel(f"bias after {terms.number(after)} iterations\n(true gradient: {truth})")
             row[1].set_xscale("log")
+            row[1].margins(x=0.08)
             style.plain(row[0].yaxis)
         counts = [0, 1, 2, 5, 10, 20, 40]
         panels[-1, 0].set_xticks(counts, [str(n) for n in counts])
@@ -185,7 +185,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
         panels[-1, 0].set_xlabel("unrolled steps, iterations or terms N; particles L")
         panels[-1, 1].set_xlabel("ms per iteration")
         style.plain(panels[-1, 1].xaxis)
-        handles, labels = _legend(panels, ["true gradient", *look])
+        handles, labels = _legend(panels, list(look))
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         for axes, at in named:
             if len(at) <= style.MANY:
@@ -201,10 +201,10 @@ def _in_order(frame: pd.DataFrame, method: dict[str, Method]) -> list[str]:
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
-    """Of the logarithmic axis of a row: down to half of the least that is told from 0."""
+    """Of the logarithmic axis of a row: down to a little below the least that is told from 0."""
     told = rows.loc[rows["low"] > 0, "low"]
-    least = float(told.min()) if len(told) else float(rows["high"].min()) / 2
-    return least / 2, 2 * float(max(rows["high"].max(), rows["true"].max()))
+    least = min(float(told.min()), float(rows["high"].min())) if len(told) else float(rows["high"].min())
+    return least / _ROOM, _ROOM * float(rows["high"].max())
 
 
 def _curve(axes: Any, curve: pd.DataFrame, x: str, low: float, name: str, look: tuple[str, str]) -> list[Point]:
