@@ -97,6 +97,10 @@ class Amortised(Criterion, WithPosterior):
         """Samples of h per example in the lower level."""
         return 1
 
+    def criterion_noise(self, noise: Any) -> Any:
+        """The criterion's own noise eps, eq. (7), of what ``noise`` gives for a step on the model."""
+        return noise["visible"]
+
     def inner_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         particles = (self.lower_particles, batch_shape[0])
         return {"visible": self.draw_points(batch_shape, rng), "hidden": model.latent.noise(rng, particles)}

@@ -57,6 +57,7 @@ class Trainer(Training):
     Attributes: as ``Training``, and
         step: iterations done.
         train_seconds: time spent in training alone: no compilation, evaluation or logging.
+        processor_seconds: what the processor spent on it in this process, all threads together.
         width: how many seeds train side by side; where there are more, groups of so many take turns.
     """
 
@@ -72,7 +73,7 @@ class Trainer(Training):
         **setting: Unpack[Setting],
     ) -> None:
         super().__init__(estimator, model, data, accumulate=accumulate, **setting)
-        self.step, self.train_seconds, self._reported = 0, 0.0, 0
+        self.step, self.train_seconds, self.processor_seconds, self._reported = 0, 0.0, 0.0, 0
         self._hyper = self._stacked_hyper([estimator])
         self._iterations, self._expected = self._shared_by_stages(iterations), iterations or 0
         self._ends = stage_ends(self._stages, self._iterations or 0)
@@ -236,7 +237,7 @@ class Trainer(Training):
         if self._to_trace and max(self._plain_steps, coming - 2 * _TRACE_PAYS) >= _TRACE_PAYS:
             self._to_trace = False
             self._trace()
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         with torch.no_grad(), computing(self.device, self.precision):
             trained = [self._trained(group, self.step + steps) for group in range(self.stream.groups)]
             self._leaves = self._of_groups(trained) if len(trained) > 1 else list(trained[0])
@@ -244,6 +245,7 @@ class Trainer(Training):
                 torch.cuda.synchronize(self.device)
         self.step, self._plain_steps = self.step + steps, self._plain_steps + steps
         self.train_seconds += time.perf_counter() - started
+        self.processor_seconds += time.process_time() - processor
 
     def _trained(self, group: int, end: int) -> Sequence[Tensor]:
         """The state of a group's seeds at a later step."""

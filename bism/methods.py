@@ -80,6 +80,9 @@ class BiSM(Amortised):
         unroll = [self.inner_noise(model, batch_shape, rng) for _ in range(self.unroll_steps)]
         return {"upper": upper, "unroll": unroll}
 
+    def criterion_noise(self, noise: Any) -> Any:
+        return noise["upper"]["visible"]
+
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:

@@ -60,7 +60,8 @@ class Recorder:
         self._saves = 0
         self._started, self._wall_before, self._compile_before = time.perf_counter(), 0.0, 0.0
         self._spent = defaultdict[str, float](float)  # seconds on what is not training, by what
-        self._warm: tuple[int, float] | None = None  # iterations and seconds when the first steps were behind it
+        self._begun_at = 0  # the iteration at which this process has begun
+        self._warm: tuple[int, float, float] | None = None  # iterations and both clocks when the first were behind it
 
     @property
     def _wall_seconds(self) -> float:
@@ -100,6 +101,7 @@ class Recorder:
     def _restore(self, saved: list[dict[str, Any]]) -> None:
         self.trainer.restore(merge_checkpoints(saved), "checkpoint")
         jobs = [content["job"] for content in saved]
+        self._begun_at = self.trainer.step
         share = len(self.cells) / jobs[0]["cells"]  # of the clocks, where the job has been split since
         self.trainer.train_seconds *= share
         self._wall_before, self._compile_before = share * jobs[0]["wall_seconds"], share * jobs[0]["compile_seconds"]
@@ -165,18 +167,24 @@ class Recorder:
             "time/compile_seconds": (self._compile_before + trainer.compile_seconds) / seeds,
             "memory/peak_bytes": _peak_bytes(trainer.device),
         }
-        if trainer.step:
-            cost["time/ms_per_step"] = 1000 * self._seconds_per_step() / seeds
-        return cost
+        return cost | {name: 1000 * value / seeds for name, value in self._seconds_per_step().items()}
 
-    def _seconds_per_step(self) -> float:
+    def _seconds_per_step(self) -> dict[str, float]:
         """Of the steps after the first evaluation, where there are any: the first ones load and try what later ones
-        find ready, which would be most of the time of a short training."""
-        step, seconds = self.trainer.step, self.trainer.train_seconds
+        find ready, which would be most of the time of a short training.
+
+        By the training clock, and by the processor's, which other work on the machine disturbs less."""
+        step, seconds, processor = self.trainer.step, self.trainer.train_seconds, self.trainer.processor_seconds
+        if not step:
+            return {}
         if self._warm is None:
-            self._warm = step, seconds
+            self._warm = step, seconds, processor
         since = step - self._warm[0]
-        return (seconds - self._warm[1]) / since if since else seconds / step
+        here = max(1, step - self._begun_at)
+        found = {"time/ms_per_step": (seconds - self._warm[1]) / since if since else seconds / step}
+        if self.trainer.device.type == "cpu":
+            found["time/processor_ms_per_step"] = (processor - self._warm[2]) / since if since else processor / here
+        return found
 
     def _keep_best(self, index: int, scores: dict[str, float]) -> None:
         value = better(self.config["select"], scores.get(self.config["select"], math.nan))

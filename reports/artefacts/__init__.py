@@ -5,6 +5,7 @@ Those of tuning have ``build(studies)``.
 
 from reports.artefacts import (
     ablations,
+    bias_cost,
     bounds,
     cost,
     failures,
@@ -28,6 +29,6 @@ from reports.artefacts import (
 
 SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations,
+    figure1, bias_cost, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -18,6 +18,7 @@ _STUDIES = {
     "practical": "as trained: Adam, relaxed samples",
 }
 _POINT = re.compile(r"bias/(theorem2|practical)_(floor_)?K(\d+)_N(\d+)")
+_OURS = re.compile(r"bias/(theorem2|practical)_")
 _START = re.compile(r"bias/(theorem2|practical)_distance_K(\d+)")
 _GRADIENT = re.compile(r"bias/(theorem2|practical)_gradient")
 _ALL, _TAIL = 1, 10  # first N that a rate is fitted to; the last is 40 (``decay_rate``)
@@ -26,7 +27,7 @@ _ALL, _TAIL = 1, 10  # first N that a rate is fitted to; the last is 40 (``decay
 def build(sweep: Sweep) -> Iterator[Artefact]:
     """Of each task on which the bias was measured: the curves, the rates and the distances."""
     for task in sweep.tasks:
-        names = [str(name) for name in sweep.of(task) if str(name).startswith("bias/")]
+        names = [str(name) for name in sweep.of(task) if _OURS.match(str(name))]
         if not names:
             continue
         values = pd.concat([sweep.curves(task, name).assign(metric=name) for name in names])

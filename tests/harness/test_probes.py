@@ -10,13 +10,15 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from baselines import CD, NVIL, SM, AdVIL, PersistentVI, UnbiasedCD
 from benchmark.data.datasets import DataSet, load
 from benchmark.measures.probes import PROBES, Annealing, Coupling, Couplings, LogZBounds, Subject
 from benchmark.records.rundir import RunDir
-from bism import RBM, Ising, log_likelihood, log_partition
+from bism import GRBM, RBM, BiDSM, Ising, log_likelihood, log_partition
+from bism.bias import expected_bias, reference_states
 from bism.engine import Trainer
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
@@ -187,6 +189,7 @@ BIAS = TINY.replace(
         probes:
           - {name: theorem2, at: [0, 20], options: {inner: [0, 2], unroll: [0, 1, 2, 40]}}
           - {name: practical_bias, at: [20], options: {inner: [0, 2], unroll: [0, 2], draws: 3, batch_size: 20}}
+          - {name: gradient_bias, at: [20], options: {after: [5, 0], draws: 20, batch_size: 20}}
 """,
 )
 
@@ -199,7 +202,7 @@ def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
         (record,) = runs.records()
         folder = runs.folder(record.id)
     studied = [line for line in folder.measurements() if any(name.startswith("bias/") for name in line.metrics)]
-    assert [line.step for line in studied] == [0, 20, 20]
+    assert [line.step for line in studied] == [0, 20, 20, 20]
     exact, drawn = studied[1].metrics, studied[2].metrics
     # exponential in the end, as Theorem 2 says; over the first few steps it may rise
     assert exact["bias/theorem2_K0_N40"] < exact["bias/theorem2_K0_N0"]
@@ -211,6 +214,21 @@ def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
     assert len(table) == 2 * 4
     row = table[(table["inner_steps"] == 2) & (table["unroll_steps"] == 40)].iloc[0]
     assert row["bias"] == pytest.approx(exact["bias/theorem2_K2_N40"])
+    of_method = studied[3].metrics
+    assert {name.removesuffix("_after_0").removesuffix("_after_5") for name in of_method} == {
+        f"bias/gradient{which}" for which in ("", "_low", "_high", "_spread", "_true")
+    }
+    for after in (0, 5):
+        low, value, high = (of_method[f"bias/gradient{which}_after_{after}"] for which in ("_low", "", "_high"))
+        assert 0 <= low <= value <= high
+    estimator, data = BiDSM(lr=0.01), checkerboard(Path("nowhere"), 500, 200, 200).train
+    (_, at), *_ = reference_states(estimator, GRBM(2, 3), data, after=[0], batch_size=20)
+    found = expected_bias(estimator, GRBM(2, 3), at, data, draws=20, batch_size=20)
+    assert of_method["bias/gradient_after_0"] == pytest.approx(max(0.0, found.squared_bias) ** 0.5, rel=1e-5)
+    assert of_method["bias/gradient_true_after_0"] == pytest.approx(found.gradient, rel=1e-5)
+    assert of_method["bias/gradient_high_after_0"] ** 2 == pytest.approx(
+        found.squared_bias + scipy.stats.t.ppf(0.975, 19) * found.error, rel=1e-5
+    )
     for name in ("theorem2_step_00000000", "theorem2_step_00000020", "practical_step_00000020"):
         assert matplotlib.image.imread(folder.artifacts / f"bias_{name}.png").std() > 0.05
 

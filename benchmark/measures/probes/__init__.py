@@ -3,7 +3,7 @@ checkpoint. A suite asks for them by name, with options; an option's default and
 
 from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
-from benchmark.measures.probes.bias import PracticalBias, Theorem2
+from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
@@ -15,6 +15,7 @@ PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
+    "gradient_bias": GradientBias,
     "critic": CriticDivergence,
     "coupling": Coupling,
     "couplings": Couplings,
@@ -34,6 +35,7 @@ __all__ = [
     "Couplings",
     "CriticDivergence",
     "Features",
+    "GradientBias",
     "Judges",
     "LogZBounds",
     "Metrics",

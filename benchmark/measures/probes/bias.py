@@ -1,4 +1,4 @@
-"""Figure 1: the bias of the bi-level gradient."""
+"""Figure 1: the bias of the bi-level gradient, and that of other methods' gradients beside it."""
 
 import dataclasses
 import math
@@ -7,13 +7,16 @@ from typing import Any
 
 import pandas as pd
 from pydantic import Field
+from scipy import stats
 from torch import Tensor
 
 from benchmark.measures.decay import decay_rate
 from benchmark.measures.pictures import draw_bias
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import GRBM, BiDSM, Estimator
-from bism.bias import INNER, UNROLL, Bias, Trained, practical, theorem2
+from bism.amortised import Amortised
+from bism.bias import GROUPS, INNER, UNROLL, Bias, Trained, expected_bias, practical, reference_states, theorem2
+from bism.bias.of_methods import unsuitable
 
 
 class _OfBias(Probe):
@@ -51,10 +54,10 @@ def _trained(subject: Subject) -> Trained:
     return Trained(estimator, model, state["params"], state["optimiser"]["posterior"])
 
 
-def _training_data(subject: Subject, trained: Trained) -> Tensor:
+def _training_data(subject: Subject, like: Tensor) -> Tensor:
     """In the units of the training, whose gradient it is."""
     train, scaling = subject.data.train, subject.data.scaling
-    return (scaling.scaled(train) if scaling else train).to(trained.theta["W"])
+    return (scaling.scaled(train) if scaling else train).to(like)
 
 
 class Theorem2(_OfBias):
@@ -73,7 +76,7 @@ class Theorem2(_OfBias):
 
     def measure(self, subject: Subject) -> Metrics:
         trained = _trained(subject)
-        data = _training_data(subject, trained)
+        data = _training_data(subject, trained.theta["W"])
         found = theorem2(trained, data, seed=self.seed, inner=self.inner, unroll=self.unroll)
         metrics = self._write(subject, "theorem2", found.rows) | {"bias/theorem2_alpha": found.alpha}
         for k in self.inner:
@@ -105,7 +108,7 @@ class PracticalBias(_OfBias):
         trained = _trained(subject)
         rows = practical(
             trained,
-            _training_data(subject, trained),
+            _training_data(subject, trained.theta["W"]),
             seed=self.seed,
             draws=self.draws,
             inner=self.inner,
@@ -114,3 +117,55 @@ class PracticalBias(_OfBias):
         )
         floors = {f"bias/practical_floor_K{r.inner_steps}_N{r.unroll_steps}": r.noise_floor for r in rows}
         return self._write(subject, "practical", rows) | floors
+
+
+class GradientBias(Probe):
+    """How far the gradient that a method trains with is from the true one, in expectation; of any method of two levels
+    with DSM's objective. All are looked at where one and the same training has come to, which follows the true gradient
+    (``bism.bias.of_methods``): the model that the cell has trained is not used.
+
+    ``bias/gradient_after_300`` is the norm of (expected gradient - true gradient), after the method's own K inner steps
+    at the model and the posterior of that training after 300 iterations; the share of the draws' noise is taken off its
+    square, which is 0 where it then is below. ``..._low_...`` and ``..._high_...``: its 95% interval (jackknife,
+    Student's t); ``..._spread_...``: how far one minibatch's gradient is from its mean by the method's own noise;
+    ``..._true_...``: the norm of the true gradient.
+
+    Options:
+        after: iterations of that training, which has the method's learning rates, sigma and K.
+        draws: of minibatch and noise, averaged.
+        batch_size: of the minibatches, and of that training.
+        seed: of the draws and of that training.
+    """
+
+    after: list[int] = Field([300, 3000], min_length=1)
+    draws: int = Field(1000, ge=20)
+    batch_size: int = Field(100, gt=0)
+    seed: int = 0
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        return unsuitable(estimator, model)
+
+    def measure(self, subject: Subject) -> Metrics:
+        estimator, model = subject.fitted.estimator, subject.fitted.model(subject.seed)
+        assert isinstance(estimator, Amortised)  # see unsuitable()
+        data = _training_data(subject, next(model.parameters()))
+        metrics = dict[str, float]()
+        shared: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
+        for steps, at in reference_states(estimator, model, data, after=self.after, **shared):
+            subject.alive("the gradient's bias", steps, max(self.after))
+            found = expected_bias(estimator, model, at, data, draws=self.draws, **shared)
+            half = float(stats.t.ppf(0.975, GROUPS - 1)) * found.error
+            values = {
+                "": _root(found.squared_bias),
+                "_low": _root(found.squared_bias - half),
+                "_high": _root(found.squared_bias + half),
+                "_spread": found.spread,
+                "_true": found.gradient,
+            }
+            metrics |= {f"bias/gradient{name}_after_{steps}": value for name, value in values.items()}
+        return metrics
+
+
+def _root(squared: float) -> float:
+    return max(0.0, squared) ** 0.5 if math.isfinite(squared) else squared
