@@ -1,6 +1,8 @@
 """The methods that BiSM is compared with, one file each. Needs torch and ``bism`` alone."""
 
 from baselines.cd import CD
+from baselines.dbm import TrainDBM
+from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
@@ -29,6 +31,8 @@ __all__ = [
     "LangevinPCD",
     "PersistentVI",
     "PseudoLikelihood",
+    "TrainDBM",
+    "TrainDBN",
     "UnbiasedCD",
     "VaGESDSM",
     "VaGESKSD",

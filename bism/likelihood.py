@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bism.annealing import ais, not_annealable
 from bism.bilevel import log_ratio
-from bism.enumeration import in_double, log_weights, not_enumerable
+from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
 from bism.rng import Rng, generator
@@ -56,7 +56,7 @@ def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
     """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by enumeration unless given."""
     constant = log_partition(model) if log_z is None else log_z
     with torch.no_grad():
-        return -in_double(model).free_energy(v.double()) - constant
+        return -free_energy(in_double(model), v.double()) - constant
 
 
 def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 10, seed: int = 0) -> Tensor:

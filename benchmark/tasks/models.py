@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bism import GRBM, RBM, Ising
+from bism import DBM, DBN, GRBM, RBM, Ising
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
@@ -17,6 +17,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "grbm": GRBM,
     "rbm": RBM,
     "ising": Ising,
+    "dbm": DBM,
+    "dbn": DBN,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import baselines
 import bism
-from bism import GRBM, RBM, Estimator
+from bism import DBM, DBN, GRBM, RBM, Estimator
 from bism.engine import Trainer
 from bism.hyperparameters import specs
 from bism.rng import Rng
@@ -84,7 +84,7 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
 
 def zoo() -> list[nn.Module]:
     """A model of each kind of units."""
-    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3)]
+    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3), DBM(2, [3, 2]), DBN(2, [3, 2])]
 
 
 def cases() -> list[Case]:
