@@ -195,6 +195,7 @@ class DBM(nn.Module):
             c.append(self.upper[1].c)
         return RBM.of(W, torch.cat([self.bottom.b, self.upper[0].c]), torch.cat(c))
 
-    def as_rbm_examples(self, v: Tensor) -> Tensor:
-        """(v, mean of h2 given v) [batch, D + m_2]: as examples of what is visible to ``as_rbm``."""
+    def as_rbm_examples(self, v: Tensor, posterior: Any = None) -> Tensor:
+        """(v, mean of h2 given v) [batch, D + m_2], as examples of what is visible to ``as_rbm``; by mean field,
+        without a posterior."""
         return torch.cat([v, self.mean_field(v).hidden[1]], -1)

@@ -139,6 +139,13 @@ class DBN(nn.Module):
         """The RBM on top, which has the same Z."""
         return self.top
 
+    def as_rbm_examples(self, v: Tensor, posterior: Any = None) -> Tensor:
+        """The means of h(L-1) given v by a posterior [batch, m_(L-1)], as examples of what is visible to the RBM on
+        top; without a posterior 1/2."""
+        if posterior is None:
+            return v.new_full((len(v), self.sizes[-2]), 0.5)
+        return self.split(posterior.mean(v))[-1]
+
 
 class Recognition(nn.Module):
     """q(h1, ..., h(L-1)|v) = q(h1|v) q(h2|h1) ...: each layer Bernoulli given the one below (``protocols.Posterior``).

@@ -64,7 +64,10 @@ REFUSED = {
         ("noise_distribution: bernoulli", "noise_distribution: gaussian"),
         "nce cannot train RBM: v of RBM is binary, and noise_distribution='gaussian' is not: it must be 'bernoulli'",
     ),
-    "a threshold": (("binarize: 0.5", "binarize: half"), "7: tasks.board.data.binarize: must be a number, got 'half'"),
+    "a threshold": (
+        ("binarize: 0.5", "binarize: half"),
+        "7: tasks.board.data.binarize: must be a number or sample, got 'half'",
+    ),
 }
 
 
