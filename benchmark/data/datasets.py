@@ -50,7 +50,7 @@ class DataSet:
     binarized: float | str | None = None
 
     def binarised(self, how: float | str) -> "DataSet":
-        """The same with 1 where a value is above the threshold ``how``, and 0 elsewhere; or with SAMPLE 1 with the value
+        """The same with 1 where a value is above the threshold ``how``, and 0 elsewhere; with SAMPLE 1 with the value
         as its probability, drawn once: the same at every call.
 
         Raises:

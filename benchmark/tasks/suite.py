@@ -147,8 +147,8 @@ class DataEntry(_Section):
 
 
 class ModelEntry(_Section):
-    """Which model, its sizes and where it starts; the visible units follow from the data. ``hidden`` is a list for models
-    of several layers, [500, 1000].
+    """Which model, its sizes and where it starts; the visible units follow from the data. ``hidden`` is a list for
+    models of several layers, [500, 1000].
 
     A model of a plug-in may take numbers and texts of other names.
     """
