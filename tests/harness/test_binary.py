@@ -59,7 +59,7 @@ def test_sampled_ones_have_the_values_as_their_probabilities() -> None:
 def test_values_that_are_no_probabilities_cannot_be_drawn_with() -> None:
     v = torch.tensor([[0.0, 0.5], [1.5, 1.0]])
     with pytest.raises(
-        InputError, match="binarize: sample takes values from 0 to 1, as probabilities, and .* 0 to 1.5"
+        InputError, match=r"binarize: sample takes values from 0 to 1, as probabilities, and .* 0 to 1\.5"
     ):
         DataSet("mine", v, v, v).binarised("sample")
 

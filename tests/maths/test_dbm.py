@@ -15,6 +15,7 @@ from bism import DBM, DBN, InputError, log_likelihood, log_partition
 from bism.annealing import annealed, bracket
 from bism.enumeration import exact_samples
 from bism.sampling import gibbs_noise, walk
+from bism.scaling import Scaling
 from bism.state import State
 from tests.maths.checks import configurations, draws, flat, hyper, parameters, relative, state_of
 
@@ -88,6 +89,17 @@ def test_of_real_v_the_odd_layers_energies_are_sums_over_the_even_one() -> None:
     assert float(mass) == pytest.approx(1.0, abs=1e-6)
     with pytest.raises(InputError, match="its v is real"):
         model.as_rbm()
+
+
+def test_of_scaled_data_likelihoods_and_bounds_are_in_the_data_s_own_units() -> None:
+    model, scaling = scrambled(DBM(2, [2, 3], units="gaussian"), 0.5), Scaling.standard(5 + 3 * draws(1).normal((9, 2)))
+    v, volume = draws(2).normal((5, 2)), float(scaling.factor.log().sum())
+    own = scaling.model(model)
+    there = scaling.own(v)
+    torch.testing.assert_close(log_likelihood(own, there), log_likelihood(model, v) - volume)
+    bounds = [-x.variational_free_energy(at, x.mean_field(at, 20).hidden) for x, at in ((own, there), (model, v))]
+    torch.testing.assert_close(*bounds)
+    assert log_partition(own) == pytest.approx(log_partition(model) + volume)
 
 
 def test_layers_that_cannot_be_are_refused() -> None:

@@ -20,7 +20,8 @@ class Bound(Probe):
     """``val/log_likelihood_bound`` and ``test/log_likelihood_bound``: a lower bound of log p~(v) less log Z, in nats.
 
     The bound of log p~(v) is the model's own by mean field (DBM), or by importance sampling from the posterior that was
-    trained beside it (DBN); of models with a free energy (RBM, GRBM) it is -F(v), and the result the log-likelihood.
+    trained beside it (DBN), which is below log p~(v) on average over the samples; of models with a free energy (RBM,
+    GRBM) it is -F(v), and the result the log-likelihood.
 
     log Z is exact where it can be enumerated. Else it is AIS's, which is too small on average, so that the bound is
     optimistic: ``_lower`` has the upper end of ``Bracket.interval`` in its place, and ``_upper`` the lower end, and
