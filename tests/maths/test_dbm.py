@@ -281,6 +281,10 @@ def test_half_the_sum_of_the_pairs_energies_is_the_dbm_s(hidden: list[int]) -> N
         assert (pair.below, pair.above) == method.copies(i + 1)
         total += of_pair(pair, layers[i].expand(pair.below, -1, -1), layers[i + 1].expand(pair.above, -1, -1))
     torch.testing.assert_close(model.joint_energy(layers[0], layers[1:]), total / 2, atol=1e-12, rtol=0)
+    own = state.params["model"]  # weights count double upwards at the bottom, and downwards at the top
+    below = 2 * (state.carry["bottom.c"] + layers[0] @ own["bottom.W"])
+    torch.testing.assert_close(pairs[0].upward(layers[0].expand(2, -1, -1)), below)
+    torch.testing.assert_close(pairs[-1].upward(layers[-2][None]), model.upper[-1].logits(layers[-2]))
     for i in range(1, len(hidden)):  # what is inferred is by the biases from below
         x = layers[i - 1]
         torch.testing.assert_close(method.below(state, i).upward(x[None]), pairs[i - 1].upward(x[None]))
