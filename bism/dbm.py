@@ -196,6 +196,6 @@ class DBM(nn.Module):
         return RBM.of(W, torch.cat([self.bottom.b, self.upper[0].c]), torch.cat(c))
 
     def as_rbm_examples(self, v: Tensor, posterior: Any = None) -> Tensor:
-        """(v, mean of h2 given v) [batch, D + m_2], as examples of what is visible to ``as_rbm``; by mean field,
-        without a posterior."""
-        return torch.cat([v, self.mean_field(v).hidden[1]], -1)
+        """(v, mean of h2 given v) [batch, D + m_2], as examples of what is visible to ``as_rbm``; by ``upward``, which
+        is enough to start from and cheap for all of the training data, without a posterior."""
+        return torch.cat([v, self.upward(v)[1]], -1)
