@@ -2,6 +2,8 @@
 
 from baselines.advil import AdVIL
 from baselines.cd import CD
+from baselines.dbm import TrainDBM
+from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
@@ -40,6 +42,8 @@ __all__ = [
     "PersistentVI",
     "PseudoLikelihood",
     "RatioMatching",
+    "TrainDBM",
+    "TrainDBN",
     "UnbiasedCD",
     "VaGESDSM",
     "VaGESKSD",

@@ -7,6 +7,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bism.dbm import DBM
+    from bism.dbn import DBN
     from bism.errors import InputError
     from bism.estimator import Estimator
     from bism.fitted import Fitted
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from bism.variables import Bernoulli, Gaussian
 
 _MODULES = {
+    "dbm": ("DBM",),
+    "dbn": ("DBN",),
     "errors": ("InputError",),
     "estimator": ("Estimator",),
     "fitted": ("Fitted",),
@@ -33,6 +37,8 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "DBM",
+    "DBN",
     "GRBM",
     "RBM",
     "Bernoulli",

@@ -32,7 +32,7 @@ from bism.errors import InputError
 from bism.models import GRBM, RBM
 from bism.rng import Rng, generator
 from bism.sampling import GibbsChains
-from bism.variables import log_odds
+from bism.variables import has_binary_v, log_odds
 
 LEVEL = 0.95  # of what bounds an estimate
 Annealable = GRBM | RBM
@@ -355,6 +355,30 @@ def _prepare(model: Annealable, data: Tensor, seed: int, purpose: str) -> tuple[
 def not_annealable(model: object) -> str | None:
     """Why there is no annealing path to this model, or None."""
     return None if isinstance(model, Annealable) else "the annealing path is written for GRBMs and RBMs"
+
+
+def has_path(model: Any) -> bool:
+    """Whether there is an annealing path to this model, or to an RBM with the same Z: see ``annealed``."""
+    return isinstance(model, Annealable) or (hasattr(model, "as_rbm") and has_binary_v(model))
+
+
+def annealed(model: Any, data: Tensor, posterior: Any = None) -> tuple[Annealable, Tensor]:
+    """What is annealed to find a model's log Z, and examples of what is visible to it: the model and the data, or the
+    RBM ``as_rbm()`` with the same Z (a DBM's even and odd layers, the top of a DBN) and ``as_rbm_examples(data)``.
+
+    Args:
+        posterior: of models whose examples follow from one (a DBN's); without it they are poor, and AIS needs more
+            temperatures.
+
+    Raises:
+        InputError: there is no path.
+    """
+    if isinstance(model, Annealable):
+        return model, data
+    if not has_path(model):
+        raise InputError(f"AIS cannot be had for {type(model).__name__}: {not_annealable(model)}")
+    with torch.no_grad():
+        return model.as_rbm(), model.as_rbm_examples(data.to(next(model.parameters())), posterior)
 
 
 def _free_energy(model: Annealable, v: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from bism.variables import Bernoulli, visible_noise, visible_units
 
 ENUMERABLE = 20  # units; 2^20 configurations take a second or two
 _CHUNK = 1 << 14
+_TABLE = 1 << 17  # pairs of v and h at once, which fit the cache
 
 
 def enumerate_hidden(size: int, start: int, stop: int, dtype: torch.dtype, device: Any = "cpu") -> Tensor:
@@ -61,6 +62,29 @@ def log_weights(model: Any) -> Tensor:
         if of_v:
             return torch.cat([-exact.free_energy(v.reshape(-1, *model.visible_shape)) for v in chunks])
         return torch.cat([-exact.hidden_free_energy(h) for h in chunks])
+
+
+def free_energy(model: Any, v: Tensor) -> Tensor:
+    """F(v) [batch]: the model's own, or where it has none by the sum over all h, of binary h that are few enough.
+
+    ``energies(v, h)``, of every v with every h, is used where a model has it, and else ``energy(v, h)``.
+    """
+    if hasattr(model, "free_energy"):
+        return model.free_energy(v)
+    size, total = model.latent.size, v.new_full((len(v),), -torch.inf)
+    step = max(1, _TABLE // len(v))
+    with torch.no_grad():
+        for start in range(0, 1 << size, step):
+            h = enumerate_hidden(size, start, min(start + step, 1 << size), v.dtype, v.device)
+            total = torch.logaddexp(total, (-_energies(model, v, h)).logsumexp(1))
+    return -total
+
+
+def _energies(model: Any, v: Tensor, h: Tensor) -> Tensor:
+    if hasattr(model, "energies"):
+        return model.energies(v, h)
+    pairs = model.energy(v.repeat_interleave(len(h), 0), h.repeat(len(v), 1))
+    return pairs.reshape(len(v), len(h))
 
 
 def exactly_sampled(model: Any) -> bool:

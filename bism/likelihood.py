@@ -1,13 +1,14 @@
 """What a trained model is judged by: log-likelihood, and the Fisher divergence."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bism.annealing import ais, not_annealable
+from bism.annealing import ais, annealed, has_path
 from bism.bilevel import log_ratio
-from bism.enumeration import in_double, log_weights, not_enumerable
+from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
 from bism.rng import Rng, generator
@@ -40,13 +41,13 @@ def log_partition(
     if method not in METHODS:
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
     reason = not_enumerable(model)
-    if method == "ais" or (method == "auto" and reason and not_annealable(model) is None):
+    if method == "ais" or (method == "auto" and reason and has_path(model)):
         if data is None:
             why = f" cannot be enumerated ({reason}) and" if reason else ""
             raise InputError(
                 f"log Z of {type(model).__name__}{why} is estimated by AIS, which needs the training data: data=..."
             )
-        return ais(model, data, chains=chains, steps=steps, seed=seed).log_z
+        return ais(*annealed(model, data), chains=chains, steps=steps, seed=seed).log_z
     if reason:
         raise InputError(f"log Z of {type(model).__name__} cannot be enumerated: {reason}")
     return float(log_weights(model).logsumexp(0))
@@ -56,7 +57,7 @@ def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
     """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by enumeration unless given."""
     constant = log_partition(model) if log_z is None else log_z
     with torch.no_grad():
-        return -in_double(model).free_energy(v.double()) - constant
+        return -free_energy(in_double(model), v.double()) - constant
 
 
 def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 10, seed: int = 0) -> Tensor:
@@ -70,14 +71,28 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
         particles: samples of h for each v.
     """
     rng = Rng(generator(seed, 0, "log density bound", v.device), v.dtype)
-    total = v.new_zeros(len(v))
+    return _log_ratios(model, posterior, v, particles, rng).mean(0)
+
+
+def importance_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 100, seed: int = 0) -> Tensor:
+    """An estimate of log p~(v) by importance sampling: log of the mean of p~(v, h) / q(h|v) over h ~ q(h|v), [batch].
+
+    The mean is unbiased for p~(v), so that its logarithm is below log p~(v) on average; more particles bring it nearer
+    (Burda et al. 2016). Arguments as of ``log_density_bound``, which it is with one particle.
+    """
+    rng = Rng(generator(seed, 0, "importance bound", v.device), v.dtype)
+    return _log_ratios(model, posterior, v, particles, rng).logsumexp(0) - math.log(particles)
+
+
+def _log_ratios(model: Any, posterior: Any, v: Tensor, particles: int, rng: Rng) -> Tensor:
+    """log p~(v, h) - log q(h|v) of so many h ~ q(h|v), [particles, batch]."""
+    found, binary = [], isinstance(model.latent, Bernoulli)  # a relaxed h is no sample of what log_prob is of
     with torch.no_grad():
         for _ in range(particles):
             noise = model.latent.noise(rng, (len(v),))
-            binary = isinstance(model.latent, Bernoulli)  # a relaxed h is no sample of what log_prob is of
             h = posterior.sample_hard(v, noise) if binary else posterior.sample(v, noise, 1.0)
-            total += log_ratio(model, posterior, v, h)
-    return total / particles
+            found.append(log_ratio(model, posterior, v, h))
+    return torch.stack(found)
 
 
 def fisher_divergence(model: Any, v: Tensor) -> Tensor:

@@ -91,8 +91,8 @@ class GRBM(nn.Module):
             self.b.copy_(shift + factor * self.b)
             self.log_s.add_(factor.log())
 
-    def _quadratic(self, v: Tensor) -> Tensor:
-        """sum_i (v_i - b_i)^2 / (2 s_i^2), [batch]."""
+    def visible_energy(self, v: Tensor) -> Tensor:
+        """E(v, 0) = sum_i (v_i - b_i)^2 / (2 s_i^2), [batch]."""
         return 0.5 * ((v - self.b) * (-self.log_s).exp()).square().sum(-1)
 
     def hidden_logits(self, v: Tensor) -> Tensor:
@@ -101,11 +101,11 @@ class GRBM(nn.Module):
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
-        return self._quadratic(v) - (self.hidden_logits(v) * h).sum(-1)
+        return self.visible_energy(v) - (self.hidden_logits(v) * h).sum(-1)
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = -log sum_h exp(-E(v, h)), [batch]."""
-        return self._quadratic(v) - softplus(self.hidden_logits(v)).sum(-1)
+        return self.visible_energy(v) - softplus(self.hidden_logits(v)).sum(-1)
 
     def hidden_free_energy(self, h: Tensor) -> Tensor:
         """-log of the integral of exp(-E(v, h)) over v, [batch]."""
@@ -179,6 +179,14 @@ class RBM(nn.Module):
         self.activations = visible + hidden
         self.reset_parameters()
 
+    @classmethod
+    def of(cls, W: Tensor, b: Tensor, c: Tensor) -> "RBM":
+        """An RBM with these parameters [D, m], [D] and [m], copied."""
+        with torch.device("meta"):
+            model = cls(*W.shape)
+        model.W, model.b, model.c = (nn.Parameter(given.detach().clone()) for given in (W, b, c))
+        return model
+
     def reset_parameters(self) -> None:
         """Draws the initial weights from torch's global generator."""
         nn.init.normal_(self.W, std=0.01)
@@ -203,13 +211,17 @@ class RBM(nn.Module):
         """E[v|h], [batch, D]."""
         return self.visible_logits(h).sigmoid()
 
+    def visible_energy(self, v: Tensor) -> Tensor:
+        """E(v, 0) = -b.v, [batch]."""
+        return -v @ self.b
+
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
-        return -v @ self.b - (self.hidden_logits(v) * h).sum(-1)
+        return self.visible_energy(v) - (self.hidden_logits(v) * h).sum(-1)
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = -log sum_h exp(-E(v, h)), [batch]."""
-        return -v @ self.b - softplus(self.hidden_logits(v)).sum(-1)
+        return self.visible_energy(v) - softplus(self.hidden_logits(v)).sum(-1)
 
     def flip_log_ratios(self, v: Tensor) -> Tensor:
         """F(v) - F(v with unit i flipped), [batch, D]."""

@@ -116,7 +116,7 @@ class _Scaled(nn.Module):
 
 _OPTIONAL = (
     "free_energy", "hidden_free_energy", "sample_hidden", "sample_visible", "transition", "transition_noise", "draw",
-    "score_and_laplacian",
+    "score_and_laplacian", "energies", "mean_field", "variational_free_energy",
 )  # fmt: skip
 
 
@@ -143,6 +143,15 @@ class Rescaled(_Scaled):
     def _hidden_free_energy(self, h: Tensor) -> Any:
         volume = self.factor.log().expand(self.visible_shape).sum()
         return self.inner.hidden_free_energy(h) - volume
+
+    def _energies(self, v: Tensor, h: Tensor) -> Any:
+        return self.inner.energies(self.scaled(v), h)
+
+    def _mean_field(self, v: Tensor, *how: Any) -> Any:
+        return self.inner.mean_field(self.scaled(v), *how)
+
+    def _variational_free_energy(self, v: Tensor, *hidden: Any) -> Any:
+        return self.inner.variational_free_energy(self.scaled(v), *hidden)
 
     def _sample_hidden(self, v: Tensor, noise: Tensor) -> Any:
         return self.inner.sample_hidden(self.scaled(v), noise)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.data.datasets import SAMPLE
 from benchmark.system import tables
 from benchmark.system.invocation import call
 from benchmark.tasks.plan import Choices, variants
@@ -75,7 +76,10 @@ def _default(suite: Suite, preset: str) -> str:
 def _setting(task: Task) -> str:
     """Data, model, batch and measures of a task."""
     data = f"{task.data.name or task.data.file}"
-    data += "" if task.data.binarize is None else f" (1 above {task.data.binarize:g}, else 0)"
+    if task.data.binarize == SAMPLE:
+        data += " (binary, drawn once with the values as probabilities)"
+    elif task.data.binarize is not None:
+        data += f" (1 above {task.data.binarize:g}, else 0)"
     rules = {"last": "at the last iteration", "last_tenth": "by the mean of the last tenth of evaluations"}
     said = f"ranked {rules.get(task.rule, f'at the best {task.select}')}"
     return (

@@ -24,6 +24,8 @@ from bism.ising import lattice
 from bism.scaling import Scaling
 
 SCALES: dict[str, Callable[[Tensor], Scaling]] = {"standard": Scaling.standard, "unit": Scaling.unit}
+SAMPLE = "sample"  # how data are made binary: each value is the probability of a 1
+_DRAWN = 4096  # rows at once
 FERROMAGNET = 0.2  # J between neighbours
 _BOARD = CATALOGUE["checkerboard"].sizes
 
@@ -35,7 +37,7 @@ class DataSet:
     ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
     ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
     ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
-    ``threshold`` is what the values were above where they are 1 now, of data that were made binary.
+    ``binarized`` says how data were made binary: the threshold that values were above where they are 1 now, or SAMPLE.
     """
 
     name: str
@@ -45,12 +47,34 @@ class DataSet:
     image: tuple[int, ...] | None = None
     labels: tuple[Tensor, Tensor, Tensor] | None = None
     scaling: Scaling | None = None
-    threshold: float | None = None
+    binarized: float | str | None = None
 
-    def binarised(self, threshold: float) -> "DataSet":
-        """The same with 1 where a value is above the threshold, and 0 elsewhere."""
-        train, val, test = ((split > threshold).float() for split in (self.train, self.val, self.test))
-        return dataclasses.replace(self, train=train, val=val, test=test, threshold=threshold)
+    def binarised(self, how: float | str) -> "DataSet":
+        """The same with 1 where a value is above the threshold ``how``, and 0 elsewhere; with SAMPLE 1 with the value
+        as its probability, drawn once: the same at every call.
+
+        Raises:
+            MissingData: values to be drawn with are no probabilities.
+        """
+        splits, random = (self.train, self.val, self.test), np.random.RandomState(0)
+        if isinstance(how, str):
+            train, val, test = (self._drawn(split, random) for split in splits)
+        else:
+            train, val, test = ((split > how).float() for split in splits)
+        return dataclasses.replace(self, train=train, val=val, test=test, binarized=how)
+
+    def _drawn(self, probabilities: Tensor, random: np.random.RandomState) -> Tensor:
+        """Zeros and ones, part by part, so that the uniform numbers take little memory."""
+        low, high = (float(end) for end in probabilities.aminmax())
+        if low < 0 or high > 1:
+            raise MissingData(
+                f"data set {self.name}: binarize: {SAMPLE} takes values from 0 to 1, as probabilities, and these go "
+                f"from {low:.6g} to {high:.6g}: give a threshold, binarize: 0.5"
+            )
+        parts = [
+            torch.from_numpy(random.uniform(size=part.shape)) < part for part in torch.split(probabilities, _DRAWN)
+        ]
+        return torch.cat(parts).float()
 
     def scaled(self, kind: str) -> "DataSet":
         """The same in units in which training is easy: see ``SCALES``.
@@ -146,7 +170,7 @@ class DataSet:
         """Name, content hash and sizes, for the record."""
         sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
         scaling = {"scaling": self.scaling.record} if self.scaling else {}
-        binary = {} if self.threshold is None else {"binarize": self.threshold}
+        binary = {} if self.binarized is None else {"binarize": self.binarized}
         return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling, **binary}
 
 
@@ -379,7 +403,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         MissingData: not there, or not what it should be.
     """
     options = {key: value for key, value in config.items() if value is not None}
-    side, scale, threshold = options.pop("pad", None), options.pop("scale", "none"), options.pop("binarize", None)
+    side, scale, binary = options.pop("pad", None), options.pop("scale", "none"), options.pop("binarize", None)
     kept = options.pop("crop", None)
     if "file" in options:
         found = from_file(folder, **options, exact=scale != "none")
@@ -389,14 +413,19 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
             raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
         found = _sound(DATASETS[name](folder, **options), name)
     found = found.cropped(kept) if kept else found
-    found = found if threshold is None else found.binarised(threshold)
+    found = found if binary is None else found.binarised(binary)
     if len(found.train) > 1 and bool((found.train == found.train[0]).all()):
         raise MissingData(
             f"{options.get('file', found.name)}: the {len(found.train)} training rows are all the same"
-            f"{'' if threshold is None else f' with binarize: {threshold:g}'}, which leaves nothing to be learnt"
+            f"{'' if binary is None else f' with binarize: {said(binary)}'}, which leaves nothing to be learnt"
         )
     found = found.padded(side) if side else found
     return found if scale == "none" else found.scaled(scale)
+
+
+def said(binarized: float | str) -> str:
+    """How data were made binary, as a suite file has it."""
+    return binarized if isinstance(binarized, str) else f"{binarized:g}"
 
 
 def _sound(data: DataSet, name: str) -> DataSet:

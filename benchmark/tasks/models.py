@@ -3,13 +3,14 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from bism import GRBM, RBM, Ising
+from bism import DBM, DBN, GRBM, RBM, Ising
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
@@ -17,6 +18,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "grbm": GRBM,
     "rbm": RBM,
     "ising": Ising,
+    "dbm": DBM,
+    "dbn": DBN,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }
@@ -31,6 +34,11 @@ def sizes(name: str) -> dict[str, bool]:
     """What a suite may say of a model beside its name, and whether it must; the visible units follow from the data."""
     _, *others = inspect.signature(MODELS[name]).parameters.values()
     return {one.name: one.default is one.empty for one in others}
+
+
+def takes_list(name: str, size: str) -> bool:
+    """Whether a model wants a list for one of its sizes, as of layers."""
+    return typing.get_origin(inspect.signature(MODELS[name]).parameters[size].annotation) in (Sequence, list, tuple)
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:

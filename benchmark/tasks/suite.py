@@ -1,13 +1,14 @@
 """What a suite file says: its sections, and what each of their keys may hold. ``suite_file`` reads them."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.data.datasets import DATASETS, SCALES
+from benchmark.data.datasets import DATASETS, SAMPLE, SCALES
 from benchmark.measures.probes import PROBES
 from benchmark.records.metrics import RANKED
 from benchmark.records.selection import RULES
@@ -95,6 +96,28 @@ def _whole_numbers(value: Any) -> Iterator[int]:
         yield value
 
 
+def _binarize(value: Any) -> Any:
+    if value is None or value == SAMPLE:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"must be a number or {SAMPLE}, got {shown(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"must be finite, got {shown(value)}")
+    return float(value)
+
+
+def _layers(value: Any) -> Any:
+    """The size of a layer, or those of several."""
+    for size in () if value is None else value if isinstance(value, list) else [value]:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise ValueError(f"must be an integer, got {shown(size)}")
+        if size <= 0:
+            raise ValueError(f"must be greater than 0, got {shown(size)}")
+        if size > limits.COUNT:
+            raise ValueError(f"must be at most {limits.COUNT:,}, got {shown(size)}")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_named)]
 
 
@@ -109,7 +132,8 @@ class DataEntry(_Section):
     filled up with zeros. ``scale`` is how the values are brought
     to the scale that models start at, by the training data: ``standard`` (each visible unit to mean 0 and standard
     deviation 1) or ``unit`` (all by one map to [0, 1]); what is measured is in the data's own units nonetheless.
-    ``binarize`` is a threshold: values above it become 1 and all others 0, for models of binary v.
+    ``binarize`` is for models of binary v: a threshold, above which values become 1 and all others 0, or ``sample``:
+    each value from 0 to 1 is the probability of a 1, drawn once.
     """
 
     name: Annotated[str, _known(DATASETS, "data set")] | None = None
@@ -121,11 +145,12 @@ class DataEntry(_Section):
     crop: int | None = Field(None, gt=0, le=10_000)
     pad: int | None = Field(None, gt=0, le=10_000)
     scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
-    binarize: float | None = None
+    binarize: Annotated[Any, AfterValidator(_binarize)] = None
 
 
 class ModelEntry(_Section):
-    """Which model, its sizes and where it starts; the visible units follow from the data.
+    """Which model, its sizes and where it starts; the visible units follow from the data. ``hidden`` is a list for
+    models of several layers, [500, 1000].
 
     A model of a plug-in may take numbers and texts of other names.
     """
@@ -133,7 +158,7 @@ class ModelEntry(_Section):
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, _known(MODELS, "model")]
-    hidden: int | None = Field(None, gt=0, le=limits.COUNT)
+    hidden: Annotated[Any, AfterValidator(_layers)] = None
     width: int | None = Field(None, gt=0, le=100_000)
     layers: int | None = Field(None, gt=0, le=1_000)
     posterior_width: int | None = Field(None, gt=0, le=100_000)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from benchmark.system import limits, yaml_text
-from benchmark.tasks.models import sizes, takes_images
+from benchmark.tasks.models import sizes, takes_images, takes_list
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import (
     METRICS,
@@ -194,7 +194,10 @@ def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:
     for key in model.sizes:
         if key not in known:
             yield key, f"the model {model.name} has no such size; {nearest(key, known)}"
-        elif not isinstance(model.sizes[key], (bool, int, float, str)):
+        elif isinstance(model.sizes[key], list) != takes_list(model.name, key) and key == "hidden":
+            wanted = "a list of layers, as in [16, 16]" if takes_list(model.name, key) else "one number"
+            yield key, f"of the model {model.name} must be {wanted}, got {shown(model.sizes[key])}"
+        elif not isinstance(model.sizes[key], (bool, int, float, str)) and key != "hidden":
             yield key, f"must be a number or a text, got {shown(model.sizes[key])}"
     for key in (key for key, needed in known.items() if needed and key not in model.sizes):
         yield key, "this key is missing"

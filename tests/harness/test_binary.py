@@ -41,6 +41,36 @@ def test_values_above_the_threshold_are_ones() -> None:
         load({"name": "digits", "binarize": 2.0}, Path())
 
 
+def test_sampled_ones_have_the_values_as_their_probabilities() -> None:
+    made, again = (load({"name": "digits", "binarize": "sample"}, Path()) for _ in range(2))
+    whole = load({"name": "digits"}, Path())
+    assert made.hash == again.hash
+    assert made.description == {**whole.description, "hash": made.hash, "binarize": "sample"}
+    for split in ("train", "val", "test"):
+        ones, p = getattr(made, split), getattr(whole, split).double()
+        assert set(ones.unique().tolist()) == {0.0, 1.0}
+        for chosen in ((p > 0.1) & (p < 0.3), (p > 0.45) & (p < 0.55), p > 0.8):  # within five standard errors
+            wanted, error = p[chosen].mean(), (p[chosen] * (1 - p[chosen])).sum().sqrt() / chosen.sum()
+            assert abs(ones[chosen].double().mean() - wanted) < 5 * error
+    parts = made.train[: len(made.test)], made.val[: len(made.test)]
+    assert not any(torch.equal(made.test, part) for part in parts)
+
+
+def test_values_that_are_no_probabilities_cannot_be_drawn_with() -> None:
+    v = torch.tensor([[0.0, 0.5], [1.5, 1.0]])
+    with pytest.raises(
+        InputError, match=r"binarize: sample takes values from 0 to 1, as probabilities, and .* 0 to 1\.5"
+    ):
+        DataSet("mine", v, v, v).binarised("sample")
+
+
+def test_how_data_are_made_binary_is_listed(tmp_path: Path) -> None:
+    answer = command(tmp_path, "list", "binary")
+    assert answer.code == 0
+    assert "1 above 0.5, else 0" in " ".join(answer.out.split())
+    assert "binary, drawn once with the values as probabilities" in " ".join(answer.out.split())
+
+
 REFUSED = {
     "not binarised": (
         (", binarize: 0.5", ""),
@@ -64,7 +94,10 @@ REFUSED = {
         ("noise_distribution: bernoulli", "noise_distribution: gaussian"),
         "nce cannot train RBM: v of RBM is binary, and noise_distribution='gaussian' is not: it must be 'bernoulli'",
     ),
-    "a threshold": (("binarize: 0.5", "binarize: half"), "7: tasks.board.data.binarize: must be a number, got 'half'"),
+    "a threshold": (
+        ("binarize: 0.5", "binarize: half"),
+        "7: tasks.board.data.binarize: must be a number or sample, got 'half'",
+    ),
 }
 
 

@@ -46,6 +46,7 @@ def test_the_shipped_suites() -> None:
     assert list(shipped()) == [
         "ablations",
         "bias",
+        "binary",
         "cifar10",
         "deep_digits",
         "fashion",
@@ -233,7 +234,7 @@ BAD = {
         "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: grbm, ising, rbm, "
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, rbm, "
         "resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
@@ -362,7 +363,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert command(tmp_path, "run", "--suite", "nowhere.yaml").code == 2
     said = command(tmp_path, "run", "--suite", "grmb")
     assert said.err == (
-        "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, cifar10, deep_digits,"
+        "error: no shipped suite 'grmb': did you mean 'grbm'? valid: ablations, bias, binary, cifar10, deep_digits,"
         " fashion, freyface, grbm, ising, mnist, rbm, scaling; a suite of your own is given by its file, such as "
         "grmb.yaml\n"
     )

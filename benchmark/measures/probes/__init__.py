@@ -4,6 +4,7 @@ checkpoint. A suite asks for them by name, with options; an option's default and
 from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
+from benchmark.measures.probes.bound import Bound
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
@@ -13,6 +14,7 @@ from benchmark.measures.probes.samples import Samples
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
+    "bound": Bound,
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
     "gradient_bias": GradientBias,
@@ -30,6 +32,7 @@ __all__ = [
     "NO_JUDGES",
     "PROBES",
     "Annealing",
+    "Bound",
     "Conditional",
     "Coupling",
     "Couplings",
