@@ -37,6 +37,7 @@ SMALL = {
     "samples": 2,
     "decoder_steps": 2,
     "proposal_steps": 2,
+    "mean_field_steps": 2,
 }
 ALIKE = {"ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"}  # but for a function of the log-ratios, as others
 ITERATIONS = 10  # that stages share; the last goes on
