@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from baselines.decoder import Decoder, decoder_noise
 from bism.amortised import WithPosterior
 from bism.bilevel import kl_divergence, log_ratio
+from bism.errors import InputError
 from bism.estimator import Hyper
 from bism.hyperparameters import LOOP, Range, count, number
 from bism.optimisers import Tree
@@ -55,6 +56,8 @@ class AdVIL(WithPosterior):
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         decoder = given["decoder"] if "decoder" in given else Decoder(model, self.codes, self.width)
+        if getattr(decoder, "codes", self.codes) != self.codes:
+            raise InputError(f"{self.id}: decoder must have codes of the size {self.codes}, got {decoder.codes}")
         return {**super().modules(model, given), "decoder": decoder}
 
     def sampler(self, parts: Any) -> Any:

@@ -28,8 +28,8 @@ class TrainDBM(Greedy):
     Pre-training: each pair's RBM has the energy of its two layers twice, with two copies of v and of the last layer.
     So the lowest RBM's weights count double upwards and the highest one's downwards, and those between are twice the
     model's. Half the sum of the RBMs' energies, with equal copies, is the DBM's: the weights of each, and for biases of
-    a layer between two RBMs the sum of both, which each has half of. With equal priors of h1 in two neighbouring RBMs
-    the DBM's is the same.
+    a layer between two RBMs the sum of both, which each has half of. With two layers, where both RBMs have the same
+    prior of h1, so has the DBM; with three it is a heuristic.
     """
 
     id: ClassVar[str] = "dbm"
@@ -49,7 +49,7 @@ class TrainDBM(Greedy):
 
     def unsupported(self, model: Any) -> str | None:
         if not isinstance(model, DBM):
-            return f"it trains deep Boltzmann machines (DBM), and {type(model).__name__} is none"
+            return f"it trains deep Boltzmann machines (DBM), and {type(model).__name__} is not one"
         return super().unsupported(model)
 
     def copies(self, number: int) -> tuple[int, int]:

@@ -49,14 +49,21 @@ class TrainDBN(Greedy):
 
     def unsupported(self, model: Any) -> str | None:
         if not isinstance(model, DBN):
-            return f"it trains deep belief networks (DBN), and {type(model).__name__} is none"
+            return f"it trains deep belief networks (DBN), and {type(model).__name__} is not one"
         return super().unsupported(model)
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         posterior = given["posterior"] if "posterior" in given else default_posterior(model)
         if self.pretraining and not isinstance(posterior, Recognition):
             kind = type(posterior).__name__
-            raise InputError(f"{self.id}: pre-training is of a posterior of layers (Recognition), and {kind} is none")
+            raise InputError(
+                f"{self.id}: pre-training is of a posterior of layers (Recognition), and {kind} is not one"
+            )
+        below = tuple(model.sizes[:-1])
+        if isinstance(posterior, Recognition) and posterior.sizes != below:
+            raise InputError(
+                f"{self.id}: posterior must be of layers {list(below)}, v first, got {list(posterior.sizes)}"
+            )
         return {"model": model, "posterior": posterior}
 
     def pair(self, parts: Any, number: int) -> Pair:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from baselines.mixture import Mixture, Points, log_z_bound, mixture_noise
+from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
@@ -27,6 +28,9 @@ class NVIL(Estimator):
     -1/2 sum_i (u_i - 1/n) grad log q(x_i) with u = softmax(2 log w) over n samples of q; the baseline 1/n leaves the
     mean alone, as grad log q has mean 0. Then the model goes along the likelihood's gradient, its expectation being
     sum_i softmax(log w)_i grad log p~(x_i): exact in the mean where q = p, and else with a bias that falls as 1/n.
+
+    Not the NVIL of directed models (Mnih and Gregor 2014). From n samples the bound is below its value on average, so
+    that the objective that is reported is no bound; the probe ``log_z_bounds`` measures how far it is from log Z.
 
     x is v with p~ = exp(-F(v)), or (v, h) with p~ = exp(-E(v, h)). Nothing leaves the logarithms, so that weights
     neither overflow nor vanish all at once.
@@ -69,6 +73,8 @@ class NVIL(Estimator):
 
     def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         own = given["proposal"] if "proposal" in given else Mixture(model, self.components, self.joint)
+        if isinstance(own, Mixture) and (own.hidden is not None) != self.joint:
+            raise InputError(f"{self.id}: proposal must be a Mixture with joint={self.joint}, as proposal_over says")
         return {"model": model, "proposal": own}
 
     @property

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from bism.likelihood import fisher_divergence, log_likelihood, log_partition
     from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
     from bism.models import GRBM, RBM
+    from bism.phases import Phase
     from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
     from bism.protocols import EnergyModel, Posterior, Sampler
+    from bism.stages import Stage
     from bism.variables import Bernoulli, Gaussian
 
 _MODULES = {
@@ -30,8 +32,10 @@ _MODULES = {
     "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
     "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
     "models": ("GRBM", "RBM"),
+    "phases": ("Phase",),
     "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
     "protocols": ("EnergyModel", "Posterior", "Sampler"),
+    "stages": ("Stage",),
     "variables": ("Bernoulli", "Gaussian"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -53,9 +57,11 @@ __all__ = [
     "Gaussian",
     "InputError",
     "Ising",
+    "Phase",
     "Posterior",
     "RelaxedBernoulli",
     "Sampler",
+    "Stage",
     "fisher_divergence",
     "log_likelihood",
     "log_partition",

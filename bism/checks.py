@@ -99,7 +99,11 @@ def check_shards(estimator: Hooks, batch_size: int, accumulate: Any, processes: 
     return count
 
 
-_ASKED = {"posterior": ("sample", "log_prob")}  # of the parts that the package knows
+_ASKED = {
+    "posterior": ("sample", "log_prob"),
+    "proposal": ("sample", "log_prob"),
+    "decoder": ("sample", "sample_hard", "entropy_bound"),
+}  # of the parts that the package knows
 
 
 def parts_given(parts: Any, posterior: Any) -> Any:

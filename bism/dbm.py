@@ -58,7 +58,7 @@ class DBM(nn.Module):
 
     def __init__(self, visible: int, hidden: Sequence[int], units: str = "binary", init: str = "paper") -> None:
         super().__init__()
-        if units not in UNITS:
+        if not isinstance(units, str) or units not in UNITS:
             raise InputError(f"DBM: units must be one of {', '.join(UNITS)}, got {units!r}")
         self.sizes = layer_sizes("DBM", visible, hidden)
         self.bottom = UNITS[units](visible, self.sizes[1], init)
@@ -70,7 +70,8 @@ class DBM(nn.Module):
     # --- energies -----------------------------------------------------------------------------------------------------
 
     def joint_energy(self, v: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """E(v, h1, ..., hL), [batch]; linear in every unit: at means it is the mean over a product of Bernoullis."""
+        """E(v, h1, ..., hL), [batch]; linear in every hidden unit: at means it is the mean over a product of
+        Bernoullis."""
         energy = self.bottom.energy(v, hidden[0])
         for layer, below, above in zip(self.upper, hidden, hidden[1:], strict=False):
             energy = energy - (layer.logits(below) * above).sum(-1)
@@ -88,7 +89,7 @@ class DBM(nn.Module):
         return -softplus(logits + self.upper[1].downward(odd[1])).sum(-1) - odd[1] @ self.upper[1].c
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h) of the odd layers h, the even ones summed out, [batch]; h may lie between 0 and 1."""
+        """E(v, h) of the odd layers h, h2 summed out, [batch]; h may lie between 0 and 1."""
         odd = self.split(h)
         return self.bottom.energy(v, odd[0]) + self._of_odd(odd)
 
@@ -157,7 +158,7 @@ class DBM(nn.Module):
     # --- inference ----------------------------------------------------------------------------------------------------
 
     def mean_field(self, v: Tensor, steps: int = MEAN_FIELD_STEPS, tolerance: float | Tensor = TOLERANCE) -> MeanField:
-        """The product of Bernoullis nearest to p(h1, ..., hL|v), by coordinate ascent from ``upward(v)``.
+        """A product of Bernoullis near p(h1, ..., hL|v), a local optimum, by coordinate ascent from ``upward(v)``.
 
         A step sets the odd layers' means given the even ones', then the even ones'; neither lowers the bound. An
         example whose means moved by no more than ``tolerance`` in a step stays where it is; all do after ``steps``.
@@ -168,12 +169,12 @@ class DBM(nn.Module):
             after = self._updated(v, self._updated(v, hidden, 1, None), 2, None)
             moves = [(new - old).abs().amax(-1) for new, old in zip(after, hidden, strict=True)]
             hidden = [torch.where(moving[:, None], *pair) for pair in zip(after, hidden, strict=True)]
-            moving = moving & (torch.stack(moves).amax(0) > tolerance)
+            moving = moving & ~(torch.stack(moves).amax(0) <= tolerance)  # what is no number has not come to rest
         return MeanField(tuple(hidden), ~moving)
 
     def variational_free_energy(self, v: Tensor, hidden: Sequence[Tensor] | None = None) -> Tensor:
         """E_q[E(v, h1, ..., hL)] - entropy of q, [batch], for a product of Bernoullis with these means, else that of
-        ``mean_field(v)``: above F(v) by KL(q || p(h|v)), so that less log Z it bounds log p(v) from below."""
+        ``mean_field(v)``: above F(v) by KL(q || p(h|v)), so that -(this) - log Z <= log p(v)."""
         means = self.mean_field(v).hidden if hidden is None else hidden
         entropy = sum((torch.special.entr(mean) + torch.special.entr(1 - mean)).sum(-1) for mean in means)
         return self.joint_energy(v, means) - entropy

@@ -72,7 +72,7 @@ def free_energy(model: Any, v: Tensor) -> Tensor:
     if hasattr(model, "free_energy"):
         return model.free_energy(v)
     size, total = model.latent.size, v.new_full((len(v),), -torch.inf)
-    step = max(1, _TABLE // len(v))
+    step = max(1, _TABLE // max(1, len(v)))
     with torch.no_grad():
         for start in range(0, 1 << size, step):
             h = enumerate_hidden(size, start, min(start + step, 1 << size), v.dtype, v.device)

@@ -19,12 +19,12 @@ which q misses the logits by e(v), r(v; h) = h.e(v) + a term without h. What is 
     h'.e(v^i) - h.e(v)          with h' ~ q(.|v^i), which is (h' - h).e(v^i) more.
 
 A flip changes e by little, by a row of the error's weights if p and q are linear, while |h' - h| is of order one for
-independent h'; common random numbers leave it to the few units whose probability the flip has moved across their
-noise. So the variance of d_i is least with the same h, and greatest with independent ones. It matters twice, since the
-objectives are not linear in d_i: noise there is a bias of theirs. On the other side, E[h'.e(v^i) - h.e(v)] is a
-difference of two evidence bounds, of second order in e and stationary in phi at the posterior, so that its gradient
-needs no second term in eq. (14); with the same h the mean of d_i is off by first order, as the score in eq. (8) is, and
-the bi-level gradient is what makes up for it.
+independent h'; common random numbers leave it to the few units whose probability the flip has moved across their noise.
+So, where e changes slowly, the variance of d_i is least with the same h, and greatest with independent ones. It matters
+twice, since the objectives are not linear in d_i: noise there is a bias of theirs. On the other side, E[r(v^i; h') -
+r(v; h)], the terms without h included, is a difference of two evidence bounds, of second order in e and stationary in
+phi at the posterior, so that its gradient needs no second term in eq. (14); with the same h the mean of d_i is off by
+first order, as the score in eq. (8) is, and the bi-level gradient is what makes up for it.
 """
 
 import dataclasses

@@ -43,6 +43,8 @@ def layer_sizes(model: str, visible: int, hidden: Any) -> tuple[int, ...]:
     Raises:
         InputError: ``hidden`` does not list the sizes of two or three layers.
     """
+    if isinstance(visible, bool) or not isinstance(visible, int) or visible < 1:
+        raise InputError(f"{model}: visible must be a whole number above 0, got {shown(visible)}")
     whole = isinstance(hidden, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) for n in hidden)
     if not whole or len(hidden) not in LAYERS or min(hidden) < 1:
         raise InputError(f"{model}: hidden must list the sizes of 2 or 3 layers, as in [16, 16], got {shown(hidden)}")

@@ -101,7 +101,7 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
     By the model's closed form where it has one, otherwise with the exact trace.
 
     Raises:
-        InputError: v is binary, and there is no score.
+        InputError: v is binary, and there is no score; or the model has no free energy.
     """
     if has_binary_v(model):
         raise InputError(f"the Fisher divergence of {type(model).__name__} is undefined: {NO_SCORE}")
@@ -109,6 +109,8 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
         with torch.no_grad():
             score, laplacian = model.score_and_laplacian(v)
         return 0.5 * sum_per_example(score.square()) + laplacian
+    if not hasattr(model, "free_energy"):
+        raise InputError(f"the Fisher divergence needs free_energy(v), which {type(model).__name__} lacks")
     return sm(lambda x: -model.free_energy(x), v).detach()
 
 

@@ -95,11 +95,13 @@ def typical_distance(v: Tensor) -> Tensor:
     """The root mean squared distance between the n examples over sqrt(2 log n): a kernel exp(-d^2 / (2 b^2)) of this
     bandwidth b is 1/n at that distance, so that an example's neighbours weigh about as much as itself.
 
-    As the median heuristic of Liu and Wang (2016), with a mean in the place of the median.
+    As the median heuristic of Liu and Wang (2016), with a mean in the place of the median; 1 of examples that are all
+    the same.
     """
     centred = (v - v.mean(0)).flatten(1)
     squared = 2 * centred.square().sum() / (len(v) - 1)
-    return (squared / (2 * math.log(len(v)))).sqrt()
+    unit = (squared / (2 * math.log(len(v)))).sqrt()
+    return torch.where(unit > 0, unit, 1.0)
 
 
 def ksd(log_density: LogDensity, v: Tensor, bandwidth: Tensor | float) -> Tensor:

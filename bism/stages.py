@@ -66,7 +66,8 @@ class Stage:
             for call in range(phase.count):
                 place = (at, phase.minibatches) if phase.minibatches else (0, self.minibatches)
                 given = phase.step(*seen(*place), part_of(drawn, 1, index, call), hyper)
-                state = check_state(f"phase '{phase.name}'", "step", state, given)
+                called = getattr(phase.step, "__name__", "step")
+                state = check_state(f"phase '{phase.name}'", called, state, given)
                 at += phase.minibatches
         return self.step(*seen(0, self.minibatches), part_of(drawn, 0), hyper)
 

@@ -81,10 +81,9 @@ def _setting(task: Task) -> str:
     elif task.data.binarize is not None:
         data += f" (1 above {task.data.binarize:g}, else 0)"
     rules = {"last": "at the last iteration", "last_tenth": "by the mean of the last tenth of evaluations"}
+    measured = ", ".join(task.metrics) or "nothing while it trains"
     said = f"ranked {rules.get(task.rule, f'at the best {task.select}')}"
-    return (
-        f"data {data}, {_model(task.model)}, batches of {task.batch_size}, measured: {', '.join(task.metrics)}; {said}"
-    )
+    return f"data {data}, {_model(task.model)}, batches of {task.batch_size}, measured: {measured}; {said}"
 
 
 def _model(entry: ModelEntry) -> str:

@@ -20,7 +20,7 @@ from benchmark.records.selection import averaged, said, selected
 
 _BESIDE = {
     "test/log_likelihood_lower": "lower bound",
-    "test/log_likelihood_bound": "variational bound",
+    "test/log_likelihood_bound": "bound or estimate",
     "test/fisher_divergence": "Fisher divergence up to a constant",
 }
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"

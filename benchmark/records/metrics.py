@@ -62,7 +62,7 @@ RANKED = (
     Metric("fid", "FID", of_samples=True),
     Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True),
     Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_not_enumerable),
-    Metric("log_likelihood_bound", "variational bound of the log-likelihood", "nats", higher=True),
+    Metric("log_likelihood_bound", "log-likelihood, its bound or estimate", "nats", higher=True),
     Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_score),
     Metric(
         "posterior_fisher_divergence",

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from pydantic import ValidationError
 
 from baselines import CD, NVIL, SM, AdVIL, PersistentVI, UnbiasedCD
 from benchmark.data.datasets import DataSet, load
@@ -20,6 +21,7 @@ from benchmark.records.rundir import RunDir
 from bism import GRBM, RBM, BiDSM, Ising, log_likelihood, log_partition
 from bism.bias import expected_bias, reference_states
 from bism.engine import Trainer
+from bism.scaling import Scaling
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
@@ -308,3 +310,22 @@ def test_advil_s_bound_of_log_z(tmp_path: Path) -> None:
     parts = value_parts(model, fitted.posterior(0), decoder, v)
     assert found["log_z/lower"] == pytest.approx(float(parts["entropy"] - parts["energy"]), abs=0.05)
     assert found["log_z/gap"] == pytest.approx(log_partition(model) - found["log_z/lower"])
+
+
+def test_the_gap_of_log_z_is_the_same_in_the_data_s_own_units(tmp_path: Path) -> None:
+    """Model and proposal are both taken as they were trained, on scaled data."""
+    own = torch.randn(200, 2, generator=torch.Generator().manual_seed(1)) * 50 + 300
+    scaling = Scaling.standard(own)
+    v = scaling.scaled(own).float()
+    fitted = NVIL(lr=0.01).fit(GRBM(2, 3), v, seeds=[0], steps=20, compile=False)
+    data = DataSet("all", own, own, own)
+    plain, scaled = (LogZBounds().measure(Subject(one, 0, data, tmp_path)) for one in (fitted, scaling.fitted(fitted)))
+    assert plain == scaled
+    assert scaled["log_z/upper"] > scaled["log_z/exact"] - 0.05
+
+
+@pytest.mark.parametrize("options", [{"steps": [0]}, {"steps": [-5]}, {"chains": 10**9}])
+@pytest.mark.parametrize("probe", ["annealing", "bound"])
+def test_options_out_of_bounds_are_refused_before_anything_trains(probe: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        PROBES[probe](**options)

@@ -77,7 +77,7 @@ def test_the_library_example() -> None:
 
 
 def test_the_example_of_the_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks(text_of("models.md"), "python")
+    *_, example = blocks(text_of("models.md"), "python")
     names = dict[str, Any]()
     with contextlib.chdir(tmp_path):
         exec(example, names)
@@ -213,7 +213,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Said]]:
 
 def test_the_guide_s_files() -> None:
     names = [block.splitlines()[0] for block in blocks(GUIDE, "python") + blocks(GUIDE, "yaml")]
-    assert names == ["# fd_ssm.py", "# directed.py", "# cd_nce.py", "# compare.yaml"]
+    assert names == ["# fd_ssm.py", "# directed.py", "# short_runs.py", "# cd_nce.py", "# compare.yaml"]
 
 
 def test_the_guide_s_commands(guided: tuple[Path, list[Said]]) -> None:
@@ -335,6 +335,16 @@ def test_the_guide_s_generator_follows_the_model(tmp_path: Path) -> None:
     assert set(specs(directed)) - set(specs(Estimator)) == {"lr_generator"}
     fitted = directed(lr=1e-9, lr_generator=0.01).fit(Still(2, 4), torch.rand(200, 2), steps=800, compile=False)
     x = fitted.part("generator", 0)(torch.randn(20_000, 2))
+    torch.testing.assert_close(x.mean(0), torch.tensor([1.0, -2.0]), atol=0.1, rtol=0)
+    torch.testing.assert_close(x.std(0), torch.tensor([1.0, 0.5]), atol=0, rtol=0.1)
+
+
+def test_the_guide_s_chains_are_the_model_s(tmp_path: Path) -> None:
+    """After many steps on a model that hardly moves they have its law, wherever the phases have passed them on."""
+    place_files(tmp_path)
+    short_runs = registry.methods([tmp_path / "short_runs.py"])["short_runs"]
+    method = short_runs(lr=1e-9, k=100, step_size=0.3)
+    x = method.fit(Still(2, 4), torch.rand(200, 2), steps=1, batch_size=5000, compile=False).state(0)["carry"]["x"]
     torch.testing.assert_close(x.mean(0), torch.tensor([1.0, -2.0]), atol=0.1, rtol=0)
     torch.testing.assert_close(x.std(0), torch.tensor([1.0, 0.5]), atol=0, rtol=0.1)
 

@@ -11,9 +11,9 @@ from torch.func import functional_call, grad, vmap
 
 from baselines import TrainDBM
 from baselines.greedy import Pair
-from bism import DBM, DBN, InputError, log_likelihood, log_partition
+from bism import DBM, DBN, InputError, fisher_divergence, log_likelihood, log_partition
 from bism.annealing import annealed, bracket
-from bism.enumeration import exact_samples
+from bism.enumeration import exact_samples, free_energy
 from bism.sampling import gibbs_noise, walk
 from bism.scaling import Scaling
 from bism.state import State
@@ -353,3 +353,28 @@ def test_dbm_says_which_models_it_trains() -> None:
     assert [stage.name for stage in TrainDBM(layers=3).stages] == ["layer 1", "layer 2", "layer 3", "joint"]
     assert [stage.name for stage in TrainDBM(pretraining=0.0).stages] == ["joint"]
     assert math.isclose(sum(stage.share for stage in TrainDBM(pretraining=0.3).stages), 1.0)
+
+
+def test_of_no_examples_there_are_no_log_likelihoods() -> None:
+    assert DBM(4, [3, 2]).latent.size == 3
+    assert free_energy(DBM(4, [3, 2]), torch.zeros(0, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("visible", [0, -1, 2.5, "a", None, True])
+def test_a_wrong_number_of_visible_units_is_refused(visible: Any) -> None:
+    with pytest.raises(InputError, match="visible must be a whole number above 0"):
+        DBM(visible, [3, 2])
+
+
+def test_wrong_units_are_refused() -> None:
+    with pytest.raises(InputError, match="units must be one of"):
+        DBM(4, [3, 2], units=["binary"])  # type: ignore[arg-type]
+
+
+def test_what_is_no_number_has_not_come_to_rest() -> None:
+    assert not DBM(2, [3, 2]).mean_field(torch.full((1, 2), torch.nan)).converged.any()
+
+
+def test_a_real_dbm_has_no_fisher_divergence() -> None:
+    with pytest.raises(InputError, match="needs free_energy"):
+        fisher_divergence(DBM(4, [3, 2], units="gaussian"), torch.zeros(2, 4))

@@ -10,7 +10,7 @@ from torch.func import grad
 
 from baselines import NVIL
 from baselines.mixture import Mixture, log_z_bound, mixture_noise
-from bism import GRBM, RBM, Ising
+from bism import GRBM, RBM, InputError, Ising
 from tests.maths.checks import (
     LinearGaussian,
     configurations,
@@ -184,7 +184,7 @@ def test_the_proposal_learns_the_model() -> None:
     fitted = estimator.fit(truth, configurations(3), steps=5, batch_size=8, dtype=torch.float64, compile=False)
     gaps = []
     for mixture in (Mixture(truth, 10).double(), fitted.part("proposal", 0)):
-        gaps.append(float(exact_bound(estimator, truth, mixture) - log_z(truth)))
+        gaps.append(float((exact_bound(estimator, truth, mixture) - log_z(truth)).detach()))
     assert gaps[0] > 0.15
     assert gaps[1] < 0.25 * gaps[0]
 
@@ -193,3 +193,12 @@ def test_what_is_refused() -> None:
     assert NVIL().unsupported(Ising(4)) is None
     said = "proposal_over='joint' is of (v, h), and this model has no h: 'visible'"
     assert NVIL(proposal_over="joint").unsupported(Ising(4)) == said
+
+
+def test_a_proposal_of_something_else_is_refused() -> None:
+    model = RBM(3, 2)
+    wrong = Mixture(model, 2, joint=True)
+    with pytest.raises(InputError, match="proposal must be a Mixture with joint=False"):
+        NVIL().fit(model, torch.zeros(10, 3), steps=1, parts={"proposal": wrong})
+    with pytest.raises(InputError, match=r"proposal must be a torch.nn.Module with sample\(\) and log_prob\(\)"):
+        NVIL().fit(model, torch.zeros(10, 3), steps=1, parts={"proposal": torch.nn.Linear(3, 3)})

@@ -309,6 +309,12 @@ def test_the_kernel_follows_the_data_s_scale_unless_it_is_told_its_own() -> None
     torch.testing.assert_close((-squared / (2 * unit.square())).exp(), torch.tensor(1 / 20, dtype=torch.float64))
 
 
+def test_a_minibatch_of_one_point_again_and_again_has_a_kernel() -> None:
+    v = torch.ones(5, 3, dtype=torch.float64)
+    assert float(typical_distance(v)) == 1
+    assert ksd(lambda x: -x.square().sum(1), v, typical_distance(v)).isfinite().all()
+
+
 def test_ksd_keeps_float32_where_products_are_in_bfloat16() -> None:
     v = draws(4).normal((50, 8)).float()
     exact = ksd(lambda x: -0.3 * x.square().sum(1), v.double(), 3.0)

@@ -1,7 +1,7 @@
 """Log-likelihoods where log Z cannot be enumerated."""
 
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -9,6 +9,9 @@ from pydantic import Field
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator
 from bism.annealing import LEVEL, Bracket, bracket, not_annealable, raise_log_likelihood
+
+MOST = 1_000_000
+Temperatures = Annotated[int, Field(gt=0, le=MOST)]
 
 
 class Annealing(Probe):
@@ -28,12 +31,12 @@ class Annealing(Probe):
         raise_steps: temperatures of RAISE.
     """
 
-    chains: int = Field(1000, gt=1)
-    steps: list[int] = Field([1000, 2000, 4000, 8000], min_length=1)
+    chains: int = Field(1000, gt=1, le=MOST)
+    steps: list[Temperatures] = Field([1000, 2000, 4000, 8000], min_length=1)
     tolerance: float = Field(1.0, gt=0)
-    sweeps: int = Field(1000, ge=0)
-    raise_chains: int = Field(10, ge=0)
-    raise_steps: int = Field(1000, gt=0)
+    sweeps: int = Field(1000, ge=0, le=MOST)
+    raise_chains: int = Field(10, ge=0, le=MOST)
+    raise_steps: int = Field(1000, gt=0, le=MOST)
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:

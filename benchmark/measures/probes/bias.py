@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -137,9 +137,9 @@ class GradientBias(Probe):
         seed: of the draws and of that training.
     """
 
-    after: list[int] = Field([300, 3000], min_length=1)
-    draws: int = Field(1000, ge=20)
-    batch_size: int = Field(100, gt=0)
+    after: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field([300, 3000], min_length=1)
+    draws: int = Field(1000, ge=20, le=1_000_000)
+    batch_size: int = Field(100, gt=0, le=1_000_000)
     seed: int = 0
 
     @staticmethod

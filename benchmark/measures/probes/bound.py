@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from benchmark.measures.probes.annealing import MOST, Temperatures
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator, log_partition
 from bism.annealing import annealed, bracket, has_path
@@ -34,12 +35,12 @@ class Bound(Probe):
         chains, steps, tolerance, sweeps: as of the probe ``annealing``.
     """
 
-    particles: int = Field(100, gt=0)
-    mean_field_steps: int = Field(50, gt=0)
-    chains: int = Field(1000, gt=1)
-    steps: list[int] = Field([1000, 2000, 4000, 8000], min_length=1)
+    particles: int = Field(100, gt=0, le=MOST)
+    mean_field_steps: int = Field(50, gt=0, le=10_000)
+    chains: int = Field(1000, gt=1, le=MOST)
+    steps: list[Temperatures] = Field([1000, 2000, 4000, 8000], min_length=1)
     tolerance: float = Field(1.0, gt=0)
-    sweeps: int = Field(1000, gt=0)
+    sweeps: int = Field(1000, gt=0, le=MOST)
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:

@@ -24,12 +24,14 @@ class LogZBounds(Probe):
     show what q has missed, and ``log_z/upper`` can then lie below log Z. ``log_z/effective_samples`` is the share
     (sum w)^2 / (n sum w^2) of NVIL's samples.
 
+    All of them in the units that the model was trained in, those of scaled data included, in which the gap is the same.
+
     Options:
         samples: of the proposal or decoder, and of the model.
         seed: of them.
     """
 
-    samples: int = Field(20_000, gt=1)
+    samples: int = Field(20_000, gt=1, le=10_000_000)
     seed: int = 0
 
     @staticmethod
@@ -37,7 +39,7 @@ class LogZBounds(Probe):
         return None if isinstance(estimator, (NVIL, AdVIL)) else "only nvil and advil bound log Z"
 
     def measure(self, subject: Subject) -> Metrics:
-        fitted, model = subject.fitted, in_double(subject.fitted.model(subject.seed))
+        fitted, model = subject.fitted, in_double(subject.fitted.part("model", subject.seed))
         device = next(model.parameters()).device
         rng = Rng(generator(self.seed, subject.seed, "bounds of log Z", device), torch.float64)
         found: Metrics = {}
