@@ -59,11 +59,10 @@ class TrainDBN(Greedy):
             raise InputError(
                 f"{self.id}: pre-training is of a posterior of layers (Recognition), and {kind} is not one"
             )
-        below = tuple(model.sizes[:-1])
-        if isinstance(posterior, Recognition) and posterior.sizes != below:
-            raise InputError(
-                f"{self.id}: posterior must be of layers {list(below)}, v first, got {list(posterior.sizes)}"
-            )
+        below: Any = model.sizes
+        if isinstance(posterior, Recognition) and posterior.sizes != tuple(below[:-1]):
+            wanted, got = list(below[:-1]), list(posterior.sizes)
+            raise InputError(f"{self.id}: posterior must be of layers {wanted}, v first, got {got}")
         return {"model": model, "posterior": posterior}
 
     def pair(self, parts: Any, number: int) -> Pair:
