@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ ITERATIONS = 10  # that stages share; the last goes on
 
 
 def discovered() -> list[type[Estimator]]:
-    """All estimators that the modules of ``bism`` and ``baselines`` define, by id."""
+    """All estimators that the modules of ``bism`` and ``baselines`` define, by id; but that which the study of biases
+    compares others by, which is none to train models with."""
     for package in (bism, baselines):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
@@ -52,7 +54,7 @@ def discovered() -> list[type[Estimator]]:
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        if not inspect.isabstract(kind) and kind.__module__.split(".")[0] in ("bism", "baselines"):
+        if not inspect.isabstract(kind) and re.match(r"(bism|baselines)\.(?!bias\.)", kind.__module__):
             found.append(kind)
     return sorted(dict.fromkeys(found), key=lambda kind: kind.id)
 

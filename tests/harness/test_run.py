@@ -684,7 +684,7 @@ def test_list_shows_suites_methods_and_hyper_parameters(tmp_path: Path) -> None:
         "  preset quick: one variant per method",
         "Bao et al. 2020, eq. 4 and 8-15",
         "unroll_steps (N) = 5: unrolled steps on the",
-        "sigma (σ) = 0.05: standard deviation of the noise",
+        "sigma (σ) = 0.05: standard deviation of the",
         "│ raises ",
     ):
         assert text in said.out, text

@@ -322,7 +322,8 @@ def test_equal_priors_of_h1_in_both_rbms_are_the_dbm_s() -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_gradient_is_that_of_the_bound() -> None:
+def bound_error() -> float:
+    """Of the gradient of the loss, with chains that are samples of the model, from that of the exact bound."""
     model, many, V = scrambled(DBM(3, [2, 2]), seed=4), 40_000, configurations(3)[[1, 3, 6]]
     method, theta = TrainDBM(mean_field_steps=200, tolerance=0.0), parameters(model)
     with torch.no_grad():
@@ -340,8 +341,12 @@ def test_the_gradient_is_that_of_the_bound() -> None:
         return bind.variational_free_energy(V, means).mean() + log_z
 
     found, exact = grad(loss)(theta), grad(bound)(theta)
-    assert relative(found, exact) < 0.03
     assert float(flat(exact).norm()) > 0.1
+    return float(relative(found, exact))
+
+
+def test_the_gradient_is_that_of_the_bound() -> None:
+    assert bound_error() < 0.03
 
 
 def test_dbm_says_which_models_it_trains() -> None:
@@ -349,7 +354,7 @@ def test_dbm_says_which_models_it_trains() -> None:
     assert TrainDBM(layers=3).unsupported(DBM(3, [2, 2, 2], units="gaussian")) is None
     reason = TrainDBM().unsupported(DBM(3, [2, 2, 2]))
     assert reason == "layers is 2, and this model has 3 hidden layers"
-    assert "DBN is none" in str(TrainDBM().unsupported(DBN(3, [2, 2])))
+    assert "DBN is not one" in str(TrainDBM().unsupported(DBN(3, [2, 2])))
     assert [stage.name for stage in TrainDBM(layers=3).stages] == ["layer 1", "layer 2", "layer 3", "joint"]
     assert [stage.name for stage in TrainDBM(pretraining=0.0).stages] == ["joint"]
     assert math.isclose(sum(stage.share for stage in TrainDBM(pretraining=0.3).stages), 1.0)

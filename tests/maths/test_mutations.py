@@ -66,6 +66,8 @@ from tests.contracts.cases import discovered
 from tests.maths import checks
 from tests.maths.checks import LinearGaussian, make_grbm, parameters
 from tests.maths.learnt_samplers import advil_error, nvil_error
+from tests.maths.test_dbm import bound_error
+from tests.maths.test_dbn import wake_sleep_error
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
@@ -427,6 +429,22 @@ MUTATIONS = [
     Mutation("nvil", "sign", NVIL_ERROR, replace(NVIL, "loss", nvil_with(1, -1))),
     Mutation("nvil", "w for w^2", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(1))),
     Mutation("nvil", "proposal upwards", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(2, 0.5))),
+    Mutation(
+        "dbm",
+        "chains are pushed aside",
+        bound_error,
+        replace(baselines.dbm, "walk", lambda model, chains, noise: {name: 1 - x for name, x in chains.items()}),
+        0.03,
+        0.1,
+    ),
+    Mutation(
+        "dbn",
+        "chains end at 0",
+        wake_sleep_error,
+        replace(baselines.dbn, "gibbs", lambda _, h, noise: h * 0),
+        0.03,
+        0.1,
+    ),
     Mutation("advil", "half the entropy", ADVIL_ERROR, replace(AdVIL, "decoder_loss", half_entropy_in_value)),
     Mutation("advil", "no r", ADVIL_ERROR, replace(Decoder, "entropy_bound", without_r)),
     Mutation("advil", "no log Q", ADVIL_ERROR, replace(baselines.advil, "kl_divergence", kl_without_log_q)),
