@@ -122,6 +122,11 @@ def cases() -> list[Case]:
     return found
 
 
+def smallest() -> list[Case]:
+    """Each estimator once."""
+    return [dataclasses.replace(small(kind), long=kind.id in ALIKE) for kind in kinds()]
+
+
 def parameters_of(chosen: Sequence[Case]) -> list[Any]:
     """The cases as pytest takes them."""
     return [pytest.param(case, id=case.name, marks=[pytest.mark.long] * case.long) for case in chosen]

@@ -21,18 +21,18 @@ from tests.contracts.cases import (
     data,
     distance,
     fit,
-    kinds,
     one_seed,
     parameters_of,
     same,
     small,
+    smallest,
     to_resume,
     trainer,
 )
 
 ROOT = Path(__file__).parents[2]
 every_case = pytest.mark.parametrize("case", parameters_of(cases()))
-every_small = pytest.mark.parametrize("case", [small(kind) for kind in kinds()], ids=lambda case: case.name)
+every_small = pytest.mark.parametrize("case", parameters_of(smallest()))
 
 
 @every_case

@@ -397,7 +397,8 @@ def test_a_method_in_baselines_is_found(copy: Path) -> None:
 
 
 @pytest.mark.timeout(600)  # a run of tests in itself
-@pytest.mark.parametrize("more", [("-m", "not long"), pytest.param((), marks=pytest.mark.long)], ids=["quick", "all"])
+@pytest.mark.long
+@pytest.mark.parametrize("more", [("-m", "not long"), ()], ids=["quick", "all"])
 def test_the_contract_tests_find_a_method_in_baselines(copy: Path, more: tuple[str, ...]) -> None:
     assert commands(1)[2:] == [f"{PYTHON} -m pytest tests/contracts -k fdssm"]
     done = in_copy(copy, commands(1)[2], "-p", "no:cacheprovider", *more)

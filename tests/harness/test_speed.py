@@ -31,6 +31,7 @@ def test_work_is_counted_by_kind() -> None:
     assert counted(grad(lambda a: (a * a).sum()), A).simple >= 60  # the arithmetic of a derivative is in it
 
 
+@pytest.mark.long
 def test_work_of_a_step_grows_with_seeds_and_steps() -> None:
     def work(seeds: int, unrolled: int) -> Work:
         trainer = Trainer(BiDSM(unroll_steps=unrolled), GRBM(2, 4), torch.rand(50, 2), seeds=range(seeds))

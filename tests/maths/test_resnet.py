@@ -221,6 +221,7 @@ def test_a_step_is_so_many_passes_through_the_resnet() -> None:
     assert (three - without) / forward == pytest.approx(3, rel=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unroll", [0, 1])
 def test_in_bf16_every_product_of_a_step_is(unroll: int) -> None:
     graph = traced_step(trainer(1, unroll, "bf16")).graph
