@@ -36,7 +36,7 @@ SMALL = {
     "max_steps": 4,
     "tries": 2,
     "samples": 2,
-    "decoder_steps": 2,
+    "decoder_steps": 1,
     "proposal_steps": 2,
     "mean_field_steps": 2,
 }
