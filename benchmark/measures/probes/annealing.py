@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator
@@ -14,40 +15,26 @@ MOST = 1_000_000
 Temperatures = Annotated[int, Field(gt=0, le=MOST)]
 
 
-class Annealing(Probe):
-    """Log-likelihoods of a GRBM or an RBM by AIS, with what is known about their error.
-
-    ``val/log_likelihood`` and ``test/log_likelihood`` use AIS's log Z, which is low on average, so that they are
-    optimistic. They lie between ``_lower`` and ``_upper``: -F(v) less the ends of ``Bracket.interval``, which AIS and
-    reverse AIS give together, each with its standard error, at the level ``ais/level``. ``_stderr`` is the standard
-    error of AIS's log Z. ``test/raise_log_likelihood`` is RAISE's, of the annealed model.
+class ByAnnealing(Probe):
+    """Probes that ask AIS and reverse AIS for log Z.
 
     Options:
         chains: AIS runs.
         steps: numbers of temperatures, tried in this order until AIS and reverse AIS differ by at most
         tolerance: in nats.
         sweeps: of Gibbs sampling before a chain counts as a sample for reverse AIS.
-        raise_chains: RAISE runs for each test example; 0 leaves RAISE out.
-        raise_steps: temperatures of RAISE.
     """
 
     chains: int = Field(1000, gt=1, le=MOST)
     steps: list[Temperatures] = Field([1000, 2000, 4000, 8000], min_length=1)
     tolerance: float = Field(1.0, gt=0)
     sweeps: int = Field(1000, ge=0, le=MOST)
-    raise_chains: int = Field(10, ge=0, le=MOST)
-    raise_steps: int = Field(1000, gt=0, le=MOST)
 
-    @staticmethod
-    def unsuitable(estimator: Estimator, model: Any) -> str | None:
-        return not_annealable(model)
-
-    def measure(self, subject: Subject) -> Metrics:
-        model = subject.fitted.model(subject.seed)
-        train = subject.data.train.to(model.b)
+    def bracketed(self, model: Any, examples: Tensor, subject: Subject, what: str) -> Bracket:
+        """log Z between AIS and reverse AIS; a warning where they are further apart than the tolerance."""
         found = bracket(
             model,
-            train,
+            examples,
             chains=self.chains,
             steps=self.steps,
             tolerance=self.tolerance,
@@ -58,9 +45,36 @@ class Annealing(Probe):
             warnings.warn(
                 f"seed {subject.seed}, step {subject.fitted.step:,}: AIS and reverse AIS differ by {found.gap:.1f} "
                 f"nats with {found.lower.temperatures:,} temperatures, and the tolerance is {self.tolerance:g}: the "
-                f"log-likelihood is that uncertain; the probe's option 'steps' takes more temperatures",
-                stacklevel=2,
+                f"{what} is that uncertain; the probe's option 'steps' takes more temperatures",
+                stacklevel=3,
             )
+        return found
+
+
+class Annealing(ByAnnealing):
+    """Log-likelihoods of a GRBM or an RBM by AIS, with what is known about their error.
+
+    ``val/log_likelihood`` and ``test/log_likelihood`` use AIS's log Z, which is low on average, so that they are
+    optimistic. They lie between ``_lower`` and ``_upper``: -F(v) less the ends of ``Bracket.interval``, which AIS and
+    reverse AIS give together, each with its standard error, at the level ``ais/level``. ``_stderr`` is the standard
+    error of AIS's log Z. ``test/raise_log_likelihood`` is RAISE's, of the annealed model.
+
+    Options, beside those of ``ByAnnealing``:
+        raise_chains: RAISE runs for each test example; 0 leaves RAISE out.
+        raise_steps: temperatures of RAISE.
+    """
+
+    raise_chains: int = Field(10, ge=0, le=MOST)
+    raise_steps: int = Field(1000, gt=0, le=MOST)
+
+    @staticmethod
+    def unsuitable(estimator: Estimator, model: Any) -> str | None:
+        return not_annealable(model)
+
+    def measure(self, subject: Subject) -> Metrics:
+        model = subject.fitted.model(subject.seed)
+        train = subject.data.train.to(model.b)
+        found = self.bracketed(model, train, subject, "log-likelihood")
         metrics, (low, high) = _of_log_z(found), found.interval()
         for split in ("val", "test"):
             v = getattr(subject.data, split).to(model.b)

@@ -1,23 +1,22 @@
 """Lower bounds of log-likelihoods, of models whose free energy cannot be had."""
 
-import warnings
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.measures.probes.annealing import MOST, Temperatures
-from benchmark.measures.probes.base import Metrics, Probe, Subject
+from benchmark.measures.probes.annealing import MOST, ByAnnealing
+from benchmark.measures.probes.base import Metrics, Subject
 from bism import Estimator, log_partition
-from bism.annealing import annealed, bracket, has_path
+from bism.annealing import annealed, has_path
 from bism.enumeration import not_enumerable
 from bism.likelihood import importance_bound
 
 _ROWS = 500  # examples at once
 
 
-class Bound(Probe):
+class Bound(ByAnnealing):
     """``val/log_likelihood_bound`` and ``test/log_likelihood_bound``: a lower bound of log p~(v) less log Z, in nats.
 
     The bound of log p~(v) is the model's own by mean field (DBM), or by importance sampling from the posterior that was
@@ -32,15 +31,11 @@ class Bound(Probe):
     Options:
         particles: samples of the posterior for each example.
         mean_field_steps: at most, for each example.
-        chains, steps, tolerance, sweeps: as of the probe ``annealing``.
+        chains, steps, tolerance, sweeps: of ``ByAnnealing``.
     """
 
     particles: int = Field(100, gt=0, le=MOST)
     mean_field_steps: int = Field(50, gt=0, le=10_000)
-    chains: int = Field(1000, gt=1, le=MOST)
-    steps: list[Temperatures] = Field([1000, 2000, 4000, 8000], min_length=1)
-    tolerance: float = Field(1.0, gt=0)
-    sweeps: int = Field(1000, gt=0, le=MOST)
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
@@ -87,22 +82,7 @@ class Bound(Probe):
                 "bound/gap": 0.0,
             }
         rbm, examples = annealed(model, subject.data.train, posterior)
-        found = bracket(
-            rbm,
-            examples,
-            chains=self.chains,
-            steps=self.steps,
-            tolerance=self.tolerance,
-            sweeps=self.sweeps,
-            seed=subject.seed,
-        )
-        if not found.reached:
-            warnings.warn(
-                f"seed {subject.seed}, step {subject.fitted.step:,}: AIS and reverse AIS differ by {found.gap:.1f} "
-                f"nats with {found.lower.temperatures:,} temperatures, and the tolerance is {self.tolerance:g}: the "
-                f"bound is that uncertain; the probe's option 'steps' takes more temperatures",
-                stacklevel=2,
-            )
+        found = self.bracketed(rbm, examples, subject, "bound")
         low, high = found.interval()
         return {"": found.lower.log_z, "lower": high, "upper": low}, {
             "bound/log_z": found.lower.log_z,
