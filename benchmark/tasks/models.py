@@ -12,6 +12,7 @@ from torch import nn
 
 from bism import DBM, DBN, GRBM, RBM, Ising
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
+from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -20,6 +21,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "ising": Ising,
     "dbm": DBM,
     "dbn": DBN,
+    "mlp_ebm": MLPEBM,
+    "mlp_eblvm": MLPEBLVM,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }

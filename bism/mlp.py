@@ -1,0 +1,102 @@
+"""Deep energies for short vectors such as points in the plane: fully visible, and with binary latent units.
+
+Both have a Gaussian reference, as the generative ConvNet has (Xie et al. 2016): E(v) = f(v) + |v|^2 / (2 s^2). A
+network alone falls or grows linearly far away, where no data are; with the reference exp(-E) can be integrated
+whatever the network is, so that log Z exists for every method.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bism.errors import InputError
+from bism.posteriors import RelaxedBernoulli
+from bism.variables import Bernoulli, Gaussian
+
+
+def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    """``layers`` hidden layers of ``width`` units with SiLU, which has all derivatives, as scores and their Jacobians
+    need; then a linear one."""
+    stack = list[nn.Module]()
+    for size in [inputs, *[width] * (layers - 1)]:
+        stack += [nn.Linear(size, width), nn.SiLU()]
+    return nn.Sequential(*stack, nn.Linear(width, outputs))
+
+
+def _check(name: str, width: int, layers: int, reference: float) -> None:
+    if min(width, layers) < 1:
+        raise InputError(f"{name}: width and layers must be 1 or more, got {width} and {layers}")
+    if not 0 < reference < float("inf"):
+        raise InputError(f"{name}: reference must be a positive number, its standard deviation, got {reference:g}")
+
+
+class MLPEBM(nn.Module):
+    """E(v) = f(v) + |v|^2 / (2 s^2), fully visible, with f a network of ``layers`` hidden layers of ``width`` units.
+
+    Args:
+        visible: number D of visible units.
+        width, layers: of f.
+        reference: s, fixed; some times as wide as the data.
+
+    Example:
+        >>> MLPEBM(visible=2).energy(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
+
+    latent = None
+
+    def __init__(self, visible: int, width: int = 128, layers: int = 2, reference: float = 4.0) -> None:
+        super().__init__()
+        _check("MLPEBM", width, layers, reference)
+        self.visible_shape, self.visible_units = (visible,), Gaussian(visible)
+        self.reference, self.activations = reference, visible + layers * width
+        self.network = mlp(visible, width, layers, 1)
+
+    def energy(self, v: Tensor) -> Tensor:
+        """E(v), [batch]."""
+        return self.network(v).squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """E(v): there is nothing to sum over."""
+        return self.energy(v)
+
+
+class MLPEBLVM(nn.Module):
+    """E(v, h) = g(x(v), h) + |v|^2 / (2 s^2) with binary h: x is a network of ``layers`` hidden layers and one of
+    features, and g a further hidden layer on features and h. Posteriors do not factorise; F(v) is a sum over all h
+    (``bism.enumeration.free_energy``).
+
+    Args: as ``MLPEBM``, and
+        hidden: number m of latent units, of which 2^m configurations are summed where F(v) is asked for.
+
+    Example:
+        >>> MLPEBLVM(visible=2, hidden=4).energy(torch.zeros(5, 2), torch.zeros(5, 4)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, visible: int, hidden: int, width: int = 128, layers: int = 1, reference: float = 4.0) -> None:
+        super().__init__()
+        _check("MLPEBLVM", width, layers, reference)
+        self.visible_shape, self.visible_units, self.latent = (visible,), Gaussian(visible), Bernoulli(hidden)
+        self.reference, self.activations = reference, visible + (layers + 1) * width
+        self.features = nn.Sequential(mlp(visible, width, layers, width), nn.SiLU())
+        self.head = mlp(width + hidden, width, 1, 1)
+        self._posterior_sizes = width, layers
+
+    def default_posterior(self) -> nn.Module:
+        """q(h|v) of independent units, with a network of as many layers as f has."""
+        width, layers = self._posterior_sizes
+        network = mlp(self.visible_shape[0], width, layers + 1, self.latent.size)
+        return RelaxedBernoulli(self.visible_shape, self.latent.size, network)
+
+    def _energy(self, features: Tensor, v: Tensor, h: Tensor) -> Tensor:
+        joint = torch.cat([features.expand(*h.shape[:-1], -1), h], dim=-1)
+        return self.head(joint).squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
+        return self._energy(self.features(v), v, h)
+
+    def energies(self, v: Tensor, h: Tensor) -> Tensor:
+        """E of every v [batch, D] with every h [n, m], [batch, n]."""
+        features = self.features(v).unsqueeze(1)
+        return self._energy(features, v.unsqueeze(1), h.expand(len(v), *h.shape))
