@@ -207,8 +207,9 @@ def dashes(position: int) -> Any:
 
 
 def series(place: int) -> tuple[str, str]:
-    """Colour and marker of the n-th of curves that belong to one method."""
-    return _SERIES[place % len(_SERIES)]
+    """Colour and marker of the n-th of curves that belong to one method: the colours return, with other markers."""
+    again, at = divmod(place, len(_SERIES))
+    return _SERIES[at][0], _SERIES[(at + 3 * again) % len(_SERIES)][1]
 
 
 def steps(number: int) -> tuple[str, str]:

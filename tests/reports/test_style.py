@@ -254,3 +254,9 @@ def test_everything_that_is_drawn_is_seen_on_both_pages(module: Any) -> None:
                         assert contrast(to_hex(colour), "#ffffff") >= 3, part
                         assert contrast(to_hex(colour), "#14161a") >= 3, part
     assert drawn
+
+
+def test_series_have_looks_of_their_own() -> None:
+    looks = [style.series(place) for place in range(24)]
+    assert len(set(looks)) == 24
+    assert len({colour for colour, _ in looks[:8]}) == 8
