@@ -14,6 +14,7 @@ from reports.artefacts import (
     figure3,
     figure4,
     figure5,
+    log_z,
     marginals,
     ranking,
     settings,
@@ -29,6 +30,7 @@ from reports.artefacts import (
 
 SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, bias_cost, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, ablations,
+    figure1, bias_cost, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, log_z,
+    ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 
 from reports import paper
 from reports.artefact import Artefact, Table, fixed
-from reports.artefacts import bounds, cost, failures, ranking, table1, table2
+from reports.artefacts import bounds, cost, failures, log_z, ranking, table1, table2
 from reports.methods import BEFORE
 from tests.reports.stores import BOTH, FD, LL, Held, built, frey, incomplete, learning
 
@@ -356,6 +357,56 @@ def test_bounds_state_their_level_and_those_without_one_are_no_interval() -> Non
     old = built(bounds, estimated())["bounds-board"].caption
     assert "no interval" in old
     assert "level of" not in old
+
+
+def test_bounds_of_models_without_a_free_energy_are_listed_with_how_log_z_was_had() -> None:
+    held, name = Held(), "test/log_likelihood_bound"
+    for variant, gap in (("DBM", 0.25), ("PCD-1", 0.0)):
+        held.add(variant, "dbm", 0, curves={
+            name: lambda seed, step: -20.0, f"{name}_lower": lambda seed, step, gap=gap: -20.0 - gap,
+            f"{name}_upper": lambda seed, step, gap=gap: -20.0 + gap, "bound/log_z": lambda seed, step: 45.0,
+            "bound/standard_error": lambda seed, step, gap=gap: gap / 5, "bound/gap": lambda seed, step, gap=gap: gap,
+            "bound/contradictory": lambda seed, step: 0.0,
+        })  # fmt: skip
+    artefact = built(bounds, held)["likelihood-bounds-board"]
+    columns = ["variant", "bound", "low", "high", "log Z", "± s.e.", "gap"]
+    assert artefact.table is not None
+    assert sorted(artefact.table.frame[columns].to_numpy().tolist()) == [
+        ["DBM", -20.0, -20.25, -19.75, 45.0, 0.05, 0.25],
+        ["PCD-1", -20.0, -20.0, -20.0, 45.0, 0.0, 0.0],
+    ]
+    assert "exact where the gap is 0 and else AIS's" in artefact.caption
+    assert "contradictory" not in artefact.table.frame
+    exact = Held()
+    exact.add("PCD-1", "pcd", 0, curves={name: lambda seed, step: -20.0, "bound/gap": lambda seed, step: 0.0})
+    artefact = built(bounds, exact)["likelihood-bounds-board"]
+    assert artefact.table is not None
+    assert "by enumeration" in artefact.caption
+    assert not {"low", "high", "gap"} & set(artefact.table.frame)
+
+
+def test_learnt_bounds_of_log_z_are_shown_against_the_number_of_visible_units() -> None:
+    held = Held()
+    for task, units in (("patch_4", 4), ("patch_9", 9)):
+        for seed in range(3):
+            gap = units / 10 + 0.1 * (seed - 1)
+            curves = {"log_z/exact": lambda seed, step: 5.0, "log_z/upper": lambda seed, step, gap=gap: 5.0 + gap,
+                      "log_z/gap": lambda seed, step, gap=gap: gap,
+                      "log_z/effective_samples": lambda seed, step: 0.5}  # fmt: skip
+            held.add("NVIL", "nvil", seed, task=task, curves=curves, **{"param.model_visible": str(units)})
+    artefact = built(log_z, held)["log-z-bounds"]
+    shown = artefact.numbers[["task", "visible units", "seeds", "log Z", "kind", "gap"]].to_numpy().tolist()
+    assert shown == [
+        ["patch_4", 4, 3, 5.0, "upper", pytest.approx(0.4)],
+        ["patch_9", 9, 3, 5.0, "upper", pytest.approx(0.9)],
+    ]
+    half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5
+    assert artefact.numbers["± 95%"].to_list() == pytest.approx([half, half])
+    assert artefact.figure is not None
+    (axes,) = artefact.figure.axes
+    (curve,) = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() != "None"]
+    np.testing.assert_allclose(curve.get_xydata(), [[4, 0.4], [9, 0.9]])
+    assert built(log_z, learning(Held(), BOTH)) == {}
 
 
 def test_a_measure_in_small_units_keeps_its_digits_in_the_report() -> None:
