@@ -179,6 +179,16 @@ class DBM(nn.Module):
         entropy = sum((torch.special.entr(mean) + torch.special.entr(1 - mean)).sum(-1) for mean in means)
         return self.joint_energy(v, means) - entropy
 
+    @property
+    def W(self) -> Tensor:
+        """Weights between v and h1, [D, m_1], whose columns are the receptive fields."""
+        return self.bottom.W
+
+    def reconstruct(self, v: Tensor, posterior: Any = None) -> Tensor:
+        """E[v|h1] [batch, D] at the means of h1 given v by mean field."""
+        first = self.mean_field(v).hidden[0]
+        return self.bottom.visible_mean(first)
+
     def as_rbm(self) -> RBM:
         """The RBM of the even layers (v, h2) and the odd ones (h1, h3), the same distribution and so the same Z.
 

@@ -135,6 +135,15 @@ class DBN(nn.Module):
         assert chosen is not None  # an RBM has conditionals
         return self.downward(chosen.draw(count, rng), self.downward_noise(rng, (count,)))[0]
 
+    @property
+    def W(self) -> Tensor:
+        """Weights between v and h1, [D, m_1], whose columns are the receptive fields."""
+        return self.directed[0].W
+
+    def reconstruct(self, v: Tensor, posterior: Any) -> Tensor:
+        """E[v|h1] [batch, D] at the means of h1 given v by a posterior."""
+        return self.directed[0].logits(self.split(posterior.mean(v))[0]).sigmoid()
+
     def as_rbm(self) -> RBM:
         """The RBM on top, which has the same Z."""
         return self.top

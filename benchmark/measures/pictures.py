@@ -55,7 +55,8 @@ def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) 
         drawn, how = _samples(fitted, seed, data, _SHOWN)
         samples = _images(drawn, data)
         draw_sheet(samples, save_arrays(folder, "samples", step, how=how, samples=samples), f"samples, {title}")
-        _picture_units(model, data, folder, step, title)
+        posterior = fitted.posterior(seed) if "posterior" in fitted.estimator.trains else None
+        _picture_units(model, posterior, data, folder, step, title)
 
 
 def _samples(fitted: Fitted, seed: int, data: DataSet, count: int) -> tuple[Tensor, str]:
@@ -86,15 +87,13 @@ def _picture_marginals(fitted: Fitted, seed: int, data: DataSet, folder: Path, t
     draw_marginals(points.numpy(), samples.numpy(), coordinates.numpy(), file, title)
 
 
-def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: str) -> None:
+def _picture_units(model: Any, posterior: Any, data: DataSet, folder: Path, step: int, title: str) -> None:
     """Reconstructions and receptive fields, of models that have hidden units with weights to the visible ones."""
-    if not all(hasattr(model, name) for name in ("W", "hidden_logits", "sample_visible")):
+    if not hasattr(model, "W") or not (hasattr(model, "reconstruct") or _has_units(model)):
         return
     v = data.test[: _SHOWN // 2].to(model.W)
     with torch.no_grad():
-        h = model.hidden_logits(v).sigmoid()  # the mean of v given h; of real v it is the sample without noise
-        binary = hasattr(model, "visible_mean")
-        reconstructed = model.visible_mean(h) if binary else model.sample_visible(h, torch.zeros_like(v))
+        reconstructed = _reconstructed(model, posterior, v)
     originals, reconstructions = _images(v, data), _images(reconstructed, data)
     file = save_arrays(folder, "reconstructions", step, originals=originals, reconstructions=reconstructions)
     rows = [
@@ -107,6 +106,19 @@ def _picture_units(model: Any, data: DataSet, folder: Path, step: int, title: st
     strongest = fields.flatten(1).norm(dim=1).argsort(descending=True)[:_SHOWN]
     file = save_arrays(folder, "receptive_fields", step, fields=fields)
     draw_sheet(fields[strongest], file, f"receptive fields, {title}", signed=True)
+
+
+def _reconstructed(model: Any, posterior: Any, v: Tensor) -> Tensor:
+    """The mean of v given the means of h given v."""
+    if hasattr(model, "reconstruct"):
+        return model.reconstruct(v, posterior)
+    h = model.hidden_logits(v).sigmoid()
+    # Of real v the mean is the sample without noise.
+    return model.visible_mean(h) if hasattr(model, "visible_mean") else model.sample_visible(h, torch.zeros_like(v))
+
+
+def _has_units(model: Any) -> bool:
+    return hasattr(model, "hidden_logits") and hasattr(model, "sample_visible")
 
 
 def _starts(images: Tensor) -> list[int]:

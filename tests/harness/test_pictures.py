@@ -1,15 +1,16 @@
 """What is kept to be looked at: arrays that say what they are, and images that show them."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import torch
 
-from baselines import SM
+from baselines import SM, TrainDBM, TrainDBN
 from benchmark.data.datasets import DataSet
 from benchmark.measures.pictures import can_picture, draw_sheet, picture
-from bism import GRBM
+from bism import DBM, DBN, GRBM
 from bism.engine import Trainer
 
 V = torch.rand(40, 12, generator=torch.Generator().manual_seed(1))
@@ -40,6 +41,30 @@ def test_arrays_are_what_they_are_called(tmp_path: Path) -> None:
     assert not np.array_equal(arrays["samples"]["samples"], V.reshape(-1, 4, 3))
     for kind in arrays:
         assert matplotlib.image.imread(tmp_path / f"{kind}_step_00000030.png").std() > 0.05
+
+
+def test_deep_models_show_what_their_lowest_layer_sees(tmp_path: Path) -> None:
+    binary = (V > 0.5).float()
+    images = DataSet("images", binary, binary, binary, image=(4, 3))
+    for name, method, made in (("dbm", TrainDBM(), DBM(12, [5, 4])), ("dbn", TrainDBN(), DBN(12, [5, 4]))):
+        trainer = Trainer(method, made, binary, seeds=[2], iterations=4)
+        trainer.run(4)
+        fitted, folder = trainer.fitted(), tmp_path / name
+        picture(fitted, 2, images, folder, name)
+        shown = {
+            kind: dict(np.load(folder / f"{kind}_step_00000004.npz"))
+            for kind in ("reconstructions", "receptive_fields")
+        }
+        model: Any = fitted.model(2)
+        v = binary[:32]
+        if name == "dbm":
+            weights, h = model.bottom.W, model.mean_field(v).hidden[0]
+            expected = torch.sigmoid(model.bottom.b + h @ weights.T)
+        else:
+            weights, lowest = model.directed[0].W, fitted.posterior(2).layers[0]
+            expected = torch.sigmoid(model.directed[0].b + torch.sigmoid(lowest.c + v @ lowest.W) @ weights.T)
+        np.testing.assert_array_equal(shown["receptive_fields"]["fields"][3], weights[:, 3].reshape(4, 3))
+        np.testing.assert_allclose(shown["reconstructions"]["reconstructions"], expected.reshape(-1, 4, 3), atol=1e-6)
 
 
 def test_a_sheet_shows_images_from_left_to_right(tmp_path: Path) -> None:
