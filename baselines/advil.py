@@ -40,6 +40,7 @@ class AdVIL(WithPosterior):
     colour: ClassVar[str] = "#bf26b9"
     marker: ClassVar[str] = "$\u25d7$"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "decoder")
+    moves: ClassVar[tuple[str, ...]] = ("model",)
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     inner_steps: int = count(1, "steps on the encoder per step", symbol="K", minimum=0, maximum=LOOP, tune=(1, 5))
@@ -112,10 +113,3 @@ class AdVIL(WithPosterior):
             return self.encoder_loss(state.bind(params), of[0], drawn, hyper)
 
         return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
-
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
-
-        state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
-        return state, {"objective": value}

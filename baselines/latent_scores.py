@@ -51,7 +51,7 @@ def residual(objective: Callable[[LogDensity], Tensor], s: Tensor) -> tuple[Tens
     return z.detach(), values.detach()
 
 
-def second_derivative_surrogate(log_joint: LogJoint, v: Tensor, h: Tensor, z: Tensor) -> Tensor:
+def second_surrogate(log_joint: LogJoint, v: Tensor, h: Tensor, z: Tensor) -> Tensor:
     """The surrogate of z . 1/L sum_i d^2 log p~(v, h_i) / dv dtheta, [batch].
 
     Args:

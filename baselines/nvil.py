@@ -44,6 +44,7 @@ class NVIL(Estimator):
     marker: ClassVar[str] = "$\u25b0$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "proposal")
+    moves: ClassVar[tuple[str, ...]] = ("model",)
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     samples: int = count(100, "samples of the proposal in each step", symbol="n", minimum=2, maximum=100_000)
@@ -116,10 +117,3 @@ class NVIL(Estimator):
             return self.proposal_loss(state.bind(params), drawn)
 
         return self.move(state, ("proposal",), objective, batches, noise, hyper)[0]
-
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
-
-        state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
-        return state, {"objective": value}

@@ -7,14 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.func import vmap
 
-from baselines.latent_scores import (
-    COVARIANCES,
-    corrected,
-    covariance_surrogate,
-    mean_score,
-    residual,
-    second_derivative_surrogate,
-)
+from baselines.latent_scores import COVARIANCES, corrected, covariance_surrogate, mean_score, residual, second_surrogate
 from bism.amortised import Amortised
 from bism.bilevel import log_ratio
 from bism.errors import InputError
@@ -43,9 +36,7 @@ class VaGES(Amortised):
         "unbiased", COVARIANCES, "of the scores in v and in theta: divided by L - 1, by L (biased), or left out"
     )
     groups: str = choice(
-        "independent",
-        ("independent", "shared"),
-        "whether the covariance has samples of its own or shares those of the second derivative",
+        "independent", ("independent", "shared"), "whether the covariance has samples of its own or the second term's"
     )
     control_variate: str = choice(
         "none",
@@ -100,8 +91,7 @@ class VaGES(Amortised):
         """h for the residual, the second derivative and the covariance, each [L, batch, m]."""
         h = vmap(lambda eps: params.posterior.sample_hard(v, eps))(noise["hidden"]).detach()
         h = corrected(params.model, v, h, noise["corrector"], hyper["corrector_step_size"], hyper["corrector_noise"])
-        last = len(h) - self.particles
-        return h[: self.particles], h[self.particles : 2 * self.particles], h[last:]
+        return h[: self.particles], h[self.particles : 2 * self.particles], h[-self.particles :]
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
@@ -122,7 +112,7 @@ class VaGES(Amortised):
         scored = partial(log_ratio, fixed, posterior) if self.control_variate == "posterior" else fixed_joint
         s = mean_score(scored, v, for_residual)
         z, values = residual(lambda log_density: self.objective(log_density, batch, drawn, hyper), s)
-        surrogate = second_derivative_surrogate(log_joint, v, for_second, z)
+        surrogate = second_surrogate(log_joint, v, for_second, z)
         if self.covariance != "none":
             biased = self.covariance == "biased"
             surrogate = surrogate + covariance_surrogate(log_joint, fixed_joint, v, for_covariance, z, biased)

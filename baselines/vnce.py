@@ -47,6 +47,7 @@ class VNCE(WithPosterior):
     colour: ClassVar[str] = "#9a5200"
     marker: ClassVar[str] = "d"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
+    moves: ClassVar[tuple[str, ...]] = ("model", "normaliser")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 
     nu: int = count(1, "noise vectors per example", symbol="ν", maximum=LOOP, tune=(1, 2, 5, 10))
@@ -105,15 +106,6 @@ class VNCE(WithPosterior):
         )
         mean_weight = weights.logsumexp(0) - math.log(self.noise_particles)
         return data_term + self.nu * softplus(mean_weight).mean(), carry, {}
-
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One step on the model and c."""
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
-
-        state, value, _ = self.move(state, ("model", "normaliser"), objective, batches, noise, hyper)
-        return state, {"objective": value}
 
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
         def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:

@@ -15,7 +15,7 @@ from bism.phases import Phase
 from bism.posteriors import default_posterior
 from bism.rng import Rng
 from bism.score_matching import Criterion
-from bism.state import Info, State
+from bism.state import State
 from bism.variables import Bernoulli
 
 
@@ -82,6 +82,7 @@ class Amortised(Criterion, WithPosterior):
     """Score matching with two levels, eq. (8)-(9): each step first moves the posterior K times towards p(h|v), where
     the criterion looks at v, and then the model once, along the gradient of ``loss``, at that posterior."""
 
+    moves: ClassVar[tuple[str, ...]] = ("model",)
     lower: str = choice("kl", tuple(DIVERGENCES), "divergence of the lower level: KL, eq. (10), or Fisher, eq. (11)")
 
     def unsupported(self, model: Any) -> str | None:
@@ -118,12 +119,3 @@ class Amortised(Criterion, WithPosterior):
             return self.lower_loss(state.bind(params), of[0], drawn, hyper)
 
         return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
-
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One step on the model, with the posterior as it is."""
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
-
-        state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
-        return state, {"objective": value}

@@ -43,6 +43,7 @@ class Hooks(ABC):
     marker: ClassVar[str] = ""  # in figures, as matplotlib names it; like ``colour``
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
+    moves: ClassVar[tuple[str, ...]] = ()  # the parts that move along the gradient of ``loss``; all where it is empty
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian,)  # what v it can train; Bernoulli for binary v
     uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
 
@@ -99,9 +100,10 @@ class Hooks(ABC):
         return {**hyper, **{name: final + (hyper[name] - final) * left.to(final) for name in rates(self).values()}}
 
     def unshardable(self) -> str | None:
-        """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own must see to it."""
+        """Why a minibatch cannot be taken in shards, or None; methods with a ``step`` of their own, or with parts that
+        ``loss`` does not move, must see to it."""
         kind = type(self)
-        own_step = kind.step is not Hooks.step or kind.stages is not Hooks.stages
+        own_step = kind.step is not Hooks.step or kind.stages is not Hooks.stages or bool(kind.moves)
         own_carry = kind.init_carry is not Hooks.init_carry
         return "its steps need the whole minibatch at once" if own_step or own_carry else None
 
@@ -290,5 +292,5 @@ class Hooks(ABC):
             value, carry, info = check_loss(self.id, given)
             return value, (carry, info)
 
-        state, value, (carry, info) = self.move(state, self.trains, objective, batches, noise, hyper)
+        state, value, (carry, info) = self.move(state, self.moves or self.trains, objective, batches, noise, hyper)
         return state.replace(carry=carry), {"objective": value, **info}

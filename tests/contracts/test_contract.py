@@ -46,6 +46,12 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"trains": ("model", "generator", "model")}, "``trains`` must name 'model' and each part once"),
         ({"trains": ("model", "a\nb")}, "``trains`` must be a tuple"),
         ({"trains": ("model", 1)}, "``trains`` must be a tuple"),
+        (
+            {"moves": ("model", "ghost")},
+            "``moves`` must be a tuple of parts that ``trains`` names, got ('model', 'ghost')",
+        ),
+        ({"moves": "model"}, "``moves`` must be a tuple of parts"),
+        ({"moves": ([1],)}, "``moves`` must be a tuple of parts"),
         ({"needs": "free_energy"}, "``needs`` must be a tuple of names of methods of the model, got 'free_energy'"),
         ({"needs": 5}, "``needs`` must be a tuple"),
         ({"uses_examples": "no"}, "``uses_examples`` must be True or False, got 'no'"),

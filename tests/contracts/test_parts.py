@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from baselines import VNCE, VaGESDSM
 from bism import GRBM, BiDSM, Estimator, InputError
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.cohort import Cohort
@@ -121,6 +122,16 @@ def test_each_part_moves_by_its_own_optimiser_and_rate() -> None:
     assert after["optimiser"]["generator"] == {}
     assert set(after["optimiser"]["model"]) == {"first", "second", "count"}
     assert batch.shape == (1, SIZE, 2)
+
+
+@pytest.mark.parametrize("method", [VNCE(inner_steps=0), VaGESDSM(inner_steps=0, particles=2)], ids=lambda one: one.id)
+def test_the_step_moves_the_parts_that_a_method_names(method: Any) -> None:
+    trainer = Trainer(method, GRBM(2, 3), data(), seeds=[0], **KIND)
+    before = numbers(trainer)["params"]
+    trainer.run(2)
+    after = numbers(trainer)["params"]
+    moved = {part for part in before if not all(torch.equal(after[part][name], x) for name, x in before[part].items())}
+    assert moved == set(method.moves) == set(method.trains) - {"posterior"}
 
 
 def test_every_declared_rate_is_scheduled() -> None:

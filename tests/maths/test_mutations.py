@@ -455,7 +455,7 @@ MUTATIONS = [
             ("sign of the covariance", "covariance_surrogate", lambda *given: -covariance_surrogate(*given)),
             ("L for L - 1", "covariance_surrogate", lambda *given: covariance_surrogate(*given[:-1], True)),
             ("twice the residual", "residual", lambda *given: (2 * residual(*given)[0], residual(*given)[1])),
-            ("no second derivative", "second_derivative_surrogate", lambda f, v, h, z: f(v, h[0]) * 0),
+            ("no second derivative", "second_surrogate", lambda f, v, h, z: f(v, h[0]) * 0),
             ("score of one particle", "mean_score", lambda f, v, h: mean_score(f, v, h[:1].roll(1, 1))),
         )
     ],
