@@ -13,7 +13,7 @@ from baselines import CD, MDSM
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.latents import share_of_h
-from bism import GRBM, BiDSM, BiMDSM
+from bism import DBM, DBN, GRBM, BiDSM, BiMDSM
 from bism.posteriors import default_posterior
 from bism.resnet import ResNetEBLVM, ResNetEBM
 from bism.rng import generator
@@ -250,6 +250,21 @@ def test_a_grbm_s_posterior_has_features(tmp_path: Path) -> None:
     assert (arrays(tmp_path, "embedding")["features"] > 0).all()
 
 
+@pytest.mark.parametrize("model", [GRBM(64, 4), DBM(64, [4, 3])], ids=["GRBM", "DBM"])
+def test_without_a_posterior_the_features_are_the_model_s_own(tmp_path: Path, model: Any) -> None:
+    test, labels = separated(40, 3)
+    v = test.flatten(1) if isinstance(model, GRBM) else (test.flatten(1) > 0.5).float()
+    about: Any = subject(tmp_path, model, None, data_of(v, labels))
+    about.fitted.estimator = CD()
+    assert len(Features(examples=20).measure(about)) == 4
+    found = arrays(tmp_path, "embedding")["features"]
+    if isinstance(model, GRBM):
+        wanted = torch.sigmoid(model.c + v[:20] @ model.W)
+    else:
+        wanted = torch.cat(model.mean_field(v[:20]).hidden, 1)
+    torch.testing.assert_close(found, wanted)
+
+
 # --- what they suit -------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +281,8 @@ def test_what_they_suit() -> None:
     ]
     assert suits["features"] == ["the model has no latent variables", None, None]
     assert suits["out_of_distribution"] == [None, None, None]
-    assert Features.unsuitable(CD(), grbm) == "this method trains no posterior"
+    assert Features.unsuitable(CD(), grbm) is None
+    assert Features.unsuitable(CD(), DBM(4, [3, 2])) is None
+    assert Features.unsuitable(CD(), DBN(4, [3, 2])) == "this method trains no posterior"
     assert OutOfDistribution.unsuitable(MDSM(), latent) is not None
     assert Conditional.unsuitable(BiDSM(), LinearGaussian(4, 2)) == "it is of models of images"

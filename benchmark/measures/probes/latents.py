@@ -175,8 +175,19 @@ def _full(row: Tensor) -> Tensor:
 # --- h as features --------------------------------------------------------------------------------------------------
 
 
+def _hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
+    """E[h|v], [batch, m], from the best that there is."""
+    if "posterior" in subject.fitted.estimator.trains:
+        return subject.fitted.posterior(subject.seed).mean
+    model = subject.fitted.model(subject.seed)
+    if hasattr(model, "mean_field"):
+        return lambda v: torch.cat(model.mean_field(v).hidden, -1)
+    return lambda v: model.hidden_logits(v).sigmoid()
+
+
 class Features(Probe):
-    """What the posterior's mean says of an image's class.
+    """What E[h|v] says of an image's class: the mean of the posterior that was trained; where none was, the model's own
+    (RBM, GRBM), or that by mean field of all layers (DBM).
 
     ``latent/linear_probe_accuracy`` and ``latent/knn_accuracy`` are accuracies on the test data of a multinomial
     logistic regression on standardised features and of the nearest neighbours by Euclidean distance, both fitted to
@@ -197,11 +208,12 @@ class Features(Probe):
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
-        return _no_posterior(estimator, model)
+        own = model.latent is not None and any(hasattr(model, name) for name in ("mean_field", "hidden_logits"))
+        return None if own else _no_posterior(estimator, model)
 
     def measure(self, subject: Subject) -> Metrics:
-        data, posterior = subject.data, subject.fitted.posterior(subject.seed)
-        test = _in_parts(posterior.mean, data.test, subject)
+        data, features = subject.data, _hidden_mean(subject)
+        test = _in_parts(features, data.test, subject)
         self._embed(subject, test[: self.examples])
         if data.labels is None:
             warnings.warn(
@@ -213,7 +225,7 @@ class Features(Probe):
         source = generator(subject.seed, 0, "examples to learn from")
         chosen = torch.randperm(len(data.train), generator=source)[: self.train_examples]
         train, classes = data.train[chosen], (data.labels[0][chosen], data.labels[2])
-        of_features = self._accuracies(_in_parts(posterior.mean, train, subject), test, *classes)
+        of_features = self._accuracies(_in_parts(features, train, subject), test, *classes)
         subject.alive()
         of_pixels = self._accuracies(train.flatten(1), data.test.flatten(1), *classes)
         return {f"latent/{name}": value for name, value in of_features.items()} | {
