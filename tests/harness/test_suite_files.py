@@ -234,8 +234,7 @@ BAD = {
         "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, rbm, "
-        "resnet_eblvm, resnet_ebm",
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, ",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
