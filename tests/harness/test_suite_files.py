@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmark.data.catalogue import CATALOGUE
-from benchmark.data.datasets import DataSet
+from benchmark.data.datasets import DATASETS, DataSet
 from benchmark.tasks import registry
-from benchmark.tasks.models import takes_images
+from benchmark.tasks.models import MODELS, takes_images
 from benchmark.tasks.plan import Cell, Choices, plan
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite, shipped
@@ -230,11 +230,11 @@ BAD = {
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
-        "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
+        f"7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
+        f"valid: {', '.join(sorted(DATASETS))}",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, ",
+        f"8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: {', '.join(sorted(MODELS))}",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
