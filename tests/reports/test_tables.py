@@ -310,16 +310,32 @@ def test_one_seed_has_no_interval_to_be_within() -> None:
     assert table["within"].tolist() == ["", ""]
 
 
-def test_table2_names_what_only_the_paper_has() -> None:
+def test_table2_says_what_has_not_been_run() -> None:
     held = Held()
     for seed in range(2):
         held.add("BiMDSM-0", "bimdsm", seed, suite="cifar10", task="cifar10", paper_label="BiMDSM (20)",
                  **{"test/fid": 35.0 + seed, "selected/test/fid": 27.0})  # fmt: skip
-    table = built(table2, held, suite="cifar10")["table2"].numbers.set_index("variant")
-    assert table.loc["BiMDSM-0", ["FID", "early stopping", "within"]].tolist() == [35.5, 27.0, "yes*"]
+    artefact = built(table2, held, suite="cifar10")["table2"]
+    table = artefact.numbers.set_index("variant")
+    assert table.loc["BiMDSM-0", ["seeds", "FID", "early stopping", "within"]].tolist() == ["2", 35.5, 27.0, "yes*"]
     assert table.loc["BiMDSM-0", "difference"] == pytest.approx(35.5 - 34.55)
-    assert "BiMDSM (20) (paper)" not in table.index
-    assert table.loc["VAE-EBLVM (paper)", "paper: FID"] == 30.1
+    assert "BiMDSM (20)" not in table.index
+    assert table.loc["VAE-EBLVM", ["seeds", "paper: FID"]].tolist() == ["not run", 30.1]
+    assert set(table.index[table["seeds"] == "not run"]) == set(paper.TABLE2) - {"BiMDSM (20)"}
+    assert "ResNet-56" not in artefact.caption
+
+
+def test_table2_without_inception_has_no_fid() -> None:
+    held = Held()
+    held.add("CoopNets", "coopnets", 0, suite="cifar10", task="cifar10", paper_label="CoopNets",
+             **{"test/frechet_resnet56": 60.0})  # fmt: skip
+    artefact = built(table2, held, suite="cifar10")["table2"]
+    assert artefact.table is not None
+    shown = artefact.table.frame.set_index("variant").loc["CoopNets"]
+    assert shown[["seeds", "paper: FID", "ResNet-56 distance"]].tolist() == ["1", 33.61, 60.0]
+    assert "FID" not in artefact.table.frame
+    assert "No FID was computed" in artefact.caption
+    assert built(table2, learning(Held(), BOTH)) == {}
 
 
 def estimated(**more: float) -> Held:
