@@ -35,8 +35,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                if alone else "")
             + (f" Hollow triangles stand at the edge for {terms.counted(off, 'variant')} beyond it, with "
                f"{'its value' if off == 1 else 'their values'}." if off else "")
-            + f" First is {best['variant']} with {terms.number(best['mean'])}; whether it is better than others the "
-            "comparisons say, not this order.",
+            + f" First is {best['variant']} with {terms.number(best['mean'])}; "
+            + ("with one seed each nothing says whether it is better than the others." if alone == len(frame)
+               else "whether it is better than others the comparisons say, not this order."),
             alt=f"{terms.capital(name)}: "
             + ", ".join(f"{row['variant']} {terms.number(row['mean'])}" for row in frame.to_dict("records")) + ".",
             numbers=frame,

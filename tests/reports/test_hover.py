@@ -70,3 +70,10 @@ def test_the_summary_names_the_variant_and_its_value() -> None:
     artefact = built(summary, learning(Held(), BOTH))["summary-board"]
     said = [one["points"][0][2] for one in html._series(artefact)]
     assert "CD-10: test log-likelihood (nats) 0.510" in said
+
+
+def test_the_summary_of_single_seeds_says_that_nothing_tells_them_apart() -> None:
+    caption = built(summary, learning(Held(), BOTH, seeds=1))["summary-board"].caption
+    assert "with one seed each nothing says whether it is better" in caption
+    assert "comparisons" not in caption
+    assert "comparisons say" in built(summary, learning(Held(), BOTH))["summary-board"].caption
