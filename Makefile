@@ -1,9 +1,11 @@
 # `make run` and `make test` do everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests of one file share what is trained for them. More than eight workers start longer than they save. A worker that
-# dies is the end: with another in its place pytest-xdist (3.8) would wait for ever for the rest of the dead one's file.
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --max-worker-restart 0
+# Tests of one file share what is trained for them. One worker more than there are cores, since they wait for processes a
+# quarter of the time; more than eight start longer than they save. A worker that dies is the end: with another in its
+# place pytest-xdist (3.8) would wait for ever for the rest of the dead one's file.
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, 1 + (os.cpu_count() or 1)))")
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
 
 .PHONY: run test test-long test-gpu lint install
 
