@@ -30,14 +30,14 @@ class CoopNets(Estimator):
     so that it takes up what the model's dynamics did to its samples. Before that z may be revised by ``code_steps``
     steps of Langevin dynamics on |z|^2 / 2 + |v - g(z)|^2 / (2 s^2), which is the posterior of v's code.
 
-    The paper's Adam has beta1 = 0.5. Its samples, and this method's, are revised ones; ``samples`` says otherwise.
+    The paper's Adam has beta1 = 0.5. Its samples, and this method's, are revised ones; ``drawn`` says otherwise.
     """
 
     id: ClassVar[str] = "coopnets"
     label: ClassVar[str] = "CoopNets-{k}"
     reference: ClassVar[str] = "Xie et al. 2018"
     family: ClassVar[str] = "Learnt samplers"
-    colour: ClassVar[str] = "#c96f1f"
+    colour: ClassVar[str] = "#6e1616"
     marker: ClassVar[str] = "$\u25b2$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "generator")
@@ -52,7 +52,7 @@ class CoopNets(Estimator):
     code_steps: int = count(0, "Langevin steps that revise a code", minimum=0, maximum=LOOP, tune=(0, 5, 10))
     code_step_size: float = number(0.1, "step size of the codes' Langevin dynamics", tune=Range(0.01, 0.5, log=True))
     spread: float = number(0.3, "standard deviation s of v around g(z), for the revision of codes", symbol="s")
-    samples: str = choice("revised", ("revised", "generated"), "the method's samples: the generator's, revised or not")
+    drawn: str = choice("revised", ("revised", "generated"), "the method's samples: the generator's, revised or not")
 
     @property
     def passes(self) -> float:
@@ -66,7 +66,7 @@ class CoopNets(Estimator):
         return {"model": model, "generator": generator}
 
     def sampler(self, parts: Any) -> Any:
-        if self.samples == "generated":
+        if self.drawn == "generated":
             return parts.generator
         return Revised(parts.model, parts.generator, self.k, self.step_size)
 

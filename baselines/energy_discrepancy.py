@@ -36,7 +36,7 @@ class EnergyDiscrepancy(Estimator):
     label: ClassVar[str] = "ED"
     reference: ClassVar[str] = "Schröder et al. 2023"
     family: ClassVar[str] = "Contrastive divergence"
-    colour: ClassVar[str] = "#b8a11a"
+    colour: ClassVar[str] = "#30540c"
     marker: ClassVar[str] = "$\u25c6$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
 

@@ -39,7 +39,7 @@ class FlowContrast(Estimator):
     label: ClassVar[str] = "FCE"
     reference: ClassVar[str] = "Gao et al. 2020"
     family: ClassVar[str] = "Noise contrast"
-    colour: ClassVar[str] = "#0e5c4a"
+    colour: ClassVar[str] = "#8a8abf"
     marker: ClassVar[str] = "$\u25c8$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser", "flow")

@@ -121,7 +121,7 @@ def test_the_samples_are_the_generator_s_revised_or_not() -> None:
 
     parts: Any = Parts()
     parts.model, parts.generator = model, generator
-    assert CoopNets(samples="generated").sampler(parts) is generator
+    assert CoopNets(drawn="generated").sampler(parts) is generator
     plain = CoopNets(k=60, step_size=0.2, codes=1)
     v = plain.sampler(parts).draw(4000, draws(1))
     assert generator.draw(4000, draws(1)).mean() > 2.5
