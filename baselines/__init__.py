@@ -2,9 +2,12 @@
 
 from baselines.advil import AdVIL
 from baselines.cd import CD
+from baselines.coopnets import CoopNets
 from baselines.dbm import TrainDBM
 from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
+from baselines.energy_discrepancy import EnergyDiscrepancy
+from baselines.flow_contrast import FlowContrast
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
@@ -37,6 +40,9 @@ __all__ = [
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",
+    "CoopNets",
+    "EnergyDiscrepancy",
+    "FlowContrast",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",

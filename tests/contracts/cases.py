@@ -39,6 +39,10 @@ SMALL = {
     "decoder_steps": 1,
     "proposal_steps": 2,
     "mean_field_steps": 2,
+    "code_steps": 1,
+    "points": 2,
+    "couplings": 2,
+    "width": 8,
 }
 ALIKE = {"ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"}  # but for a function of the log-ratios, as others
 ITERATIONS = 10  # that stages share; the last goes on

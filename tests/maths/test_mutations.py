@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 import baselines.advil
 import baselines.cd
+import baselines.coopnets
+import baselines.flow_contrast
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
@@ -41,6 +43,9 @@ from baselines import (
     BiMPF,
     BiPseudoLikelihood,
     BiRatioMatching,
+    CoopNets,
+    EnergyDiscrepancy,
+    FlowContrast,
     LangevinCD,
     LangevinPCD,
     PersistentVI,
@@ -51,10 +56,13 @@ from baselines import (
     VaGESKSD,
     VaGESMDSM,
 )
+from baselines.coopnets import distance
 from baselines.decoder import Decoder
+from baselines.flow import Flow as NormalisingFlow
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
 from baselines.mpf import Flow
 from baselines.ratio_matching import Ratios
+from baselines.revision import revised
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.flips import Flips
@@ -66,8 +74,11 @@ from tests.contracts.cases import discovered
 from tests.maths import checks
 from tests.maths.checks import LinearGaussian, make_grbm, parameters
 from tests.maths.learnt_samplers import advil_error, nvil_error
+from tests.maths.test_coopnets import coopnets_error
 from tests.maths.test_dbm import bound_error
 from tests.maths.test_dbn import wake_sleep_error
+from tests.maths.test_energy_discrepancy import ed_error
+from tests.maths.test_flow import fce_error
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
@@ -345,7 +356,32 @@ def half_entropy_in_value(self: Any, params: Any, noise: Any, hyper: Any) -> Ten
     return (params.model.energy(v, h) - 0.5 * params.decoder.entropy_bound(z, h, v)).mean()
 
 
-ENTROPY_BOUND = Decoder.entropy_bound
+def push_without_gradient_in_q(self: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+    v, log_q = PUSH(self, z)
+    return v, log_q.detach()
+
+
+def push_without_scale(self: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+    v, log_q = PUSH(self, z)
+    return v, log_q + self.visible.log_scale.sum()
+
+
+def ed_with(away: float = 1.0, back: float = 1.0, sign: float = 1.0) -> Any:
+    """Its loss at other perturbations, or upside down."""
+
+    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
+        other = {"away": away * noise["away"], "back": back * noise["back"]}
+        value, *rest = ED_LOSS(self, params, batch, other, carry, hyper)
+        return sign * value, *rest
+
+    return loss
+
+
+ENTROPY_BOUND, PUSH, ED_LOSS = Decoder.entropy_bound, NormalisingFlow.push, EnergyDiscrepancy.loss
+COOPNETS_LOSS = CoopNets.loss
+FCE_ERROR = partial(fce_error, FlowContrast(memory=0.99))
+COOPNETS_ERROR = partial(coopnets_error, CoopNets(k=3, step_size=0.4, codes=1, code_steps=2))
+ED_ERROR = partial(ed_error, EnergyDiscrepancy(t=0.5, points=1000, stabilisation=0.0))
 NVIL_ERROR, ADVIL_ERROR = partial(nvil_error, NVIL(samples=2)), partial(advil_error, AdVIL(codes=1))
 LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
@@ -429,6 +465,28 @@ MUTATIONS = [
     Mutation("nvil", "sign", NVIL_ERROR, replace(NVIL, "loss", nvil_with(1, -1))),
     Mutation("nvil", "w for w^2", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(1))),
     Mutation("nvil", "proposal upwards", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(2, 0.5))),
+    *[
+        Mutation("flow_contrast", what, FCE_ERROR, change)
+        for what, change in {
+            "the flow descends": replace(baselines.flow_contrast, "against", lambda x: x),
+            "no gradient through q": replace(NormalisingFlow, "push", push_without_gradient_in_q),
+            "no scale in q": replace(NormalisingFlow, "push", push_without_scale),
+            "sign": replace(baselines.flow_contrast, "softplus", lambda x: torch.nn.functional.softplus(-x)),
+        }.items()
+    ],
+    *[
+        Mutation("coopnets", what, COOPNETS_ERROR, change)
+        for what, change in {
+            "uphill": replace(baselines.coopnets, "revised", lambda energy, *of: revised(lambda x: -energy(x), *of)),
+            "half the distance": replace(baselines.coopnets, "distance", lambda *of: 0.5 * distance(*of)),
+            "unrevised": replace(CoopNets, "revise", lambda self, state, *_: state),
+            "sign": replace(CoopNets, "loss", lambda *of: (-COOPNETS_LOSS(*of)[0], {}, {})),
+        }.items()
+    ],
+    *[
+        Mutation("energy_discrepancy", what, ED_ERROR, replace(EnergyDiscrepancy, "loss", ed_with(*given)), 5e-3, 5e-2)
+        for what, given in {"not away": (0.0,), "half the way back": (1.0, 0.5), "sign": (1.0, 1.0, -1.0)}.items()
+    ],
     Mutation(
         "dbm",
         "chains are pushed aside",

@@ -1,0 +1,98 @@
+"""Networks from codes to v: generators, and the decoders of models with latent variables."""
+
+import torch
+from torch import Tensor, nn
+
+from bism.errors import InputError
+from bism.mlp import mlp
+from bism.posteriors import location_and_scale
+from bism.rng import Rng
+from bism.variables import flat_size
+
+_SMALLEST, _HALVINGS = 4, 3  # side of an image's coarsest map, and how many maps there are between it and the image
+
+
+class Affine(nn.Module):
+    """v_i = a_i + exp(l_i) y_i with learnt a and l, at the start the training data's means and log standard deviations:
+    networks behind it work at a scale of one, whatever the data's is."""
+
+    def __init__(self, visible_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.location = nn.Parameter(torch.zeros(visible_shape))
+        self.log_scale = nn.Parameter(torch.zeros(visible_shape))
+
+    def reset_parameters(self) -> None:
+        """The identity."""
+        nn.init.zeros_(self.location)
+        nn.init.zeros_(self.log_scale)
+
+    def start_from(self, data: Tensor) -> None:
+        """Called after ``reset_parameters()`` with the training data [n, *visible_shape]."""
+        mean, spread = location_and_scale(data.flatten(1))
+        with torch.no_grad():
+            self.location.copy_(mean.reshape(self.location.shape))
+            self.log_scale.copy_(spread.log().reshape(self.location.shape))
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.location + self.log_scale.exp() * y
+
+    def inverse(self, v: Tensor) -> Tensor:
+        """y."""
+        return (v - self.location) * (-self.log_scale).exp()
+
+
+def coarser(sides: tuple[int, ...]) -> int:
+    """How often an image of these sides can be halved: at most three times, to sides of 4 or more."""
+    times = 0
+    while times < _HALVINGS and all(side % 2 == 0 and side // 2 >= _SMALLEST for side in sides):
+        sides, times = tuple(side // 2 for side in sides), times + 1
+    return times
+
+
+def transposed_convolutions(visible_shape: tuple[int, ...], codes: int, width: int) -> nn.Sequential:
+    """Codes [batch, codes] to images [batch, c, H, W]: a linear layer to a coarse map; transposed convolutions that
+    double its sides and halve its channels each, to ``width`` of them; and a convolution."""
+    channels, *sides = visible_shape
+    times = coarser(tuple(sides))
+    coarse = (width << times, *(side >> times for side in sides))
+    stack: list[nn.Module] = [nn.Linear(codes, flat_size(coarse)), nn.Unflatten(1, coarse), nn.SiLU()]
+    for level in reversed(range(times)):
+        stack += [nn.ConvTranspose2d(width << (level + 1), width << level, 4, stride=2, padding=1), nn.SiLU()]
+    return nn.Sequential(*stack, nn.Conv2d(width, channels, 3, padding=1))
+
+
+class Generator(nn.Module):
+    """g(z) = a + exp(l) * network(z), from codes z [batch, codes] to [batch, *visible_shape].
+
+    Args:
+        visible_shape: (D,) for a network of ``layers`` hidden layers, (c, H, W) for transposed convolutions.
+        codes: size of z.
+        width: of the hidden layers; of images, channels of the finest map.
+
+    Example:
+        >>> Generator((2,), codes=3)(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    how = "independent draws of the generator"
+
+    def __init__(self, visible_shape: tuple[int, ...], codes: int, width: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        if min(codes, width, layers) < 1:
+            raise InputError(f"Generator: codes, width and layers must be 1 or more, got {codes}, {width} and {layers}")
+        self.visible_shape, self.codes = tuple(visible_shape), codes
+        image = len(self.visible_shape) == 3
+        self.network = (
+            transposed_convolutions(self.visible_shape, codes, width)
+            if image
+            else nn.Sequential(mlp(codes, width, layers, flat_size(visible_shape)), nn.Unflatten(1, visible_shape))
+        )
+        self.visible = Affine(self.visible_shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.visible(self.network(z))
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        """g of standard normal codes, [count, *visible_shape]."""
+        with torch.no_grad():
+            return self(rng.normal((count, self.codes)))

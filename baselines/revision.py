@@ -1,0 +1,34 @@
+"""Samples of a generator that a few steps of Langevin dynamics on an energy revise."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from bism.objectives import score
+from bism.rng import Rng
+
+
+def revised(energy: Callable[[Tensor], Tensor], x: Tensor, noise: Tensor, step_size: Tensor | float) -> Tensor:
+    """x - a^2/2 dE/dx + a eps, one step on an energy [n] of x [n, ...], which no gradient flows through."""
+    downhill = score(lambda at: -energy(at), x)
+    return (x + 0.5 * step_size**2 * downhill + step_size * noise).detach()
+
+
+@dataclasses.dataclass(frozen=True)
+class Revised:
+    """A generator's samples after ``steps`` steps of Langevin dynamics on the model's free energy."""
+
+    model: Any
+    generator: Any
+    steps: int
+    step_size: float
+    how: ClassVar[str] = "ends of short Langevin chains that start at the generator's samples"
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        """v [count, *visible_shape]."""
+        v = self.generator.draw(count, rng)
+        for _ in range(self.steps):
+            v = revised(self.model.free_energy, v, rng.normal(v.shape), self.step_size)
+        return v
