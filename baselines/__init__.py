@@ -5,6 +5,8 @@ from baselines.cd import CD
 from baselines.dbm import TrainDBM
 from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
+from baselines.generative_convnet import GenerativeConvNet
+from baselines.igebm import IGEBM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
@@ -14,6 +16,7 @@ from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
 from baselines.pseudo_likelihood import BiPseudoLikelihood, PseudoLikelihood
 from baselines.ratio_matching import BiRatioMatching, RatioMatching
+from baselines.short_run import ShortRun
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD
@@ -25,6 +28,7 @@ from baselines.vnce import VNCE
 __all__ = [
     "CD",
     "DSM",
+    "IGEBM",
     "MDSM",
     "MPF",
     "NCE",
@@ -37,11 +41,13 @@ __all__ = [
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",
+    "GenerativeConvNet",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",
     "PseudoLikelihood",
     "RatioMatching",
+    "ShortRun",
     "TrainDBM",
     "TrainDBN",
     "UnbiasedCD",
