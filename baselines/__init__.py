@@ -8,6 +8,8 @@ from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
 from baselines.energy_discrepancy import EnergyDiscrepancy
 from baselines.flow_contrast import FlowContrast
+from baselines.generative_convnet import GenerativeConvNet
+from baselines.igebm import IGEBM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
@@ -17,6 +19,7 @@ from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
 from baselines.pseudo_likelihood import BiPseudoLikelihood, PseudoLikelihood
 from baselines.ratio_matching import BiRatioMatching, RatioMatching
+from baselines.short_run import ShortRun
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD
@@ -28,6 +31,7 @@ from baselines.vnce import VNCE
 __all__ = [
     "CD",
     "DSM",
+    "IGEBM",
     "MDSM",
     "MPF",
     "NCE",
@@ -43,11 +47,13 @@ __all__ = [
     "CoopNets",
     "EnergyDiscrepancy",
     "FlowContrast",
+    "GenerativeConvNet",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",
     "PseudoLikelihood",
     "RatioMatching",
+    "ShortRun",
     "TrainDBM",
     "TrainDBN",
     "UnbiasedCD",

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from baselines.chains import contrast, several, slope
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
-from bism.objectives import score
 from bism.rng import Rng
 from bism.state import Info
 
@@ -49,25 +49,19 @@ class LangevinCD(Estimator):
         """Where chains from v [batch, *visible_shape] end; no gradient flows through them."""
         model = frozen(params.model)
         for eps in steps:
-            slope = score(lambda x: -model.free_energy(x), v)
             v = (
                 v
-                + 0.5 * hyper["step_size"] ** 2 * slope
+                + 0.5 * hyper["step_size"] ** 2 * slope(model, v)
                 + hyper["langevin_temperature"].sqrt() * hyper["step_size"] * eps
             )
         return v.detach()
-
-    def contrast(self, params: Any, batch: Tensor, fantasies: Tensor, hyper: Hyper) -> Tensor:
-        """The loss for given fantasies."""
-        positive, negative = params.model.free_energy(batch), params.model.free_energy(fantasies)
-        squares = positive.square().mean() + negative.square().mean()
-        return positive.mean() - negative.mean() + hyper["regulariser"] * squares
 
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
         start = batch if self.start == "data" else noise["start"]
-        return self.contrast(params, batch, self.chains(params, start, noise["steps"], hyper), hyper), carry, {}
+        fantasies = self.chains(params, start, noise["steps"], hyper)
+        return contrast(params.model, batch, fantasies, hyper["regulariser"]), carry, {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,9 +94,9 @@ class LangevinPCD(LangevinCD):
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
         chosen = (noise["block"][:1] * self.buffer).long()
-        anew = (noise["restart"] < hyper["restart"]).reshape(-1, *[1] * (batch.ndim - 1))
+        anew = several(noise["restart"] < hyper["restart"], batch)
         fresh = batch if self.start == "data" else noise["start"]
         start = torch.where(anew, fresh, carry["buffer"].index_select(0, chosen)[0])
         fantasies = self.chains(params, start, noise["steps"], hyper)
         buffer = carry["buffer"].index_copy(0, chosen, fantasies[None])
-        return self.contrast(params, batch, fantasies, hyper), {"buffer": buffer}, {}
+        return contrast(params.model, batch, fantasies, hyper["regulariser"]), {"buffer": buffer}, {}

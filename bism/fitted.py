@@ -133,7 +133,8 @@ class Fitted:
 
     def _own_sampler(self, seed: int) -> Sampler | None:
         """The method's own sampler, in the units of the training."""
-        return self.estimator.sampler(Parts({name: self.part(name, seed) for name in self._template.modules}))
+        networks = {name: self.part(name, seed) for name in self._template.modules}
+        return self.estimator.sampler(Parts({**networks, "carry": self.state(seed)["carry"]}))
 
     def sampler(self, seed: int, *, rows: Tensor | None = None, sweeps: int = SWEEPS) -> Sampler | None:
         """How one seed's model is sampled, or None where there is no way: by the method's own sampler, where it has

@@ -161,11 +161,12 @@ class Hooks(ABC):
         return {"model": model}
 
     def sampler(self, parts: Any) -> Sampler | None:
-        """What draws v from what was trained, of methods whose samples come from a part beside the model (a generator);
-        None for those that are sampled as the model is (``bism.sampling``).
+        """What draws v from what was trained, of methods whose samples come from a part beside the model (a generator)
+        or from chains of their own; None for those that are sampled as the model is (``bism.sampling``).
 
         Args:
-            parts: the trained networks of one seed as modules, ``parts.model``.
+            parts: the trained networks of one seed as modules, ``parts.model``, and what the method carried,
+                ``parts.carry``.
         """
         return None
 

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from bism.errors import InputError
 from bism.posteriors import RelaxedBernoulli
+from bism.spectral import SpectralLinear
 from bism.variables import Bernoulli, Gaussian
 
 
-def mlp(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+def mlp(inputs: int, width: int, layers: int, outputs: int, linear: type[nn.Linear] = nn.Linear) -> nn.Sequential:
     """``layers`` hidden layers of ``width`` units with SiLU, which has all derivatives, as scores and their Jacobians
     need; then a linear one."""
     stack = list[nn.Module]()
     for size in [inputs, *[width] * (layers - 1)]:
-        stack += [nn.Linear(size, width), nn.SiLU()]
-    return nn.Sequential(*stack, nn.Linear(width, outputs))
+        stack += [linear(size, width), nn.SiLU()]
+    return nn.Sequential(*stack, linear(width, outputs))
 
 
 def _check(name: str, width: int, layers: int, reference: float) -> None:
@@ -36,6 +37,8 @@ class MLPEBM(nn.Module):
         visible: number D of visible units.
         width, layers: of f.
         reference: s, fixed; some times as wide as the data.
+        spectral_norm: whether weights are divided by their largest singular value (``bism.spectral``), so that f
+            cannot be steep.
 
     Example:
         >>> MLPEBM(visible=2).energy(torch.zeros(5, 2)).shape
@@ -44,12 +47,14 @@ class MLPEBM(nn.Module):
 
     latent = None
 
-    def __init__(self, visible: int, width: int = 128, layers: int = 2, reference: float = 4.0) -> None:
+    def __init__(
+        self, visible: int, width: int = 128, layers: int = 2, reference: float = 4.0, spectral_norm: bool = False
+    ) -> None:
         super().__init__()
         _check("MLPEBM", width, layers, reference)
         self.visible_shape, self.visible_units = (visible,), Gaussian(visible)
         self.reference, self.activations = reference, visible + layers * width
-        self.network = mlp(visible, width, layers, 1)
+        self.network = mlp(visible, width, layers, 1, SpectralLinear if spectral_norm else nn.Linear)
 
     def energy(self, v: Tensor) -> Tensor:
         """E(v), [batch]."""

@@ -223,5 +223,9 @@ class _InOwnUnits:
     scaling: Scaling
     dtype: torch.dtype  # of the training
 
+    @property
+    def how(self) -> str:
+        return str(self.inner.how)  # type: ignore[attr-defined]  # an AttributeError where it has none
+
     def draw(self, count: int, rng: Rng) -> Tensor:
         return self.scaling.own(self.inner.draw(count, Rng(rng.source, self.dtype)))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bism import DBM, DBN, GRBM, RBM, Ising
+from bism.convnet import ConvEBM
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM, ResNetEBM
@@ -23,6 +24,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "dbn": DBN,
     "mlp_ebm": MLPEBM,
     "mlp_eblvm": MLPEBLVM,
+    "conv_ebm": ConvEBM,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }
