@@ -14,6 +14,7 @@ from bism.rng import Rng
 from bism.variables import Bernoulli, visible_noise, visible_units
 
 ENUMERABLE = 20  # units; 2^20 configurations take a second or two
+SUMMED = 10  # binary h that are summed over at each of many v
 _CHUNK = 1 << 14
 _TABLE = 1 << 17  # pairs of v and h at once, which fit the cache
 
@@ -67,17 +68,23 @@ def log_weights(model: Any) -> Tensor:
 def free_energy(model: Any, v: Tensor) -> Tensor:
     """F(v) [batch]: the model's own, or where it has none by the sum over all h, of binary h that are few enough.
 
-    ``energies(v, h)``, of every v with every h, is used where a model has it, and else ``energy(v, h)``.
+    ``energies(v, h)``, of every v with every h, is used where a model has it, and else ``energy(v, h)``. Can be
+    differentiated; who needs no derivatives calls it under ``torch.no_grad``.
     """
     if hasattr(model, "free_energy"):
         return model.free_energy(v)
-    size, total = model.latent.size, v.new_full((len(v),), -torch.inf)
+    size, parts = model.latent.size, list[Tensor]()
     step = max(1, _TABLE // max(1, len(v)))
-    with torch.no_grad():
-        for start in range(0, 1 << size, step):
-            h = enumerate_hidden(size, start, min(start + step, 1 << size), v.dtype, v.device)
-            total = torch.logaddexp(total, (-_energies(model, v, h)).logsumexp(1))
-    return -total
+    for start in range(0, 1 << size, step):
+        h = enumerate_hidden(size, start, min(start + step, 1 << size), v.dtype, v.device)
+        parts.append((-_energies(model, v, h)).logsumexp(1))
+    return -torch.stack(parts).logsumexp(0)
+
+
+def has_free_energy(model: Any) -> bool:
+    """Whether F(v) can be had at many v: by the model's own, or by a sum over few enough binary h."""
+    few = isinstance(model.latent, Bernoulli) and model.latent.size <= SUMMED
+    return hasattr(model, "free_energy") or few
 
 
 def _energies(model: Any, v: Tensor, h: Tensor) -> Tensor:

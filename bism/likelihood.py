@@ -1,6 +1,7 @@
 """What a trained model is judged by: log-likelihood, and the Fisher divergence."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from bism.bilevel import log_ratio
 from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.objectives import sm, sum_per_example
+from bism.quadrature import not_integrable, quadrature
 from bism.rng import Rng, generator
 from bism.variables import Bernoulli, has_binary_v
 
-METHODS = ("auto", "enumerate", "ais")
+METHODS = ("auto", "enumerate", "quadrature", "ais")
+_ROUGH = 0.01  # nats, above which an error of quadrature is worth a word
 NO_SCORE = "its v is binary, and the score is a derivative in v"
 
 
@@ -30,9 +33,12 @@ def log_partition(
     """log Z of a model.
 
     Args:
-        method: "enumerate" is exact, in float64 (``bism.enumeration``). "ais" estimates it from below
-            (``bism.annealing.ais``, which also gives the error). "auto" enumerates where it can.
-        data: the training data [n, *visible_shape], which AIS starts from and cannot do without.
+        method: "enumerate" is exact, in float64 (``bism.enumeration``). "quadrature" is for one or two real visible
+            units, in float64, and up to 1e-4 nats (``bism.quadrature``, which also gives the error). "ais" estimates it
+            from below (``bism.annealing.ais``, which also gives the error). "auto" takes the first of them that can be
+            had.
+        data: the training data [n, *visible_shape], which AIS starts from and cannot do without, and which quadrature
+            takes its origin and units from, where they are given.
         chains, steps, seed: for AIS.
 
     Raises:
@@ -40,7 +46,11 @@ def log_partition(
     """
     if method not in METHODS:
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
-    reason = not_enumerable(model)
+    reason, no_quadrature = not_enumerable(model), not_integrable(model)
+    if method == "quadrature" or (method == "auto" and reason and not no_quadrature):
+        if no_quadrature:
+            raise InputError(f"log Z of {type(model).__name__} cannot be had by quadrature: {no_quadrature}")
+        return _by_quadrature(model, data)
     if method == "ais" or (method == "auto" and reason and has_path(model)):
         if data is None:
             why = f" cannot be enumerated ({reason}) and" if reason else ""
@@ -53,8 +63,30 @@ def log_partition(
     return float(log_weights(model).logsumexp(0))
 
 
+def not_exact(model: Any) -> str | None:
+    """Why log Z can be had neither by enumeration nor by quadrature, or None."""
+    not_enumerated, no_quadrature = not_enumerable(model), not_integrable(model)
+    return f"{not_enumerated}; by quadrature: {no_quadrature}" if not_enumerated and no_quadrature else None
+
+
+def _by_quadrature(model: Any, data: Tensor | None) -> float:
+    found = quadrature(model, data=data)
+    if math.isinf(found.log_z):
+        raise InputError(
+            f"log Z of {type(model).__name__}: its energy does not rise in all directions, so that exp(-E) cannot be "
+            f"integrated"
+        )
+    if found.error > _ROUGH and not math.isnan(found.log_z):
+        warnings.warn(
+            f"log Z of {type(model).__name__} by quadrature may be off by {found.error:.2g} nats: its density has "
+            f"features too narrow for their distance",
+            stacklevel=3,
+        )
+    return found.log_z
+
+
 def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
-    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by enumeration unless given."""
+    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given."""
     constant = log_partition(model) if log_z is None else log_z
     with torch.no_grad():
         return -free_energy(in_double(model), v.double()) - constant
@@ -131,4 +163,4 @@ def grid_density(model: Any, *axes: Tensor) -> Tensor:
         raise InputError(f"v of {type(model).__name__} is binary: there is no density on a grid")
     grid = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
     v = torch.stack([values.flatten() for values in grid], dim=1)
-    return log_likelihood(model, v).exp().reshape(grid[0].shape)
+    return log_likelihood(model, v, log_partition(model, data=v)).exp().reshape(grid[0].shape)

@@ -5,8 +5,10 @@ network alone falls or grows linearly far away, where no data are; with the refe
 whatever the network is, so that log Z exists for every method.
 """
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from bism.errors import InputError
 from bism.posteriors import RelaxedBernoulli
@@ -94,8 +96,13 @@ class MLPEBLVM(nn.Module):
         return RelaxedBernoulli(self.visible_shape, self.latent.size, network)
 
     def _energy(self, features: Tensor, v: Tensor, h: Tensor) -> Tensor:
-        joint = torch.cat([features.expand(*h.shape[:-1], -1), h], dim=-1)
-        return self.head(joint).squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
+        first: Any
+        first, *rest = self.head
+        of_features, of_h = first.weight.split([features.shape[-1], h.shape[-1]], dim=1)  # features meet many h
+        x = linear(features, of_features, first.bias) + linear(h, of_h)
+        for layer in rest:
+            x = layer(x)
+        return x.squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from bism.enumeration import exact_samples, exactly_sampled
+from bism.enumeration import exact_samples, exactly_sampled, free_energy, has_free_energy
 from bism.langevin import Stretch, langevin, temperatures
 from bism.protocols import OwnUnits, Sampler
 from bism.rng import Rng
@@ -138,8 +138,7 @@ class LangevinChains(_Chains):
             start["h"], sizes["h"] = rng.normal((count, model.latent.size)), self.step_size
 
         def energy(at: Any) -> Tensor:
-            free_energy = getattr(model, "free_energy", None) or model.energy
-            found: Tensor = free_energy(at["v"]) if _marginal(model) else model.energy(at["v"], at["h"])
+            found: Tensor = marginal_energy(model, at["v"]) if _marginal(model) else model.energy(at["v"], at["h"])
             return found
 
         seed = int(torch.randint(1 << 62, (), generator=rng.source, device=rng.device))
@@ -149,7 +148,13 @@ class LangevinChains(_Chains):
 
 def _marginal(model: Any) -> bool:
     """Whether the energy of v alone can be computed."""
-    return hasattr(model, "free_energy") or model.latent is None
+    return has_free_energy(model) or model.latent is None
+
+
+def marginal_energy(model: Any, v: Tensor) -> Tensor:
+    """The energy of v alone, [batch], of models whose h can be integrated or summed out, or that have none."""
+    found: Tensor = free_energy(model, v) if has_free_energy(model) else model.energy(v)
+    return found
 
 
 def sampler(

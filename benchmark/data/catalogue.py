@@ -157,6 +157,20 @@ def cifar_archive(md5: str, *addresses: str) -> DataFile:
     return DataFile("cifar-10-binary.tar.gz", ("cifar10/cifar-10-binary.tar.gz",), check, addresses)
 
 
+def _points(name: str, title: str, about: str, citation: str) -> Entry:
+    return Entry(
+        name=name,
+        title=title,
+        about=f"points, {about}; their density is known",
+        shape=(2,),
+        sizes=(50_000, 10_000, 10_000),
+        source="made by this package from a fixed seed",
+        licence="MIT, as this package",
+        citation=citation,
+        origin="made by this package",
+    )
+
+
 _ENTRIES = (
     Entry(
         name="checkerboard",
@@ -168,6 +182,32 @@ _ENTRIES = (
         licence="MIT, as this package",
         citation="Bao et al., Bi-level Score Matching for Learning Energy-based Latent Variable Models, NeurIPS 2020",
         origin="made by this package",
+    ),
+    _points(
+        "eight_gaussians",
+        "eight Gaussians",
+        "of eight Gaussians around a circle",
+        "Metz, Poole, Pfau, Sohl-Dickstein: Unrolled Generative Adversarial Networks, ICLR 2017, in its way",
+    ),
+    _points(
+        "rings",
+        "rings",
+        "around three circles, with Gaussian noise",
+        "Grathwohl et al., FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models, ICLR 2019, "
+        "in its way",
+    ),
+    _points(
+        "pinwheel",
+        "pinwheel",
+        "of five Gaussians as twisted arms",
+        "Johnson et al., Composing graphical models with neural networks, NIPS 2016, in its way",
+    ),
+    _points(
+        "checkerboard_4x4",
+        "checkerboard of 4 x 4",
+        "uniform on the squares of one colour of a 4 x 4 board",
+        "Grathwohl et al., FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models, ICLR 2019, "
+        "in its way",
     ),
     Entry(
         name="digits",

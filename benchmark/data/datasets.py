@@ -1,9 +1,6 @@
 """Data sets: made, bundled with a library, or read from a file."""
 
 import dataclasses
-import functools
-import hashlib
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,179 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from benchmark.data.catalogue import CATALOGUE, verified
-from benchmark.data.files import MissingData as MissingData  # those who load data find these here too
+from benchmark.data.dataset import MOST, in_splits, split_rows
+from benchmark.data.dataset import SAMPLE as SAMPLE  # those who load data find these here too
+from benchmark.data.dataset import SCALES as SCALES
+from benchmark.data.dataset import DataSet as DataSet
+from benchmark.data.files import MissingData as MissingData
 from benchmark.data.files import data_folder as data_folder
 from benchmark.data.formats import Damaged, read_cifar, read_freyface, read_idx, read_npy
+from benchmark.data.points import POINTS
 from benchmark.system.limits import check_file
 from benchmark.system.memory import check_fits
 from bism.errors import InputError, nearest
 from bism.ising import lattice
-from bism.scaling import Scaling
 
-SCALES: dict[str, Callable[[Tensor], Scaling]] = {"standard": Scaling.standard, "unit": Scaling.unit}
-SAMPLE = "sample"  # how data are made binary: each value is the probability of a 1
-_DRAWN = 4096  # rows at once
 FERROMAGNET = 0.2  # J between neighbours
 _BOARD = CATALOGUE["checkerboard"].sizes
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-    """Float32 vectors [n, *shape] in three splits.
-
-    ``image`` is the picture that a vector unrolls, if it does: (height, width) or (channels, height, width).
-    ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
-    ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
-    ``binarized`` says how data were made binary: the threshold that values were above where they are 1 now, or SAMPLE.
-    """
-
-    name: str
-    train: Tensor
-    val: Tensor
-    test: Tensor
-    image: tuple[int, ...] | None = None
-    labels: tuple[Tensor, Tensor, Tensor] | None = None
-    scaling: Scaling | None = None
-    binarized: float | str | None = None
-
-    def binarised(self, how: float | str) -> "DataSet":
-        """The same with 1 where a value is above the threshold ``how``, and 0 elsewhere; with SAMPLE 1 with the value
-        as its probability, drawn once: the same at every call.
-
-        Raises:
-            MissingData: values to be drawn with are no probabilities.
-        """
-        splits, random = (self.train, self.val, self.test), np.random.RandomState(0)
-        if isinstance(how, str):
-            train, val, test = (self._drawn(split, random) for split in splits)
-        else:
-            train, val, test = ((split > how).float() for split in splits)
-        return dataclasses.replace(self, train=train, val=val, test=test, binarized=how)
-
-    def _drawn(self, probabilities: Tensor, random: np.random.RandomState) -> Tensor:
-        """Zeros and ones, part by part, so that the uniform numbers take little memory."""
-        low, high = (float(end) for end in probabilities.aminmax())
-        if low < 0 or high > 1:
-            raise MissingData(
-                f"data set {self.name}: binarize: {SAMPLE} takes values from 0 to 1, as probabilities, and these go "
-                f"from {low:.6g} to {high:.6g}: give a threshold, binarize: 0.5"
-            )
-        parts = [
-            torch.from_numpy(random.uniform(size=part.shape)) < part for part in torch.split(probabilities, _DRAWN)
-        ]
-        return torch.cat(parts).float()
-
-    def scaled(self, kind: str) -> "DataSet":
-        """The same in units in which training is easy: see ``SCALES``.
-
-        Raises:
-            MissingData: float32 has no room for them.
-        """
-        for name, split in zip(("training", "validation", "test"), (self.train, self.val, self.test), strict=True):
-            infinite = (~split.float().isfinite()).flatten(1).any(1)
-            if infinite.any():
-                raise MissingData(
-                    f"data set {self.name}: {int(infinite.sum())} rows of the {name} data have values that float32 "
-                    f"cannot hold; in what pictures and samples show they would be infinite: divide the data first"
-                )
-        scaling = SCALES[kind](self.train)
-        splits = [scaling.scaled(split).float() for split in (self.train, self.val, self.test)]
-        for name, split in zip(("training", "validation", "test"), splits, strict=True):
-            beyond = (~(split.abs() < _MOST)).flatten(1).any(1)
-            if beyond.any():
-                raise MissingData(
-                    f"data set {self.name}: scaled as the training data are, {int(beyond.sum())} rows of the {name} "
-                    f"data lie beyond {_MOST:g}: the training data vary too little for scale: {kind}"
-                )
-        train, val, test = splits
-        return dataclasses.replace(self, train=train, val=val, test=test, scaling=scaling)
-
-    @functools.cached_property
-    def in_own_units(self) -> "DataSet":
-        """The same before it was scaled, in float64 (itself where it was not)."""
-        if self.scaling is None:
-            return self
-        train, val, test = (self.scaling.own(split) for split in (self.train, self.val, self.test))
-        return dataclasses.replace(self, train=train, val=val, test=test)
-
-    def as_images(self) -> "DataSet":
-        """The same with every vector as an image [channels, height, width].
-
-        Raises:
-            InputError: the vectors are no images.
-        """
-        if self.image is None:
-            raise InputError(f"the data set {self.name} has no images, and the model takes them")
-        shape = self.image if len(self.image) == 3 else (1, *self.image)
-        train, val, test = (split.reshape(-1, *shape) for split in (self.train, self.val, self.test))
-        scaling = self.scaling and self.scaling.reshaped(shape)
-        return dataclasses.replace(self, train=train, val=val, test=test, image=shape, scaling=scaling)
-
-    def padded(self, side: int) -> "DataSet":
-        """The same images with zeros around them, ``side`` pixels high and wide; flat as they were.
-
-        Raises:
-            InputError: they are no images, or do not fit.
-        """
-        if self.image is None or max(self.image[-2:]) > side:
-            raise InputError(f"data set {self.name} cannot be padded to {side} x {side}: {self.image or 'no images'}")
-        height, width = self.image[-2:]
-        images = len(self.train) + len(self.val) + len(self.test)
-        needed = 4.0 * images * math.prod(self.image[:-2]) * side**2
-        check_fits(needed, f"data set {self.name} padded to {side} x {side}", "a smaller pad")
-        top, left = (side - height) // 2, (side - width) // 2
-        margins = (left, side - width - left, top, side - height - top)
-        image = self.image
-        train, val, test = (
-            pad(split.reshape(-1, *image), margins).flatten(1) for split in (self.train, self.val, self.test)
-        )
-        return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
-
-    def cropped(self, side: int) -> "DataSet":
-        """The central square of the same images, ``side`` pixels high and wide; flat as they were.
-
-        Raises:
-            InputError: they are no images, or smaller.
-        """
-        if self.image is None or min(self.image[-2:]) < side:
-            raise InputError(f"data set {self.name} cannot be cropped to {side} x {side}: {self.image or 'no images'}")
-        image, (top, left) = self.image, ((length - side) // 2 for length in self.image[-2:])
-        train, val, test = (
-            split.reshape(-1, *image)[..., top : top + side, left : left + side].flatten(1)
-            for split in (self.train, self.val, self.test)
-        )
-        return dataclasses.replace(self, train=train, val=val, test=test, image=(*image[:-2], side, side))
-
-    @property
-    def hash(self) -> str:
-        """sha256 over the three splits."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.val, self.test):
-            digest.update(split.contiguous().view(-1).numpy().data)  # not copied: CIFAR-10 is large
-        return digest.hexdigest()
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Name, content hash and sizes, for the record."""
-        sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
-        scaling = {"scaling": self.scaling.record} if self.scaling else {}
-        binary = {} if self.binarized is None else {"binarize": self.binarized}
-        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling, **binary}
-
-
-def _in_splits(
-    name: str, rows: np.ndarray, sizes: tuple[int, int, int], image: tuple[int, ...] | None = None
-) -> DataSet:
-    """Cuts rows, in their order, into training, validation and test data."""
-    return DataSet(name, *_split(torch.tensor(rows, dtype=torch.float32), sizes), image)
-
-
-def _split(rows: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    train, val, test = torch.split(rows, list(sizes))
-    return train, val, test
 
 
 def checkerboard(folder: Path, train: int = _BOARD[0], val: int = _BOARD[1], test: int = _BOARD[2]) -> DataSet:
@@ -195,7 +36,7 @@ def checkerboard(folder: Path, train: int = _BOARD[0], val: int = _BOARD[1], tes
     random = np.random.RandomState(0)  # the legacy generator's stream never changes
     points = random.uniform(size=(train + val + test, 2))
     square = random.randint(2, size=(len(points), 1))
-    return _in_splits("checkerboard", (points + square) / 2, (train, val, test))
+    return in_splits("checkerboard", (points + square) / 2, (train, val, test))
 
 
 def digits(folder: Path) -> DataSet:
@@ -210,8 +51,8 @@ def digits(folder: Path) -> DataSet:
     values = (images + random.uniform(size=images.shape)) / 17
     known = CATALOGUE["digits"]
     order = random.permutation(len(values))
-    labels = _split(torch.tensor(load_digits().target[order]), known.sizes)
-    return dataclasses.replace(_in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
+    labels = split_rows(torch.tensor(load_digits().target[order]), known.sizes)
+    return dataclasses.replace(in_splits("digits", values[order], known.sizes, known.shape), labels=labels)
 
 
 def bars_and_stripes(folder: Path) -> DataSet:
@@ -243,7 +84,7 @@ def ferromagnet(folder: Path) -> DataSet:
         for half in (even, ~even):
             up = 1 / (1 + np.exp(-2 * FERROMAGNET * (spins @ neighbours[:, half])))
             spins[:, half] = np.where(random.uniform(size=up.shape) < up, 1.0, -1.0)
-    return _in_splits("ferromagnet", (spins + 1) / 2, sizes)
+    return in_splits("ferromagnet", (spins + 1) / 2, sizes)
 
 
 def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> DataSet:
@@ -258,8 +99,8 @@ def _pictures(name: str, batches: Iterable[tuple[np.ndarray, np.ndarray | None]]
         rows[end - len(images) : end] = torch.tensor(images).reshape(len(images), -1)
         if labels is not None:
             classes.append(torch.tensor(labels, dtype=torch.int64))
-    labels_of = _split(torch.cat(classes), known.sizes) if classes else None
-    return DataSet(name, *_split(rows.div_(255), known.sizes), known.shape, labels_of)
+    labels_of = split_rows(torch.cat(classes), known.sizes) if classes else None
+    return DataSet(name, *split_rows(rows.div_(255), known.sizes), known.shape, labels_of)
 
 
 def freyface(folder: Path) -> DataSet:
@@ -321,11 +162,11 @@ def from_file(
     if sizes[0] < 2:
         raise MissingData(f"{path}: of its {len(rows)} rows the split {list(split)} leaves {sizes[0]} for training")
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
-    return DataSet(path.stem, *_split(rows[order], sizes))
+    return DataSet(path.stem, *split_rows(rows[order], sizes))
 
 
 _CHUNK = 1 << 22  # numbers
-_MOST, _MOST_EXACT = 1e15, 1e150  # of which energies can sum squares, in float32 and in float64
+_MOST_EXACT = 1e150  # as MOST, in float64
 
 
 def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
@@ -354,7 +195,7 @@ def _check_values(path: Path, part: np.ndarray, doubles: np.ndarray, start: int,
     if not np.isfinite(part).all():
         row = start + int((~np.isfinite(part)).any(1).nonzero()[0][0])
         raise MissingData(f"{path}: row {row} has NaN or infinity")
-    most = _MOST_EXACT if exact else _MOST
+    most = _MOST_EXACT if exact else MOST
     large = np.abs(doubles) > most
     if large.any():
         row, column = (int(x) for x in np.argwhere(large)[0])
@@ -393,6 +234,7 @@ DATASETS: dict[str, Callable[..., DataSet]] = {
     "mnist": mnist,
     "fashion": fashion,
     "cifar10": cifar10,
+    **POINTS,
 }
 
 

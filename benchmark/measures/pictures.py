@@ -16,9 +16,8 @@ from torch import Tensor
 
 from benchmark.data.datasets import DataSet
 from benchmark.measures.density import limits, usual
-from bism.enumeration import not_enumerable
 from bism.fitted import Fitted
-from bism.likelihood import grid_density
+from bism.likelihood import grid_density, not_exact
 from bism.sampling import LangevinChains
 from bism.variables import has_binary_v
 
@@ -40,7 +39,7 @@ def can_picture(data: DataSet, fitted: Fitted) -> bool:
 
 
 def _has_density(data: DataSet, model: Any) -> bool:
-    return data.train.shape[1:] in ((1,), (2,)) and not has_binary_v(model) and not_enumerable(model) is None
+    return data.train.shape[1:] in ((1,), (2,)) and not has_binary_v(model) and not_exact(model) is None
 
 
 def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:

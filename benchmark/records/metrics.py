@@ -35,11 +35,11 @@ class Metric:
     unsuited: Callable[[Any], str | None] = lambda model: None
 
 
-def _not_enumerable(model: Any) -> str | None:
-    from bism.enumeration import not_enumerable
+def _no_log_z(model: Any) -> str | None:
+    from bism.likelihood import not_exact
 
-    reason = not_enumerable(model)
-    return f"needs log Z by enumeration: {reason}" if reason else None
+    reason = not_exact(model)
+    return f"needs log Z, by enumeration: {reason}" if reason else None
 
 
 def _no_score(model: Any) -> str | None:
@@ -61,7 +61,7 @@ def _no_continuous_latent(model: Any) -> str | None:
 RANKED = (
     Metric("fid", "FID", of_samples=True),
     Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True),
-    Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_not_enumerable),
+    Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_no_log_z),
     Metric("log_likelihood_bound", "log-likelihood, its bound or estimate", "nats", higher=True),
     Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_score),
     Metric(

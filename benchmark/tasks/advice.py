@@ -18,6 +18,8 @@ def advice(data: Mapping[str, DataSet]) -> Iterator[str]:
                 yield f"task {task}: {text}: scale: standard shifts them to 0 and leaves their unit as it is"
         elif text := far(found):
             yield f"task {task}: {text}"
+        if text := best(found):
+            yield f"task {task}: {text}"
 
 
 def far(data: DataSet) -> str | None:
@@ -33,6 +35,18 @@ def far(data: DataSet) -> str | None:
         f"from the mean of 0 and the standard deviation of 1 that models, learning rates and noise levels are for: "
         f"data: {{scale: standard}} in the suite file trains on scaled data and reports in the data's own units"
     )
+
+
+def best(data: DataSet) -> str | None:
+    """The highest log-likelihood that there can be, where it is known."""
+    if data.entropy is None:
+        return None
+    return f"at best a log-likelihood of {-data.entropy:.4f} nats, minus the entropy of what made the data"
+
+
+def noted(data: DataSet) -> str:
+    """What is to be thought of with the results."""
+    return "; ".join(text for text in (far(data), best(data)) if text)
 
 
 def _constant(train: Tensor) -> str | None:

@@ -13,7 +13,7 @@ from benchmark.data.datasets import DataSet, load
 from benchmark.measures.probes import PROBES
 from benchmark.records.rundir import Record
 from benchmark.system.limits import CELLS
-from benchmark.tasks.advice import far
+from benchmark.tasks.advice import noted
 from benchmark.tasks.models import build_model, takes_images
 from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Variant, expand
@@ -209,7 +209,14 @@ def _shared_config(
         "rule": task.rule,
         "probes": _probes(settings.probes, steps),
         "evaluations": preset.evaluations,
-        **{name: text for name, text in (("preset_label", preset.label), ("advice", far(data))) if text},
+        **{
+            name: text
+            for name, text in (
+                ("preset_label", preset.label),
+                ("advice", noted(data)),
+            )
+            if text
+        },
     }
 
 

@@ -16,9 +16,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from benchmark.tasks.models import build_model
 from bism.checkpoint import load_checkpoint
 from bism.checks import check_count, not_binary
-from bism.enumeration import not_enumerable
 from bism.errors import InputError
-from bism.likelihood import log_density_bound, log_likelihood, log_partition
+from bism.likelihood import log_density_bound, log_likelihood, log_partition, not_exact
 from bism.posteriors import default_posterior
 from bism.rng import Rng, generator
 from bism.sampling import no_sampler, sampler
@@ -32,7 +31,7 @@ class TrainedModel(PythonModel):
     """A trained energy-based model, rebuilt from its configuration and a checkpoint."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Rebuilds the model in float64, and its log Z where that can be enumerated."""
+        """Rebuilds the model in float64, and its log Z where that can be had."""
         config = json.loads(Path(context.artifacts["config"]).read_text())
         tensors = load_checkpoint(context.artifacts["checkpoint"])["tensors"]
         saved = tensors.get("average", tensors["state"]["params"])
@@ -45,7 +44,7 @@ class TrainedModel(PythonModel):
             self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
             self.model = scaling.model(self.model)
             self.posterior = self.posterior and scaling.posterior(self.posterior)
-        self.log_z = None if not_enumerable(self.model) else log_partition(self.model)
+        self.log_z = None if not_exact(self.model) else log_partition(self.model)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

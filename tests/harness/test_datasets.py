@@ -25,6 +25,10 @@ from tests.harness import synthetic
 from tests.harness.tiny import cell, command, replaced, write
 
 HASHES = {
+    "eight_gaussians": "10f7c1d7efa4e649811ea43b1651eb9fab3e2c6c37130c8cf6a581238ac9be6f",
+    "rings": "82c124600f8a6e7f2a65f9354e2cd40690f8616ad1e56d3feb8f16ead3fe4cc6",
+    "pinwheel": "662fcfb92edc8442dbce3335685594bc86199393ae7744ba0ad10ef30f07bed0",
+    "checkerboard_4x4": "56815b9b046864ecc77810f9d6e8a018576443e47d5363cbdc9540f90a35efd3",
     "checkerboard": "ae33416d69dd7d1aec9f5d6191898e231a69df00d04f4e3d56ee68c83d4f1a8d",
     "bars_and_stripes": "cd875281e30360dffb6ea0f5dd306fb54f5bff6e55279c2079990398b4d47c64",
     "ferromagnet": "362d7e1dbe4703bc62548bab8222b5961132ad81dac1647e5e07e56b2fe82e2a",
@@ -64,7 +68,8 @@ def test_the_hash_notices_every_change() -> None:
 def test_an_unknown_data_set() -> None:
     assert refusal(NO_FOLDER, {"name": "digit"}) == (
         "no data set 'digit': did you mean 'digits'? "
-        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist"
+        "valid: bars_and_stripes, checkerboard, checkerboard_4x4, cifar10, digits, eight_gaussians, fashion, "
+        "ferromagnet, freyface, mnist, pinwheel, rings"
     )
 
 

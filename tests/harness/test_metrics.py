@@ -48,7 +48,7 @@ class Visible(nn.Module):
 
 
 def test_a_metric_says_which_models_it_suits() -> None:
-    small, large, deep = GRBM(2, 3), GRBM(2, 21), ResNetEBLVM((1, 8, 8), hidden=2, width=2, layers=12)
+    small, large, deep = GRBM(2, 3), GRBM(3, 21), ResNetEBLVM((1, 8, 8), hidden=2, width=2, layers=12)
     suited = {
         name: [metric_of(name).unsuited(model) is None for model in (small, large, deep, Visible())] for name in METRICS
     }
@@ -58,7 +58,8 @@ def test_a_metric_says_which_models_it_suits() -> None:
         "posterior_fisher_divergence": [False, False, True, True],
     }
     assert metric_of("log_likelihood").unsuited(large) == (
-        "needs log Z by enumeration: 2^21 configurations are too many (at most 2^20)"
+        "needs log Z, by enumeration: 2^21 configurations are too many (at most 2^20); by quadrature: "
+        "v is not one or two real units"
     )
     assert metric_of("fisher_divergence").unsuited(Visible()) == "needs free_energy(v), which Visible lacks"
 

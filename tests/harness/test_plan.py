@@ -274,8 +274,8 @@ def test_a_model_too_large_to_enumerate(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         cells(load(tmp_path, text), data=DataSet("digits", *[torch.zeros(2, 64)] * 3))
     assert str(error.value) == (
-        "task board: the metric log_likelihood needs log Z by enumeration: "
-        "2^21 configurations are too many (at most 2^20)"
+        "task board: the metric log_likelihood needs log Z, by enumeration: "
+        "2^21 configurations are too many (at most 2^20); by quadrature: v is not one or two real units"
     )
     by_divergence = text.replace(
         "    model:", "    metrics: [fisher_divergence]\n    select: val/fisher_divergence\n    model:"

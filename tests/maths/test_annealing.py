@@ -217,7 +217,7 @@ def test_a_bracket_by_gibbs_chains_is_called_approximate(monkeypatch: pytest.Mon
 
 
 def test_auto_anneals_what_cannot_be_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_grbm(2, 3)
+    model = make_grbm(3, 3)
     exact, v = log_partition(model), data_like(model)
     annealed = log_partition(model, "ais", data=v, chains=2000, steps=200)
     assert annealed == pytest.approx(exact, abs=0.05)
@@ -227,11 +227,11 @@ def test_auto_anneals_what_cannot_be_enumerated(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_auto_needs_data_where_it_anneals() -> None:
-    model = make_grbm(2, 21)
+    model = make_grbm(3, 21)
     with pytest.raises(InputError, match=r"cannot be enumerated \(2\^21 .* needs the training data"):
         log_partition(model)
     v = data_like(model)
-    fitted = SM().fit(GRBM(2, 21), v.float(), steps=0, seeds=[0, 1])
+    fitted = SM().fit(GRBM(3, 21), v.float(), steps=0, seeds=[0, 1])
     with pytest.raises(InputError, match="needs the training data"):
         fitted.log_likelihood(v.float())
     values = fitted.log_likelihood(v[:5].float(), data=v.float())
@@ -242,9 +242,9 @@ def test_auto_needs_data_where_it_anneals() -> None:
 
 
 def test_annealing_is_for_grbms() -> None:
-    model = LinearGaussian(2, 1)
+    model = LinearGaussian(3, 1)
     with pytest.raises(InputError, match="AIS cannot be had for LinearGaussian"):
-        ais(model, torch.zeros(5, 2))  # type: ignore[arg-type]
+        ais(model, torch.zeros(5, 3))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cannot be enumerated"):
         log_partition(model)
 
