@@ -60,7 +60,7 @@ class ByChains(Estimator, ABC):
 
     @property
     def passes(self) -> float:
-        return 1 + 0.5 * self.k  # type: ignore[attr-defined, no-any-return]  # which methods declare, with their ranges
+        return 1 + 0.5 * self.k  # type: ignore[attr-defined]  # which methods declare, with their ranges
 
     @property
     def phases(self) -> tuple[Phase, ...]:

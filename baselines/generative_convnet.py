@@ -31,9 +31,8 @@ class GenerativeConvNet(ByChains):
     step_size: float = number(0.05, "step size a of the Langevin dynamics", symbol="a", tune=Range(0.01, 0.5, log=True))
 
     def unsupported(self, model: Any) -> str | None:
-        lacks = not getattr(model, "reference", 0)
-        own = f"it needs a Gaussian reference: a model with a standard deviation `reference`, and {type(model).__name__}"
-        return super().unsupported(model) or (f"{own} has none" if lacks else None)
+        own = f"it needs a Gaussian reference, a model's ``reference``, and {type(model).__name__} has none"
+        return super().unsupported(model) or (None if getattr(model, "reference", 0) else own)
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return {"x": (model.reference * rng.normal((batch_size, *data.shape[1:]))).contiguous()}

@@ -1,4 +1,4 @@
-"""Layers whose weights have a largest singular value of one: spectral normalisation (Miyato et al. 2018), without state.
+"""Layers whose weights have a largest singular value of one: spectral norm (Miyato et al. 2018), without state.
 
 A layer uses W / sigma(W). The original keeps its estimate of sigma's singular vectors from step to step, a buffer that
 changes within a step. Here it is found anew in each pass, by a power of W W^T and a start that never changes, so that a
@@ -49,7 +49,8 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x).clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _normalised(weight: Tensor) -> Tensor:
+def normalised(weight: Tensor) -> Tensor:
+    """W / sigma(W)."""
     return weight / spectral_norm(weight).clamp(min=torch.finfo(weight.dtype).tiny)
 
 
@@ -57,11 +58,11 @@ class SpectralLinear(nn.Linear):
     """W / sigma(W) x + b."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, _normalised(self.weight), self.bias)
+        return linear(x, normalised(self.weight), self.bias)
 
 
 class SpectralConv2d(nn.Conv2d):
     """The convolution with the kernel W / sigma(W), sigma as ``spectral_norm`` has it of kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, _normalised(self.weight), self.bias)
+        return self._conv_forward(x, normalised(self.weight), self.bias)

@@ -18,6 +18,7 @@ from reports.artefacts import (
     marginals,
     ranking,
     settings,
+    stability,
     summary,
     table1,
     table2,
@@ -31,6 +32,6 @@ from reports.artefacts import (
 SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
     figure1, bias_cost, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, log_z,
-    ablations,
+    stability, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -21,6 +21,7 @@ from bism import DBM, DBN, GRBM, RBM, Estimator
 from bism.engine import Trainer
 from bism.flips import BiFlips
 from bism.hyperparameters import specs
+from bism.mlp import MLPEBM
 from bism.rng import Rng
 from bism.variables import has_binary_v
 from tests.contracts.phased import Phased
@@ -102,6 +103,7 @@ def zoo() -> list[nn.Module]:
         BernoulliGaussian(2, 2),
         DBM(2, [3, 2]),
         DBN(2, [3, 2]),
+        MLPEBM(2, width=4, layers=1),
     ]
 
 

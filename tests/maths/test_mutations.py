@@ -13,13 +13,17 @@ from torch.utils._pytree import tree_map
 
 import baselines.advil
 import baselines.cd
+import baselines.chains
 import baselines.coopnets
 import baselines.flow_contrast
+import baselines.generative_convnet
+import baselines.igebm
 import baselines.langevin_cd
 import baselines.nce
 import baselines.pcd
 import baselines.persistent_vi
 import baselines.pseudo_likelihood
+import baselines.short_run
 import baselines.unbiased_cd
 import baselines.vages
 import baselines.vnce
@@ -31,6 +35,7 @@ import bism.score_matching
 from baselines import (
     CD,
     DSM,
+    IGEBM,
     MDSM,
     MPF,
     NCE,
@@ -46,16 +51,19 @@ from baselines import (
     CoopNets,
     EnergyDiscrepancy,
     FlowContrast,
+    GenerativeConvNet,
     LangevinCD,
     LangevinPCD,
     PersistentVI,
     PseudoLikelihood,
     RatioMatching,
+    ShortRun,
     UnbiasedCD,
     VaGESDSM,
     VaGESKSD,
     VaGESMDSM,
 )
+from baselines.chains import contrast, slope
 from baselines.coopnets import distance
 from baselines.decoder import Decoder
 from baselines.flow import Flow as NormalisingFlow
@@ -74,6 +82,7 @@ from tests.contracts.cases import discovered
 from tests.maths import checks
 from tests.maths.checks import LinearGaussian, make_grbm, parameters
 from tests.maths.learnt_samplers import advil_error, nvil_error
+from tests.maths.test_chains import IMPLICIT, PERSISTENT, SHORT, chains_error
 from tests.maths.test_coopnets import coopnets_error
 from tests.maths.test_dbm import bound_error
 from tests.maths.test_dbn import wake_sleep_error
@@ -84,7 +93,11 @@ Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
 BOUND_BATCH = checks.samples(checks.make_rbm(seed=1), 1500, 1)
 COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
-LANGEVIN_CONTRAST = LangevinCD.contrast
+BY_CHAINS = (
+    (ShortRun, baselines.short_run, baselines.chains, SHORT),
+    (IGEBM, baselines.igebm, baselines.igebm, IMPLICIT),
+    (GenerativeConvNet, baselines.generative_convnet, baselines.chains, PERSISTENT),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -450,10 +463,24 @@ MUTATIONS = [
         Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
         for make in (LangevinCD, LangevinPCD)
         for what, change in {
-            "uphill": replace(baselines.langevin_cd, "score", lambda f, v: -score(f, v)),
-            "sign": replace(LangevinCD, "contrast", lambda *given: -LANGEVIN_CONTRAST(*given)),
+            "uphill": replace(baselines.langevin_cd, "slope", lambda model, v: -slope(model, v)),
+            "sign": replace(baselines.langevin_cd, "contrast", lambda *given: -contrast(*given)),
         }.items()
     ],
+    *[
+        Mutation(make.id, what, partial(chains_error, estimator), change)
+        for make, moves, loss, estimator in BY_CHAINS
+        for what, change in {
+            "uphill": replace(moves, "slope", lambda model, v: -slope(model, v)),
+            "sign": replace(loss, "contrast", lambda *given: -contrast(*given)),
+        }.items()
+    ],
+    Mutation(
+        "igebm",
+        "no restarts",
+        partial(chains_error, IMPLICIT),
+        replace(baselines.igebm, "within", lambda low, high, uniform: low + 0 * uniform),
+    ),
     Mutation("nce", "no log nu", nce_check, replace(baselines.nce, "math", LOG_OF_ONE)),
     Mutation("nce", "half the noise's density", nce_check, replace(baselines.nce, "noise_log_prob", SCALED["nce"])),
     Mutation("nce", "sign", nce_check, replace(baselines.nce, "softplus", lambda x: torch.nn.functional.softplus(-x))),

@@ -11,6 +11,7 @@ from benchmark.measures.probes.critic import CriticDivergence
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.samples import Samples
+from benchmark.measures.probes.stability import Stability
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
@@ -23,6 +24,7 @@ PROBES: dict[str, type[Probe]] = {
     "couplings": Couplings,
     "log_z_bounds": LogZBounds,
     "samples": Samples,
+    "stability": Stability,
     "conditional": Conditional,
     "features": Features,
     "out_of_distribution": OutOfDistribution,
@@ -46,6 +48,7 @@ __all__ = [
     "PracticalBias",
     "Probe",
     "Samples",
+    "Stability",
     "Subject",
     "Theorem2",
 ]
