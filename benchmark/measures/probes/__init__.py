@@ -11,6 +11,7 @@ from benchmark.measures.probes.critic import CriticDivergence
 from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
 from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.samples import Samples
+from benchmark.measures.probes.two_samples import TwoSamples
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
@@ -23,6 +24,7 @@ PROBES: dict[str, type[Probe]] = {
     "couplings": Couplings,
     "log_z_bounds": LogZBounds,
     "samples": Samples,
+    "two_samples": TwoSamples,
     "conditional": Conditional,
     "features": Features,
     "out_of_distribution": OutOfDistribution,
@@ -48,4 +50,5 @@ __all__ = [
     "Samples",
     "Subject",
     "Theorem2",
+    "TwoSamples",
 ]
