@@ -52,12 +52,13 @@ def _caption(shown: Maps, seed: int) -> str:
     first = next(iter(shown.values()))
     top = _brightest(first)
     truth = "True density and points of the training data" if "truth" in first else "Points of the training data"
+    drawn, chains = terms.counted(len(first["own"]), "sample"), terms.counted(len(first["long"]), "chain")
     return (
-        f"{truth}, then of each variant its density, {terms.counted(len(first['own']), 'sample')} as the method draws "
-        f"them, and the ends of {terms.counted(len(first['long']), 'chain')} that go on from there by many steps of the "
-        "Metropolis-adjusted Langevin algorithm on the trained energy: samples that they leave were none of the model. "
-        f"Densities from 0 to {top:.2g}. {terms.capital(terms.seed_at(seed, shown.values()))}. Where samples lie beyond "
-        "the panel, their share is written."
+        f"{truth}, then of each variant its density, {drawn} as the method draws them, and the ends of {chains} that "
+        "go on from there by many steps of the Metropolis-adjusted Langevin algorithm on the trained energy: samples "
+        f"that they leave were none of the model. Densities from 0 to {top:.2g}. "
+        f"{terms.capital(terms.seed_at(seed, shown.values()))}. Where samples lie beyond the panel, their share is "
+        "written."
     )
 
 

@@ -231,11 +231,12 @@ BAD = {
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
         "7: tasks.board.data.name: no data set 'chekerboard': did you mean 'checkerboard'? "
-        "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
+        "valid: bars_and_stripes, checkerboard, checkerboard_4x4, cifar10, digits, eight_gaussians, fashion, "
+        "ferromagnet, freyface, mnist, pinwheel, rings",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, rbm, "
-        "resnet_eblvm, resnet_ebm",
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, "
+        "mlp_eblvm, mlp_ebm, rbm, resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
         "8: tasks.board.metrics.0: no metric 'log_likelihod': did you mean 'log_likelihood'? "
