@@ -96,6 +96,7 @@ def test_the_probe(tmp_path: Path) -> None:
         f"test/{prefix}{name}" for prefix in ("", "long_") for name in ("mmd", "ksd", "c2st", "c2st_stderr")
     } | {f"langevin/{name}" for name in ("energy_gap", "gradient_own", "gradient_long", "acceptance")}
     assert found == probe.measure(Subject(fitted, 3, data, tmp_path))
+    assert TwoSamples(seeds=3).measure(Subject(fitted, 3, data, tmp_path)) == {}
     with np.load(tmp_path / "toy2d_step_00000020.npz") as arrays:
         assert arrays["own"].shape == (100, 2)
         assert arrays["long"].shape == (50, 2)

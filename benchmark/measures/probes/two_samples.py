@@ -42,6 +42,7 @@ class TwoSamples(Probe):
         steps: of them, in the first tenth of which the step size is adapted.
         step_size: that they begin with.
         seed: of the chains and the classifier.
+        seeds: of cells that are looked at, those below this; all without.
     """
 
     count: int = Field(1000, ge=20, le=10_000)
@@ -49,6 +50,7 @@ class TwoSamples(Probe):
     steps: int = Field(10_000, ge=10, le=10_000_000)
     step_size: float = Field(0.1, gt=0)
     seed: int = 0
+    seeds: int | None = Field(None, gt=0)
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
@@ -57,6 +59,8 @@ class TwoSamples(Probe):
         return None if has_free_energy(model) else "its chains need the energy of v alone"
 
     def measure(self, subject: Subject) -> Metrics:
+        if self.seeds is not None and subject.seed >= self.seeds:
+            return {}
         model, law = subject.fitted.model(subject.seed), LAWS.get(subject.data.name)
         test = subject.data.test[: self.count].double()
         own = subject.fitted.draw(self.count, subject.seed)
