@@ -75,6 +75,15 @@ RANKED = (
 OTHERS = (
     Metric("kid", "KID", of_samples=True),
     Metric("inception_score", "Inception Score", higher=True, of_samples=True),
+    *(
+        Metric(f"{prefix}{name}", f"{label} of {whose} and data", of_samples=True)
+        for prefix, whose in (("", "samples"), ("long_", "long chains"))
+        for name, label in (
+            ("mmd", "squared MMD"),
+            ("ksd", "squared kernel Stein discrepancy"),
+            ("c2st", "accuracy of a classifier"),
+        )
+    ),
     Metric("raise_log_likelihood", "log-likelihood by RAISE", "nats", higher=True),
     Metric("log_likelihood_lower", "lower bound of the log-likelihood", "nats", higher=True),
     Metric("log_likelihood_upper", "upper bound of the log-likelihood", "nats", higher=True),

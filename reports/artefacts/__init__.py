@@ -22,6 +22,7 @@ from reports.artefacts import (
     summary,
     table1,
     table2,
+    toy2d,
     tuning_best,
     tuning_failures,
     tuning_front,
@@ -31,7 +32,7 @@ from reports.artefacts import (
 
 SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, bias_cost, table1, table2, figure2, marginals, figure3, figure4, figure5, ranking, cost, bounds, log_z,
-    stability, ablations,
+    figure1, bias_cost, table1, table2, figure2, marginals, toy2d, figure3, figure4, figure5, ranking, cost, bounds,
+    log_z, stability, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

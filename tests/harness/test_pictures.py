@@ -123,11 +123,10 @@ def test_a_density_of_one_coordinate(tmp_path: Path) -> None:
     np.testing.assert_allclose(kept["density"], expected, rtol=1e-4)
 
 
-def test_a_density_that_cannot_be_normalised_gives_way_to_samples(tmp_path: Path) -> None:
-    """More hidden units than can be enumerated."""
-    points = V[:, :2]
+def test_a_density_of_many_coordinates_gives_way_to_samples(tmp_path: Path) -> None:
+    points = V[:, :3]
     data = DataSet("points", points, points, points)
-    trainer = Trainer(SM(lr=0.01), GRBM(2, 24), points, seeds=[0])
+    trainer = Trainer(SM(lr=0.01), GRBM(3, 24), points, seeds=[0])
     trainer.run(1)
     picture(trainer.fitted(), 0, data, tmp_path, "SM")
     assert sorted(file.suffix for file in tmp_path.glob("marginals*")) == [".npz", ".png"]

@@ -56,6 +56,7 @@ def test_the_shipped_suites() -> None:
         "mnist",
         "rbm",
         "scaling",
+        "toy2d",
     ]
 
 

@@ -19,6 +19,7 @@ from reports.artefacts import (
     figure5,
     marginals,
     ranking,
+    toy2d,
 )
 from reports.methods import BEFORE
 from tests.reports.stores import BOTH, FD, LL, Held, biased, built, incomplete, learning
@@ -194,6 +195,31 @@ def test_figure2_shows_the_data_s_own_points_beside_the_models(tmp_path: Path) -
     assert artefact.runs == ["grbm-paper-board-MDSM-0", "grbm-paper-board-SM-0"]
     row = artefact.numbers.set_index("variant").loc["SM"]
     assert row["mass on the map"] == pytest.approx(0.25 * 151 * 301 * 1e-4)
+
+
+def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) -> None:
+    held = learning(Held(), {f"SM {i}": ("sm", 0.3) for i in range(12)})
+    axis = np.linspace(-2, 2, 41)
+    inside, outside = np.zeros((100, 2)), np.full((50, 2), 9.0)
+    for i in range(12):
+        held.arrays[f"grbm-paper-board-SM {i}-0", "toy2d"] = {
+            "first": axis, "second": axis, "points": inside, "own": inside, "step": np.array(1000),
+            "long": np.concatenate([inside[:50], outside]), "truth": np.full((41, 41), 0.06),
+            "density": np.full((41, 41), 0.03)}  # fmt: skip
+    found = built(toy2d, held, tmp_path)
+    assert list(found) == ["toy2d-board", "toy2d-board-2", "two-samples-board"]
+    figure = found["toy2d-board"].figure
+    assert figure is not None
+    panels = [axes.get_title() for axes in figure.axes if axes.axison]
+    assert panels[:5] == ["true density", "data", "", "SM 0", "long chains"]
+    assert len(panels) == 2 + 3 * 11
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["50% beyond"] * 11
+    assert figure.axes[0].images[0].get_clim() == (0, 0.12)
+    numbers = found["toy2d-board"].numbers.set_index("variant").loc["SM 3"]
+    assert numbers["mass on the map"] == pytest.approx(0.03 * 41**2 * 0.1**2)
+    assert list(numbers[["samples beyond it", "long chains beyond it"]]) == [0, 0.5]
+    assert "100 samples as the method draws them, and the ends of 100 chains" in found["toy2d-board"].caption
+    assert list(found["toy2d-board-2"].numbers["variant"]) == ["SM 11"]
 
 
 def test_densities_of_older_runs_are_shown_without_inventing_data(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from benchmark.measures.probes.latents import Conditional, Features, OutOfDistri
 from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.samples import Samples
 from benchmark.measures.probes.stability import Stability
+from benchmark.measures.probes.two_samples import TwoSamples
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
@@ -25,6 +26,7 @@ PROBES: dict[str, type[Probe]] = {
     "log_z_bounds": LogZBounds,
     "samples": Samples,
     "stability": Stability,
+    "two_samples": TwoSamples,
     "conditional": Conditional,
     "features": Features,
     "out_of_distribution": OutOfDistribution,
@@ -51,4 +53,5 @@ __all__ = [
     "Stability",
     "Subject",
     "Theorem2",
+    "TwoSamples",
 ]

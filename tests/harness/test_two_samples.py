@@ -1,0 +1,122 @@
+"""Measures of samples against closed forms, and the probe that takes them of methods' samples and of long chains."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from baselines import CD, DSM
+from benchmark.data.datasets import load
+from benchmark.data.points import LAWS
+from benchmark.measures.probes import Subject, TwoSamples
+from benchmark.measures.two_samples import c2st, median_distance, squared_ksd, squared_mmd
+from bism import GRBM, RBM
+from bism.mlp import MLPEBLVM, MLPEBM
+
+
+def normal(count: int, seed: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).double() + torch.tensor([shift, 0.0])
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    found = torch.tensor(values)
+    return float(found.mean()), float(found.std()) / len(found) ** 0.5
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_mmd_is_unbiased(shift: float) -> None:
+    """E k(x, y) = c exp(-|m|^2 / (2 (b^2 + 2))) with c = b^2 / (b^2 + 2) for N(0, I) and N(m, I) in the plane."""
+    b = 1.3
+    exact = 2 * b**2 / (b**2 + 2) * (1 - math.exp(-0.5 * shift**2 / (b**2 + 2)))
+    values = [squared_mmd(normal(8, seed), normal(12, 1000 + seed, shift), [b]) for seed in range(1000)]
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(exact, abs=4 * error)
+    assert error < 0.01
+    x, y = normal(8, 0), normal(12, 1, shift)
+    both = squared_mmd(x, y, [b, 0.4])
+    assert both == pytest.approx((squared_mmd(x, y, [b]) + squared_mmd(x, y, [0.4])) / 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_ksd_of_a_shifted_gaussian(shift: float) -> None:
+    """s_p - s_q = -m is constant, so that the discrepancy is |m|^2 E k(x, y) = |m|^2 b^2 / (b^2 + 2)."""
+    b = 0.9
+    values = [squared_ksd(x, -x, b) for x in (normal(10, seed, shift) for seed in range(1000))]
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(shift**2 * b**2 / (b**2 + 2), abs=4 * error)
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.smooth])
+def test_ksd_of_the_data_to_their_law_is_0(name: str) -> None:
+    law, values = LAWS[name], []
+    for seed in range(50):
+        x = torch.from_numpy(law.draw(np.random.RandomState(100 + seed), 100))
+        values.append(squared_ksd(x, law.score(x), 0.5))
+    mean, error = mean_and_error(values)
+    assert abs(mean) < 4 * error
+    moved = x + 0.1
+    assert squared_ksd(moved, law.score(moved), 0.5) > 10 * error
+
+
+def test_a_classifier_tells_laws_apart() -> None:
+    same, error = c2st(normal(1000, 0), normal(1000, 1))
+    assert abs(same - 0.5) < 4 * error
+    assert error == pytest.approx(math.sqrt(same * (1 - same) / 1000))
+    assert c2st(normal(500, 0), normal(500, 1, 8.0))[0] > 0.99
+    near, _ = c2st(normal(2000, 0), normal(2000, 1, 1.0))
+    best = 0.5 * (1 + math.erf(0.5 / math.sqrt(2)))  # Bayes: which side of the middle a point is on
+    assert near == pytest.approx(best, abs=0.04)
+    x, y = normal(400, 0), normal(400, 1, 1.0)
+    assert c2st(x, y) == c2st(x * 1e3, y * 1e3)
+    assert median_distance(torch.tensor([[0.0], [1.0], [5.0]])) == 4
+
+
+def test_chains_end_where_the_model_is() -> None:
+    """From far away to N(0, 4 I), which an energy without a network is."""
+    model = MLPEBM(2, width=2, reference=2.0)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.zero_()
+    v, accepted = TwoSamples(steps=2000).chained(model, torch.full((500, 2), 6.0), lambda *how_far: None)
+    assert v.mean(0).tolist() == pytest.approx([0, 0], abs=0.4)
+    assert v.std(0).tolist() == pytest.approx([2, 2], rel=0.15)
+    assert accepted == pytest.approx(0.57, abs=0.1)
+
+
+def test_the_probe(tmp_path: Path) -> None:
+    data = load({"name": "rings", "train": 300, "val": 50, "test": 200}, tmp_path)
+    fitted = DSM().fit(MLPEBM(2, width=8), data.train, steps=20, seeds=[3])
+    probe = TwoSamples(count=100, chains=50, steps=200)
+    found = probe.measure(Subject(fitted, 3, data, tmp_path))
+    assert set(found) == {
+        f"test/{prefix}{name}" for prefix in ("", "long_") for name in ("mmd", "ksd", "c2st", "c2st_stderr")
+    } | {f"langevin/{name}" for name in ("energy_gap", "gradient_own", "gradient_long", "acceptance")}
+    assert found == probe.measure(Subject(fitted, 3, data, tmp_path))
+    assert TwoSamples(seeds=3).measure(Subject(fitted, 3, data, tmp_path)) == {}
+    with np.load(tmp_path / "toy2d_step_00000020.npz") as arrays:
+        assert arrays["own"].shape == (100, 2)
+        assert arrays["long"].shape == (50, 2)
+        at = torch.from_numpy(np.stack([np.full(121, arrays["first"][7]), arrays["second"]], 1))
+        np.testing.assert_allclose(
+            arrays["truth"][:, 7], LAWS["rings"].log_density(at).exp().numpy(), rtol=1e-5, atol=1e-30
+        )
+        assert arrays["density"].shape == (121, 121)
+        own = torch.from_numpy(arrays["own"]).double()
+        assert found["test/ksd"] == pytest.approx(
+            squared_ksd(own, LAWS["rings"].score(own), 0.3 * median_distance(data.test[:100]))
+        )
+        energy = fitted.model(3).free_energy(own.float()).mean()
+        far = fitted.model(3).free_energy(torch.from_numpy(arrays["long"])).mean()
+        assert found["langevin/energy_gap"] == pytest.approx(float(energy - far), abs=1e-5)
+
+
+def test_which_models_it_is_of() -> None:
+    assert TwoSamples.unsuitable(CD(), GRBM(2, 3)) is None
+    assert TwoSamples.unsuitable(DSM(), MLPEBLVM(2, 4)) is None
+    assert TwoSamples.unsuitable(CD(), RBM(2, 3)) == "it is of points in the plane"
+    assert TwoSamples.unsuitable(DSM(), MLPEBM(3)) == "it is of points in the plane"
+    assert TwoSamples.unsuitable(DSM(), MLPEBLVM(2, 20)) == "its chains need the energy of v alone"
