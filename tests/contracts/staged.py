@@ -22,7 +22,7 @@ class Staged(Estimator):
     id: ClassVar[str] = "staged"
     label: ClassVar[str] = "Staged"
     reference: ClassVar[str] = "a test"
-    needs: ClassVar[tuple[str, ...]] = ("free_energy",)
+    needs: ClassVar[tuple[str, ...]] = ("free_energy", "b")
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser")
 
     share: float = number(0.5, "of the iterations for the first stage", below=1.0, tune=Range(0.2, 0.8))

@@ -47,7 +47,7 @@ class Stability(Probe):
         subject.alive()
         values = singular_values(model)
         return {
-            "stability/energy_gap": float(contrast(model, v, samples)),
+            "stability/energy_gap": float(contrast(model, v, samples).detach()),
             "stability/slope_of_data": _mean_length(slope(model, v)),
             "stability/slope_of_samples": _mean_length(slope(model, samples)),
             "stability/loss_gradient": loss_gradient(model, v, samples),
