@@ -25,11 +25,13 @@ def mlp(inputs: int, width: int, layers: int, outputs: int, linear: type[nn.Line
     return nn.Sequential(*stack, linear(width, outputs))
 
 
-def _check(name: str, width: int, layers: int, reference: float) -> None:
+def _check(name: str, width: int, layers: int, reference: float, gain: float) -> None:
     if min(width, layers) < 1:
         raise InputError(f"{name}: width and layers must be 1 or more, got {width} and {layers}")
     if not 0 < reference < float("inf"):
         raise InputError(f"{name}: reference must be a positive number, its standard deviation, got {reference:g}")
+    if not 0 < gain < float("inf"):
+        raise InputError(f"{name}: gain must be a positive number, got {gain:g}")
 
 
 class MLPEBM(nn.Module):
@@ -39,6 +41,8 @@ class MLPEBM(nn.Module):
         visible: number D of visible units.
         width, layers: of f.
         reference: s, fixed; some times as wide as the data.
+        gain: what v is multiplied by before the network. On data of standard deviation 1 the first layer starts nearly
+            linear, and what is much finer than they are is learnt slowly: some 1 / (width of the features) then helps.
         spectral_norm: whether weights are divided by their largest singular value (``bism.spectral``), so that f
             cannot be steep.
 
@@ -50,17 +54,23 @@ class MLPEBM(nn.Module):
     latent = None
 
     def __init__(
-        self, visible: int, width: int = 128, layers: int = 2, reference: float = 4.0, spectral_norm: bool = False
+        self,
+        visible: int,
+        width: int = 128,
+        layers: int = 2,
+        reference: float = 4.0,
+        gain: float = 1.0,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        _check("MLPEBM", width, layers, reference)
+        _check("MLPEBM", width, layers, reference, gain)
         self.visible_shape, self.visible_units = (visible,), Gaussian(visible)
-        self.reference, self.activations = reference, visible + layers * width
+        self.reference, self.gain, self.activations = reference, gain, visible + layers * width
         self.network = mlp(visible, width, layers, 1, SpectralLinear if spectral_norm else nn.Linear)
 
     def energy(self, v: Tensor) -> Tensor:
         """E(v), [batch]."""
-        return self.network(v).squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
+        return self.network(self.gain * v).squeeze(-1) + 0.5 * v.square().sum(-1) / self.reference**2
 
     def free_energy(self, v: Tensor) -> Tensor:
         """E(v): there is nothing to sum over."""
@@ -80,11 +90,13 @@ class MLPEBLVM(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, visible: int, hidden: int, width: int = 128, layers: int = 1, reference: float = 4.0) -> None:
+    def __init__(
+        self, visible: int, hidden: int, width: int = 128, layers: int = 1, reference: float = 4.0, gain: float = 1.0
+    ) -> None:
         super().__init__()
-        _check("MLPEBLVM", width, layers, reference)
+        _check("MLPEBLVM", width, layers, reference, gain)
         self.visible_shape, self.visible_units, self.latent = (visible,), Gaussian(visible), Bernoulli(hidden)
-        self.reference, self.activations = reference, visible + (layers + 1) * width
+        self.reference, self.gain, self.activations = reference, gain, visible + (layers + 1) * width
         self.features = nn.Sequential(mlp(visible, width, layers, width), nn.SiLU())
         self.head = mlp(width + hidden, width, 1, 1)
         self._posterior_sizes = width, layers
@@ -106,9 +118,9 @@ class MLPEBLVM(nn.Module):
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]; h may lie between 0 and 1 (relaxed samples)."""
-        return self._energy(self.features(v), v, h)
+        return self._energy(self.features(self.gain * v), v, h)
 
     def energies(self, v: Tensor, h: Tensor) -> Tensor:
         """E of every v [batch, D] with every h [n, m], [batch, n]."""
-        features = self.features(v).unsqueeze(1)
+        features = self.features(self.gain * v).unsqueeze(1)
         return self._energy(features, v.unsqueeze(1), h.expand(len(v), *h.shape))

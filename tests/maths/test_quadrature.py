@@ -126,16 +126,20 @@ def test_deep_models_of_points() -> None:
 
 def test_the_free_energy_by_summation_and_its_gradient() -> None:
     torch.manual_seed(0)
-    model, v = MLPEBLVM(2, 3, width=8).double(), torch.randn(5, 2).double()
+    model, v = MLPEBLVM(2, 3, width=8, gain=2.0).double(), torch.randn(5, 2).double()
     h = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 3)
     joint = torch.stack([model.energy(v, one.expand(5, -1)) for one in h])
     torch.testing.assert_close(free_energy(model, v), -(-joint).logsumexp(0))
     torch.testing.assert_close(model.energies(v, h), joint.T)
-    features = model.head(torch.cat([model.features(v), h[3].expand(5, -1)], 1)).squeeze(1)
+    features = model.head(torch.cat([model.features(2 * v), h[3].expand(5, -1)], 1)).squeeze(1)
     torch.testing.assert_close(joint[3], features + v.square().sum(1) / 32)
 
     def score_given(one: Tensor) -> Tensor:
         return grad(lambda x: model.energy(x, one.expand(5, -1)).sum())(v)
 
+    alone = MLPEBM(2, width=8, gain=3.0).double()
+    torch.testing.assert_close(alone.energy(v), alone.network(3 * v).squeeze(1) + v.square().sum(1) / 32)
+    with pytest.raises(InputError, match="gain must be a positive number"):
+        MLPEBM(2, gain=0.0)
     expected = ((-joint).softmax(0)[:, :, None] * torch.stack([score_given(one) for one in h])).sum(0)
     torch.testing.assert_close(grad(lambda x: free_energy(model, x).sum())(v), expected.detach())
