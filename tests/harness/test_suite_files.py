@@ -340,7 +340,7 @@ def test_a_misspelt_hyper_parameter_for_all_is_refused(tmp_path: Path) -> None:
     key = "bad.yaml:17: presets.test.tasks.board.all.lrr"
     assert said.code == 2
     assert said.err.startswith(
-        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, L, N, T, a, b,"
+        f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, L, M, N, T, a, b,"
     )
 
 

@@ -88,7 +88,9 @@ def test_images_are_coupled_at_several_scales() -> None:
     assert ((flow.sample(other) - flow.sample(z)).abs() > 1e-12)[0, 0, 15, 15]
 
 
-def test_a_flow_of_nothing_is_refused() -> None:
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match=r"flow must be a torch.nn.Module with push\(\) and log_prob\(\) and draw\(\)"):
+        FlowContrast().fit(GaussianEnergy(2), torch.zeros(10, 2), steps=1, parts={"flow": nn.Linear(2, 2)})
     with pytest.raises(InputError, match="Flow: couplings and width must be 1 or more, got 0 and 64"):
         Flow((2,), couplings=0)
 
@@ -215,6 +217,7 @@ def test_at_the_data_s_density_and_log_z_the_model_rests() -> None:
     assert slope(3.5, log_z) > 1e-2
 
 
+@pytest.mark.long
 def test_it_learns_a_density_and_its_log_z() -> None:
     """Four units of the variances 1/4 to 1; the flow, which never has a turn, is the product of fitted Gaussians."""
     variances = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
