@@ -1,5 +1,6 @@
 """The flow against its Jacobian and quadrature, and flow contrastive estimation against Gaussians by hand."""
 
+import itertools
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.func import grad, jacrev
 from baselines import FlowContrast
 from baselines.flow import Flow
 from bism import Gaussian, InputError
+from bism.engine import Trainer
+from bism.resnet import ResNetEBM
 from tests.maths.checks import (
     central_differences,
     draws,
@@ -246,3 +249,22 @@ def test_the_flow_is_fitted_first_and_then_c_is_log_z() -> None:
     begun = second.begin(before, hyper(estimator))
     assert float(begun.params["normaliser"]["c"]) == pytest.approx(0.5 * math.log(math.pi / 2), abs=1e-12)
     assert [stage.name for stage in FlowContrast(pretraining=0.0).stages] == ["contrast"]
+
+
+def test_both_stages_train_on_images() -> None:
+    """The flow first, which moves nothing else; then the game, here the model's turn."""
+    torch.manual_seed(0)
+    shape, data = (1, 8, 8), draws(1).normal((30, 1, 8, 8))
+    estimator = FlowContrast(pretraining=0.5, couplings=2, width=2)
+    options: dict[str, Any] = {"seeds": [0, 1], "batch_size": 10, "dtype": torch.float64, "iterations": 4}
+    trainer, states = Trainer(estimator, ResNetEBM(shape, 1), data, **options), list[Any]()
+    for steps in (0, 2, 2):
+        trainer.run(steps)
+        states.append(trainer.fitted().state(1)["params"])
+    moved_by = [
+        {part: not torch.equal(flat(a[part]), flat(b[part])) for part in estimator.trains}
+        for a, b in itertools.pairwise(states)
+    ]
+    assert moved_by[0] == {"model": False, "normaliser": False, "flow": True}
+    assert moved_by[1] == {"model": True, "normaliser": True, "flow": False}
+    assert trainer.diverged_at == [None, None]
