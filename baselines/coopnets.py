@@ -30,7 +30,7 @@ class CoopNets(Estimator):
     so that it takes up what the model's dynamics did to its samples. Before that z may be revised by ``code_steps``
     steps of Langevin dynamics on |z|^2 / 2 + |v - g(z)|^2 / (2 s^2), which is the posterior of v's code.
 
-    The paper's Adam has beta1 = 0.5. Its samples, and this method's, are revised ones; ``drawn`` says otherwise.
+    Its samples are revised ones, as the paper's; ``drawn`` says otherwise.
     """
 
     id: ClassVar[str] = "coopnets"
@@ -42,6 +42,7 @@ class CoopNets(Estimator):
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "generator")
 
+    beta1: float = number(0.5, "decay of Adam's first moment, the paper's", minimum=0.0, below=1.0)
     k: int = count(15, "Langevin steps that revise a sample", symbol="k", maximum=LOOP, tune=(5, 15, 30))
     step_size: float = number(0.1, "step size a of the Langevin dynamics", symbol="a", tune=Range(0.01, 0.5, log=True))
     lr_generator: float = number(
@@ -66,9 +67,8 @@ class CoopNets(Estimator):
         return {"model": model, "generator": generator}
 
     def sampler(self, parts: Any) -> Any:
-        if self.drawn == "generated":
-            return parts.generator
-        return Revised(parts.model, parts.generator, self.k, self.step_size)
+        steps = self.k if self.drawn == "revised" else 0
+        return Revised(parts.model, parts.generator, self.codes, steps, self.step_size)
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         return {"v": data.new_zeros((batch_size, *data.shape[1:])), "z": data.new_zeros((batch_size, self.codes))}

@@ -40,7 +40,7 @@ class EnergyDiscrepancy(Estimator):
     marker: ClassVar[str] = "$\u25c6$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
 
-    t: float = number(0.25, "variance of the perturbation", symbol="t", tune=Range(1e-3, 10.0, log=True))
+    variance: float = number(1.0, "variance of the perturbation", symbol="t", tune=Range(1e-3, 10.0, log=True))
     points: int = count(32, "points around each perturbed example", symbol="M", maximum=100_000, tune=(4, 16, 32, 64))
     stabilisation: float = number(1.0, "w, which bounds the loss from below; 0: nothing does", symbol="w", minimum=0.0)
 
@@ -54,7 +54,7 @@ class EnergyDiscrepancy(Estimator):
     def loss(
         self, params: Any, batch: Tensor, noise: dict[str, Tensor], carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
-        scale = hyper["t"].sqrt()
+        scale = hyper["variance"].sqrt()
         around = (batch + scale * noise["away"])[:, None] + scale * noise["back"]
         energies = params.model.free_energy(around.flatten(0, 1)).unflatten(0, around.shape[:2])
         rises = params.model.free_energy(batch)[:, None] - energies

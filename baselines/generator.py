@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from bism.errors import InputError
 from bism.mlp import mlp
 from bism.posteriors import location_and_scale
-from bism.rng import Rng
 from bism.variables import flat_size
 
 _SMALLEST, _HALVINGS = 4, 3  # side of an image's coarsest map, and how many maps there are between it and the image
@@ -74,8 +73,6 @@ class Generator(nn.Module):
         torch.Size([5, 2])
     """
 
-    how = "independent draws of the generator"
-
     def __init__(self, visible_shape: tuple[int, ...], codes: int, width: int = 128, layers: int = 2) -> None:
         super().__init__()
         if min(codes, width, layers) < 1:
@@ -91,8 +88,3 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.visible(self.network(z))
-
-    def draw(self, count: int, rng: Rng) -> Tensor:
-        """g of standard normal codes, [count, *visible_shape]."""
-        with torch.no_grad():
-            return self(rng.normal((count, self.codes)))

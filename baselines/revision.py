@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -22,13 +22,19 @@ class Revised:
 
     model: Any
     generator: Any
+    codes: int
     steps: int
     step_size: float
-    how: ClassVar[str] = "ends of short Langevin chains that start at the generator's samples"
+
+    @property
+    def how(self) -> str:
+        """For people."""
+        drawn = "independent draws of the generator"
+        return f"{drawn}, after {self.steps:,} steps of Langevin dynamics each" if self.steps else drawn
 
     def draw(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]."""
-        v = self.generator.draw(count, rng)
+        v: Tensor = self.generator(rng.normal((count, self.codes))).detach()
         for _ in range(self.steps):
             v = revised(self.model.free_energy, v, rng.normal(v.shape), self.step_size)
         return v

@@ -103,6 +103,7 @@ _ASKED = {
     "posterior": ("sample", "log_prob"),
     "proposal": ("sample", "log_prob"),
     "decoder": ("sample", "sample_hard", "entropy_bound"),
+    "flow": ("push", "log_prob", "draw"),
 }  # of the parts that the package knows
 
 

@@ -52,16 +52,16 @@ def ed_error(estimator: EnergyDiscrepancy) -> float:
     model, (x, w) = GaussianEnergy().double(), hermite(24, 1)
     theta = {"a": torch.full((1,), 1.7, dtype=torch.float64)}
     found = quadrature(estimator, model, theta, (0.9 * x, w))
-    return float((found / slope(1.7, 0.81, estimator.t) - 1).abs())
+    return float((found / slope(1.7, 0.81, estimator.variance) - 1).abs())
 
 
 @pytest.mark.parametrize("t", [0.1, 2.0])
 def test_the_gradient_for_a_quadratic_energy(t: float) -> None:
-    assert ed_error(EnergyDiscrepancy(t=t, points=1500, stabilisation=0.0)) < 5e-3
+    assert ed_error(EnergyDiscrepancy(variance=t, points=1500, stabilisation=0.0)) < 5e-3
 
 
 def test_the_gradient_from_random_numbers() -> None:
-    estimator, model = EnergyDiscrepancy(t=0.5, points=200, stabilisation=0.0), GaussianEnergy().double()
+    estimator, model = EnergyDiscrepancy(variance=0.5, points=200, stabilisation=0.0), GaussianEnergy().double()
     state, rng, rows = state_of({}, model=model), draws(1), []
     for _ in range(40):
         v = 0.9 * rng.normal((200, 1))
@@ -81,7 +81,7 @@ def test_as_t_falls_it_is_score_matching() -> None:
     exact = flat(expected_gradient(SM(), {"model": theta}, v, (), weights, model=model))
     errors = []
     for t in (1e-2, 1e-3):
-        estimator = EnergyDiscrepancy(t=t, points=1500, stabilisation=0.0)
+        estimator = EnergyDiscrepancy(variance=t, points=1500, stabilisation=0.0)
         errors.append(relative(quadrature(estimator, model, theta, (v, weights)) / t, exact))
     assert exact.norm() > 0.1
     assert errors[1] < 0.02
@@ -94,7 +94,7 @@ def test_as_t_grows_it_is_maximum_likelihood() -> None:
     exact = likelihood_gradient(model, theta, v, weights)
     errors = []
     for t in (4.0, 100.0):
-        estimator = EnergyDiscrepancy(t=t, points=1500, stabilisation=0.0)
+        estimator = EnergyDiscrepancy(variance=t, points=1500, stabilisation=0.0)
         errors.append(relative(quadrature(estimator, model, theta, (v, weights)), exact))
     assert exact.norm() > 0.05
     assert errors[1] < 0.03

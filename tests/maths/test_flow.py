@@ -1,5 +1,6 @@
 """The flow against its Jacobian and quadrature, and flow contrastive estimation against Gaussians by hand."""
 
+import itertools
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.func import grad, jacrev
 from baselines import FlowContrast
 from baselines.flow import Flow
 from bism import Gaussian, InputError
+from bism.engine import Trainer
+from bism.resnet import ResNetEBM
 from tests.maths.checks import (
     central_differences,
     draws,
@@ -88,7 +91,9 @@ def test_images_are_coupled_at_several_scales() -> None:
     assert ((flow.sample(other) - flow.sample(z)).abs() > 1e-12)[0, 0, 15, 15]
 
 
-def test_a_flow_of_nothing_is_refused() -> None:
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match=r"flow must be a torch.nn.Module with push\(\) and log_prob\(\) and draw\(\)"):
+        FlowContrast().fit(GaussianEnergy(2), torch.zeros(10, 2), steps=1, parts={"flow": nn.Linear(2, 2)})
     with pytest.raises(InputError, match="Flow: couplings and width must be 1 or more, got 0 and 64"):
         Flow((2,), couplings=0)
 
@@ -215,6 +220,7 @@ def test_at_the_data_s_density_and_log_z_the_model_rests() -> None:
     assert slope(3.5, log_z) > 1e-2
 
 
+@pytest.mark.long
 def test_it_learns_a_density_and_its_log_z() -> None:
     """Four units of the variances 1/4 to 1; the flow, which never has a turn, is the product of fitted Gaussians."""
     variances = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
@@ -243,3 +249,22 @@ def test_the_flow_is_fitted_first_and_then_c_is_log_z() -> None:
     begun = second.begin(before, hyper(estimator))
     assert float(begun.params["normaliser"]["c"]) == pytest.approx(0.5 * math.log(math.pi / 2), abs=1e-12)
     assert [stage.name for stage in FlowContrast(pretraining=0.0).stages] == ["contrast"]
+
+
+def test_both_stages_train_on_images() -> None:
+    """The flow first, which moves nothing else; then the game, here the model's turn."""
+    torch.manual_seed(0)
+    shape, data = (1, 8, 8), draws(1).normal((30, 1, 8, 8))
+    estimator = FlowContrast(pretraining=0.5, couplings=2, width=2)
+    options: dict[str, Any] = {"seeds": [0, 1], "batch_size": 10, "dtype": torch.float64, "iterations": 4}
+    trainer, states = Trainer(estimator, ResNetEBM(shape, 1), data, **options), list[Any]()
+    for steps in (0, 2, 2):
+        trainer.run(steps)
+        states.append(trainer.fitted().state(1)["params"])
+    moved_by = [
+        {part: not torch.equal(flat(a[part]), flat(b[part])) for part in estimator.trains}
+        for a, b in itertools.pairwise(states)
+    ]
+    assert moved_by[0] == {"model": False, "normaliser": False, "flow": True}
+    assert moved_by[1] == {"model": True, "normaliser": True, "flow": False}
+    assert trainer.diverged_at == [None, None]

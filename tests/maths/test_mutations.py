@@ -394,7 +394,7 @@ ENTROPY_BOUND, PUSH, ED_LOSS = Decoder.entropy_bound, NormalisingFlow.push, Ener
 COOPNETS_LOSS = CoopNets.loss
 FCE_ERROR = partial(fce_error, FlowContrast(memory=0.99))
 COOPNETS_ERROR = partial(coopnets_error, CoopNets(k=3, step_size=0.4, codes=1, code_steps=2))
-ED_ERROR = partial(ed_error, EnergyDiscrepancy(t=0.5, points=1000, stabilisation=0.0))
+ED_ERROR = partial(ed_error, EnergyDiscrepancy(variance=0.5, points=1000, stabilisation=0.0))
 NVIL_ERROR, ADVIL_ERROR = partial(nvil_error, NVIL(samples=2)), partial(advil_error, AdVIL(codes=1))
 LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}

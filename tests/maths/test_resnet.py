@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, elu
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from baselines import DSM, MDSM, SSM, LangevinCD, LangevinPCD
+from baselines import DSM, MDSM, SSM, CoopNets, EnergyDiscrepancy, LangevinCD, LangevinPCD
 from bism import BiDSM, BiMDSM, BiSSM, InputError
 from bism.compiler import count_work, simplify, trace
 from bism.engine import Trainer
@@ -282,6 +282,7 @@ def test_a_wrong_precision_is_refused() -> None:
 # --- every method that can --------------------------------------------------------------------------------------------
 
 FOR_EBM = [MDSM(**SMALL), DSM(), SSM(), LangevinCD(k=2), LangevinPCD(k=2, buffer=3, start="noise")]
+FOR_EBM += [CoopNets(k=2, code_steps=1, width=2), EnergyDiscrepancy(points=2)]
 FOR_EBLVM = [kind(lower="fisher", unroll_steps=n, inner_steps=1) for kind in (BiMDSM, BiDSM, BiSSM) for n in (0, 1)]
 
 
