@@ -235,7 +235,8 @@ BAD = {
         "valid: bars_and_stripes, checkerboard, cifar10, digits, fashion, ferromagnet, freyface, mnist",
     ]),
     "unknown model": (("name: grbm", "name: grmb"), [
-        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: dbm, dbn, grbm, ising, rbm, "
+        "8: tasks.board.model.name: no model 'grmb': did you mean 'grbm'? valid: conv_ebm, dbm, dbn, grbm, "
+        "ising, mlp_eblvm, mlp_ebm, rbm, "
         "resnet_eblvm, resnet_ebm",
     ]),
     "unknown metric": (("    model:", "    metrics: [log_likelihod]\n    model:"), [
