@@ -117,7 +117,7 @@ class Fitted:
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
     def log_partition(self, data: Tensor | None = None) -> Tensor:
-        """log Z of each seed, [seeds]: exact where h can be enumerated, else by AIS from the training data.
+        """log Z of each seed, [seeds]: by enumeration or quadrature where that can be, else by AIS from training data.
 
         See ``likelihood.log_partition``; ``bism.annealing`` also says how far to trust it.
         """

@@ -93,9 +93,10 @@ def log_integral(
     """
     if data is None:
         return _log_integral(log_density, dimensions, tolerance, -math.inf)
-    centre, unit = data.double().mean(0), data.double().std(0)
+    data = data.double().cpu()
+    centre, unit = data.mean(0), data.std(0)
     unit = unit.where(unit > 0, 1)
-    highest = float(log_density(data.double()).max())
+    highest = float(log_density(data).max())
     found = _log_integral(lambda x: log_density(centre + unit * x), dimensions, tolerance, highest)
     return dataclasses.replace(found, log_z=found.log_z + float(unit.log().sum()))
 

@@ -99,9 +99,10 @@ def draw(shown: Maps) -> Figure:
             _map(groups[0][0], first, first["truth"], top, "true density")
         _dots(groups[0][1], first, first["points"], "data")
         for panels, (variant, content) in zip(groups[1:], shown.items(), strict=False):
+            panels[0].set_title(variant, fontsize=6.5)
             if "density" in content:
-                _map(panels[0], content, content["density"], top, "")
-            _dots(panels[1], content, content["own"], variant)
+                _map(panels[0], content, content["density"], top, variant)
+            _dots(panels[1], content, content["own"], "samples")
             _dots(panels[2], content, content["long"], "long chains")
     return figure
 
@@ -110,6 +111,7 @@ def _frame(axes: Axes, content: Mapping[str, np.ndarray], title: str) -> None:
     axes.set_axis_on()
     axes.grid(visible=False)
     axes.set(xlim=content["first"][[0, -1]], ylim=content["second"][[0, -1]], xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
     axes.set_title(title, fontsize=6.5)
 
 

@@ -211,7 +211,7 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     figure = found["toy2d-board"].figure
     assert figure is not None
     panels = [axes.get_title() for axes in figure.axes if axes.axison]
-    assert panels[:5] == ["true density", "data", "", "SM 0", "long chains"]
+    assert panels[:5] == ["true density", "data", "SM 0", "samples", "long chains"]
     assert len(panels) == 2 + 3 * 11
     assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["50% beyond"] * 11
     assert figure.axes[0].images[0].get_clim() == (0, 0.12)
