@@ -21,7 +21,7 @@ from bism.state import Info, State
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowContrast(Estimator):
-    """Noise-contrastive estimation whose noise is a flow q that learns, too (Gao et al. 2020, eq. 11):
+    """Noise-contrastive estimation whose noise is a flow q that learns, too (Gao et al. 2020):
 
         min over q, max over p and c of  V = E_data log p / (p + q) + E_q log q / (p + q),  log p(v) = -F(v) - c.
 
