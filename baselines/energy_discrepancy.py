@@ -15,7 +15,7 @@ from bism.state import Info
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnergyDiscrepancy(Estimator):
-    """Energy discrepancy with a Gaussian perturbation (Schröder et al. 2023, Definition 1 and Section 4).
+    """Energy discrepancy with a Gaussian perturbation (Schröder et al. 2023).
 
     Of y = v + sqrt(t) e, e ~ N(0, I), the energy E_t(y) = -log E_e'[exp(-F(y + sqrt(t) e'))] is that of the model
     smoothed by N(0, t I), and

@@ -21,7 +21,7 @@ from bism.state import Info, State
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowContrast(Estimator):
-    """Noise-contrastive estimation whose noise is a flow q that learns, too (Gao et al. 2020, eq. 11):
+    """Noise-contrastive estimation whose noise is a flow q that learns, too (Gao et al. 2020):
 
         min over q, max over p and c of  V = E_data log p / (p + q) + E_q log q / (p + q),  log p(v) = -F(v) - c.
 
@@ -50,8 +50,8 @@ class FlowContrast(Estimator):
     threshold: float = number(
         0.6, "accuracy up to which the model moves, and beyond which the flow", below=1.0, tune=Range(0.5, 0.8)
     )
-    memory: float = number(0.9, "decay of the running mean of the accuracy", minimum=0.0, below=1.0)
-    lr_flow: float = number(1e-3, "learning rate of the flow", tune=Range(1e-4, 1e-2, log=True), rate_of="flow")
+    memory: float = number(0.0, "decay of the running mean of the accuracy; 0: a minibatch's", minimum=0.0, below=1.0)
+    lr_flow: float = number(7e-4, "learning rate of the flow", tune=Range(1e-4, 1e-2, log=True), rate_of="flow")
     couplings: int = count(8, "affine couplings of the flow, on each scale", maximum=LOOP, tune=(4, 8, 16))
     width: int = count(64, "of the hidden layers of the couplings' networks", maximum=10_000, tune=(32, 64, 128))
 
