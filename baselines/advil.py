@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +13,6 @@ from bism.bilevel import kl_divergence, log_ratio
 from bism.errors import InputError
 from bism.estimator import Hyper
 from bism.hyperparameters import LOOP, Range, count, number
-from bism.optimisers import Tree
 from bism.phases import Phase
 from bism.rng import Rng
 from bism.state import Info, State
@@ -103,13 +103,11 @@ class AdVIL(WithPosterior):
     def decoder_step(self, state: State, batches: Tensor, noise: dict[str, Tensor], hyper: Hyper) -> State:
         """One step on the decoder."""
 
-        def objective(params: Tree, of: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-            return self.decoder_loss(state.bind(params), drawn, hyper)
+        def loss(params: Any, batch: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+            return self.decoder_loss(params, drawn, hyper)
 
-        return self.move(state, ("decoder",), objective, batches, noise, hyper)[0]
+        return self.move_part(state, "decoder", loss, batches, noise, hyper)[0]
 
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        def objective(params: Tree, of: Tensor, drawn: Tensor) -> Tensor:
-            return self.encoder_loss(state.bind(params), of[0], drawn, hyper)
-
-        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
+        loss = partial(self.encoder_loss, hyper=hyper)
+        return self.move_part(state, "posterior", loss, batches, noise, hyper)[0]

@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from baselines.generator import Generator
-from baselines.revision import Revised, revised
+from baselines.revision import Revised, distance, revised
 from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
-from bism.optimisers import Tree
 from bism.phases import Phase
 from bism.rng import Rng
 from bism.state import Info, State
@@ -41,6 +40,7 @@ class CoopNets(Estimator):
     marker: ClassVar[str] = "$\u25b2$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "generator")
+    moves: ClassVar[tuple[str, ...]] = ("model",)
 
     beta1: float = number(0.5, "decay of Adam's first moment, the paper's", minimum=0.0, below=1.0)
     k: int = count(15, "Langevin steps that revise a sample", symbol="k", maximum=LOOP, tune=(5, 15, 30))
@@ -59,12 +59,11 @@ class CoopNets(Estimator):
     def passes(self) -> float:
         return 2 + 0.5 * self.k + 0.5 * self.code_steps
 
-    def modules(self, model: nn.Module, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        shape: Any = model.visible_shape
-        generator = given["generator"] if "generator" in given else Generator(shape, self.codes, self.width)
-        if getattr(generator, "codes", self.codes) != self.codes:
-            raise InputError(f"{self.id}: generator must have codes of the size {self.codes}, got {generator.codes}")
-        return {"model": model, "generator": generator}
+    def modules(self, model: Any, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        own = given["generator"] if "generator" in given else Generator(model.visible_shape, self.codes, self.width)
+        if getattr(own, "codes", self.codes) != self.codes:
+            raise InputError(f"{self.id}: generator must have codes of the size {self.codes}, got {own.codes}")
+        return {"model": model, "generator": own}
 
     def sampler(self, parts: Any) -> Any:
         steps = self.k if self.drawn == "revised" else 0
@@ -80,10 +79,10 @@ class CoopNets(Estimator):
             Phase("generate", 1, self.generate, self.code_noise),
             Phase("revise", self.k, self.revise, lambda model, shape, rng: rng.normal(shape), count_by="k"),
             Phase("codes", self.code_steps, self.revise_codes, self.code_noise, count_by="code_steps"),
+            Phase("regress", 1, self.regress, lambda *_: ()),
         )
 
     def code_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Tensor:
-        """Standard normal, of as many codes as a minibatch has rows."""
         return rng.normal((batch_shape[0], self.codes))
 
     def generate(self, state: State, batches: Tensor, noise: Tensor, hyper: Hyper) -> State:
@@ -100,7 +99,7 @@ class CoopNets(Estimator):
         generator, v = frozen(state.bind().generator), state.carry["v"]
 
         def energy(z: Tensor) -> Tensor:
-            return 0.5 * z.square().sum(1) + distance(generator(z), v, hyper)
+            return 0.5 * z.square().sum(1) + distance(generator(z), v, hyper["spread"])
 
         z = revised(energy, state.carry["z"], noise, hyper["code_step_size"])
         return state.replace(carry={**state.carry, "z": z})
@@ -111,20 +110,10 @@ class CoopNets(Estimator):
         """The model's contrast with the revised samples."""
         return params.model.free_energy(batch).mean() - params.model.free_energy(carry["v"]).mean(), carry, {}
 
-    def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """Both learn from the same samples; neither's objective has a gradient in the other."""
+    def regress(self, state: State, batches: Tensor, noise: tuple[()], hyper: Hyper) -> State:
+        """The generator's step, from the samples that the model's is from, too."""
 
-        def contrast(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
+        def loss(params: Any, batch: Tensor, drawn: tuple[()]) -> Tensor:
+            return distance(params.generator(state.carry["z"]), state.carry["v"], hyper["spread"]).mean()
 
-        def regression(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return distance(state.bind(params).generator(state.carry["z"]), state.carry["v"], hyper).mean()
-
-        after, value, _ = self.move(state, ("model",), contrast, batches, noise, hyper)
-        after, error, _ = self.move(after, ("generator",), regression, batches, noise, hyper)
-        return after, {"objective": value, "regression": error}
-
-
-def distance(made: Tensor, v: Tensor, hyper: Hyper) -> Tensor:
-    """|v - g(z)|^2 / (2 s^2), [n]."""
-    return 0.5 * (v - made).flatten(1).square().sum(1) / hyper["spread"] ** 2
+        return self.move_part(state, "generator", loss, batches, noise, hyper)[0]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,11 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from baselines.generator import Affine, coarser
 from bism.errors import InputError
+from bism.estimator import Estimator, Hyper
 from bism.mlp import mlp
 from bism.rng import Rng
+from bism.stages import Stage
+from bism.state import Info, State
 from bism.variables import flat_size
 
 _LARGEST = 2.0  # log-scale of a coupling: what one alone can do to a unit is bounded, so that no step makes it explode
@@ -153,3 +157,16 @@ class Flow(nn.Module):
     def _log_normal(z: Tensor) -> Tensor:
         flat = z.flatten(1)
         return -0.5 * flat.square().sum(1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)
+
+
+def likelihood_stage(method: Estimator, share: float) -> Stage:
+    """The stage in which a method's part ``flow`` is fitted alone, by maximum likelihood: along the mean -log q(v)."""
+
+    def loss(params: Any, batch: Tensor, drawn: Any) -> Tensor:
+        return -params.flow.log_prob(batch).mean()
+
+    def step(state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
+        state, value = method.move_part(state, "flow", loss, batches, noise, hyper)
+        return state, {"objective": value}
+
+    return Stage("flow", share, step, lambda *_: {})

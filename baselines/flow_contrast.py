@@ -2,15 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch.utils._pytree import tree_map
 
-from baselines.flow import Flow
+from baselines.flow import Flow, likelihood_stage
+from baselines.turns import against, in_turn
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import LOOP, Range, count, number
 from bism.optimisers import Tree
@@ -78,29 +77,18 @@ class FlowContrast(Estimator):
         contrast = Stage("contrast", 1 - self.pretraining, self.step, self.noise)
         if not self.pretraining:
             return (contrast,)
-        flow = Stage("flow", self.pretraining, self.likelihood_step, lambda *_: {})
-        return flow, dataclasses.replace(contrast, begin=self.begin)
+        return likelihood_stage(self, self.pretraining), dataclasses.replace(contrast, begin=self.begin)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Tensor:
         return rng.normal(batch_shape)
-
-    def likelihood_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
-        """One step on the flow's mean -log q(v)."""
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return -state.bind(params).flow.log_prob(of[0]).mean()
-
-        state, value, _ = self.move(state, ("flow",), objective, batches, noise, hyper)
-        return state, {"objective": value}
 
     def begin(self, state: State, hyper: Hyper) -> State:
         """c by samples of the flow; and optimisers without gradients of before."""
         parts = state.bind()
         v, log_q = parts.flow.push(state.carry["start"])
         c = (-parts.model.free_energy(v) - log_q).mean()
-        return state.replace(
-            params={**state.params, "normaliser": {"c": c}}, optimiser=self.init_optimiser(state.params)
-        )
+        params = {**state.params, "normaliser": {"c": c}}
+        return state.replace(params=params, optimiser=self.init_optimiser(params))
 
     def loss(
         self, params: Any, batch: Tensor, noise: Tensor, carry: dict[str, Tensor], hyper: Hyper
@@ -108,8 +96,7 @@ class FlowContrast(Estimator):
         """-V, and the classifier's accuracy."""
 
         def log_odds(v: Tensor, log_q: Tensor) -> Tensor:
-            found: Tensor = -params.model.free_energy(v) - params.normaliser["c"] - log_q
-            return found
+            return -params.model.free_energy(v) - params.normaliser["c"] - log_q
 
         v, log_q = params.flow.push(noise)
         data, fantasies = log_odds(batch, params.flow.log_prob(batch)), log_odds(v, log_q)
@@ -120,24 +107,12 @@ class FlowContrast(Estimator):
         """One player moves: both gradients come from one pass, since each seed has turns of its own."""
 
         def objective(params: Tree, of: Tensor, drawn: Tensor) -> tuple[Tensor, Info]:
-            opposed = {**params, "flow": tree_map(against, params["flow"])}
+            opposed = {**params, "flow": against(params["flow"])}
             value, _, info = self.loss(state.bind(opposed), of[0], drawn, state.carry, hyper)
             return value, info
 
         moved, value, info = self.move(state, self.trains, objective, batches, noise, hyper)
         accuracy = torch.lerp(info["accuracy"], state.carry["accuracy"], hyper["memory"])
         of_model = accuracy <= hyper["threshold"]
-
-        def of(part: str, new: Tree, old: Tree) -> Tree:
-            turn = ~of_model if part == "flow" else of_model
-            return tree_map(partial(torch.where, turn), new, old)
-
-        params = {part: of(part, moved.params[part], old) for part, old in state.params.items()}
-        optimiser = {part: of(part, moved.optimiser[part], old) for part, old in state.optimiser.items()}
-        carry = {**state.carry, "accuracy": accuracy}
-        return state.replace(params=params, optimiser=optimiser, carry=carry), {"objective": value, **info}
-
-
-def against(x: Tensor) -> Tensor:
-    """x to the last bit, with the derivative -1: who minimises along it maximises."""
-    return 2 * x.detach() - x
+        after = in_turn(state, moved, {part: ~of_model if part == "flow" else of_model for part in self.trains})
+        return after.replace(carry={**state.carry, "accuracy": accuracy}), {"objective": value, **info}

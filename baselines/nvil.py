@@ -11,7 +11,6 @@ from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
-from bism.optimisers import Tree
 from bism.phases import Phase
 from bism.rng import Rng
 from bism.state import Info, State
@@ -113,7 +112,7 @@ class NVIL(Estimator):
     def proposal_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
         """One step on the proposal."""
 
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.proposal_loss(state.bind(params), drawn)
+        def loss(params: Any, batch: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+            return self.proposal_loss(params, drawn)
 
-        return self.move(state, ("proposal",), objective, batches, noise, hyper)[0]
+        return self.move_part(state, "proposal", loss, batches, noise, hyper)[0]

@@ -16,6 +16,11 @@ def revised(energy: Callable[[Tensor], Tensor], x: Tensor, noise: Tensor, step_s
     return (x + 0.5 * step_size**2 * downhill + step_size * noise).detach()
 
 
+def distance(made: Tensor, v: Tensor, spread: Tensor | float) -> Tensor:
+    """|v - made|^2 / (2 spread^2), [n]: -log N(v; made, spread^2 I) up to a constant."""
+    return 0.5 * (v - made).flatten(1).square().sum(1) / spread**2
+
+
 @dataclasses.dataclass(frozen=True)
 class Revised:
     """A generator's samples after ``steps`` steps of Langevin dynamics on the model's free energy."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -108,7 +109,5 @@ class VNCE(WithPosterior):
         return data_term + self.nu * softplus(mean_weight).mean(), carry, {}
 
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.lower_loss(state.bind(params), of[0], drawn, state.carry, hyper)
-
-        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
+        loss = partial(self.lower_loss, carry=state.carry, hyper=hyper)
+        return self.move_part(state, "posterior", loss, batches, noise, hyper)[0]

@@ -3,6 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from bism.bilevel import DIVERGENCES
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import LOOP, Range, choice, count, number
-from bism.optimisers import OPTIMISERS, Tree
+from bism.optimisers import OPTIMISERS
 from bism.phases import Phase
 from bism.posteriors import default_posterior
 from bism.rng import Rng
@@ -114,8 +115,5 @@ class Amortised(Criterion, WithPosterior):
 
     def inner_step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> State:
         """One step on the posterior, eq. (12): line 5 of Algorithm 1."""
-
-        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
-            return self.lower_loss(state.bind(params), of[0], drawn, hyper)
-
-        return self.move(state, ("posterior",), objective, batches, noise, hyper)[0]
+        loss = partial(self.lower_loss, hyper=hyper)
+        return self.move_part(state, "posterior", loss, batches, noise, hyper)[0]

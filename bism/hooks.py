@@ -23,6 +23,7 @@ from bism.stages import Stage
 from bism.state import Hyper, Info, State, initial_values
 from bism.variables import Bernoulli, Gaussian, Units, has_binary_v
 
+PartLoss = Callable[[Any, Tensor, Any], Tensor]  # (the bound parts, batch, noise) -> scalar
 Objective = Callable[[Tree, Tensor, Any], Any]  # (params, batches, noise) -> scalar, or scalar and tensors beside it
 
 
@@ -265,6 +266,18 @@ class Hooks(ABC):
         for part in parts:
             params[part], optimiser[part] = self.update(part, hyper)(gradient[part], params[part], optimiser[part])
         return state.replace(params=params, optimiser=optimiser), value, found[-1][1][1]
+
+    def move_part(
+        self, state: State, part: str, loss: PartLoss, batches: Tensor, noise: Any, hyper: Hyper
+    ) -> tuple[State, Tensor]:
+        """``move`` of one part along a loss that is written as ``loss`` is: of the bound parts, one minibatch, which is
+        the first of ``batches``, and its noise. The state, and the loss before the step."""
+
+        def objective(params: Tree, of: Tensor, drawn: Any) -> Tensor:
+            return loss(state.bind(params), of[0], drawn)
+
+        state, value, _ = self.move(state, (part,), objective, batches, noise, hyper)
+        return state, value
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         """Everything random in one step beside its phases; ``batch_shape`` is (batch, *visible_shape)."""

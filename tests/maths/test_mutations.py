@@ -64,13 +64,12 @@ from baselines import (
     VaGESMDSM,
 )
 from baselines.chains import contrast, slope
-from baselines.coopnets import distance
 from baselines.decoder import Decoder
 from baselines.flow import Flow as NormalisingFlow
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
 from baselines.mpf import Flow
 from baselines.ratio_matching import Ratios
-from baselines.revision import revised
+from baselines.revision import distance, revised
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
 from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
 from bism.flips import Flips
