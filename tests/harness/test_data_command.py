@@ -177,7 +177,7 @@ def test_the_list_has_the_facts(tmp_path: Path) -> None:
         f"file     {tmp_path}/data/freyface/frey_rawface.mat",
     ):
         assert wanted in lines
-    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 8
+    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 12
 
 
 def test_where_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
