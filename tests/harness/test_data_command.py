@@ -142,6 +142,10 @@ def test_the_list_says_what_is_there(mnist: Server, cifar: Server, tmp_path: Pat
     fetch_it = f"missing; to fetch it: {called(tmp_path, 'data download')} {{}} --data-dir {tmp_path}/data"
     assert states(tmp_path) == {
         "checkerboard": "made by this package",
+        "eight_gaussians": "made by this package",
+        "rings": "made by this package",
+        "pinwheel": "made by this package",
+        "checkerboard_4x4": "made by this package",
         "digits": "bundled with scikit-learn",
         "bars_and_stripes": "made by this package",
         "ferromagnet": "made by this package",
@@ -173,7 +177,7 @@ def test_the_list_has_the_facts(tmp_path: Path) -> None:
         f"file     {tmp_path}/data/freyface/frey_rawface.mat",
     ):
         assert wanted in lines
-    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 8
+    assert sum(line.startswith("licence") for line in lines) == sum(line.startswith("cite") for line in lines) == 12
 
 
 def test_where_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
