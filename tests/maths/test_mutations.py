@@ -506,7 +506,7 @@ MUTATIONS = [
             "uphill": replace(baselines.coopnets, "revised", lambda energy, *of: revised(lambda x: -energy(x), *of)),
             "half the distance": replace(baselines.coopnets, "distance", lambda *of: 0.5 * distance(*of)),
             "unrevised": replace(CoopNets, "revise", lambda self, state, *_: state),
-            "sign": replace(CoopNets, "loss", lambda *of: (-COOPNETS_LOSS(*of)[0], {}, {})),
+            "sign": replace(CoopNets, "loss", lambda *of: (-COOPNETS_LOSS(*of)[0], of[4], {})),
         }.items()
     ],
     *[
