@@ -9,7 +9,7 @@ from reports.artefact import Artefact, Table
 from reports.artefacts.table1 import SURE, within
 from reports.sweep import Sweep, selected, variants
 
-TASK, _FID, _OTHER, _OTHER_NAME = "cifar10", "test/fid", "test/frechet_resnet56", "ResNet-56 distance"
+SUITE, _FID, _OTHER, _OTHER_NAME = "cifar10", "test/fid", "test/frechet_resnet56", "ResNet-56 distance"
 _FORMATS = {
     **{f"{part}{name}": "{:.2f}" for name in ("FID", "early stopping") for part in ("", "paper: ")},
     **dict.fromkeys(("± 95%", "± 95% early", _OTHER_NAME), "{:.2f}"),
@@ -19,14 +19,19 @@ _FORMATS = {
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
     """Where samples of CIFAR-10 were judged: by FID, or by other features where Inception's weights were not given."""
-    done = sweep.of(TASK) if TASK in sweep.tasks else pd.DataFrame()
-    if not any(name in done and done[name].notna().any() for name in (_FID, _OTHER)):
-        return
+    for task in sweep.tasks if sweep.suite == SUITE else []:
+        done = sweep.of(task)
+        judged = any(name in done and done[name].notna().any() for name in (_FID, _OTHER))
+        if judged and (done["paper_label"] != "").any():
+            yield _table(sweep, task, done)
+
+
+def _table(sweep: Sweep, task: str, done: pd.DataFrame) -> Artefact:
     frame = compare(done)
     unjudged = _FID not in done or not done[_FID].notna().any()
-    yield Artefact(
-        name="table2",
-        title="Table 2: CIFAR-10 FID",
+    return Artefact(
+        name="table2" if task == SUITE else f"table2-{task}",
+        title="Table 2: CIFAR-10 FID" if task == SUITE else f"Table 2: CIFAR-10 FID ({task})",
         caption="FID of 50,000 samples against the training set at the last checkpoint and at the one with the best "
         "FID of 1,000 samples (early stopping), mean over seeds with the half-width of its 95% interval (Student's t), "
         f'beside what the paper prints. "Within" says whether that lies in our interval; * of fewer than {SURE} seeds.'
@@ -35,7 +40,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         + (" No FID was computed, since Inception's weights were not given." if unjudged else ""),
         numbers=frame,
         runs=list(done["run"]),
-        missing=len(sweep.missing(TASK)),
+        missing=len(sweep.missing(task)),
         table=Table(frame.dropna(axis="columns", how="all"), _FORMATS),
     )  # fmt: skip
 
