@@ -17,7 +17,7 @@ from bism.state import Info
 class IGEBM(ByChains):
     """Chains of k steps from a replay buffer, whose moves are bounded.
 
-    A move is v <- v + noise_size eps, then v <- v - step_size clip(dF/dv, -clip, clip), element by element, and, with
+    A move is v <- v + noise_size eps, then v <- v - slope_size clip(dF/dv, -clip, clip), element by element, and, with
     ``clamp: data``, v cut to the data's range. The loss is mean F(v) - mean F(v_k) + regulariser (mean F(v)^2 +
     mean F(v_k)^2), which keeps energies near 0.
 
@@ -33,7 +33,7 @@ class IGEBM(ByChains):
     marker: ClassVar[str] = "$\u25d1$"
 
     k: int = count(20, "Langevin steps per iteration", symbol="k", maximum=LOOP, tune=(10, 20, 40, 60))
-    step_size: float = number(10.0, "of the clipped slope in a step", symbol="η", tune=Range(0.1, 100.0, log=True))
+    slope_size: float = number(10.0, "of the clipped slope in a step", symbol="η", tune=Range(0.1, 100.0, log=True))
     noise_size: float = number(
         0.005, "standard deviation of a step's noise", symbol="τ", minimum=0.0, tune=Range(1e-3, 0.1, log=True)
     )
@@ -64,7 +64,7 @@ class IGEBM(ByChains):
     def moved(self, model: Any, x: Tensor, eps: Tensor, carry: dict[str, Tensor], hyper: Any) -> Tensor:
         x = x + hyper["noise_size"] * eps
         largest = hyper["clip"]
-        x = x + hyper["step_size"] * slope(model, x).clamp(-largest, largest)
+        x = x + hyper["slope_size"] * slope(model, x).clamp(-largest, largest)
         return x if self.clamp == "none" else torch.minimum(torch.maximum(x, carry["low"]), carry["high"])
 
     def loss(

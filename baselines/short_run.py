@@ -13,7 +13,7 @@ from bism.rng import Rng
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShortRun(ByChains):
-    """Chains of k steps v <- v - step_size dF/dv + noise_size eps from uniform noise in the data's range, anew in each
+    """Chains of k steps v <- v - slope_size dF/dv + noise_size eps from uniform noise in the data's range, anew in each
     iteration: no buffer, no convergence. The loss is mean F(v) - mean F(v_k), v_k fixed.
 
     What is learnt is the sampler: a generator of v_k from v_0, whose samples follow the data when the loss's gradient
@@ -28,7 +28,7 @@ class ShortRun(ByChains):
     marker: ClassVar[str] = "$\u25d0$"
 
     k: int = count(100, "Langevin steps of a run", symbol="k", maximum=LOOP, tune=(20, 50, 100))
-    step_size: float = number(1.0, "of the slope dF/dv in a step", symbol="η", tune=Range(1e-3, 10.0, log=True))
+    slope_size: float = number(1.0, "of the slope dF/dv in a step", symbol="η", tune=Range(1e-3, 10.0, log=True))
     noise_size: float = number(
         0.01, "standard deviation of a step's noise", symbol="τ", minimum=0.0, tune=Range(1e-3, 0.1, log=True)
     )
@@ -40,7 +40,7 @@ class ShortRun(ByChains):
         return {"x": within(carry["low"], carry["high"], noise)}
 
     def moved(self, model: Any, x: Tensor, eps: Tensor, carry: dict[str, Tensor], hyper: Any) -> Tensor:
-        return x + hyper["step_size"] * slope(model, x) + hyper["noise_size"] * eps
+        return x + hyper["slope_size"] * slope(model, x) + hyper["noise_size"] * eps
 
     def sampler(self, parts: Any) -> Runs:
         carry = parts.carry

@@ -735,15 +735,15 @@ def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) 
 
     from benchmark.tracking.pyfunc import TrainedModel
 
-    def loaded(hidden: int) -> Any:
-        cell = cells.add(seed=hidden, model={"name": "grbm", "visible": 2, "hidden": hidden})
+    def loaded(visible: int, hidden: int) -> Any:
+        cell = cells.add(seed=hidden, model={"name": "grbm", "visible": visible, "hidden": hidden})
         folder, model = run_dir.folder(cell), TrainedModel()
-        Trainer(DSM(), GRBM(2, hidden), torch.rand(100, 2), seeds=[3]).save(folder.artifacts / "last.pt")
+        Trainer(DSM(), GRBM(visible, hidden), torch.rand(100, visible), seeds=[3]).save(folder.artifacts / "last.pt")
         artifacts = {"checkpoint": str(folder.artifacts / "last.pt"), "config": str(folder.path / "config.json")}
         model.load_context(PythonModelContext(artifacts, None))  # type: ignore[no-untyped-call]  # MLflow's
         return model
 
-    model = loaded(hidden=4)
+    model = loaded(visible=2, hidden=4)
     assert list(model.predict(None, pd.DataFrame([[0, 1]])).columns) == ["log_likelihood"]
     with pytest.raises(InputError, match=r"expected 2 numeric columns.*\(1, 3\)"):
         model.predict(None, pd.DataFrame([[0.0, 1.0, 2.0]]))
@@ -753,8 +753,8 @@ def test_a_model_says_what_is_wrong_with_a_table(cells: Cells, run_dir: RunDir) 
         model.predict(None, pd.DataFrame([[0.0, 1.0], [math.nan, 1.0]]))
     with pytest.raises(InputError, match="expected 2 numeric columns"):
         model.predict(None, pd.DataFrame([["a", 1.0]]))
-    large = loaded(hidden=40)
-    v = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
+    large = loaded(visible=3, hidden=40)  # too many of both for log Z
+    v = torch.tensor([[0.25, 0.5, 0.75]], dtype=torch.float64)
     answer = large.predict(None, pd.DataFrame(v.numpy()))
     expected = -float(large.model.free_energy(v).detach())
     assert answer["log_density_unnormalised"][0] == pytest.approx(expected, abs=1e-12)

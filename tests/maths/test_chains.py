@@ -16,8 +16,8 @@ from bism.state import State
 from bism.variables import Gaussian
 from tests.maths.checks import draws, hyper, relative, state_of
 
-SHORT = ShortRun(k=3, step_size=0.2, noise_size=0.3)
-IMPLICIT = IGEBM(k=3, step_size=0.5, noise_size=0.3, clip=0.7, clamp="data", regulariser=0.1, buffer=42, restart=0.3)
+SHORT = ShortRun(k=3, slope_size=0.2, noise_size=0.3)
+IMPLICIT = IGEBM(k=3, slope_size=0.5, noise_size=0.3, clip=0.7, clamp="data", regulariser=0.1, buffer=42, restart=0.3)
 PERSISTENT = GenerativeConvNet(k=3, step_size=0.6)
 ALL = [SHORT, IMPLICIT, PERSISTENT]
 BATCH = 7
@@ -55,12 +55,12 @@ def moves(estimator: Any, x: Tensor, noises: list[Tensor], a: float, low: Tensor
     """The chains, written out for ``Parabola``."""
     for eps in noises:
         if isinstance(estimator, ShortRun):
-            x = (1 - estimator.step_size * a) * x + estimator.noise_size * eps
+            x = (1 - estimator.slope_size * a) * x + estimator.noise_size * eps
         elif isinstance(estimator, GenerativeConvNet):
             x = (1 - estimator.step_size**2 / 2 * a) * x + estimator.step_size * eps
         else:
             x = x + estimator.noise_size * eps
-            x = x - estimator.step_size * (a * x).clamp(-estimator.clip, estimator.clip)
+            x = x - estimator.slope_size * (a * x).clamp(-estimator.clip, estimator.clip)
             x = x.clamp(low, high)
     return x
 
@@ -107,7 +107,7 @@ def test_chains_that_converge_have_the_variance_of_their_discretisation(estimato
     _, after, _ = after_phases(estimator, Parabola(1).double(), draws(1).normal((50, 1)), batch=20_000)
     found = float(after.carry["x"].var())
     s = 1 / math.sqrt(0.8)
-    langevin = s**2 / (1 - estimator.step_size**2 / (4 * s**2))
+    langevin = s**2 / (1 - PERSISTENT.step_size**2 / (4 * s**2))
     wanted = langevin if estimator.id == PERSISTENT.id else 0.3**2 / (1 - (1 - 0.2 * 0.8) ** 2)
     assert found == pytest.approx(wanted, rel=4 * math.sqrt(2 / 20_000))
 
@@ -142,7 +142,7 @@ def test_every_slot_is_chosen_as_often_and_one_chain_in_twenty_starts_anew() -> 
 def test_slopes_are_clipped_and_chains_stay_in_the_range() -> None:
     model, x = Parabola(2, 5.0).double(), torch.tensor([[0.1, 3.0], [-2.0, 0.0]]).double()
     span = {"low": torch.tensor([-1.5, -9.0]).double(), "high": torch.tensor([0.0, 2.0]).double()}
-    still = {"noise_size": 0.0, "clip": 2.0, "step_size": 0.1}
+    still = {"noise_size": 0.0, "clip": 2.0, "slope_size": 0.1}
     free = IGEBM(**still).moved(model, x, x, span, hyper(IGEBM(**still)))
     torch.testing.assert_close(free, torch.tensor([[0.05, 2.8], [-1.8, 0.0]]).double())
     bounded = IGEBM(**still, clamp="data").moved(model, x, x, span, hyper(IGEBM(**still)))
@@ -158,8 +158,8 @@ def test_the_range_is_that_of_each_unit_and_of_all_pixels() -> None:
 
 
 def test_a_short_run_samples_by_itself_and_decodes_its_starts() -> None:
-    """Without noise each move shrinks v by 1 - step_size a: samples are the data's box, shrunk."""
-    estimator = ShortRun(k=5, step_size=0.2, noise_size=0.0)
+    """Without noise each move shrinks v by 1 - slope_size a: samples are the data's box, shrunk."""
+    estimator = ShortRun(k=5, slope_size=0.2, noise_size=0.0)
     data = draws(1).normal((50, 2)) + torch.tensor([1.0, -3.0])
     fitted = estimator.fit(Parabola(), data, steps=0, dtype=torch.float64)
     sampler: Any = fitted.sampler(0)
@@ -176,7 +176,7 @@ def test_samples_start_at_chains_in_turn() -> None:
     drawn = from_pool(pool, 10, draws(1))
     assert sorted(torch.bincount(drawn[:, 0].long()).tolist()) == [2, 2, 3, 3]
     assert sorted(drawn[:4, 0].tolist()) == [0, 1, 2, 3]
-    estimator = IGEBM(k=1, noise_size=0.0, step_size=1e-9, buffer=30)
+    estimator = IGEBM(k=1, noise_size=0.0, slope_size=1e-9, buffer=30)
     fitted = estimator.fit(Parabola(1), 5 + draws(2).normal((40, 1)), steps=0, batch_size=10, dtype=torch.float64)
     buffer = fitted.state(0)["carry"]["buffer"]
     torch.testing.assert_close(fitted.draw(30, 0).sort(0)[0], buffer.sort(0)[0])
@@ -185,8 +185,8 @@ def test_samples_start_at_chains_in_turn() -> None:
 @pytest.mark.parametrize(
     "estimator",
     [
-        ShortRun(k=15, step_size=0.05, noise_size=0.3, lr=0.04),
-        IGEBM(k=5, step_size=0.05, noise_size=0.3, clip=10.0, regulariser=0.0, buffer=1000, lr=0.04),
+        ShortRun(k=15, slope_size=0.05, noise_size=0.3, lr=0.04),
+        IGEBM(k=5, slope_size=0.05, noise_size=0.3, clip=10.0, regulariser=0.0, buffer=1000, lr=0.04),
         GenerativeConvNet(k=5, step_size=0.3, lr=0.04),
     ],
     ids=lambda x: x.id,

@@ -50,7 +50,9 @@ def test_layers_use_the_normalised_weight() -> None:
         torch.testing.assert_close(layer(at), plain(at, layer.weight / 3, layer.bias, **more))
 
 
-@pytest.mark.parametrize("model", [MLPEBM(5, 16, 3, 1e6, True), ConvEBM((1, 8, 8), 4, 0.0, True)])
+@pytest.mark.parametrize(
+    "model", [MLPEBM(5, 16, 3, 1e6, spectral_norm=True), ConvEBM((1, 8, 8), 4, spectral_norm=True)]
+)
 def test_an_energy_with_it_cannot_be_steep(model: torch.nn.Module) -> None:
     """|dE/dv| is at most the product of the layers' norms: 1 of dense ones, sqrt(9) and sqrt(16 / 4) of the kernels as
     operators, and 1.1, the largest derivative of SiLU, for each."""
