@@ -29,9 +29,9 @@ class FlowContrast(Estimator):
     objective is -V, at equilibrium log 4.
 
     First, in the share ``pretraining`` of the iterations, the flow alone is fitted by maximum likelihood. Then c starts
-    where the mean log p / q of the flow's samples is 0, and in each step one player moves: the model and c while the
-    running mean of the classifier's accuracy is at most ``threshold``, else the flow. The model is p; the samples of
-    this method are the flow's, as in the paper: independent draws of a known density.
+    where the mean log p / q of the flow's samples is 0 (else at 0), and in each step one player moves: the model and c
+    while the running mean of the classifier's accuracy is at most ``threshold``, else the flow. The model is p; the
+    samples of this method are the flow's, as in the paper: independent draws of a known density.
     """
 
     id: ClassVar[str] = "flow_contrast"

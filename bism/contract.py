@@ -44,8 +44,9 @@ def _problem(kind: Any, base: Any) -> str | None:
             return f"``{name}`` must be a tuple of {wanted}, got {shown(value)}"
     if "model" not in kind.trains or len(set(kind.trains)) < len(kind.trains):
         return f"``trains`` must name 'model' and each part once, got {shown(kind.trains)}"
-    if not isinstance(kind.moves, tuple) or not all(part in kind.trains for part in kind.moves):
-        return f"``moves`` must be a tuple of parts that ``trains`` names, got {shown(kind.moves)}"
+    known = isinstance(kind.moves, tuple) and all(part in kind.trains for part in kind.moves)
+    if not known or len(set(kind.moves)) < len(kind.moves):
+        return f"``moves`` must be a tuple of parts that ``trains`` names, each once, got {shown(kind.moves)}"
     units = kind.visible_units
     if not isinstance(units, tuple) or not units or not all(one in (Gaussian, Bernoulli) for one in units):
         return f"``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v), got {shown(units)}"

@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor, nn
 
-from bism.errors import InputError
+from bism.checks import check_count, check_flag, check_scale
+from bism.errors import InputError, shown
 from bism.spectral import SpectralConv2d, SpectralLinear
 from bism.variables import Gaussian, flat_size
 
@@ -37,14 +38,13 @@ class ConvEBM(nn.Module):
         self, visible_shape: tuple[int, ...], width: int = 64, reference: float = 0.0, spectral_norm: bool = False
     ) -> None:
         super().__init__()
-        if len(visible_shape) != 3 or min(visible_shape) < 1:
+        if not isinstance(visible_shape, tuple) or len(visible_shape) != 3 or min(visible_shape) < 1:
             raise InputError(
-                f"ConvEBM: takes images [channels, height, width], of at least one each, got {list(visible_shape)}"
+                f"ConvEBM: takes images (channels, height, width), of at least one each, got {shown(visible_shape)}"
             )
-        if width < 1:
-            raise InputError(f"ConvEBM: width must be 1 or more, got {width}")
-        if not 0 <= reference < math.inf:
-            raise InputError(f"ConvEBM: reference must be a standard deviation, or 0 for none, got {reference:g}")
+        check_count("ConvEBM: width", width, 1)
+        check_scale("ConvEBM: reference, a standard deviation, or 0 for none,", reference)
+        check_flag("ConvEBM: spectral_norm", spectral_norm)
         convolution, dense = (SpectralConv2d, SpectralLinear) if spectral_norm else (nn.Conv2d, nn.Linear)
         channels, *sides = visible_shape
         self.visible_shape, self.visible_units = tuple(visible_shape), Gaussian(flat_size(visible_shape))

@@ -42,6 +42,8 @@ def not_enumerable(model: Any) -> str | None:
     """Why log Z cannot be had by enumeration, or None."""
     sides = _sides(model)
     if not sides:
+        if model.latent is None:
+            return "it has no latent variables, and its v is not binary"
         binary = isinstance(model.latent, Bernoulli)
         return "it has no hidden_free_energy(h)" if binary else "its latent variables are not binary"
     if sides[0][0] > ENUMERABLE:

@@ -59,7 +59,8 @@ def log_partition(
             )
         return ais(*annealed(model, data), chains=chains, steps=steps, seed=seed).log_z
     if reason:
-        raise InputError(f"log Z of {type(model).__name__} cannot be enumerated: {reason}")
+        other = f", nor had by quadrature: {no_quadrature}" if method == "auto" else ""
+        raise InputError(f"log Z of {type(model).__name__} cannot be enumerated: {reason}{other}")
     return float(log_weights(model).logsumexp(0))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from bism.errors import InputError
+from bism.checks import check_count, check_flag, check_positive
 from bism.posteriors import RelaxedBernoulli
 from bism.spectral import SpectralLinear
 from bism.variables import Bernoulli, Gaussian
@@ -25,13 +25,11 @@ def mlp(inputs: int, width: int, layers: int, outputs: int, linear: type[nn.Line
     return nn.Sequential(*stack, linear(width, outputs))
 
 
-def _check(name: str, width: int, layers: int, reference: float, gain: float) -> None:
-    if min(width, layers) < 1:
-        raise InputError(f"{name}: width and layers must be 1 or more, got {width} and {layers}")
-    if not 0 < reference < float("inf"):
-        raise InputError(f"{name}: reference must be a positive number, its standard deviation, got {reference:g}")
-    if not 0 < gain < float("inf"):
-        raise InputError(f"{name}: gain must be a positive number, got {gain:g}")
+def _check(model: str, sizes: dict[str, Any], reference: Any, gain: Any) -> None:
+    for name, size in sizes.items():
+        check_count(f"{model}: {name}", size, 1)
+    check_positive(f"{model}: reference, a standard deviation,", reference)
+    check_positive(f"{model}: gain", gain)
 
 
 class MLPEBM(nn.Module):
@@ -63,7 +61,8 @@ class MLPEBM(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        _check("MLPEBM", width, layers, reference, gain)
+        _check("MLPEBM", {"visible": visible, "width": width, "layers": layers}, reference, gain)
+        check_flag("MLPEBM: spectral_norm", spectral_norm)
         self.visible_shape, self.visible_units = (visible,), Gaussian(visible)
         self.reference, self.gain, self.activations = reference, gain, visible + layers * width
         self.network = mlp(visible, width, layers, 1, SpectralLinear if spectral_norm else nn.Linear)
@@ -94,7 +93,8 @@ class MLPEBLVM(nn.Module):
         self, visible: int, hidden: int, width: int = 128, layers: int = 1, reference: float = 4.0, gain: float = 1.0
     ) -> None:
         super().__init__()
-        _check("MLPEBLVM", width, layers, reference, gain)
+        sizes = {"visible": visible, "hidden": hidden, "width": width, "layers": layers}
+        _check("MLPEBLVM", sizes, reference, gain)
         self.visible_shape, self.visible_units, self.latent = (visible,), Gaussian(visible), Bernoulli(hidden)
         self.reference, self.gain, self.activations = reference, gain, visible + (layers + 1) * width
         self.features = nn.Sequential(mlp(visible, width, layers, width), nn.SiLU())

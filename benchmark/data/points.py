@@ -123,6 +123,11 @@ LAWS = {
 }
 
 
+def law_of(data: DataSet) -> Law | None:
+    """The law of points that are as it draws them: none of what was scaled or made binary since."""
+    return LAWS.get(data.name) if data.entropy is not None else None
+
+
 def _points(name: str, **asked: int) -> DataSet:
     """Independent points of a law, by a fixed seed; of each split as many as asked for, or as the catalogue says."""
     law, (train, val, test) = LAWS[name], CATALOGUE[name].sizes

@@ -64,6 +64,7 @@ def c2st(x: Tensor, y: Tensor, seed: int = 0) -> tuple[float, float]:
     from sklearn.neighbors import KNeighborsClassifier
 
     scale = y.double().std(0)
+    scale = scale.where(scale > 0, 1)
     points = torch.cat([x.double() / scale, y.double() / scale]).numpy()
     labels = torch.cat([torch.zeros(len(x)), torch.ones(len(y))]).long()
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))

@@ -46,10 +46,8 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"trains": ("model", "generator", "model")}, "``trains`` must name 'model' and each part once"),
         ({"trains": ("model", "a\nb")}, "``trains`` must be a tuple"),
         ({"trains": ("model", 1)}, "``trains`` must be a tuple"),
-        (
-            {"moves": ("model", "ghost")},
-            "``moves`` must be a tuple of parts that ``trains`` names, got",
-        ),
+        ({"moves": ("model", "ghost")}, "``moves`` must be a tuple of parts that ``trains`` names, each once, got"),
+        ({"moves": ("model", "model")}, "``moves`` must be a tuple of parts that ``trains`` names, each once, got"),
         ({"moves": "model"}, "``moves`` must be a tuple of parts"),
         ({"moves": ([1],)}, "``moves`` must be a tuple of parts"),
         ({"needs": "free_energy"}, "``needs`` must be a tuple of names of methods of the model, got 'free_energy'"),

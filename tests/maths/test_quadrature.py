@@ -124,6 +124,31 @@ def test_deep_models_of_points() -> None:
         log_partition(GRBM(3, 2), "quadrature")
 
 
+@pytest.mark.parametrize("away", [30.0, 50.0])
+def test_narrow_modes_far_from_the_widest_are_found_at_the_data(away: float) -> None:
+    """Three Gaussians of which the outer two, 0.27 wide, have peaks below e times that of the one in the middle."""
+    weight, s = torch.tensor([1, 2.4 * 0.27, 2.4 * 0.27]).double(), torch.tensor([1, 0.27, 0.27]).double()
+    weight, middle = weight / weight.sum(), torch.tensor([0, away, -away]).double()
+
+    def log_density(v: Tensor) -> Tensor:
+        return (weight.log() - s.log() - 0.5 * ((v - middle) / s).square()).logsumexp(1) - 0.5 * math.log(2 * math.pi)
+
+    source = torch.Generator().manual_seed(0)
+    chosen = torch.multinomial(weight, 500, replacement=True, generator=source)
+    data = (middle[chosen] + s[chosen] * torch.randn(500, dtype=torch.float64, generator=source))[:, None]
+    assert abs(log_integral(log_density, 1, data=data).log_z) < 1e-6
+
+
+def test_a_density_with_the_lattice_s_own_period_is_known_to_be_doubtful() -> None:
+    def log_density(u: Tensor) -> Tensor:
+        return (-0.5 * u.square() + 50 * (20 * u).sin()).sum(1)
+
+    line = torch.linspace(-12, 12, 400_001).double()
+    exact = 2 * float((-0.5 * line.square() + 50 * (20 * line).sin()).logsumexp(0) + math.log(24 / 400_000))
+    found = log_integral(log_density, 2)
+    assert abs(found.log_z - exact) <= found.error
+
+
 def test_the_free_energy_by_summation_and_its_gradient() -> None:
     torch.manual_seed(0)
     model, v = MLPEBLVM(2, 3, width=8, gain=2.0).double(), torch.randn(5, 2).double()
@@ -139,7 +164,7 @@ def test_the_free_energy_by_summation_and_its_gradient() -> None:
 
     alone = MLPEBM(2, width=8, gain=3.0).double()
     torch.testing.assert_close(alone.energy(v), alone.network(3 * v).squeeze(1) + v.square().sum(1) / 32)
-    with pytest.raises(InputError, match="gain must be a positive number"):
+    with pytest.raises(InputError, match=r"MLPEBM: gain must be a finite number above 0, got 0\.0"):
         MLPEBM(2, gain=0.0)
     expected = ((-joint).softmax(0)[:, :, None] * torch.stack([score_given(one) for one in h])).sum(0)
     torch.testing.assert_close(grad(lambda x: free_energy(model, x).sum())(v), expected.detach())

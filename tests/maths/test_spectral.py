@@ -80,10 +80,24 @@ def test_the_reference_of_images_is_a_gaussian() -> None:
     torch.testing.assert_close(model.free_energy(v) - without, v.flatten(1).square().sum(1) / (2 * 0.25))
 
 
+@pytest.mark.parametrize("scale", [1e-24, 1e8])
+def test_sizes_at_the_ends_of_float32_have_a_norm(scale: float) -> None:
+    weight = draws(5).normal((12, 7)).float()
+    exact = float(torch.linalg.matrix_norm(weight.double(), 2)) * scale
+    assert float(spectral_norm(scale * weight)) == pytest.approx(exact, rel=0.02)
+
+
 def test_bad_sizes_are_named() -> None:
-    with pytest.raises(InputError, match=r"ConvEBM: takes images \[channels, height, width\].*got \[8\]"):
+    with pytest.raises(InputError, match="MLPEBM: spectral_norm must be true or false, got 'maybe'"):
+        MLPEBM(2, spectral_norm="maybe")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="MLPEBM: reference, a standard deviation, must be a finite number above 0"):
+        MLPEBM(2, reference="wide")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"ConvEBM: takes images \(channels, height, width\).*got \(8,\)"):
         ConvEBM((8,))
-    with pytest.raises(InputError, match="ConvEBM: width must be 1 or more, got 0"):
+    with pytest.raises(InputError, match="ConvEBM: width must be at least 1, got 0"):
         ConvEBM((1, 8, 8), width=0)
-    with pytest.raises(InputError, match=r"ConvEBM: reference must be a standard deviation.*got -1"):
+    with pytest.raises(
+        InputError,
+        match=r"ConvEBM: reference, a standard deviation.*must be a finite number of at least 0, got -1",
+    ):
         ConvEBM((1, 8, 8), reference=-1.0)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.data.points import LAWS, Law
+from benchmark.data.points import Law, law_of
 from benchmark.measures.density import limits
 from benchmark.measures.pictures import save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
@@ -61,7 +61,7 @@ class TwoSamples(Probe):
     def measure(self, subject: Subject) -> Metrics:
         if self.seeds is not None and subject.seed >= self.seeds:
             return {}
-        model, law = subject.fitted.model(subject.seed), LAWS.get(subject.data.name)
+        model, law = subject.fitted.model(subject.seed), law_of(subject.data)
         test = subject.data.test[: self.count].double()
         own = subject.fitted.draw(self.count, subject.seed)
         long, accepted = self.chained(model, own[: self.chains], subject.alive)
@@ -112,7 +112,8 @@ class TwoSamples(Probe):
             names.append("ksd")
         if not samples.isfinite().all():
             return {f"test/{name}{one}": float("nan") for one in names}
-        accuracy, error = c2st(samples, test, self.seed)
+        both = min(len(samples), len(test))  # a classifier gains by the larger of two classes
+        accuracy, error = c2st(samples[:both], test[:both], self.seed)
         found = {
             f"test/{name}mmd": squared_mmd(samples, test, [b * distance for b in BANDWIDTHS]),
             f"test/{name}c2st": accuracy,
