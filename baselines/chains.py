@@ -64,7 +64,7 @@ class ByChains(Estimator, ABC):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        k: int = self.k  # type: ignore[attr-defined]
+        k: int = self.k  # type: ignore[attr-defined]  # as above
         return (
             Phase("start", 1, self.start, self.start_noise),
             Phase("chain", k, self.chain_step, self.chain_noise, count_by="k"),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from baselines.chains import contrast
 from baselines.generator import Generator
 from baselines.revision import Revised, distance, revised
 from bism.errors import InputError
@@ -108,7 +109,7 @@ class CoopNets(Estimator):
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
         """The model's contrast with the revised samples."""
-        return params.model.free_energy(batch).mean() - params.model.free_energy(carry["v"]).mean(), carry, {}
+        return contrast(params.model, batch, carry["v"]), carry, {}
 
     def regress(self, state: State, batches: Tensor, noise: tuple[()], hyper: Hyper) -> State:
         """The generator's step, from the samples that the model's is from, too."""

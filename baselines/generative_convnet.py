@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from baselines.chains import ByChains, Runs, from_pool, slope
+from baselines.chains import ByChains, Runs, from_pool
+from baselines.revision import revised
 from bism.estimator import Hyper
 from bism.hyperparameters import LOOP, Range, count, number
 from bism.rng import Rng
@@ -44,7 +45,7 @@ class GenerativeConvNet(ByChains):
         return {}
 
     def moved(self, model: Any, x: Tensor, eps: Tensor, carry: dict[str, Tensor], hyper: Any) -> Tensor:
-        return x + 0.5 * hyper["step_size"] ** 2 * slope(model, x) + hyper["step_size"] * eps
+        return revised(model.free_energy, x, eps, hyper["step_size"])
 
     def sampler(self, parts: Any) -> Runs:
         return Runs(

@@ -124,7 +124,7 @@ LAWS = {
 
 
 def law_of(data: DataSet) -> Law | None:
-    """The law of points that are as it draws them: none of what was scaled or made binary since."""
+    """The law of points in their own units, as it draws them: none of what was made binary since."""
     return LAWS.get(data.name) if data.entropy is not None else None
 
 

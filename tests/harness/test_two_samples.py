@@ -10,7 +10,7 @@ from torch import Tensor
 
 from baselines import CD, DSM
 from benchmark.data.datasets import load
-from benchmark.data.points import LAWS
+from benchmark.data.points import LAWS, law_of
 from benchmark.measures.probes import Subject, TwoSamples
 from benchmark.measures.two_samples import c2st, median_distance, squared_ksd, squared_mmd
 from bism import GRBM, RBM
@@ -112,6 +112,18 @@ def test_the_probe(tmp_path: Path) -> None:
         energy = fitted.model(3).free_energy(own.float()).mean()
         far = fitted.model(3).free_energy(torch.from_numpy(arrays["long"])).mean()
         assert found["langevin/energy_gap"] == pytest.approx(float(energy - far), abs=1e-5)
+
+
+def test_a_classifier_gains_nothing_by_fewer_test_data_than_samples() -> None:
+    found = TwoSamples().compared(normal(500, 0), normal(100, 1), None, "")
+    assert abs(found["test/c2st"] - 0.5) < 4 * found["test/c2st_stderr"]
+
+
+def test_points_that_were_made_binary_have_no_law(tmp_path: Path) -> None:
+    data = load({"name": "rings", "train": 30, "val": 5, "test": 5}, tmp_path)
+    assert law_of(data) is LAWS["rings"]
+    assert law_of(data.binarised(0.5)) is None
+    assert law_of(data.scaled("standard").in_own_units) is LAWS["rings"]
 
 
 def test_which_models_it_is_of() -> None:

@@ -92,10 +92,14 @@ Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
 BOUND_BATCH = checks.samples(checks.make_rbm(seed=1), 1500, 1)
 COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
+UPHILL = {
+    "slope": lambda model, v: -slope(model, v),
+    "revised": lambda energy, *of: revised(lambda x: -energy(x), *of),
+}
 BY_CHAINS = (
-    (ShortRun, baselines.short_run, baselines.chains, SHORT),
-    (IGEBM, baselines.igebm, baselines.igebm, IMPLICIT),
-    (GenerativeConvNet, baselines.generative_convnet, baselines.chains, PERSISTENT),
+    (ShortRun, baselines.short_run, "slope", baselines.chains, SHORT),
+    (IGEBM, baselines.igebm, "slope", baselines.igebm, IMPLICIT),
+    (GenerativeConvNet, baselines.generative_convnet, "revised", baselines.chains, PERSISTENT),
 )
 
 
@@ -462,15 +466,15 @@ MUTATIONS = [
         Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
         for make in (LangevinCD, LangevinPCD)
         for what, change in {
-            "uphill": replace(baselines.langevin_cd, "slope", lambda model, v: -slope(model, v)),
+            "uphill": replace(baselines.langevin_cd, "slope", UPHILL["slope"]),
             "sign": replace(baselines.langevin_cd, "contrast", lambda *given: -contrast(*given)),
         }.items()
     ],
     *[
         Mutation(make.id, what, partial(chains_error, estimator), change)
-        for make, moves, loss, estimator in BY_CHAINS
+        for make, moves, move, loss, estimator in BY_CHAINS
         for what, change in {
-            "uphill": replace(moves, "slope", lambda model, v: -slope(model, v)),
+            "uphill": replace(moves, move, UPHILL[move]),
             "sign": replace(loss, "contrast", lambda *given: -contrast(*given)),
         }.items()
     ],
@@ -503,7 +507,7 @@ MUTATIONS = [
     *[
         Mutation("coopnets", what, COOPNETS_ERROR, change)
         for what, change in {
-            "uphill": replace(baselines.coopnets, "revised", lambda energy, *of: revised(lambda x: -energy(x), *of)),
+            "uphill": replace(baselines.coopnets, "revised", UPHILL["revised"]),
             "half the distance": replace(baselines.coopnets, "distance", lambda *of: 0.5 * distance(*of)),
             "unrevised": replace(CoopNets, "revise", lambda self, state, *_: state),
             "sign": replace(CoopNets, "loss", lambda *of: (-COOPNETS_LOSS(*of)[0], of[4], {})),
