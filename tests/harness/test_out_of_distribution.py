@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmark.data import datasets
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import OutOfDistribution
-from benchmark.measures.probes.latents import _altered, _other_images
+from benchmark.measures.probes.out_of_distribution import _altered, _other_images
 from bism.rng import Rng
 from tests.harness.known_images import Known, Pictures, arrays, data_of, images, subject
 from tests.maths.test_density_bound import log_density

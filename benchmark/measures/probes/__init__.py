@@ -8,8 +8,9 @@ from benchmark.measures.probes.bound import Bound
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
-from benchmark.measures.probes.latents import Conditional, Features, OutOfDistribution
+from benchmark.measures.probes.latents import Conditional, Features
 from benchmark.measures.probes.log_z_bounds import LogZBounds
+from benchmark.measures.probes.out_of_distribution import OutOfDistribution
 from benchmark.measures.probes.samples import Samples
 from benchmark.measures.probes.stability import Stability
 from benchmark.measures.probes.two_samples import TwoSamples
