@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from baselines.chains import contrast
-from baselines.generator import Generator
 from baselines.revision import Revised, distance, revised
 from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
+from bism.generator import Generator
 from bism.hyperparameters import LOOP, Range, choice, count, number
 from bism.phases import Phase
 from bism.rng import Rng

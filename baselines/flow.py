@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from baselines.generator import Affine, coarser
 from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
+from bism.generator import Affine, coarser
 from bism.mlp import mlp
 from bism.rng import Rng
 from bism.stages import Stage

@@ -134,6 +134,11 @@ class DiagonalGaussian(nn.Module):
         """The same draw, with no gradient through it."""
         return self.sample(v, noise).detach()
 
+    def kl_to_standard_normal(self, v: Tensor) -> Tensor:
+        """KL(q(h|v) || N(0, I)) = sum_j (mean_j^2 + std_j^2 - 1) / 2 - log std_j, [batch]."""
+        mean, log_std = self._parameters_at(v)
+        return (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).sum(-1)
+
     def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
         """Normalised log-density, [batch]."""
         mean, log_std = self._parameters_at(v)

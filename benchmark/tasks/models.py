@@ -13,6 +13,7 @@ from torch import nn
 from bism import DBM, DBN, GRBM, RBM, Ising
 from bism.convnet import ConvEBM
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
+from bism.latent import latent_conv, latent_mlp
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM, ResNetEBM
 
@@ -25,6 +26,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp_ebm": MLPEBM,
     "mlp_eblvm": MLPEBLVM,
     "conv_ebm": ConvEBM,
+    "latent_mlp": latent_mlp,
+    "latent_conv": latent_conv,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
 }

@@ -21,6 +21,7 @@ from bism import DBM, DBN, GRBM, RBM, Estimator
 from bism.engine import Trainer
 from bism.flips import BiFlips
 from bism.hyperparameters import specs
+from bism.latent import latent_mlp
 from bism.mlp import MLPEBM
 from bism.rng import Rng
 from bism.variables import has_binary_v
@@ -88,14 +89,18 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
     options = {name: value for name, value in SMALL.items() if name in specs(kind)} | changes
     estimator = kind(**options)
     torch.manual_seed(1)
-    models = [m for m in zoo() if of in (None, type(m))]
+    models = [m for m in zoo(kind) if of in (None, type(m))]
     model = next(m for m in models if estimator.unsupported(m) is None)
     own = [of.__name__] if of else []
     return Case("-".join([kind.id, *map(str, changes.values()), *own]), estimator, model)
 
 
-def zoo() -> list[nn.Module]:
-    """A model of each kind of units."""
+def zoo(kind: type[Estimator]) -> list[nn.Module]:
+    """A model of each kind of units; for methods that need a decoder, those that have one."""
+    if "log_visible" in kind.needs:
+        sizes: Any = {"width": 4, "layers": 1, "prior_width": 4, "prior_layers": 1}
+        made: Any = ({}, {"prior": "tilted"}, {"observation": "bernoulli"})
+        return [latent_mlp(2, 2, **options, **sizes) for options in made]
     return [
         GRBM(2, 3),
         LinearGaussian(2, 2),
@@ -123,7 +128,9 @@ def cases() -> list[Case]:
         if "particles" in specs(kind):
             found.append(dataclasses.replace(small(kind, particles=2), long=base is BiFlips))
         first = small(kind)
-        others = [type(m) for m in zoo() if type(m) is not type(first.model) and first.estimator.unsupported(m) is None]
+        others = [
+            type(m) for m in zoo(kind) if type(m) is not type(first.model) and first.estimator.unsupported(m) is None
+        ]
         found += [dataclasses.replace(small(kind, of=other), long=other is not RBM) for other in others]
     return found
 

@@ -46,7 +46,9 @@ def test_an_unsupported_model_is_refused_with_the_reason(kind: type[Estimator]) 
 def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     """Of binary v by the methods that say so alone, and of real v by none that does not."""
     binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
-    own = [m for m in zoo() if has_binary_v(m) and kind(**binary).unsupported(m) is None]  # which need not be the RBM
+    own = [
+        m for m in zoo(kind) if has_binary_v(m) and kind(**binary).unsupported(m) is None
+    ]  # which need not be the RBM
     reason = kind(**binary).unsupported(own[0] if own else RBM(2, 3))
     assert (reason is None) == (Bernoulli in kind.visible_units)
     if reason:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines import CoopNets
-from baselines.generator import Generator
 from baselines.revision import revised
 from bism import InputError
+from bism.generator import Generator
 from tests.maths.checks import draws, hyper, parameters, relative, state_of
 from tests.maths.test_flow import GaussianEnergy, adam_gradient
 

@@ -6,17 +6,19 @@ from torch import Tensor, nn
 from bism.errors import InputError
 from bism.mlp import mlp
 from bism.posteriors import location_and_scale
-from bism.variables import flat_size
+from bism.variables import flat_size, log_odds
 
 _SMALLEST, _HALVINGS = 4, 3  # side of an image's coarsest map, and how many maps there are between it and the image
 
 
 class Affine(nn.Module):
     """v_i = a_i + exp(l_i) y_i with learnt a and l, at the start the training data's means and log standard deviations:
-    networks behind it work at a scale of one, whatever the data's is."""
+    networks behind it work at a scale of one, whatever the data's is. With ``logits`` these are logits of binary data,
+    and a starts at their log-odds, l at 0."""
 
-    def __init__(self, visible_shape: tuple[int, ...]) -> None:
+    def __init__(self, visible_shape: tuple[int, ...], logits: bool = False) -> None:
         super().__init__()
+        self.logits = logits
         self.location = nn.Parameter(torch.zeros(visible_shape))
         self.log_scale = nn.Parameter(torch.zeros(visible_shape))
 
@@ -27,6 +29,10 @@ class Affine(nn.Module):
 
     def start_from(self, data: Tensor) -> None:
         """Called after ``reset_parameters()`` with the training data [n, *visible_shape]."""
+        if self.logits:
+            with torch.no_grad():
+                self.location.copy_(log_odds(data))
+            return
         mean, spread = location_and_scale(data.flatten(1))
         with torch.no_grad():
             self.location.copy_(mean.reshape(self.location.shape))
@@ -67,13 +73,16 @@ class Generator(nn.Module):
         visible_shape: (D,) for a network of ``layers`` hidden layers, (c, H, W) for transposed convolutions.
         codes: size of z.
         width: of the hidden layers; of images, channels of the finest map.
+        logits: whether g gives logits of binary v.
 
     Example:
         >>> Generator((2,), codes=3)(torch.zeros(5, 3)).shape
         torch.Size([5, 2])
     """
 
-    def __init__(self, visible_shape: tuple[int, ...], codes: int, width: int = 128, layers: int = 2) -> None:
+    def __init__(
+        self, visible_shape: tuple[int, ...], codes: int, width: int = 128, layers: int = 2, logits: bool = False
+    ) -> None:
         super().__init__()
         if min(codes, width, layers) < 1:
             raise InputError(f"Generator: codes, width and layers must be 1 or more, got {codes}, {width} and {layers}")
@@ -84,7 +93,7 @@ class Generator(nn.Module):
             if image
             else nn.Sequential(mlp(codes, width, layers, flat_size(visible_shape)), nn.Unflatten(1, visible_shape))
         )
-        self.visible = Affine(self.visible_shape)
+        self.visible = Affine(self.visible_shape, logits)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.visible(self.network(z))

@@ -1,0 +1,212 @@
+"""Models that go from latent variables to v: a prior over h, and a decoder."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from bism.checks import check_count, check_flag, check_positive
+from bism.errors import InputError, shown
+from bism.generator import Generator
+from bism.mlp import mlp
+from bism.objectives import sum_per_example
+from bism.posteriors import DiagonalGaussian, convolutional
+from bism.priors import LOG_2PI, PRIORS, StandardNormal, Tilted
+from bism.rng import Rng
+from bism.variables import Bernoulli, Gaussian, flat_size, visible_noise
+
+OBSERVATIONS = ("gaussian", "bernoulli")
+DRAWN = ("samples", "means")
+
+
+class LatentModel(nn.Module):
+    """p(v, h) = p(h) p(v|h) with real h: a prior, and a decoder g.
+
+        p(v|h) = N(g(h), s^2 I), or of binary v Bernoulli(sigmoid(g(h)))
+        E(v, h) = prior.energy(h) - log p(v|h)
+
+    log p(v|h) is normalised, so that log Z is the prior's, and 0 where that is normalised.
+
+    Args:
+        decoder: g, a module from h [batch, m] to [batch, *visible_shape], with its ``visible_shape`` and ``codes``, m.
+        prior: of ``bism.priors``.
+        observation: "gaussian" or "bernoulli".
+        sigma: s; where it starts, if it is learnt.
+        learn_sigma: whether s is a parameter, ``log_sigma``.
+        drawn: what ``draw`` gives: "samples" v ~ p(v|h), or the "means" g(h), which image papers show.
+        width: of the encoder's network; layers: of it, of vectors.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        prior: nn.Module,
+        *,
+        observation: str = "gaussian",
+        sigma: float = 0.3,
+        learn_sigma: bool = False,
+        drawn: str = "samples",
+        width: int = 128,
+        layers: int = 2,
+    ) -> None:
+        super().__init__()
+        if observation not in OBSERVATIONS:
+            raise InputError(f"LatentModel: observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
+        if drawn not in DRAWN:
+            raise InputError(f"LatentModel: drawn must be one of {', '.join(DRAWN)}, got {drawn!r}")
+        check_positive("LatentModel: sigma, a standard deviation,", sigma)
+        if check_flag("LatentModel: learn_sigma", learn_sigma) and observation == "bernoulli":
+            raise InputError("LatentModel: learn_sigma is for observation: gaussian; binary v have no sigma")
+        self.decoder, self.prior, self.drawn = decoder, prior, drawn
+        shape: Any = decoder.visible_shape
+        codes: Any = decoder.codes
+        self.visible_shape, self.binary = tuple(shape), observation == "bernoulli"
+        self.visible_units = (Bernoulli if self.binary else Gaussian)(flat_size(self.visible_shape))
+        self.latent, self._sizes = Gaussian(codes), (width, layers)
+        self.activations = sum(p.shape[0] for p in decoder.parameters() if p.ndim > 1) + self.visible_units.size
+        self._sigma = float(sigma)
+        if learn_sigma:
+            self.log_sigma = nn.Parameter(torch.empty(()))
+            self.reset_parameters()
+
+    @property
+    def learns_sigma(self) -> bool:
+        """Whether s is a parameter."""
+        return "log_sigma" in self._parameters
+
+    def reset_parameters(self) -> None:
+        """s starts where it was said to; decoder and prior have their own."""
+        if self.learns_sigma:
+            nn.init.constant_(self.log_sigma, torch.tensor(self._sigma).log().item())
+
+    def default_posterior(self) -> nn.Module:
+        """q(h|v) = N(mean(v), diag(s(v)^2)), with a convolutional network of images and an MLP of vectors."""
+        width, layers = self._sizes
+        if len(self.visible_shape) == 3:
+            return convolutional(self.visible_shape, self.latent.size, width)
+        network = nn.Sequential(mlp(self.visible_shape[0], width, layers, width), nn.SiLU())
+        return DiagonalGaussian(self.visible_shape, self.latent.size, network, width)
+
+    @property
+    def sigma(self) -> Tensor | float:
+        """s of p(v|h)."""
+        return self.log_sigma.exp() if self.learns_sigma else self._sigma
+
+    def log_visible(self, v: Tensor, h: Tensor) -> Tensor:
+        """log p(v|h), [batch], normalised."""
+        x = self.decoder(h)
+        if self.binary:
+            return sum_per_example(v * x - softplus(x))
+        log_sigma = torch.as_tensor(self.sigma, dtype=v.dtype, device=v.device).log()
+        normaliser = self.visible_units.size * (log_sigma + 0.5 * LOG_2PI)
+        return -0.5 * sum_per_example((v - x).square()) * (-2 * log_sigma).exp() - normaliser
+
+    def prior_energy(self, h: Tensor) -> Tensor:
+        """-log p(h), [batch], up to a constant where the prior is not ``normalised``."""
+        return self.prior.energy(h)  # type: ignore[operator]  # of torch's modules mypy does not know what is in them
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), [batch]."""
+        return self.prior_energy(h) - self.log_visible(v, h)
+
+    def hidden_free_energy(self, h: Tensor) -> Tensor:
+        """-log of the integral of exp(-E(v, h)) over v, [batch]: the prior's energy."""
+        return self.prior_energy(h)
+
+    def visible_mean(self, h: Tensor) -> Tensor:
+        """E[v|h], [batch, *visible_shape]."""
+        x: Tensor = self.decoder(h)
+        return x.sigmoid() if self.binary else x
+
+    def sample_visible(self, h: Tensor, noise: Tensor) -> Tensor:
+        """v ~ p(v|h), from standard normal noise, of binary v logistic, [batch, *visible_shape]."""
+        x: Tensor = self.decoder(h)
+        return (x + noise > 0).to(x.dtype) if self.binary else x + self.sigma * noise
+
+    def reconstruct(self, v: Tensor, posterior: Any) -> Tensor:
+        """E[v|h] [batch, *visible_shape] at the means of h given v by a posterior."""
+        return self.visible_mean(posterior.mean(v))
+
+    def decode(self, h: Tensor, rng: Rng) -> Tensor:
+        """What ``drawn`` says, of given h: [batch, *visible_shape]."""
+        with torch.no_grad():
+            if self.drawn == "means":
+                return self.visible_mean(h)
+            return self.sample_visible(h, visible_noise(self, (len(h),), rng))
+
+    @property
+    def how(self) -> str:
+        """For people."""
+        said: str = self.prior.how  # type: ignore[assignment]  # as above
+        return f"{said} to means" if self.drawn == "means" else said
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        """v [count, *visible_shape]: h of the prior, decoded."""
+        return self.decode(self.prior.draw(count, rng), rng)  # type: ignore[operator]  # as above
+
+
+def latent_mlp(
+    visible: int,
+    codes: int,
+    prior: str = "normal",
+    observation: str = "gaussian",
+    sigma: float = 0.3,
+    learn_sigma: bool = False,
+    drawn: str = "samples",
+    width: int = 128,
+    layers: int = 2,
+    prior_width: int = 128,
+    prior_layers: int = 2,
+) -> LatentModel:
+    """A ``LatentModel`` of vectors: decoder and encoder are networks of ``layers`` hidden layers of ``width`` units.
+
+    Args:
+        visible: number D of visible units.
+        codes: size m of h.
+        prior: "normal" or "tilted", by a network of ``prior_layers`` of ``prior_width`` units.
+        observation, sigma, learn_sigma, drawn: of ``LatentModel``.
+    """
+    return _assembled(
+        (visible,), codes, prior, (prior_width, prior_layers), (width, layers),
+        observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
+    )  # fmt: skip
+
+
+def latent_conv(
+    visible_shape: tuple[int, ...],
+    codes: int,
+    prior: str = "normal",
+    observation: str = "gaussian",
+    sigma: float = 0.3,
+    learn_sigma: bool = False,
+    drawn: str = "means",
+    width: int = 32,
+    prior_width: int = 200,
+    prior_layers: int = 2,
+) -> LatentModel:
+    """A ``LatentModel`` of images [c, H, W]: a decoder of transposed convolutions with ``width`` channels in its finest
+    map, and an encoder of convolutions from ``width`` channels on. Other arguments as of ``latent_mlp``."""
+    return _assembled(
+        visible_shape, codes, prior, (prior_width, prior_layers), (width, 1),
+        observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
+    )  # fmt: skip
+
+
+def _assembled(
+    visible_shape: tuple[int, ...],
+    codes: int,
+    prior: str,
+    of_prior: tuple[int, int],
+    of_networks: tuple[int, int],
+    **options: Any,
+) -> LatentModel:
+    if prior not in PRIORS:
+        raise InputError(f"LatentModel: prior must be one of {', '.join(PRIORS)}, got {shown(prior)}")
+    names = ("codes", "prior_width", "prior_layers", "width", "layers")
+    for name, size in zip(names, (codes, *of_prior, *of_networks), strict=True):
+        check_count(f"LatentModel: {name}", size, 1)
+    width, layers = of_networks
+    decoder = Generator(visible_shape, codes, width, layers, options["observation"] == "bernoulli")
+    own = StandardNormal(codes) if prior == "normal" else Tilted(codes, *of_prior)
+    return LatentModel(decoder, own, width=width, layers=layers, **options)
