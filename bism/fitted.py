@@ -131,10 +131,18 @@ class Fitted:
         """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""
         return self._stacked(lambda model: fisher_divergence(model, v))
 
+    def _parts(self, seed: int) -> Parts:
+        networks = {name: self.part(name, seed) for name in self._template.modules}
+        return Parts({**networks, "carry": self.state(seed)["carry"]})
+
+    def joint(self, seed: int) -> tuple[Any, Any]:
+        """p(v, h) and q(h|v) of one seed (``Estimator.joint``), in the units of the training; q is None where no
+        posterior was trained."""
+        return self.estimator.joint(self._parts(seed))
+
     def _own_sampler(self, seed: int) -> Sampler | None:
         """The method's own sampler, in the units of the training."""
-        networks = {name: self.part(name, seed) for name in self._template.modules}
-        return self.estimator.sampler(Parts({**networks, "carry": self.state(seed)["carry"]}))
+        return self.estimator.sampler(self._parts(seed))
 
     def sampler(self, seed: int, *, rows: Tensor | None = None, sweeps: int = SWEEPS) -> Sampler | None:
         """How one seed's model is sampled, or None where there is no way: by the method's own sampler, where it has

@@ -171,6 +171,15 @@ class Hooks(ABC):
         """
         return None
 
+    def joint(self, parts: Any) -> tuple[Any, Any]:
+        """p(v, h) and q(h|v) of what was trained, as measurements of latent variables take them: the model and the
+        part ``posterior``, None where there is none.
+
+        A method says otherwise whose prior is fitted after training, or is a model of its own. ``parts`` as of
+        ``sampler``.
+        """
+        return parts.model, getattr(parts, "posterior", None)
+
     def init(
         self,
         model: nn.Module,

@@ -244,3 +244,11 @@ def test_what_cannot_be_is_refused(options, said):
 def test_vae_refuses_a_prior_whose_normaliser_is_unknown():
     with pytest.raises(InputError, match="unknown normaliser; lebm"):
         VAE().fit(latent_mlp(2, 2, prior="tilted"), torch.randn(50, 2), seeds=[0], steps=1)
+
+
+def test_what_was_trained_is_found_with_its_posterior():
+    fitted = VAE().fit(latent_mlp(2, 2, width=4, layers=1), torch.randn(50, 2), seeds=[3], steps=1, compile=False)
+    model, posterior = fitted.joint(3)
+    v = torch.randn(4, 2)
+    assert torch.equal(posterior.mean(v), fitted.posterior(3).mean(v))
+    assert torch.equal(model.energy(v, v), fitted.model(3).energy(v, v))
