@@ -136,9 +136,9 @@ class Fitted:
         return Parts({**networks, "carry": self.state(seed)["carry"]})
 
     def joint(self, seed: int) -> tuple[Any, Any]:
-        """p(v, h) and q(h|v) of one seed (``Estimator.joint``), in the units of the training; q is None where no
+        """p(v, h) and q(h|v) of one seed (``Estimator.joint_model``), in the units of the training; q is None where no
         posterior was trained."""
-        return self.estimator.joint(self._parts(seed))
+        return self.estimator.joint_model(self._parts(seed))
 
     def _own_sampler(self, seed: int) -> Sampler | None:
         """The method's own sampler, in the units of the training."""

@@ -171,7 +171,7 @@ class Hooks(ABC):
         """
         return None
 
-    def joint(self, parts: Any) -> tuple[Any, Any]:
+    def joint_model(self, parts: Any) -> tuple[Any, Any]:
         """p(v, h) and q(h|v) of what was trained, as measurements of latent variables take them: the model and the
         part ``posterior``, None where there is none.
 
