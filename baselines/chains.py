@@ -42,11 +42,6 @@ def within(low: Tensor, high: Tensor, uniform: Tensor) -> Tensor:
     return low + (high - low) * uniform
 
 
-def several(values: Tensor, like: Tensor) -> Tensor:
-    """[n] as [n, 1, ...], for what is [n, ...]."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ByChains(Estimator, ABC):
     """Each step starts chains, makes k moves of them on the energy as it is, and lowers the energy of the data against

@@ -42,6 +42,7 @@ class CoopNets(Estimator):
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "generator")
     moves: ClassVar[tuple[str, ...]] = ("model",)
+    maps_codes: ClassVar[bool] = True
 
     beta1: float = number(0.5, "decay of Adam's first moment, the paper's", minimum=0.0, below=1.0)
     k: int = count(15, "Langevin steps that revise a sample", symbol="k", maximum=LOOP, tune=(5, 15, 30))

@@ -126,10 +126,6 @@ class Flow(nn.Module):
             x = pixel_shuffle(x, 2) if number else x
         return self.visible(x.reshape(z.shape)), log_q - self.visible.log_scale.sum()
 
-    def sample(self, z: Tensor) -> Tensor:
-        """v of ``push``."""
-        return self.push(z)[0]
-
     def pull(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """z, and log q(v), [n], of v; both [n, *visible_shape]."""
         x, log_det = self.visible.inverse(v), self.visible.log_scale.sum()
@@ -148,10 +144,18 @@ class Flow(nn.Module):
         """log q(v), [n]."""
         return self.pull(v)[1]
 
+    def codes(self, count: int, rng: Rng) -> Tensor:
+        """z [count, *visible_shape], standard normal."""
+        return rng.normal((count, *self.visible_shape))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """v of ``push``."""
+        return self.push(z)[0]
+
     def draw(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]."""
         with torch.no_grad():
-            return self.sample(rng.normal((count, *self.visible_shape)))
+            return self.decode(self.codes(count, rng))
 
     @staticmethod
     def _log_normal(z: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class FlowContrast(Estimator):
     marker: ClassVar[str] = "$\u25c8$"
     needs: ClassVar[tuple[str, ...]] = ("free_energy",)
     trains: ClassVar[tuple[str, ...]] = ("model", "normaliser", "flow")
+    maps_codes: ClassVar[bool] = True
 
     pretraining: float = number(
         0.3, "share of the iterations for the flow alone; 0: none", minimum=0.0, below=1.0, tune=Range(0.1, 0.6)

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.chains import ByChains, Runs, contrast, data_range, from_pool, several, slope, within
+from baselines.chains import ByChains, Runs, contrast, data_range, from_pool, slope, within
 from bism.estimator import Hyper
 from bism.hyperparameters import LOOP, Range, choice, count, number
+from bism.objectives import several
 from bism.rng import Rng
 from bism.state import Info
 

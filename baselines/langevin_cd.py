@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.chains import contrast, several, slope
+from baselines.chains import contrast, slope
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.hyperparameters import LOOP, Range, choice, count, number
+from bism.objectives import several
 from bism.rng import Rng
 from bism.state import Info
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from baselines.chains import ByChains, Runs, slope, within
@@ -18,7 +19,7 @@ class ShortRun(ByChains):
 
     What is learnt is the sampler: a generator of v_k from v_0, whose samples follow the data when the loss's gradient
     vanishes, and an energy that need not be the data's. So samples are drawn by the same k steps (``sampler``), and
-    ``from_start`` of the sampler decodes a v_0. Noise on the data (0.03 in the paper) is training's ``data_noise``.
+    v_0 is the code of v_k (``DecodingRuns``). Noise on the data (0.03 in the paper) is training's ``data_noise``.
     """
 
     id: ClassVar[str] = "short_run"
@@ -26,6 +27,7 @@ class ShortRun(ByChains):
     reference: ClassVar[str] = "Nijkamp et al. 2019"
     colour: ClassVar[str] = "#1f9e4d"
     marker: ClassVar[str] = "$\u25d0$"
+    maps_codes: ClassVar[bool] = True
 
     k: int = count(100, "Langevin steps of a run", symbol="k", maximum=LOOP, tune=(20, 50, 100))
     slope_size: float = number(1.0, "of the slope dF/dv in a step", symbol="η", tune=Range(1e-3, 10.0, log=True))
@@ -42,10 +44,27 @@ class ShortRun(ByChains):
     def moved(self, model: Any, x: Tensor, eps: Tensor, carry: dict[str, Tensor], hyper: Any) -> Tensor:
         return x + hyper["slope_size"] * slope(model, x) + hyper["noise_size"] * eps
 
-    def sampler(self, parts: Any) -> Runs:
+    def sampler(self, parts: Any) -> "DecodingRuns":
         carry = parts.carry
 
         def begin(count: int, rng: Rng) -> Tensor:
             return within(carry["low"], carry["high"], rng.uniform((count, *carry["low"].shape)))
 
-        return Runs(begin, lambda v, eps: self.moved(parts.model, v, eps, carry, self.hyper), self.k, "uniform noise")
+        def move(v: Tensor, eps: Tensor) -> Tensor:
+            return self.moved(parts.model, v, eps, carry, self.hyper)
+
+        return DecodingRuns(begin, move, self.k, "uniform noise")
+
+
+class DecodingRuns(Runs):
+    """Short runs as a generator (Nijkamp et al. 2019): where a chain starts is the code of where it ends."""
+
+    def codes(self, count: int, rng: Rng) -> Tensor:
+        """z [count, *visible_shape], starts of chains."""
+        return self.begin(count, rng)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """v [n, *visible_shape]: where chains from z end, were their moves without noise."""
+        for _ in range(self.k):
+            z = self.move(z, torch.zeros_like(z))
+        return z

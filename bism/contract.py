@@ -50,8 +50,9 @@ def _problem(kind: Any, base: Any) -> str | None:
     units = kind.visible_units
     if not isinstance(units, tuple) or not units or not all(one in (Gaussian, Bernoulli) for one in units):
         return f"``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v), got {shown(units)}"
-    if not isinstance(kind.uses_examples, bool):
-        return f"``uses_examples`` must be True or False, got {shown(kind.uses_examples)}"
+    for name in ("uses_examples", "maps_codes"):
+        if not isinstance(getattr(kind, name), bool):
+            return f"``{name}`` must be True or False, got {shown(getattr(kind, name))}"
     for name, least in (("label", 0), ("reference", 0), ("family", 1), ("colour", 0), ("marker", 0)):
         value = getattr(kind, name)
         if not isinstance(value, str) or not value.isprintable() or not least <= len(value) <= _LONGEST_TEXT:

@@ -47,6 +47,7 @@ class Hooks(ABC):
     moves: ClassVar[tuple[str, ...]] = ()  # the parts that move along the gradient of ``loss``; all where it is empty
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian,)  # what v it can train; Bernoulli for binary v
     uses_examples: ClassVar[bool] = False  # whether ``step`` asks which training examples it has: ``state.examples``
+    maps_codes: ClassVar[bool] = False  # whether ``sampler`` gives one with ``codes`` and ``decode`` (bism.protocols)
 
     lr: float = number(
         1e-3,

@@ -43,9 +43,12 @@ def perturb(v: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
 
 
 def _per_example(value: Tensor | float, like: Tensor) -> Tensor | float:
-    if isinstance(value, Tensor) and value.ndim == 1:
-        return value.reshape(-1, *[1] * (like.ndim - 1))
-    return value
+    return several(value, like) if isinstance(value, Tensor) and value.ndim == 1 else value
+
+
+def several(values: Tensor, like: Tensor) -> Tensor:
+    """[n] as [n, 1, ...], for what is [n, ...]."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def sm(log_density: LogDensity, v: Tensor) -> Tensor:

@@ -86,6 +86,9 @@ class Sampler(Protocol):
 
     Optional:
         ``how``: a few words for people, "independent draws, exact".
+        ``codes(count, rng)`` and ``decode(z)``: of a sampler that maps codes to v, as a generator does, codes z
+            [count, ...] as it draws them, and the v [n, *visible_shape] of codes [n, ...], with all other noise off;
+            rows do not interact, and ``decode`` is differentiable in z. A method of such a sampler says ``maps_codes``.
     """
 
     def draw(self, count: int, rng: Rng) -> Tensor:

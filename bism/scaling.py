@@ -12,6 +12,7 @@ Hessian_y,ii / f_i^2, in one over their square. What an integral over v gives ga
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -226,6 +227,16 @@ class _InOwnUnits:
     @property
     def how(self) -> str:
         return str(self.inner.how)  # type: ignore[attr-defined]  # an AttributeError where it has none
+
+    @property
+    def codes(self) -> Callable[[int, Rng], Tensor]:
+        codes: Callable[[int, Rng], Tensor] = self.inner.codes  # type: ignore[attr-defined]  # as above
+        return lambda count, rng: codes(count, Rng(rng.source, self.dtype))
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor]:
+        decode: Callable[[Tensor], Tensor] = self.inner.decode  # type: ignore[attr-defined]  # as above
+        return lambda z: self.scaling.own(decode(z))
 
     def draw(self, count: int, rng: Rng) -> Tensor:
         return self.scaling.own(self.inner.draw(count, Rng(rng.source, self.dtype)))

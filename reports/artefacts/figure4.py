@@ -1,7 +1,7 @@
 """Figure 4: samples; and reconstructions and receptive fields where there are any."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,10 +66,14 @@ def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:
         order = np.argsort(-np.linalg.norm(images.reshape(len(images), -1), axis=1))
         arrays = [images[order]]
     rows = [array[start : start + _SIDE] for start in range(0, _SIDE * _ROWS, _SIDE) for array in arrays][:_ROWS]
-    rows = [row for row in rows if len(row)]
+    return paged([row for row in rows if len(row)], _SIDE)
+
+
+def paged(rows: Sequence[np.ndarray], across: int) -> np.ndarray:
+    """Rows of up to ``across`` images, [n, (3,) height, width] each, on one page, NaN between them."""
     channels = rows[0].shape[1] if rows[0].ndim == 4 else None
     height, width = rows[0].shape[-2:]
-    page = np.full((len(rows) * (height + 1), _SIDE * (width + 1), *([channels] if channels else [])), np.nan)
+    page = np.full((len(rows) * (height + 1), across * (width + 1), *([channels] if channels else [])), np.nan)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             page[i * (height + 1) : i * (height + 1) + height, j * (width + 1) : j * (width + 1) + width] = (

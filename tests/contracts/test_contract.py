@@ -53,6 +53,7 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"needs": "free_energy"}, "``needs`` must be a tuple of names of methods of the model, got 'free_energy'"),
         ({"needs": 5}, "``needs`` must be a tuple"),
         ({"uses_examples": "no"}, "``uses_examples`` must be True or False, got 'no'"),
+        ({"maps_codes": 1}, "``maps_codes`` must be True or False, got 1"),
         (
             {"visible_units": Bernoulli},
             "``visible_units`` must be a tuple of Gaussian (real v) and Bernoulli (binary v)",

@@ -107,6 +107,22 @@ def test_every_random_number_of_a_step_is_drawn_for_itself(case: Case, stage: St
 
 
 @every_kind
+def test_what_maps_codes_says_so(kind: type[Estimator]) -> None:
+    """Those whose samplers have codes: one v for each, which moves with its own code alone."""
+    case = small(kind)
+    fitted = case.estimator.fit(case.model, case.data(30), steps=0, batch_size=10, dtype=torch.float64)
+    sampler: Any = fitted.sampler(0)
+    assert kind.maps_codes == (hasattr(sampler, "codes") and hasattr(sampler, "decode"))
+    if not kind.maps_codes:
+        return
+    z = sampler.codes(3, Rng(torch.Generator().manual_seed(1), torch.float64)).requires_grad_()
+    v = sampler.decode(z)
+    assert v.shape == (3, *case.model.visible_shape)
+    (slope,) = torch.autograd.grad(v[1].sum(), z)
+    assert [bool(row.any()) for row in slope.flatten(1)] == [False, True, False]
+
+
+@every_kind
 def test_the_search_space_lies_in_the_allowed_values(kind: type[Estimator]) -> None:
     space = kind.search_space()
     assert space

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 
 from reports import style
 from reports.artefacts import (
     ablations,
+    codes,
     cost,
     figure1,
     figure2,
@@ -312,6 +314,53 @@ def test_reconstructions_stand_below_their_originals() -> None:
 def test_fields_are_the_strongest() -> None:
     fields = np.arange(50.0)[:, None, None] * np.ones((1, 2, 2))
     assert figure4.sheet([fields], strongest=True)[0, 0] == 49
+
+
+def held_codes(held: Held, variant: str, **arrays: np.ndarray) -> None:
+    held.arrays[f"grbm-paper-board-{variant}-0", "codes"] = {"step": np.array(5), **arrays}
+
+
+def test_codes_of_images_are_reconstructions_below_originals_and_a_row_for_each_path(tmp_path: Path) -> None:
+    held, draws = Held(), np.random.default_rng(0)
+    for seed, error in ((0, 0.1), (1, 0.3)):
+        measured = {"codes/reconstruction_error": error, "codes/error_of_mean": 2.0}
+        held.add("CoopNets-15", "coopnets", seed, **measured)  # type: ignore[arg-type]
+    held.add("CD-1", "cd", 0)
+    originals, paths = draws.random((10, 3, 4)), draws.random((3, 8, 3, 4))
+    held_codes(held, "CoopNets-15", originals=originals, reconstructions=originals / 2, paths=paths)
+    found = built(codes, held, tmp_path)
+    assert list(found) == ["codes-reconstructions-board", "codes-paths-board", "reconstruction-board"]
+    over, along = (
+        np.asarray(found[f"codes-{name}-board"].figure.axes[0].images[0].get_array())  # type: ignore[union-attr]
+        for name in ("reconstructions", "paths")
+    )
+    assert np.allclose(over[4:7, 5:9], originals[1] / 2)
+    assert along.shape == (3 * 4, 8 * 5)
+    assert np.allclose(along[8:11, 35:39], paths[2, 7])
+    assert found["codes-paths-board"].numbers["error"].tolist() == pytest.approx([((originals / 2) ** 2).mean()])
+    (row,) = found["reconstruction-board"].numbers.to_dict("records")
+    assert row == pytest.approx({"variant": "CoopNets-15", "error": 0.2, "error of the mean": 2.0})
+    assert "Seed 0 of each variant, at iteration 5" in found["codes-paths-board"].caption
+    assert built(codes, learning(Held(), BOTH)) == {}
+
+
+def test_codes_of_points_are_curves_on_the_range_of_the_data(tmp_path: Path) -> None:
+    held, t = Held(), np.linspace(0, np.pi, 100)
+    for variant in ("Short run-9", "CoopNets-15"):
+        held.add(variant, "coopnets", 0)
+        half = np.stack([np.cos(t), np.sin(t)], 1)[None]
+        held_codes(held, variant, originals=half[0, :7], reconstructions=half[0, :7] + 1, paths=half,
+                   points=np.array([[-2.0, -3.0], [2.0, 3.0]]))  # fmt: skip
+    artefact = built(codes, held, tmp_path)["codes-board"]
+    assert artefact.figure is not None
+    panels = [axes for axes in artefact.figure.axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == ["CoopNets-15", "Short run-9"]
+    assert panels[0].get_xlim() == pytest.approx((-2.4, 2.4))
+    lines = [one for one in panels[0].collections if isinstance(one, LineCollection)]
+    assert [len(one.get_segments()) for one in lines] == [7, 1]
+    row = artefact.numbers.iloc[0]
+    assert row["length of paths by that of chords"] == pytest.approx(np.pi / 2, rel=1e-3)
+    assert row["error"] == pytest.approx(1)
 
 
 def test_figure5_is_of_bilevel_methods() -> None:

@@ -5,6 +5,7 @@ from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
 from benchmark.measures.probes.bound import Bound
+from benchmark.measures.probes.codes import Codes
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
@@ -22,6 +23,7 @@ PROBES: dict[str, type[Probe]] = {
     "practical_bias": PracticalBias,
     "gradient_bias": GradientBias,
     "critic": CriticDivergence,
+    "codes": Codes,
     "coupling": Coupling,
     "couplings": Couplings,
     "log_z_bounds": LogZBounds,
@@ -38,6 +40,7 @@ __all__ = [
     "PROBES",
     "Annealing",
     "Bound",
+    "Codes",
     "Conditional",
     "Coupling",
     "Couplings",
