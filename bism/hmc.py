@@ -54,7 +54,9 @@ def hmc(
     return torch.where(accepted, proposed, x).detach(), probability
 
 
-def adapted(step_size: Tensor, acceptance: Tensor, rate: float = 0.05, target: float = ACCEPTANCE) -> Tensor:
+def adapted(
+    step_size: Tensor, acceptance: Tensor, rate: Tensor | float = 0.05, target: Tensor | float = ACCEPTANCE
+) -> Tensor:
     """A step size that is a little larger where more than ``target`` was accepted, and smaller where less was:
     log step_size moves by rate (acceptance - target) (Andrieu and Thoms 2008). A chain whose step size moves for ever
     is not exactly invariant; where that matters, it stops."""

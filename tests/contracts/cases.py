@@ -42,6 +42,10 @@ SMALL = {
     "proposal_steps": 2,
     "mean_field_steps": 2,
     "code_steps": 1,
+    "prior_steps": 2,
+    "posterior_steps": 1,
+    "chain_steps": 2,
+    "leapfrog_steps": 2,
     "points": 2,
     "couplings": 1,  # compiling two took four minutes
     "width": 8,
@@ -100,6 +104,7 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
     if "log_visible" in kind.needs:
         sizes: Any = {"width": 4, "layers": 1, "prior_width": 4, "prior_layers": 1}
         made: Any = ({}, {"prior": "tilted"}, {"observation": "bernoulli"})
+        made = made[1:] + made[:1] if getattr(kind, "any_prior", False) else made
         return [latent_mlp(2, 2, **options, **sizes) for options in made]
     return [
         GRBM(2, 3),
