@@ -304,7 +304,7 @@ def prior_log_z(
     Args:
         draws: for importance sampling; chains, steps, leapfrogs: of annealing; tolerance: of the bracket, in nats.
     """
-    if prior.normalised:
+    if getattr(prior, "normalised", False):
         return PriorLogZ(0.0, "normalised")
     like = next(prior.parameters())
     if prior.codes <= 2:

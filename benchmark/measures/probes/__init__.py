@@ -8,6 +8,7 @@ from benchmark.measures.probes.bound import Bound
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
+from benchmark.measures.probes.latent_likelihood import LatentLikelihood
 from benchmark.measures.probes.latents import Conditional, Features
 from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.out_of_distribution import OutOfDistribution
@@ -24,6 +25,7 @@ PROBES: dict[str, type[Probe]] = {
     "critic": CriticDivergence,
     "coupling": Coupling,
     "couplings": Couplings,
+    "latent_likelihood": LatentLikelihood,
     "log_z_bounds": LogZBounds,
     "samples": Samples,
     "stability": Stability,
@@ -45,6 +47,7 @@ __all__ = [
     "Features",
     "GradientBias",
     "Judges",
+    "LatentLikelihood",
     "LogZBounds",
     "Metrics",
     "OutOfDistribution",
