@@ -2,6 +2,7 @@
 checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
 
 from benchmark.measures.probes.annealing import Annealing
+from benchmark.measures.probes.anomaly import Anomaly
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
 from benchmark.measures.probes.bound import Bound
@@ -18,6 +19,7 @@ from benchmark.measures.probes.two_samples import TwoSamples
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
+    "anomaly": Anomaly,
     "bound": Bound,
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
@@ -39,6 +41,7 @@ __all__ = [
     "NO_JUDGES",
     "PROBES",
     "Annealing",
+    "Anomaly",
     "Bound",
     "Conditional",
     "Coupling",
