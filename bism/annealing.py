@@ -266,7 +266,7 @@ def ais(model: Annealable, data: Tensor, *, chains: int = 1000, steps: int = 100
     """
     base, rng = _prepare(model, data, seed, "AIS")
     log_w, _ = anneal(model, base, base.sample(chains, rng), inverse_temperatures(steps), rng.source)
-    return _estimate(base.log_z, log_w, steps, 1)
+    return estimated(base.log_z, log_w, steps, 1)
 
 
 def reverse_ais(model: Annealable, samples: Tensor, data: Tensor, *, steps: int = 1000, seed: int = 0) -> Estimate:
@@ -279,7 +279,7 @@ def reverse_ais(model: Annealable, samples: Tensor, data: Tensor, *, steps: int 
     """
     base, rng = _prepare(model, data, seed, "reverse AIS")
     log_w, _ = anneal(model, base, samples, inverse_temperatures(steps).flip(0), rng.source)
-    return _estimate(base.log_z, log_w, steps, -1)
+    return estimated(base.log_z, log_w, steps, -1)
 
 
 def raise_log_likelihood(
@@ -386,7 +386,7 @@ def _free_energy(model: Annealable, v: Tensor) -> Tensor:
         return model.free_energy(v.to(model.b)).double()
 
 
-def _estimate(log_z0: float, log_w: Tensor, steps: int, sign: int) -> Estimate:
+def estimated(log_z0: float, log_w: Tensor, steps: int, sign: int) -> Estimate:
     """log Z = log Z_0 + sign * log mean w, with the error that the spread of the weights makes."""
     count = len(log_w)
     mean = log_w.logsumexp(0) - math.log(count)

@@ -79,7 +79,7 @@ def free_energy(model: Any, v: Tensor) -> Tensor:
     step = max(1, _TABLE // max(1, len(v)))
     for start in range(0, 1 << size, step):
         h = enumerate_hidden(size, start, min(start + step, 1 << size), v.dtype, v.device)
-        parts.append((-_energies(model, v, h)).logsumexp(1))
+        parts.append((-energies(model, v, h)).logsumexp(1))
     return -torch.stack(parts).logsumexp(0)
 
 
@@ -89,7 +89,8 @@ def has_free_energy(model: Any) -> bool:
     return hasattr(model, "free_energy") or few
 
 
-def _energies(model: Any, v: Tensor, h: Tensor) -> Tensor:
+def energies(model: Any, v: Tensor, h: Tensor) -> Tensor:
+    """E(v, h) of every v [batch, ...] with every h [n, m]: [batch, n]."""
     if hasattr(model, "energies"):
         return model.energies(v, h)
     pairs = model.energy(v.repeat_interleave(len(h), 0), h.repeat(len(v), 1))

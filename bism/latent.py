@@ -110,6 +110,19 @@ class LatentModel(nn.Module):
         """E(v, h), [batch]."""
         return self.prior_energy(h) - self.log_visible(v, h)
 
+    def energies(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h) of every v [batch, ...] with every h [n, m], decoded once: [batch, n]."""
+        x, flat = self.decoder(h).flatten(1), v.flatten(1)
+        if self.binary:
+            given = flat @ x.T - softplus(x).sum(1)
+        else:
+            log_sigma = torch.as_tensor(self.sigma, dtype=v.dtype, device=v.device).log()
+            centre = flat.mean(0)  # about which less is lost when squares are expanded
+            x, flat = x - centre, flat - centre
+            square = flat.square().sum(1, keepdim=True) - 2 * flat @ x.T + x.square().sum(1)
+            given = -0.5 * square * (-2 * log_sigma).exp() - flat.shape[1] * (log_sigma + 0.5 * LOG_2PI)
+        return self.prior_energy(h) - given
+
     def hidden_free_energy(self, h: Tensor) -> Tensor:
         """-log of the integral of exp(-E(v, h)) over v, [batch]: the prior's energy."""
         return self.prior_energy(h)

@@ -11,6 +11,7 @@ from bism.annealing import ais, annealed, has_path
 from bism.bilevel import log_ratio
 from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
+from bism.latent_quadrature import log_marginals, log_z_of_codes, not_summable
 from bism.objectives import sm, sum_per_example
 from bism.quadrature import not_integrable, quadrature
 from bism.rng import Rng, generator
@@ -34,9 +35,9 @@ def log_partition(
 
     Args:
         method: "enumerate" is exact, in float64 (``bism.enumeration``). "quadrature" is for one or two real visible
-            units, in float64, and up to 1e-4 nats (``bism.quadrature``, which also gives the error). "ais" estimates it
-            from below (``bism.annealing.ais``, which also gives the error). "auto" takes the first of them that can be
-            had.
+            units, or one or two real h over which v can be integrated out, in float64, and up to 1e-4 nats
+            (``bism.quadrature``, which also gives the error). "ais" estimates it from below (``bism.annealing.ais``,
+            which also gives the error). "auto" takes the first of them that can be had.
         data: the training data [n, *visible_shape], which AIS starts from and cannot do without, and which quadrature
             takes its origin and units from, where they are given.
         chains, steps, seed: for AIS.
@@ -47,6 +48,8 @@ def log_partition(
     if method not in METHODS:
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
     reason, no_quadrature = not_enumerable(model), not_integrable(model)
+    if method in ("auto", "quadrature") and not_summable(model) is None:
+        return log_z_of_codes(model)
     if method == "quadrature" or (method == "auto" and reason and not no_quadrature):
         if no_quadrature:
             raise InputError(f"log Z of {type(model).__name__} cannot be had by quadrature: {no_quadrature}")
@@ -65,7 +68,9 @@ def log_partition(
 
 
 def not_exact(model: Any) -> str | None:
-    """Why log Z can be had neither by enumeration nor by quadrature, or None."""
+    """Why log p(v) can be had neither by enumeration nor by quadrature, over v or h, or None."""
+    if not_summable(model) is None:
+        return None
     not_enumerated, no_quadrature = not_enumerable(model), not_integrable(model)
     return f"{not_enumerated}; by quadrature: {no_quadrature}" if not_enumerated and no_quadrature else None
 
@@ -87,10 +92,27 @@ def _by_quadrature(model: Any, data: Tensor | None) -> float:
 
 
 def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
-    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given."""
+    """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given.
+
+    F(v) is the model's own, or a sum over few binary h, or over lattices of one or two real h (``latent_quadrature``).
+    """
     constant = log_partition(model) if log_z is None else log_z
+    if not_summable(model) is None:
+        found = log_marginals(model, v)
+        _warn_if_rough(model, found.errors[~found.values.isnan()])
+        return (found.values - constant).to(v.device)
     with torch.no_grad():
         return -free_energy(in_double(model), v.double()) - constant
+
+
+def _warn_if_rough(model: Any, errors: Tensor) -> None:
+    worst = float(errors.max()) if len(errors) else 0.0
+    if worst > _ROUGH:
+        warnings.warn(
+            f"log p(v) of {type(model).__name__} by sums over h may be off by {worst:.2g} nats at an example: its "
+            f"p(h|v) is too narrow",
+            stacklevel=3,
+        )
 
 
 def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 10, seed: int = 0) -> Tensor:
@@ -104,7 +126,7 @@ def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int =
         particles: samples of h for each v.
     """
     rng = Rng(generator(seed, 0, "log density bound", v.device), v.dtype)
-    return _log_ratios(model, posterior, v, particles, rng).mean(0)
+    return log_ratios(model, posterior, v, particles, rng).mean(0)
 
 
 def importance_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 100, seed: int = 0) -> Tensor:
@@ -114,10 +136,10 @@ def importance_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 
     (Burda et al. 2016). Arguments as of ``log_density_bound``, which it is with one particle.
     """
     rng = Rng(generator(seed, 0, "importance bound", v.device), v.dtype)
-    return _log_ratios(model, posterior, v, particles, rng).logsumexp(0) - math.log(particles)
+    return log_ratios(model, posterior, v, particles, rng).logsumexp(0) - math.log(particles)
 
 
-def _log_ratios(model: Any, posterior: Any, v: Tensor, particles: int, rng: Rng) -> Tensor:
+def log_ratios(model: Any, posterior: Any, v: Tensor, particles: int, rng: Rng) -> Tensor:
     """log p~(v, h) - log q(h|v) of so many h ~ q(h|v), [particles, batch]."""
     found, binary = [], isinstance(model.latent, Bernoulli)  # a relaxed h is no sample of what log_prob is of
     with torch.no_grad():

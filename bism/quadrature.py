@@ -100,13 +100,13 @@ def log_integral(
     centre, unit = data.mean(0), data.std(0)
     unit = unit.where(unit > 0, 1)
     values = log_density(data)
-    places = ((data - centre) / unit)[values >= values.max() - _depth(tolerance)]
+    places = ((data - centre) / unit)[values >= values.max() - depth(tolerance)]
     places = places[:: max(1, len(places) // _PLACES)]
     found = _log_integral(lambda x: log_density(centre + unit * x), dimensions, tolerance, places, float(values.max()))
     return dataclasses.replace(found, log_z=found.log_z + float(unit.log().sum()))
 
 
-def _depth(tolerance: float) -> float:
+def depth(tolerance: float) -> float:
     """How far below its highest value log_density is negligible."""
     return 12 - math.log(tolerance)
 
@@ -115,12 +115,12 @@ def _log_integral(
     log_density: Callable[[Tensor], Tensor], dimensions: int, tolerance: float, places: Tensor, highest: float
 ) -> Quadrature:
     """The integral, in the lattices' units; ``places`` [n, D] are looked around at every spacing."""
-    lattice = _Lattice(log_density, dimensions, _depth(tolerance))
+    lattice = Lattice(log_density, dimensions, depth(tolerance))
     border = lattice.border()
     if not math.isfinite(border):
         return Quadrature(border, math.inf, 0)
     lattice.h = border / _ACROSS[dimensions]
-    k, points, before = _square(_ACROSS[dimensions], dimensions), 0, math.nan
+    k, points, before = square(_ACROSS[dimensions], dimensions), 0, math.nan
     for _ in range(_FINEST):
         k = torch.cat([k, lattice.around(places)])
         k, values = lattice.grown(k)
@@ -133,22 +133,24 @@ def _log_integral(
         before = found.log_z
         if found.error <= tolerance or math.isnan(found.log_z) or int(kept.sum()) << dimensions > _MOST:
             break
-        k = torch.cat([lattice.halved(k[kept]), _square(_BLOCK[dimensions], dimensions)])
+        k = torch.cat([lattice.halved(k[kept]), square(_BLOCK[dimensions], dimensions)])
     return found
 
 
-def _square(radius: int, dimensions: int) -> Tensor:
+def square(radius: int, dimensions: int) -> Tensor:
     """All indices from -radius to radius, [n, D]."""
     side = torch.arange(-radius, radius + 1)
     return torch.cartesian_prod(*[side] * dimensions).reshape(-1, dimensions)
 
 
-class _Lattice:
+class Lattice:
     """v = h (k + offset) turned by an angle, with integer k [n, D].
 
     Neither offset nor angle is a simple fraction: densities that people think of are symmetric, and lattices that share
     their symmetry can agree before they are fine enough.
     """
+
+    rounds = _ROUNDS
 
     def __init__(self, log_density: Callable[[Tensor], Tensor], dimensions: int, depth: float) -> None:
         self.log_density, self.dimensions, self.depth, self.h = log_density, dimensions, depth, 1.0
@@ -157,7 +159,7 @@ class _Lattice:
         cosine, sine = math.cos(0.5), math.sin(0.5)
         turned = [[cosine, sine], [-sine, cosine]] if dimensions == 2 else [[1.0]]
         self.axes = torch.tensor(turned, dtype=torch.float64)
-        around = _square(1, dimensions)
+        around = square(1, dimensions)
         self.moves = around[around.any(1)]
 
     def border(self) -> float:
@@ -177,16 +179,16 @@ class _Lattice:
 
     def grown(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and log-densities: those given, and of the neighbours of significant ones all, in order of key."""
-        keys = torch.unique(_keys(k))
+        keys = torch.unique(keys_of(k))
         values, new = torch.empty(0, dtype=torch.float64), keys
         known = keys[:0]
-        for _ in range(_ROUNDS):
+        for _ in range(self.rounds):
             known, order = torch.cat([known, new]).sort()
             values = torch.cat([values, self._values(_indices(new, self.dimensions))])[order]
             k = _indices(known, self.dimensions)
             around = k[self.significant(k, values)].unsqueeze(1) + self.moves
-            new = torch.unique(_keys(around.reshape(-1, self.dimensions)))
-            new = new[~_among(new, known)[1]]
+            new = torch.unique(keys_of(around.reshape(-1, self.dimensions)))
+            new = new[~among(new, known)[1]]
             if not len(new):
                 break
         return k, values
@@ -195,7 +197,7 @@ class _Lattice:
         """Halves the spacing; the new indices of the points around those given."""
         self.h /= 2
         nearest = (2 * k + self.offset).round().long()
-        return (nearest.unsqueeze(1) + _square(1, self.dimensions)).reshape(-1, self.dimensions)
+        return (nearest.unsqueeze(1) + square(1, self.dimensions)).reshape(-1, self.dimensions)
 
     def around(self, places: Tensor) -> Tensor:
         """Indices of the points next to some places [n, D], each once."""
@@ -220,28 +222,28 @@ class _Lattice:
 
     def significant(self, k: Tensor, values: Tensor) -> Tensor:
         """Which of these points, in order of key, are to be kept: see the module, 2."""
-        keys = _keys(k)
+        keys = keys_of(k)
         rise = torch.zeros_like(values)
         for move in self.moves:
-            place, there = _among(_keys(k + move), keys)
+            place, there = among(keys_of(k + move), keys)
             difference = (values[place] - values).abs().where(there, 0)
             rise = torch.maximum(rise, difference)
         return values + rise >= values.max() - self.depth
 
 
-def _keys(k: Tensor) -> Tensor:
+def keys_of(k: Tensor) -> Tensor:
     """One integer for each row of indices."""
     shifted = k.clamp(-_FAR, _FAR - 1) + _FAR
     return shifted[:, 0] if k.shape[1] == 1 else (shifted[:, 0] << 31) | shifted[:, 1]
 
 
 def _indices(keys: Tensor, dimensions: int) -> Tensor:
-    """The inverse of ``_keys``."""
+    """The inverse of ``keys_of``."""
     found = keys[:, None] if dimensions == 1 else torch.stack([keys >> 31, keys & ((1 << 31) - 1)], 1)
     return found - _FAR
 
 
-def _among(keys: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
+def among(keys: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
     """Where keys stand in an ordered list, and whether they do."""
     place = torch.searchsorted(ordered, keys).clamp(max=len(ordered) - 1)
     return place, ordered[place] == keys

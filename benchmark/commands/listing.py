@@ -80,6 +80,8 @@ def _setting(task: Task) -> str:
         data += " (binary, drawn once with the values as probabilities)"
     elif task.data.binarize is not None:
         data += f" (1 above {task.data.binarize:g}, else 0)"
+    if task.data.held_out is not None:
+        data += f" (trained without class {task.data.held_out})"
     rules = {"last": "at the last iteration", "last_tenth": "by the mean of the last tenth of evaluations"}
     measured = ", ".join(task.metrics) or "nothing while it trains"
     said = f"ranked {rules.get(task.rule, f'at the best {task.select}')}"

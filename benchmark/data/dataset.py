@@ -31,6 +31,7 @@ class DataSet:
     ``labels`` are int64 [n], split alike, where the files have them and the reader keeps them.
     ``scaling`` is what the values went through, fitted on ``train``; the image has the data's own.
     ``entropy`` is that of the law that made them, in nats and the data's own units, where it is known.
+    ``held_out`` is the class that was left out of ``train`` and ``val``.
     ``binarized`` says how data were made binary: the threshold that values were above where they are 1 now, or SAMPLE.
     """
 
@@ -43,6 +44,25 @@ class DataSet:
     scaling: Scaling | None = None
     binarized: float | str | None = None
     entropy: float | None = None
+    held_out: int | None = None
+
+    def without(self, held_out: int) -> "DataSet":
+        """The same without one class in training and validation; the test data are as they were.
+
+        Raises:
+            MissingData: there are no classes, or not this one, or no others.
+        """
+        if self.labels is None:
+            raise MissingData(f"data set {self.name} has no classes here, of which held_out could be one")
+        kinds = torch.unique(torch.cat(self.labels)).tolist()
+        if held_out not in kinds or not (self.labels[2] == held_out).any():
+            raise MissingData(f"data set {self.name} has no class {held_out} to be held out; it has {kinds}")
+        keep = [labels != held_out for labels in self.labels[:2]]
+        if not all(bool(kept.any()) for kept in keep):
+            raise MissingData(f"data set {self.name}: without the class {held_out} nothing is left to train with")
+        train, val = (split[kept] for split, kept in zip((self.train, self.val), keep, strict=True))
+        labels = (self.labels[0][keep[0]], self.labels[1][keep[1]], self.labels[2])
+        return dataclasses.replace(self, train=train, val=val, labels=labels, held_out=held_out, entropy=None)
 
     def binarised(self, how: float | str) -> "DataSet":
         """The same with 1 where a value is above the threshold ``how``, and 0 elsewhere; with SAMPLE 1 with the value
@@ -166,7 +186,9 @@ class DataSet:
         sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test")}
         scaling = {"scaling": self.scaling.record} if self.scaling else {}
         binary = {} if self.binarized is None else {"binarize": self.binarized}
-        return {"name": self.name, "hash": self.hash, **sizes, "shape": list(self.train.shape[1:]), **scaling, **binary}
+        held_out = {} if self.held_out is None else {"held_out": self.held_out}
+        shape = list(self.train.shape[1:])
+        return {"name": self.name, "hash": self.hash, **sizes, "shape": shape, **scaling, **binary, **held_out}
 
 
 def in_splits(

@@ -246,7 +246,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
     """
     options = {key: value for key, value in config.items() if value is not None}
     side, scale, binary = options.pop("pad", None), options.pop("scale", "none"), options.pop("binarize", None)
-    kept = options.pop("crop", None)
+    kept, held_out = options.pop("crop", None), options.pop("held_out", None)
     if "file" in options:
         found = from_file(folder, **options, exact=scale != "none")
     else:
@@ -254,6 +254,7 @@ def load(config: dict[str, Any], folder: Path) -> DataSet:
         if name not in DATASETS:
             raise InputError(f"no data set '{name}': {nearest(name, DATASETS)}")
         found = _sound(DATASETS[name](folder, **options), name)
+    found = found if held_out is None else found.without(held_out)
     found = found.cropped(kept) if kept else found
     found = found if binary is None else found.binarised(binary)
     if len(found.train) > 1 and bool((found.train == found.train[0]).all()):

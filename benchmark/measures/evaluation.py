@@ -18,9 +18,11 @@ def evaluate(
 ) -> list[dict[str, float]]:
     """For each seed the task's metrics on the validation and the test data, means per example, in the data's own
     units."""
+    joints = [fitted.joint(seed)[0] for seed in fitted.seeds]
     fitted, data = in_own_units(fitted, data)
     chosen = {name: getattr(data, name) for name in splits}
-    found = [_of_model(fitted.model(seed), chosen, metrics) for seed in fitted.seeds]
+    models = [joint if not data.scaling else data.scaling.model(joint) for joint in joints]
+    found = [_of_model(model, chosen, metrics) for model in models]
     if "posterior_fisher_divergence" in metrics and "posterior" in fitted.estimator.trains:
         for seed, values in zip(fitted.seeds, found, strict=True):
             values |= _of_posterior(fitted, seed, chosen)

@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.data.datasets import DataSet
 from benchmark.measures.density import limits, usual
 from bism.fitted import Fitted
+from bism.latent_quadrature import not_summable
 from bism.likelihood import grid_density, not_exact
 from bism.sampling import LangevinChains
 from bism.variables import has_binary_v
@@ -39,7 +40,8 @@ def can_picture(data: DataSet, fitted: Fitted) -> bool:
 
 
 def _has_density(data: DataSet, model: Any) -> bool:
-    return data.train.shape[1:] in ((1,), (2,)) and not has_binary_v(model) and not_exact(model) is None
+    at_each = not_summable(model) is None  # the sums over h are too many for a grid
+    return data.train.shape[1:] in ((1,), (2,)) and not has_binary_v(model) and not_exact(model) is None and not at_each
 
 
 def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) -> None:

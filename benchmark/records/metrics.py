@@ -84,6 +84,9 @@ OTHERS = (
             ("c2st", "accuracy of a classifier"),
         )
     ),
+    Metric("log_likelihood_iw", "importance-weighted bound of the log-likelihood", "nats", higher=True),
+    Metric("log_likelihood_bound_lower", "lower end of the log-likelihood's bound", "nats", higher=True),
+    Metric("log_likelihood_bound_upper", "upper end of the log-likelihood's bound", "nats", higher=True),
     Metric("raise_log_likelihood", "log-likelihood by RAISE", "nats", higher=True),
     Metric("log_likelihood_lower", "lower bound of the log-likelihood", "nats", higher=True),
     Metric("log_likelihood_upper", "upper bound of the log-likelihood", "nats", higher=True),
@@ -92,7 +95,7 @@ OTHERS = (
 )
 _BY_NAME = {metric.name: metric for metric in (*RANKED, *OTHERS)}
 _HIGHER_ENDINGS = ("accuracy",)  # of metrics whose names begin with what they are of
-_HIGHER_BEGINNINGS = ("auroc_",)
+_HIGHER_BEGINNINGS = ("auroc", "auprc")
 
 
 def metric_of(name: str) -> Metric:

@@ -299,6 +299,9 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
         for entry, estimator, _ in variants(preset.tasks[task], Choices(), methods)
     ]
     for probe in preset.tasks[task].probes:
+        lacking = PROBES[probe.name].lacking(data)
+        if lacking:
+            raise InputError(f"task {task}: the probe {probe.name} cannot be used: {lacking}")
         reasons = [PROBES[probe.name].unsuitable(*one) for one in trained]
         if all(reasons):
             raise InputError(f"task {task}: the probe {probe.name} cannot be used: {reasons[0]}")

@@ -132,6 +132,7 @@ class DataEntry(_Section):
     filled up with zeros. ``scale`` is how the values are brought
     to the scale that models start at, by the training data: ``standard`` (each visible unit to mean 0 and standard
     deviation 1) or ``unit`` (all by one map to [0, 1]); what is measured is in the data's own units nonetheless.
+    ``held_out`` is a class that training and validation data are without (probe ``anomaly``).
     ``binarize`` is for models of binary v: a threshold, above which values become 1 and all others 0, or ``sample``:
     each value from 0 to 1 is the probability of a 1, drawn once.
     """
@@ -144,6 +145,7 @@ class DataEntry(_Section):
     split: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
     crop: int | None = Field(None, gt=0, le=10_000)
     pad: int | None = Field(None, gt=0, le=10_000)
+    held_out: int | None = Field(None, ge=0, le=1_000_000)
     scale: Annotated[str, _known(("none", *SCALES), "scale")] | None = None
     binarize: Annotated[Any, AfterValidator(_binarize)] = None
 

@@ -67,6 +67,8 @@ def params(config: dict[str, Any]) -> dict[str, str]:
         others["data_scale"] = config["data"]["scaling"]["kind"]
     if "binarize" in config["data"]:
         others["data_binarize"] = config["data"]["binarize"]
+    if "held_out" in config["data"]:
+        others["data_held_out"] = config["data"]["held_out"]
     return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 
 

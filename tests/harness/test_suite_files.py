@@ -173,7 +173,7 @@ BAD = {
     ]),
     "key of the data": (("train: 500", "trian: 500"), [
         "7: tasks.board.data.trian: unknown key; did you mean 'train'? "
-        "valid: binarize, crop, file, name, pad, scale, split, test, train, val",
+        "valid: binarize, crop, file, held_out, name, pad, scale, split, test, train, val",
     ]),
     "a size too few": (("{name: grbm, hidden: 3}", "{name: grbm}"), [
         "8: tasks.board.model.hidden: this key is missing",

@@ -2,6 +2,7 @@
 checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
 
 from benchmark.measures.probes.annealing import Annealing
+from benchmark.measures.probes.anomaly import Anomaly
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
 from benchmark.measures.probes.bound import Bound
@@ -9,6 +10,7 @@ from benchmark.measures.probes.codes import Codes
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
+from benchmark.measures.probes.latent_likelihood import LatentLikelihood
 from benchmark.measures.probes.latents import Conditional, Features
 from benchmark.measures.probes.log_z_bounds import LogZBounds
 from benchmark.measures.probes.out_of_distribution import OutOfDistribution
@@ -18,6 +20,7 @@ from benchmark.measures.probes.two_samples import TwoSamples
 
 PROBES: dict[str, type[Probe]] = {
     "annealing": Annealing,
+    "anomaly": Anomaly,
     "bound": Bound,
     "theorem2": Theorem2,
     "practical_bias": PracticalBias,
@@ -26,6 +29,7 @@ PROBES: dict[str, type[Probe]] = {
     "codes": Codes,
     "coupling": Coupling,
     "couplings": Couplings,
+    "latent_likelihood": LatentLikelihood,
     "log_z_bounds": LogZBounds,
     "samples": Samples,
     "stability": Stability,
@@ -39,6 +43,7 @@ __all__ = [
     "NO_JUDGES",
     "PROBES",
     "Annealing",
+    "Anomaly",
     "Bound",
     "Codes",
     "Conditional",
@@ -48,6 +53,7 @@ __all__ = [
     "Features",
     "GradientBias",
     "Judges",
+    "LatentLikelihood",
     "LogZBounds",
     "Metrics",
     "OutOfDistribution",

@@ -55,6 +55,11 @@ class Probe(BaseModel, ABC):
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         """Why it cannot be taken of this model, trained by this estimator, or None."""
 
+    @staticmethod
+    def lacking(data: DataSet) -> str | None:
+        """What it needs of the data and these have not, or None."""
+        return None
+
     @abstractmethod
     def measure(self, subject: Subject) -> Metrics:
         """Takes it."""

@@ -1,0 +1,242 @@
+"""Likelihoods of models of real h, against the linear-Gaussian model's closed forms."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines.vae import VAE
+from benchmark.data.datasets import DataSet
+from benchmark.measures.evaluation import evaluate
+from bism import log_partition
+from bism.latent import LatentModel, latent_mlp
+from bism.latent_likelihood import (
+    Weights,
+    anneal,
+    annealed_importance,
+    bidirectional,
+    importance,
+    prior_log_z,
+    sigmoid_temperatures,
+    step_sizes,
+)
+from bism.latent_quadrature import log_marginals, not_summable
+from bism.likelihood import log_likelihood, not_exact
+from bism.posteriors import DiagonalGaussian
+from bism.priors import LOG_2PI, StandardNormal, Tilted
+from tests.maths.checks import make_grbm
+from tests.maths.test_latent import Linear, exact_log_likelihood, exact_posterior, linear_gaussian, rng
+
+
+class QuadraticTilt(Tilted):
+    """f(h) = b.h - c |h|^2 / 2, so that log Z = |b|^2 / (2 (1 + c)) - m/2 log(1 + c), and draws are exact."""
+
+    def __init__(self, codes: int, slope: float = 0.6, curvature: float = 1.5) -> None:
+        super().__init__(codes, 2, 1)
+        self.slope, self.curvature = slope, curvature
+
+    def tilt(self, h: Tensor) -> Tensor:
+        return self.slope * h.sum(-1) - 0.5 * self.curvature * h.square().sum(-1)
+
+    @property
+    def log_z(self) -> float:
+        precision = 1 + self.curvature
+        return 0.5 * self.codes * (self.slope**2 / precision - math.log(precision))
+
+
+def posterior_of(model: LatentModel, wider: float = 0.0) -> DiagonalGaussian:
+    """The exact posterior's mean, and e^wider times its marginal standard deviations."""
+    mean, covariance = exact_posterior(model, torch.zeros(1, *model.visible_shape, dtype=torch.float64))
+    q = DiagonalGaussian(model.visible_shape, model.latent.size).double().requires_grad_(False)
+    W = model.decoder.layer.weight
+    q.mean_head.weight.copy_(covariance @ W.T / float(model.sigma) ** 2), q.mean_head.bias.copy_(mean[0])
+    q.log_std_head.weight.zero_(), q.log_std_head.bias.copy_(covariance.diagonal().sqrt().log() + wider)
+    return q
+
+
+# --- sums over lattices ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("codes", "sigma"), [(1, 0.5), (1, 0.005), (2, 0.5), (2, 0.05)])
+def test_sums_over_one_or_two_codes_are_the_closed_form_outliers_included(codes: int, sigma: float):
+    model = linear_gaussian(3, codes, sigma)
+    v = torch.cat([model.draw(6, rng(1)), rng(2).normal((2, 3)) * (20 if sigma > 0.1 else 1)])
+    found, exact = log_marginals(model, v), exact_log_likelihood(model, v)
+    assert float(((found.values - exact).abs() / exact.abs().clamp(min=1)).max()) < 1e-8
+    assert float(found.errors.max()) <= 1e-4
+
+
+def test_two_modes_that_are_far_apart_are_both_found():
+    """g(h) = (|h|): p(v) is twice the integral over h > 0."""
+
+    class Fold(torch.nn.Module):
+        visible_shape, codes = (1,), 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.scale * h.abs()
+
+    model = LatentModel(Fold(), StandardNormal(1), sigma=0.01).double()
+    v = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    wide = 1 + 0.01**2
+    exact = math.log(2) - 0.5 * v[:, 0].square() / wide - 0.5 * math.log(2 * math.pi * wide)
+    assert torch.allclose(log_marginals(model, v).values, exact, atol=1e-6)
+
+
+def test_a_lattice_that_is_too_coarse_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bism.latent_quadrature._FINEST", 2)
+    model = linear_gaussian(3, 2, 0.01)
+    v = model.draw(4, rng(1))
+    found = log_marginals(model, v, places=posterior_of(model).mean(v))
+    off = (found.values - exact_log_likelihood(model, v)).abs()
+    assert bool((found.errors >= off.clamp(max=1)).all())
+    with pytest.warns(UserWarning, match="may be off by .* p\\(h\\|v\\) is too narrow"):
+        log_likelihood(model, v)
+
+
+def test_energies_of_pairs_are_those_of_the_model():
+    for observation in ("gaussian", "bernoulli"):
+        model = latent_mlp(3, 2, prior="tilted", observation=observation, width=4).double()
+        v, h = (rng().normal((4, 3)) > 0).double(), rng(1).normal((5, 2))
+        expected = torch.stack([model.energy(v, one.expand(4, 2)) for one in h], 1)
+        assert torch.allclose(model.energies(v, h), expected, atol=1e-10)
+
+
+def test_a_tilted_priors_density_integrates_to_one():
+    """v is the sum over a grid of exp(log p(v))."""
+    torch.manual_seed(2)
+    model = latent_mlp(1, 1, prior="tilted", width=4, prior_width=4, sigma=0.5).double().requires_grad_(False)
+    model.prior.network[-1].weight.mul_(5)
+    assert abs(log_partition(model)) > 0.01
+    v = torch.linspace(-8, 8, 321, dtype=torch.float64)[:, None]
+    assert float(log_likelihood(model, v).exp().sum() * 0.05) == pytest.approx(1, abs=1e-4)
+    assert not_exact(model) is None
+    assert "3 codes" in str(not_summable(latent_mlp(2, 3)))
+    assert not_summable(make_grbm()) is not None
+
+
+def test_the_metric_is_in_the_units_of_the_data():
+    torch.manual_seed(0)
+    rows = 3 + 10 * torch.randn(60, 2).double()
+    data = DataSet("made", rows, rows[:20], rows[20:40]).scaled("standard")
+    model = LatentModel(Linear(2, 1), StandardNormal(1), sigma=0.7)
+    fitted = VAE().fit(model, data.train, seeds=[1], steps=1, compile=False)
+    (found,) = evaluate(fitted, data, ["log_likelihood"])
+    trained = fitted.model(1).double()
+    exact = exact_log_likelihood(trained, data.test.double()).mean() - data.scaling.factor.log().sum()
+    assert found["test/log_likelihood"] == pytest.approx(float(exact), abs=1e-4)
+
+
+# --- importance sampling ----------------------------------------------------------------------------------------------
+
+
+def test_importance_weights_tend_to_log_p_and_their_bias_falls_as_one_over_particles():
+    model = linear_gaussian(3, 2, 0.5)
+    v, q = model.draw(1, rng(3)).expand(400, 3), posterior_of(model, 0.2)
+    exact = float(exact_log_likelihood(model, v[:1]))
+    many = importance(model, q, v[:20], particles=4000)
+    assert abs(many.mean - exact) < 4 * many.error_of_weights
+    assert many.error_of_weights < 0.01
+    log_w = importance(model, q, v, particles=80).log_w
+    variance = float((log_w - exact).exp().var())
+    for particles in (20, 80):
+        bias = (Weights(log_w[:particles]).values - exact).double()
+        error = float(bias.std()) / 20
+        assert abs(float(bias.mean()) + 0.5 * variance / particles) < 4 * error  # Nowozin 2018: -Var w / (2 k p^2)
+
+
+def test_effective_sizes_and_errors_of_given_weights():
+    found = Weights(torch.tensor([[1.0, 1.0], [1.0, 3.0]], dtype=torch.float64).log())
+    assert found.effective.tolist() == pytest.approx([2.0, 1.6])
+    assert found.values.exp().tolist() == pytest.approx([1.0, 2.0])
+    assert found.error_of_weights == pytest.approx(math.sqrt(2 / 2 / 2**2) / 2)  # s_2 = std(1, 3) / sqrt 2 / mean
+    assert found.margin() == pytest.approx(math.log(40) / 2)
+    assert found.bound == pytest.approx(found.mean - math.log(40) / 2)
+    assert Weights(found.log_w, -1).bound == pytest.approx(-found.mean + math.log(40) / 2)
+
+
+# --- annealing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_both_ways_bracket_log_p_at_their_level_and_on_average(start: str):
+    """Of 150 runs of 6 examples each, made as one of 900: the interval and its ends."""
+    model, runs, examples = linear_gaussian(5, 3, 0.4), 150, 6
+    q = posterior_of(model, -0.3) if start == "posterior" else None
+    source = rng(11)
+    h = source.normal((runs * examples, 3))
+    v = model.sample_visible(h, source.normal((runs * examples, 5)))
+    exact = exact_log_likelihood(model, v)
+    how: dict[str, Any] = {"chains": 3, "steps": 6, "leapfrogs": 2}
+    up, down = annealed_importance(model, v, q, **how), annealed_importance(model, v, q, h=h, **how)
+    for found, sign in ((up, 1), (down, -1)):
+        ratio = (found.weights.log_w - sign * exact).exp().mean(0)  # E[w] = p, or 1 / p
+        assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / len(v) ** 0.5
+        assert found.weights.sign == sign
+        off = sign * (exact - found.weights.values)
+        assert float(off.mean()) > 3 * float(off.std()) / len(v) ** 0.5  # low forwards, high backwards
+        margin = math.log(40) / examples
+        beyond = (-off).reshape(runs, examples).mean(1) > margin
+        assert float(beyond.double().mean()) <= 0.025 + 2 * math.sqrt(0.025 / runs)
+    assert 0.2 < up.acceptance < 0.99
+
+
+def test_bidirectional_annealing_closes_in_on_log_p():
+    model = linear_gaussian(5, 3, 0.4)
+    few, many = (bidirectional(model, examples=60, chains=5, steps=steps, leapfrogs=2) for steps in (5, 80))
+    assert few.exact
+    assert 0 < many.gap < 0.5 * few.gap
+    low, high = many.interval()
+    assert low < many.lower.weights.mean < many.upper.weights.mean < high
+    assert high - low == pytest.approx(many.gap + 2 * math.log(40) / 60)
+    assert many.gap_error < many.gap
+    from_q = bidirectional(model, posterior_of(model), examples=60, chains=5, steps=80, leapfrogs=2)
+    assert from_q.gap < 0.5 * many.gap
+
+
+def test_step_sizes_follow_the_width_of_what_is_sampled():
+    def energy(u: Tensor) -> Tensor:
+        return 0.5 * (u / 0.1).square().sum(-1)
+
+    t, source = sigmoid_temperatures(150), rng(2)
+    sizes = step_sizes(energy, source.normal((40, 3)), t, source, chains=20)
+    assert sizes.shape == (151, 40, 1)
+    assert torch.equal(sizes[:, 0], sizes[:, 2])  # of the same example
+    assert float(sizes[-1].max()) < 0.3 < 0.4 < float(sizes[0].min())
+    log_w, u, acceptance = anneal(energy, source.normal((40, 3)), t, sizes, source)
+    assert 0.4 < acceptance < 0.9
+    assert float(u.std()) == pytest.approx(0.1, rel=0.3)
+    exact = 3 * (math.log(0.1) + 0.5 * LOG_2PI)
+    assert float(Weights(log_w[:, None]).values) == pytest.approx(exact, abs=0.4)
+
+
+# --- log Z of priors --------------------------------------------------------------------------------------------------
+
+
+def test_log_z_of_a_prior():
+    assert prior_log_z(StandardNormal(5)).interval() == (0.0, 0.0)
+    for codes in (1, 2):
+        prior = QuadraticTilt(codes).double()
+        found = prior_log_z(prior)
+        assert found.how == "quadrature"
+        assert found.log_z == pytest.approx(prior.log_z, abs=1e-5)
+    prior = QuadraticTilt(8).double()
+    found = prior_log_z(prior, draws=20_000, chains=100, steps=40, leapfrogs=3)
+    low, high = found.interval()
+    assert low < prior.log_z < high < low + 1
+    assert found.bracket is not None
+    assert found.bracket.approximate
+    assert not found.bracket.contradictory
+    assert found.importance is not None
+    assert abs(found.importance.log_z - prior.log_z) < 4 * found.importance.standard_error
+    assert 100 < found.importance.effective_sample_size < 20_000
+
+
+def test_draws_of_a_tilted_prior_are_not_called_exact():
+    model = latent_mlp(2, 3, prior="tilted", width=4).double()
+    assert not bidirectional(model, examples=2, chains=2, steps=2).exact
