@@ -42,6 +42,11 @@ SMALL = {
     "proposal_steps": 2,
     "mean_field_steps": 2,
     "code_steps": 1,
+    "gibbs_sweeps": 2,
+    "chains": 4,
+    "components": 2,
+    "second_width": 4,
+    "second_layers": 1,
     "points": 2,
     "couplings": 1,  # compiling two took four minutes
     "width": 8,
@@ -99,7 +104,14 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
     """A model of each kind of units; for methods that need a decoder, those that have one."""
     if "log_visible" in kind.needs:
         sizes: Any = {"width": 4, "layers": 1, "prior_width": 4, "prior_layers": 1}
-        made: Any = ({}, {"prior": "tilted"}, {"observation": "bernoulli"})
+        made: Any = (
+            {},
+            {"prior": "tilted"},
+            {"observation": "bernoulli"},
+            {"learn_sigma": True},
+            {"spectral_norm": True},
+            {"prior": "rbm", "smoothing": "overlapping_exponential"},
+        )
         return [latent_mlp(2, 2, **options, **sizes) for options in made]
     return [
         GRBM(2, 3),
