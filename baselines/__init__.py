@@ -6,6 +6,7 @@ from baselines.coopnets import CoopNets
 from baselines.dbm import TrainDBM
 from baselines.dbn import TrainDBN
 from baselines.dsm import DSM
+from baselines.dvae import DVAE
 from baselines.energy_discrepancy import EnergyDiscrepancy
 from baselines.flow_contrast import FlowContrast
 from baselines.generative_convnet import GenerativeConvNet
@@ -18,11 +19,15 @@ from baselines.nvil import NVIL
 from baselines.pcd import PCD
 from baselines.persistent_vi import PersistentVI
 from baselines.pseudo_likelihood import BiPseudoLikelihood, PseudoLikelihood
+from baselines.rae import RAE
 from baselines.ratio_matching import BiRatioMatching, RatioMatching
 from baselines.short_run import ShortRun
 from baselines.sm import SM
 from baselines.ssm import SSM
+from baselines.two_stage_vae import TwoStageVAE
 from baselines.unbiased_cd import UnbiasedCD
+from baselines.vae import VAE
+from baselines.vae_gmm import VAEMixture
 from baselines.vages_dsm import VaGESDSM
 from baselines.vages_ksd import VaGESKSD
 from baselines.vages_mdsm import VaGESMDSM
@@ -31,14 +36,17 @@ from baselines.vnce import VNCE
 __all__ = [
     "CD",
     "DSM",
+    "DVAE",
     "IGEBM",
     "MDSM",
     "MPF",
     "NCE",
     "NVIL",
     "PCD",
+    "RAE",
     "SM",
     "SSM",
+    "VAE",
     "VNCE",
     "AdVIL",
     "BiMPF",
@@ -56,7 +64,9 @@ __all__ = [
     "ShortRun",
     "TrainDBM",
     "TrainDBN",
+    "TwoStageVAE",
     "UnbiasedCD",
+    "VAEMixture",
     "VaGESDSM",
     "VaGESKSD",
     "VaGESMDSM",

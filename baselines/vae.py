@@ -25,6 +25,7 @@ class Directed(Estimator):
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
     any_prior: ClassVar[bool] = False  # whether its prior may have an unknown normaliser
+    binary_prior: ClassVar[bool] = False  # whether it is for priors of binary variables
 
     lr_posterior: float = number(
         1e-3, "learning rate of the encoder", symbol="α", tune=Range(1e-4, 1e-2, log=True), rate_of="posterior"
@@ -32,6 +33,12 @@ class Directed(Estimator):
 
     def unsupported(self, model: Any) -> str | None:
         reason = super().unsupported(model)
+        if reason is None and model.prior.binary != self.binary_prior:
+            return (
+                "it is for binary latent variables, prior: rbm of latent_mlp and latent_conv"
+                if self.binary_prior
+                else f"its latent variables ({type(model.prior).__name__}) are binary; dvae trains such models"
+            )
         if reason is None and not self.any_prior and not model.prior.normalised:
             return f"its prior ({type(model.prior).__name__}) has an unknown normaliser; lebm trains such models"
         return reason
@@ -52,8 +59,27 @@ def negative_elbo(model: Any, posterior: Any, v: Tensor, noise: Tensor, weight: 
     return weight * kl - model.log_visible(v, h)
 
 
+def risen(steps: Tensor, warmup: int, weight: Tensor) -> Tensor:
+    """A weight that rises from 0 along a line, over the first ``warmup`` steps."""
+    return weight * (steps / warmup).clamp(max=1.0).to(weight) if warmup else weight
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VAE(Directed):
+class Weighted(Directed):
+    """Those whose KL has a weight."""
+
+    kl_weight: float = number(
+        1.0, "of the KL, the beta of beta-VAEs; 1 for a bound", minimum=0.0, tune=Range(0.1, 10.0, log=True)
+    )
+    kl_warmup: int = count(0, "iterations over which that weight rises from 0", minimum=0)
+
+    def scheduled(self, hyper: Hyper, step: Tensor) -> Hyper:
+        hyper = super().scheduled(hyper, step)
+        return {**hyper, "kl_weight": risen(step, self.kl_warmup, hyper["kl_weight"])}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VAE(Weighted):
     """A LatentModel and its encoder along the evidence lower bound
 
         E_q [log p(v|h)] - KL(q(h|v) || p(h)),
@@ -69,21 +95,10 @@ class VAE(Directed):
     marker: ClassVar[str] = "o"
 
     particles: int = count(1, "h per example; more than one: the importance-weighted bound", symbol="k", maximum=1000)
-    kl_weight: float = number(
-        1.0, "of the KL, the beta of beta-VAEs; 1 for a bound", minimum=0.0, tune=Range(0.1, 10.0, log=True)
-    )
-    kl_warmup: int = count(0, "iterations over which that weight rises from 0", minimum=0)
 
     @property
     def name(self) -> str:
         return f"IWAE-{self.particles}" if self.particles > 1 else super().name
-
-    def scheduled(self, hyper: Hyper, step: Tensor) -> Hyper:
-        hyper = super().scheduled(hyper, step)
-        if not self.kl_warmup:
-            return hyper
-        risen = (step / self.kl_warmup).clamp(max=1.0).to(hyper["kl_weight"])
-        return {**hyper, "kl_weight": risen * hyper["kl_weight"]}
 
     @property
     def passes(self) -> float:

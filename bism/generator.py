@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from bism.errors import InputError
 from bism.mlp import mlp
 from bism.posteriors import location_and_scale
+from bism.spectral import SpectralConv2d, SpectralConvTranspose2d, SpectralLinear
 from bism.variables import flat_size, log_odds
 
 _SMALLEST, _HALVINGS = 4, 3  # side of an image's coarsest map, and how many maps there are between it and the image
@@ -54,16 +55,23 @@ def coarser(sides: tuple[int, ...]) -> int:
     return times
 
 
-def transposed_convolutions(visible_shape: tuple[int, ...], codes: int, width: int) -> nn.Sequential:
+def transposed_convolutions(
+    visible_shape: tuple[int, ...], codes: int, width: int, spectral_norm: bool = False
+) -> nn.Sequential:
     """Codes [batch, codes] to images [batch, c, H, W]: a linear layer to a coarse map; transposed convolutions that
     double its sides and halve its channels each, to ``width`` of them; and a convolution."""
+    linear, doubling, last = (
+        (SpectralLinear, SpectralConvTranspose2d, SpectralConv2d)
+        if spectral_norm
+        else (nn.Linear, nn.ConvTranspose2d, nn.Conv2d)
+    )
     channels, *sides = visible_shape
     times = coarser(tuple(sides))
     coarse = (width << times, *(side >> times for side in sides))
-    stack: list[nn.Module] = [nn.Linear(codes, flat_size(coarse)), nn.Unflatten(1, coarse), nn.SiLU()]
+    stack: list[nn.Module] = [linear(codes, flat_size(coarse)), nn.Unflatten(1, coarse), nn.SiLU()]
     for level in reversed(range(times)):
-        stack += [nn.ConvTranspose2d(width << (level + 1), width << level, 4, stride=2, padding=1), nn.SiLU()]
-    return nn.Sequential(*stack, nn.Conv2d(width, channels, 3, padding=1))
+        stack += [doubling(width << (level + 1), width << level, 4, stride=2, padding=1), nn.SiLU()]
+    return nn.Sequential(*stack, last(width, channels, 3, padding=1))
 
 
 class Generator(nn.Module):
@@ -74,6 +82,8 @@ class Generator(nn.Module):
         codes: size of z.
         width: of the hidden layers; of images, channels of the finest map.
         logits: whether g gives logits of binary v.
+        spectral_norm: whether the network's weights are divided by their largest singular value (``bism.spectral``);
+            a and l are not.
 
     Example:
         >>> Generator((2,), codes=3)(torch.zeros(5, 3)).shape
@@ -81,18 +91,25 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, visible_shape: tuple[int, ...], codes: int, width: int = 128, layers: int = 2, logits: bool = False
+        self,
+        visible_shape: tuple[int, ...],
+        codes: int,
+        width: int = 128,
+        layers: int = 2,
+        logits: bool = False,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         if min(codes, width, layers) < 1:
             raise InputError(f"Generator: codes, width and layers must be 1 or more, got {codes}, {width} and {layers}")
-        self.visible_shape, self.codes = tuple(visible_shape), codes
+        self.visible_shape, self.codes, self.spectral_norm = tuple(visible_shape), codes, spectral_norm
         image = len(self.visible_shape) == 3
-        self.network = (
-            transposed_convolutions(self.visible_shape, codes, width)
-            if image
-            else nn.Sequential(mlp(codes, width, layers, flat_size(visible_shape)), nn.Unflatten(1, visible_shape))
-        )
+        if image:
+            self.network = transposed_convolutions(self.visible_shape, codes, width, spectral_norm)
+        else:
+            linear = SpectralLinear if spectral_norm else nn.Linear
+            stack = mlp(codes, width, layers, flat_size(visible_shape), linear)
+            self.network = nn.Sequential(stack, nn.Unflatten(1, self.visible_shape))
         self.visible = Affine(self.visible_shape, logits)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -7,17 +7,43 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from bism.checks import check_count, check_flag, check_positive
+from bism.discrete import RBMPrior
 from bism.errors import InputError, shown
 from bism.generator import Generator
 from bism.mlp import mlp
 from bism.objectives import sum_per_example
 from bism.posteriors import DiagonalGaussian, convolutional
-from bism.priors import LOG_2PI, PRIORS, StandardNormal, Tilted
+from bism.priors import LOG_2PI, StandardNormal, Tilted
 from bism.rng import Rng
+from bism.smoothing import SMOOTHINGS
 from bism.variables import Bernoulli, Gaussian, flat_size, visible_noise
 
 OBSERVATIONS = ("gaussian", "bernoulli")
 DRAWN = ("samples", "means")
+PRIORS = ("normal", "tilted", "rbm")
+
+
+class OfFirst(nn.Module):
+    """A decoder of the first numbers of h alone, of a prior over more.
+
+    Args:
+        decoder: of z.
+        codes: size of h = (z, ...).
+    """
+
+    def __init__(self, decoder: nn.Module, codes: int) -> None:
+        super().__init__()
+        self.decoder, self.visible_shape, self.codes = decoder, decoder.visible_shape, codes
+
+    @property
+    def spectral_norm(self) -> bool:
+        """The decoder's."""
+        return bool(getattr(self.decoder, "spectral_norm", False))
+
+    def forward(self, h: Tensor) -> Tensor:
+        z: Any = self.decoder.codes
+        x: Tensor = self.decoder(h[..., :z])
+        return x
 
 
 class LatentModel(nn.Module):
@@ -81,12 +107,29 @@ class LatentModel(nn.Module):
             nn.init.constant_(self.log_sigma, torch.tensor(self._sigma).log().item())
 
     def default_posterior(self) -> nn.Module:
-        """q(h|v) = N(mean(v), diag(s(v)^2)), with a convolutional network of images and an MLP of vectors."""
+        """q(h|v) = N(mean(v), diag(s(v)^2)), with a convolutional network of images and an MLP of vectors; of binary h
+        the prior's own, with the same networks."""
         width, layers = self._sizes
         if len(self.visible_shape) == 3:
-            return convolutional(self.visible_shape, self.latent.size, width)
-        network = nn.Sequential(mlp(self.visible_shape[0], width, layers, width), nn.SiLU())
-        return DiagonalGaussian(self.visible_shape, self.latent.size, network, width)
+            own = convolutional(self.visible_shape, self.latent.size, width)
+            network, features = own.network, own.mean_head.in_features
+        else:
+            network, features = nn.Sequential(mlp(self.visible_shape[0], width, layers, width), nn.SiLU()), width
+        if isinstance(self.prior, RBMPrior):
+            return self.prior.posterior(network, features)
+        return DiagonalGaussian(self.visible_shape, self.latent.size, network, features)
+
+    def with_prior(
+        self, prior: nn.Module, *, decoder: nn.Module | None = None, sigma: float | None = None
+    ) -> "LatentModel":
+        """The model with another prior: the same decoder, or one around it, and s fixed where it is or at ``sigma``."""
+        return LatentModel(
+            self.decoder if decoder is None else decoder,
+            prior,
+            observation="bernoulli" if self.binary else "gaussian",
+            sigma=float(self.sigma) if sigma is None else sigma,
+            drawn=self.drawn,
+        )
 
     @property
     def sigma(self) -> Tensor | float:
@@ -171,17 +214,22 @@ def latent_mlp(
     layers: int = 2,
     prior_width: int = 128,
     prior_layers: int = 2,
+    spectral_norm: bool = False,
+    smoothing: str = "spike_exponential",
+    sharpness: float = 5.0,
 ) -> LatentModel:
     """A ``LatentModel`` of vectors: decoder and encoder are networks of ``layers`` hidden layers of ``width`` units.
 
     Args:
         visible: number D of visible units.
         codes: size m of h.
-        prior: "normal" or "tilted", by a network of ``prior_layers`` of ``prior_width`` units.
+        prior: "normal"; "tilted", by a network of ``prior_layers`` of ``prior_width`` units; or "rbm", binary h, which
+            reach the decoder by a ``smoothing`` (``bism.smoothing``) of some ``sharpness``.
         observation, sigma, learn_sigma, drawn: of ``LatentModel``.
+        spectral_norm: of the decoder (``Generator``).
     """
     return _assembled(
-        (visible,), codes, prior, (prior_width, prior_layers), (width, layers),
+        (visible,), codes, prior, (prior_width, prior_layers), (width, layers), spectral_norm, (smoothing, sharpness),
         observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
     )  # fmt: skip
 
@@ -197,11 +245,14 @@ def latent_conv(
     width: int = 32,
     prior_width: int = 200,
     prior_layers: int = 2,
+    spectral_norm: bool = False,
+    smoothing: str = "spike_exponential",
+    sharpness: float = 5.0,
 ) -> LatentModel:
     """A ``LatentModel`` of images [c, H, W]: a decoder of transposed convolutions with ``width`` channels in its finest
     map, and an encoder of convolutions from ``width`` channels on. Other arguments as of ``latent_mlp``."""
     return _assembled(
-        visible_shape, codes, prior, (prior_width, prior_layers), (width, 1),
+        visible_shape, codes, prior, (prior_width, prior_layers), (width, 1), spectral_norm, (smoothing, sharpness),
         observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
     )  # fmt: skip
 
@@ -212,6 +263,8 @@ def _assembled(
     prior: str,
     of_prior: tuple[int, int],
     of_networks: tuple[int, int],
+    spectral_norm: bool,
+    smoothing: tuple[str, float],
     **options: Any,
 ) -> LatentModel:
     if prior not in PRIORS:
@@ -219,7 +272,17 @@ def _assembled(
     names = ("codes", "prior_width", "prior_layers", "width", "layers")
     for name, size in zip(names, (codes, *of_prior, *of_networks), strict=True):
         check_count(f"LatentModel: {name}", size, 1)
+    if smoothing[0] not in SMOOTHINGS:
+        raise InputError(f"LatentModel: smoothing must be one of {', '.join(SMOOTHINGS)}, got {shown(smoothing[0])}")
+    check_flag("LatentModel: spectral_norm", spectral_norm)
     width, layers = of_networks
-    decoder = Generator(visible_shape, codes, width, layers, options["observation"] == "bernoulli")
-    own = StandardNormal(codes) if prior == "normal" else Tilted(codes, *of_prior)
+    decoder: nn.Module
+    decoder = Generator(visible_shape, codes, width, layers, options["observation"] == "bernoulli", spectral_norm)
+    own: nn.Module = StandardNormal(codes)
+    if prior == "tilted":
+        own = Tilted(codes, *of_prior)
+    if prior == "rbm":
+        check_count("LatentModel: codes of an rbm", codes, 2)
+        own = RBMPrior(codes, SMOOTHINGS[smoothing[0]](smoothing[1]))
+        decoder = OfFirst(decoder, own.codes)
     return LatentModel(decoder, own, width=width, layers=layers, **options)

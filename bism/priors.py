@@ -18,6 +18,7 @@ class StandardNormal(nn.Module):
 
     normalised: ClassVar[bool] = True  # whether exp(-energy) integrates to one
     standard: ClassVar[bool] = True  # whether it is N(0, I)
+    binary: ClassVar[bool] = False  # whether h holds binary variables, which have no gradients
     how: ClassVar[str] = "independent draws of the prior, decoded"
 
     def __init__(self, codes: int) -> None:
@@ -43,6 +44,7 @@ class Tilted(nn.Module):
 
     normalised: ClassVar[bool] = False
     standard: ClassVar[bool] = False
+    binary: ClassVar[bool] = False
     how: ClassVar[str] = f"ends of chains of {_STEPS:,} steps of Hamiltonian Monte Carlo on the prior, decoded"
 
     def __init__(self, codes: int, width: int = 128, layers: int = 2) -> None:
@@ -63,6 +65,3 @@ class Tilted(nn.Module):
     def draw(self, count: int, rng: Rng) -> Tensor:
         """h [count, m] by chains from N(0, I), each long and of its own; approximate where they do not mix."""
         return chains(self.energy, self.normal.draw(count, rng), rng, steps=_STEPS).x
-
-
-PRIORS: dict[str, type[StandardNormal | Tilted]] = {"normal": StandardNormal, "tilted": Tilted}

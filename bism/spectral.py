@@ -7,7 +7,7 @@ layer is a function of its parameters alone: it can be mapped, compiled, differe
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import conv_transpose2d, linear
 
 SQUARINGS = 6
 
@@ -68,3 +68,12 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, normalised(self.weight), self.bias)
+
+
+class SpectralConvTranspose2d(nn.ConvTranspose2d):
+    """The transposed convolution with the kernel W / sigma(W), which is kept [inputs, outputs, ...] and seen as
+    [outputs, ...], as of any layer."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        weight = normalised(self.weight.transpose(0, 1)).transpose(0, 1)
+        return conv_transpose2d(x, weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]

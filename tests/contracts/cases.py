@@ -46,6 +46,11 @@ SMALL = {
     "posterior_steps": 1,
     "chain_steps": 2,
     "leapfrog_steps": 2,
+    "gibbs_sweeps": 2,
+    "chains": 4,
+    "components": 2,
+    "second_width": 4,
+    "second_layers": 1,
     "points": 2,
     "couplings": 1,  # compiling two took four minutes
     "width": 8,
@@ -103,7 +108,14 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
     """A model of each kind of units; for methods that need a decoder, those that have one."""
     if "log_visible" in kind.needs:
         sizes: Any = {"width": 4, "layers": 1, "prior_width": 4, "prior_layers": 1}
-        made: Any = ({}, {"prior": "tilted"}, {"observation": "bernoulli"})
+        made: Any = (
+            {},
+            {"prior": "tilted"},
+            {"observation": "bernoulli"},
+            {"learn_sigma": True},
+            {"spectral_norm": True},
+            {"prior": "rbm", "smoothing": "overlapping_exponential"},
+        )
         made = made[1:] + made[:1] if getattr(kind, "any_prior", False) else made
         return [latent_mlp(2, 2, **options, **sizes) for options in made]
     return [

@@ -1,0 +1,123 @@
+"""Regularised autoencoders, and densities of codes that are fitted after training."""
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.around import around
+from baselines.vae import Directed
+from bism.errors import InputError
+from bism.estimator import Hyper
+from bism.gaussian_mixture import fitted_mixture
+from bism.hyperparameters import Range, choice, count, number
+from bism.latent import LatentModel
+from bism.objectives import score, sum_per_example
+from bism.rng import Rng, generator
+from bism.state import Info
+
+REGULARISERS = ("l2", "gradient_penalty", "spectral_norm", "none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExPost(Directed):
+    """Methods whose prior is a Gaussian mixture that is fitted to the codes of training examples after training, by
+    maximum likelihood; each seed keeps some examples for that, the same ones throughout."""
+
+    components: int = count(10, "Gaussians, with full covariances, of the density of codes", maximum=1000)
+    kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
+
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        if min(self.kept, len(data)) < self.components:
+            raise InputError(f"{self.id}: components ({self.components}) must be at most kept, and as many examples")
+        return {"kept": data[rng.uniform((len(data),)).argsort()[: self.kept]]}
+
+    def unshardable(self) -> str | None:
+        return None
+
+    @abstractmethod
+    def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
+        """h [n, m] of v."""
+
+    def sampler(self, parts: Any) -> LatentModel:
+        return self.joint_model(parts)[0]
+
+    def joint_model(self, parts: Any) -> tuple[LatentModel, Any]:
+        """The model with the mixture as its prior, and the posterior."""
+        kept = parts.carry["kept"]
+        rng = Rng(generator(0, 0, "density of codes", kept.device), kept.dtype)
+        with torch.no_grad():
+            mixture = fitted_mixture(self.codes(parts.posterior, kept, rng), self.components, rng)
+        return parts.model.with_prior(mixture.to(kept.dtype)), parts.posterior
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RAE(ExPost):
+    """A regularised autoencoder (Ghosh et al. 2020): with codes e(v), the encoder's means, and decoder g
+
+        |v - g(e(v))|^2 + beta/2 |e(v)|^2 + lambda R(g),
+
+    where R is the sum of squares of g's weights (``l2``), the squared Frobenius norm of its Jacobian at the codes
+    (``gradient_penalty``, by one random direction of v each, whose mean it is), or nothing; ``spectral_norm`` is of the
+    decoder's own layers, a property of the model. Of binary v -log p(v|e(v)) is in the place of the squares.
+
+    An autoencoder has no likelihood. As measurements of latent variables take it, this is our reading: h of the
+    mixture, v of N(g(h), s^2 I) with s the root mean square of the kept examples' residuals, not the model's sigma, and
+    q(h|v) = N(e(v), s_q^2 I) with the s_q of the highest bound on them.
+    """
+
+    id: ClassVar[str] = "rae"
+    label: ClassVar[str] = "RAE"
+    reference: ClassVar[str] = "Ghosh et al. 2020"
+    colour: ClassVar[str] = "#98c1d9"
+    marker: ClassVar[str] = "s"
+
+    regulariser: str = choice("l2", REGULARISERS, "of the decoder", tune=False)
+    code_weight: float = number(
+        1e-4, "beta, of the codes' squares", symbol="b", minimum=0.0, tune=Range(1e-5, 1.0, log=True)
+    )
+    weight: float = number(1e-6, "lambda, of the regulariser", minimum=0.0, tune=Range(1e-8, 1e-2, log=True))
+
+    def unsupported(self, model: Any) -> str | None:
+        reason = super().unsupported(model)
+        if reason is None and getattr(model, "learns_sigma", False):
+            return "its sigma would not be learnt: without a likelihood (learn_sigma: false)"
+        spectral = bool(getattr(getattr(model, "decoder", None), "spectral_norm", False))
+        if reason is None and spectral != (self.regulariser == "spectral_norm"):
+            return f"with regulariser: {self.regulariser} the model's spectral_norm must be {str(not spectral).lower()}"
+        return reason
+
+    def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
+        return rng.rademacher(batch_shape) if self.regulariser == "gradient_penalty" else ()
+
+    def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
+        found: Tensor = posterior.mean(v)
+        return found
+
+    def loss(
+        self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
+    ) -> tuple[Tensor, dict[str, Tensor], Info]:
+        model, h = params.model, params.posterior.mean(batch)
+        misfit = -model.log_visible(batch, h) if model.binary else sum_per_example((batch - model.decoder(h)).square())
+        each = misfit + 0.5 * hyper["code_weight"] * h.square().sum(-1)
+        if self.regulariser == "gradient_penalty":
+            each = each + hyper["weight"] * jacobian_square(model.decoder, h, noise)
+        penalty = squares(model.decoder) if self.regulariser == "l2" else each.new_zeros(())
+        return each.mean() + hyper["weight"] * penalty, carry, {}
+
+    def joint_model(self, parts: Any) -> tuple[LatentModel, nn.Module]:
+        return around(super().joint_model(parts)[0], parts.posterior, parts.carry["kept"])
+
+
+def squares(decoder: Any) -> Tensor:
+    """The sum of squares of a decoder's parameters; of its ``network`` alone, where it has one behind which it shifts
+    and scales as the data are."""
+    return sum((p.square().sum() for p in getattr(decoder, "network", decoder).parameters()), torch.zeros(()))
+
+
+def jacobian_square(decoder: Any, h: Tensor, u: Tensor) -> Tensor:
+    """|J^T u|^2 with the Jacobian J of the decoder at h, [batch]; of random signs u [batch, *visible_shape] the mean is
+    |J|_F^2."""
+    return score(lambda at: (u * decoder(at)).flatten(1).sum(1), h).square().sum(-1)
