@@ -13,6 +13,7 @@ from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.generator import Generator
 from bism.hyperparameters import LOOP, Range, choice, count, number
+from bism.parts import check_gives
 from bism.phases import Phase
 from bism.rng import Rng
 from bism.state import Info, State
@@ -65,6 +66,10 @@ class CoopNets(Estimator):
         own = given["generator"] if "generator" in given else Generator(model.visible_shape, self.codes, self.width)
         if getattr(own, "codes", self.codes) != self.codes:
             raise InputError(f"{self.id}: generator must have codes of the size {self.codes}, got {own.codes}")
+        if "generator" in given:
+            shape, like = tuple(model.visible_shape), next(own.parameters())
+            wanted = f"generator must give v [batch, {', '.join(map(str, shape))}] of codes [batch, {self.codes}]"
+            check_gives(wanted, lambda: own(like.new_zeros(2, self.codes)), shape)
         return {"model": model, "generator": own}
 
     def sampler(self, parts: Any) -> Any:

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bism.convnet import ConvEBM
     from bism.dbm import DBM
     from bism.dbn import DBN
     from bism.errors import InputError
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
     from bism.ising import Ising
     from bism.likelihood import fisher_divergence, log_likelihood, log_partition
     from bism.methods import BiDSM, BiMDSM, BiSM, BiSSM
+    from bism.mlp import MLPEBLVM, MLPEBM
     from bism.models import GRBM, RBM
     from bism.phases import Phase
     from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
     from bism.protocols import EnergyModel, Posterior, Sampler
+    from bism.resnet import ResNetEBLVM, ResNetEBM
     from bism.stages import Stage
     from bism.variables import Bernoulli, Gaussian
 
 _MODULES = {
+    "convnet": ("ConvEBM",),
     "dbm": ("DBM",),
     "dbn": ("DBN",),
     "errors": ("InputError",),
@@ -31,10 +35,12 @@ _MODULES = {
     "ising": ("Ising",),
     "likelihood": ("fisher_divergence", "log_likelihood", "log_partition"),
     "methods": ("BiDSM", "BiMDSM", "BiSM", "BiSSM"),
+    "mlp": ("MLPEBLVM", "MLPEBM"),
     "models": ("GRBM", "RBM"),
     "phases": ("Phase",),
     "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
     "protocols": ("EnergyModel", "Posterior", "Sampler"),
+    "resnet": ("ResNetEBLVM", "ResNetEBM"),
     "stages": ("Stage",),
     "variables": ("Bernoulli", "Gaussian"),
 }
@@ -44,12 +50,15 @@ __all__ = [
     "DBM",
     "DBN",
     "GRBM",
+    "MLPEBLVM",
+    "MLPEBM",
     "RBM",
     "Bernoulli",
     "BiDSM",
     "BiMDSM",
     "BiSM",
     "BiSSM",
+    "ConvEBM",
     "DiagonalGaussian",
     "EnergyModel",
     "Estimator",
@@ -60,6 +69,8 @@ __all__ = [
     "Phase",
     "Posterior",
     "RelaxedBernoulli",
+    "ResNetEBLVM",
+    "ResNetEBM",
     "Sampler",
     "Stage",
     "fisher_divergence",

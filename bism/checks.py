@@ -1,7 +1,7 @@
 """What training is given, checked before it starts: errors name the argument, what it got and what it needs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,44 +111,6 @@ def check_shards(estimator: Hooks, batch_size: int, accumulate: Any, processes: 
     if count > 1 and reason:
         raise InputError(f"{estimator.id} cannot take a minibatch in {count} shards: {reason}")
     return count
-
-
-_ASKED = {
-    "posterior": ("sample", "log_prob"),
-    "proposal": ("sample", "log_prob"),
-    "decoder": ("sample", "sample_hard", "entropy_bound"),
-    "flow": ("push", "log_prob", "draw"),
-}  # of the parts that the package knows
-
-
-def parts_given(parts: Any, posterior: Any) -> Any:
-    """The networks for parts, ``posterior`` among them where it is given."""
-    if posterior is None:
-        return parts
-    if parts is not None and not isinstance(parts, Mapping):
-        return parts  # which ``check_parts`` refuses
-    if "posterior" in (parts or {}):
-        raise InputError("posterior is given twice, as an argument and among parts")
-    return {**(parts or {}), "posterior": posterior}
-
-
-def check_parts(estimator: Hooks, parts: Mapping[str, Any]) -> None:
-    """Networks for parts that ``estimator`` trains, beside the model."""
-    own = [name for name in estimator.trains if name != "model"]
-    if not isinstance(parts, Mapping):
-        raise InputError(f"parts must be a dictionary of networks by the names of parts, got {type(parts).__name__}")
-    for part, module in parts.items():
-        if part not in own:
-            known = f"its parts beside the model are {', '.join(own)}" if own else "it trains the model alone"
-            raise InputError(f"{estimator.id} has no part '{part}' to be given: {known}")
-        asked = _ASKED.get(part, ())
-        lacking = [name for name in asked if not hasattr(module, name)]
-        if not isinstance(module, nn.Module) or lacking:
-            wanted = f" with {' and '.join(f'{name}()' for name in asked)}" if asked else ""
-            raise InputError(
-                f"{part} must be a torch.nn.Module{wanted}; "
-                f"{type(module).__name__} lacks {', '.join(lacking) or 'torch.nn.Module as its base'}"
-            )
 
 
 def check_model(estimator: Hooks, model: Any) -> None:

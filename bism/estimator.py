@@ -8,11 +8,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from bism.checks import check_count, check_model, check_seeds, parts_given
+from bism.checks import check_count, check_model, check_seeds
 from bism.engine import Trainer, pays
 from bism.errors import InputError
 from bism.fitted import Fitted
 from bism.hooks import Hooks, Objective
+from bism.parts import parts_given
 from bism.progress import Progress, Shown, in_pieces
 from bism.state import Hyper
 from bism.threads import suitable_threads, using_threads

@@ -18,7 +18,6 @@ from bism.checks import (
     check_data,
     check_model,
     check_noise,
-    check_parts,
     check_place,
     check_precision,
     check_seeds,
@@ -30,6 +29,7 @@ from bism.errors import InputError, first_line, out_of_memory
 from bism.fitted import Fitted
 from bism.gradients import Shards, cut, process, processes
 from bism.hooks import Hooks
+from bism.parts import check_parts
 from bism.phases import Phase
 from bism.precision import computing
 from bism.rng import CountingRng, StoredRng
@@ -88,7 +88,7 @@ class Training:
         self.seeds = check_seeds(seeds)
         check_model(estimator, model)
         check_data(data, model)
-        check_parts(estimator, parts or {})
+        check_parts(estimator, parts or {}, model)
         self.device, self.dtype = check_place(device, dtype), dtype
         self.estimator, self.model, self.batch_size = estimator, model, check_count("batch_size", batch_size, 1)
         self.precision = check_precision(precision, dtype, self.device)

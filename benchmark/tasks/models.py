@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,6 +66,22 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # of a plug-in's model, whatever a suite file gives it, or want of memory
         said = first_line(error) if isinstance(error, (TypeError, ValueError, RuntimeError)) else described(error)
         raise InputError(f"model {name} cannot be made from {shown(given)}: {shortened(said)}") from error
+
+
+def refused_option(name: str, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first of a model's options that the model itself refuses by name, whatever the data are, and how it says so;
+    None where it refuses none. It is made without its numbers, for data that stand for any."""
+    visible = (1, 32, 32) if takes_images(name) else 2
+    try:
+        with torch.device("meta"):
+            MODELS[name](visible, **options)
+    except InputError as error:
+        said = str(error)
+        named = [key for key in options if re.search(rf"\b{re.escape(key)}\b", said)]
+        return (named[0], shortened(said)) if named else None
+    except Exception:  # a plug-in's model may look at its own numbers, or at the data's sizes
+        return None
+    return None
 
 
 def parameter_count(config: Mapping[str, Any]) -> int | None:

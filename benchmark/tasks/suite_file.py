@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from benchmark.system import limits, yaml_text
-from benchmark.tasks.models import sizes, takes_images, takes_list
+from benchmark.tasks.models import refused_option, sizes, takes_images, takes_list
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import (
     METRICS,
@@ -199,8 +199,11 @@ def _bad_sizes(model: ModelEntry) -> Iterator[tuple[str, str]]:
             yield key, f"of the model {model.name} must be {wanted}, got {shown(model.sizes[key])}"
         elif not isinstance(model.sizes[key], (bool, int, float, str)) and key != "hidden":
             yield key, f"must be a number or a text, got {shown(model.sizes[key])}"
-    for key in (key for key, needed in known.items() if needed and key not in model.sizes):
+    missing = [key for key, needed in known.items() if needed and key not in model.sizes]
+    for key in missing:
         yield key, "this key is missing"
+    if not missing and not set(model.sizes) - set(known) and (refused := refused_option(model.name, model.sizes)):
+        yield refused
 
 
 def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from baselines import VNCE, VaGESDSM
+from baselines import VNCE, AdVIL, CoopNets, FlowContrast, VaGESDSM
+from baselines.decoder import Decoder
+from baselines.flow import Flow
+from baselines.generator import Generator as Decoding
 from bism import GRBM, BiDSM, Estimator, InputError
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.cohort import Cohort
@@ -21,7 +24,7 @@ from bism.optimisers import Tree
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, StoredRng
 from bism.state import Info, State
-from tests.contracts.cases import data, same
+from tests.contracts.cases import data, kinds, same, small
 from tests.maths.checks import relative
 
 STEPS, SIZE = 5, 8
@@ -202,6 +205,13 @@ def test_a_network_of_one_s_own_takes_the_place_of_a_part() -> None:
     assert same(ours.state(0)["params"]["posterior"], theirs.state(0)["params"]["posterior"])
 
 
+class Summed(RelaxedBernoulli):
+    """log_prob of a whole batch."""
+
+    def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
+        return super().log_prob(h, v).sum()
+
+
 @pytest.mark.parametrize(
     ("estimator", "parts", "said"),
     [
@@ -215,6 +225,38 @@ def test_a_network_of_one_s_own_takes_the_place_of_a_part() -> None:
 def test_parts_that_are_none_are_refused(estimator: Estimator, parts: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         estimator.fit(GRBM(2, 3), data(), steps=1, parts=parts, **KIND)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "parts", "said"),
+    [
+        (BiDSM(), {"posterior": RelaxedBernoulli((2,), 4)},
+         r"posterior.sample\(v, noise, temperature\) must give h \[batch, 3\] of v \[batch, 2\], and raises Runtime"),
+        (BiDSM(), {"posterior": RelaxedBernoulli((5,), 3)}, r"must give h \[batch, 3\] of v .*, and raises RuntimeErr"),
+        (BiDSM(), {"posterior": Summed((2,), 3)}, r"posterior.log_prob\(h, v\) must give \[batch\] of .* got \[\]"),
+        (AdVIL(codes=2), {"decoder": Decoder(GRBM(3, 3), 2, 4)},
+         r"decoder must be of v of shape \[2\], as GRBM is, got one of \[3\]"),
+        (AdVIL(codes=2), {"decoder": Decoder(GRBM(2, 4), 2, 4)},
+         r"decoder must have the latent units of GRBM, Bernoulli\(size=3\), got Bernoulli\(size=4\)"),
+        (FlowContrast(), {"flow": Flow((3,), 1, 4)}, r"flow must be of v of shape \[2\], as GRBM is, got one of \[3\]"),
+        (CoopNets(codes=2), {"generator": Decoding((3,), 2, 4)}, r"generator must be of v of shape \[2\]"),
+        (CoopNets(codes=2), {"generator": nn.Linear(2, 3)},
+         r"generator must give v \[batch, 2\] of codes \[batch, 2\], got \[2, 3\] for a batch of 2"),
+        (CoopNets(codes=2), {"generator": nn.Linear(7, 2)},
+         r"generator must give v \[batch, 2\] of codes \[batch, 2\], and raises RuntimeError: mat1"),
+    ],
+)  # fmt: skip
+def test_parts_of_another_size_are_refused(estimator: Estimator, parts: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        estimator.fit(GRBM(2, 3), data(), steps=1, parts=parts, **KIND)
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.id)
+def test_parts_that_a_method_makes_itself_may_be_given(kind: type[Estimator]) -> None:
+    case = small(kind)
+    parts = {name: part for name, part in case.estimator.modules(case.model, {}).items() if name != "model"}
+    if parts:
+        case.estimator.fit(case.model, case.data(20), steps=0, batch_size=10, parts=parts, compile=False)
 
 
 def test_what_trains_says_is_what_is_trained() -> None:

@@ -181,6 +181,12 @@ BAD = {
     "a size of another model": (("hidden: 3", "hidden: 3, width: 8"), [
         "8: tasks.board.model.width: the model grbm has no such size; valid: hidden, init",
     ]),
+    "what a model refuses": (("{name: grbm, hidden: 3}", "{name: mlp_ebm, reference: -1}"), [
+        "8: tasks.board.model.reference: MLPEBM: reference, a standard deviation, must be a finite number above 0, got -1",
+    ]),
+    "what a variant's model refuses": (("{method: cd}", "{method: dsm, model: {name: mlp_ebm, gain: yes}}"), [
+        "19: presets.test.tasks.board.variants.0.model.gain: MLPEBM: gain must be a finite number above 0, got True",
+    ]),
     "key of the model": (("hidden: 3", "hiden: 3"), [
         "8: tasks.board.model.hiden: the model grbm has no such size; did you mean 'hidden'? valid: hidden, init",
         "8: tasks.board.model.hidden: this key is missing",
