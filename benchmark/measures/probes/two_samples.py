@@ -30,6 +30,9 @@ class TwoSamples(Probe):
     with ``test/c2st_stderr``; and the same of long chains by the Metropolis-adjusted Langevin algorithm on the trained
     energy, which start where those samples are: ``test/long_mmd`` and so on (``benchmark.measures.two_samples``).
 
+    Of a model with a prior and a decoder the long ones are the joint model's own draws instead, of a prior that is
+    learnt the ends of long chains of Hamiltonian Monte Carlo on it, decoded; then there is no ``langevin``.
+
     A sampler that has converged is not moved by them. ``langevin/energy_gap`` is the mean energy of the method's own
     samples less that of the long chains' ends, in nats; ``langevin/gradient_own`` and ``langevin/gradient_long`` are
     the mean norms of the energy's gradient; ``langevin/acceptance`` is the share of proposals that were accepted.
@@ -56,7 +59,9 @@ class TwoSamples(Probe):
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         if has_binary_v(model) or tuple(model.visible_shape) != (2,):
             return "it is of points in the plane"
-        return None if has_free_energy(model) else "its chains need the energy of v alone"
+        if has_free_energy(model) or hasattr(model, "prior_energy"):
+            return None
+        return "its chains need the energy of v alone, or a prior"
 
     def measure(self, subject: Subject) -> Metrics:
         if self.seeds is not None and subject.seed >= self.seeds:
@@ -64,6 +69,8 @@ class TwoSamples(Probe):
         model, law = subject.fitted.model(subject.seed), law_of(subject.data)
         test = subject.data.test[: self.count].double()
         own = subject.fitted.draw(self.count, subject.seed)
+        if hasattr(model, "prior_energy"):
+            return self.of_prior(subject, law, test, own)
         long, accepted = self.chained(model, own[: self.chains], subject.alive)
         found = self.compared(own.double().cpu(), test, law, "")
         found |= self.compared(long.double().cpu(), test, law, "long_")
@@ -75,6 +82,17 @@ class TwoSamples(Probe):
             "langevin/gradient_long": float(slope_long.norm(dim=1).mean()),
             "langevin/acceptance": accepted,
         }
+        self.keep(subject, model, law, own, long)
+        return found
+
+    def of_prior(self, subject: Subject, law: Law | None, test: Tensor, own: Tensor) -> Metrics:
+        """Where the model goes from codes to v."""
+        joint, scaling = subject.fitted.joint(subject.seed)[0], subject.data.scaling
+        model = scaling.model(joint) if scaling else joint
+        long = joint.draw(self.chains, Rng(generator(self.seed, 0, "long chains", own.device), own.dtype))
+        long = scaling.own(long) if scaling else long
+        found = self.compared(own.double().cpu(), test, law, "")
+        found |= self.compared(long.double().cpu(), test, law, "long_")
         self.keep(subject, model, law, own, long)
         return found
 
