@@ -18,7 +18,7 @@ from bism.rng import Rng, generator
 from bism.variables import Bernoulli, has_binary_v
 
 METHODS = ("auto", "enumerate", "quadrature", "ais")
-_ROUGH = 0.01  # nats, above which an error of quadrature is worth a word
+_ROUGH, _UNKNOWN = 0.01, 1.0  # nats, above which an error of quadrature is worth a word; leaves nothing known
 NO_SCORE = "its v is binary, and the score is a derivative in v"
 
 
@@ -36,8 +36,9 @@ def log_partition(
     Args:
         method: "enumerate" is exact, in float64 (``bism.enumeration``). "quadrature" is for one or two real visible
             units, or one or two real h over which v can be integrated out, in float64, and up to 1e-4 nats
-            (``bism.quadrature``, which also gives the error). "ais" estimates it from below (``bism.annealing.ais``,
-            which also gives the error). "auto" takes the first of them that can be had.
+            (``bism.quadrature``, which also gives the error); it warns where that is above 0.01, and gives NaN where it
+            is above 1. "ais" estimates it from below (``bism.annealing.ais``, which also gives the error). "auto" takes
+            the first of them that can be had.
         data: the training data [n, *visible_shape], which AIS starts from and cannot do without, and which quadrature
             takes its origin and units from, where they are given.
         chains, steps, seed: for AIS.
@@ -83,11 +84,14 @@ def _by_quadrature(model: Any, data: Tensor | None) -> float:
             f"integrated"
         )
     if found.error > _ROUGH and not math.isnan(found.log_z):
+        known = found.error <= _UNKNOWN
+        error = f"may be off by {found.error:.2g} nats" if known else "is not known, and NaN is given in its place"
         warnings.warn(
-            f"log Z of {type(model).__name__} by quadrature may be off by {found.error:.2g} nats: its density has "
-            f"features too narrow for their distance",
+            f"log Z of {type(model).__name__} by quadrature {error}: its density has features too narrow for their "
+            f"distance, which {found.points:,} points do not resolve",
             stacklevel=3,
         )
+        return found.log_z if known else math.nan
     return found.log_z
 
 

@@ -5,12 +5,13 @@ scores is nearly blind to the weights of modes that lie far apart.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 BANDWIDTHS = (0.1, 0.3, 1.0)  # in units of the data's median distance
+_PAIRS = 1 << 18  # whose terms are held at once, 2 MB for each number
 
 
 def median_distance(x: Tensor) -> float:
@@ -27,15 +28,17 @@ def squared_mmd(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> float:
     """
     x, y = x.double(), y.double()
 
-    def kernel(one: Tensor, other: Tensor) -> Tensor:
-        squares = torch.cdist(one, other).square()
-        return torch.stack([(-0.5 * squares / b**2).exp() for b in bandwidths]).mean(0)
+    def total(one: Tensor, other: Tensor) -> float:
+        def kernel(rows: Tensor) -> Tensor:
+            squares = torch.cdist(rows, other).square()
+            return torch.stack([(-0.5 * squares / b**2).exp() for b in bandwidths]).mean(0)
 
-    def among(one: Tensor) -> Tensor:
-        found, count = kernel(one, one), len(one)
-        return (found.sum() - found.diagonal().sum()) / (count * (count - 1))
+        return _in_blocks(kernel, len(other), one)
 
-    return float(among(x) + among(y) - 2 * kernel(x, y).mean())
+    def among(one: Tensor) -> float:
+        return (total(one, one) - len(one)) / (len(one) * (len(one) - 1))  # k(x, x) = 1
+
+    return among(x) + among(y) - 2 * total(x, y) / (len(x) * len(y))
 
 
 def squared_ksd(x: Tensor, score: Tensor, bandwidth: float) -> float:
@@ -48,11 +51,23 @@ def squared_ksd(x: Tensor, score: Tensor, bandwidth: float) -> float:
     E_{x, y ~ q} [(s_p - s_q)(x) . (s_p - s_q)(y) k(x, y)] for samples of a law q.
     """
     x, score = x.double(), score.double()
-    apart = x[:, None] - x
-    squares, b = apart.square().sum(-1), bandwidth**2
-    stein = score @ score.T + ((score[:, None] - score) * apart).sum(-1) / b + x.shape[1] / b - squares / b**2
-    terms = stein * (-0.5 * squares / b).exp()
-    return float((terms.sum() - terms.diagonal().sum()) / (len(x) * (len(x) - 1)))
+    b = bandwidth**2
+
+    def terms(x_i: Tensor, s_i: Tensor) -> Tensor:
+        apart, slopes = x_i[:, None] - x, s_i[:, None] - score
+        squares = apart.square().sum(-1)
+        stein = s_i @ score.T + (slopes * apart).sum(-1) / b + x.shape[1] / b - squares / b**2
+        return stein * (-0.5 * squares / b).exp()
+
+    itself = float(score.square().sum()) + len(x) * x.shape[1] / b  # the terms of i = j
+    return (_in_blocks(terms, len(x), x, score) - itself) / (len(x) * (len(x) - 1))
+
+
+def _in_blocks(terms: Callable[..., Tensor], columns: int, *rows: Tensor) -> float:
+    """The sum of ``terms``, [n, columns] of all rows [n, ...], by as few rows at a time as ``_PAIRS`` says."""
+    height = max(1, _PAIRS // columns)
+    blocks = zip(*(torch.split(one, height) for one in rows), strict=True)
+    return math.fsum(float(terms(*some).sum()) for some in blocks)
 
 
 def c2st(x: Tensor, y: Tensor, seed: int = 0) -> tuple[float, float]:

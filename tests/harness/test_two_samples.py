@@ -2,17 +2,21 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.func import grad, jacrev
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines import CD, DSM
 from benchmark.data.datasets import load
 from benchmark.data.points import LAWS, law_of
+from benchmark.measures import two_samples
 from benchmark.measures.probes import Subject, TwoSamples
-from benchmark.measures.two_samples import c2st, median_distance, squared_ksd, squared_mmd
+from benchmark.measures.two_samples import BANDWIDTHS, c2st, median_distance, squared_ksd, squared_mmd
 from bism import GRBM, RBM
 from bism.mlp import MLPEBLVM, MLPEBM
 
@@ -50,6 +54,50 @@ def test_ksd_of_a_shifted_gaussian(shift: float) -> None:
     assert error < 0.02
 
 
+def test_sums_over_pairs_by_their_definitions_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tr grad_x grad_y k and the gradients by automatic differentiation, one pair after another."""
+    monkeypatch.setattr(two_samples, "_PAIRS", 40)  # 17 pairs a row: blocks of 2 rows, and one of 1
+    x, y, s = normal(17, 0), normal(13, 1, 0.5), normal(17, 2)
+
+    def k(one: Tensor, other: Tensor, b: float) -> Tensor:
+        return (-(one - other).square().sum() / (2 * b**2)).exp()
+
+    def mean(one: Tensor, other: Tensor, b: float) -> float:
+        found = [float(k(p, q, b)) for p in one for q in other if p is not q and not p.equal(q)]
+        return math.fsum(found) / len(found)
+
+    exact = [mean(x, x, b) + mean(y, y, b) - 2 * mean(x, y, b) for b in (0.4, 1.3)]
+    assert squared_mmd(x, y, [0.4, 1.3]) == pytest.approx(math.fsum(exact) / 2, rel=1e-12, abs=1e-14)
+
+    def stein(i: int, j: int) -> Tensor:
+        of = x[i], x[j], 0.7
+        by_x, by_y = grad(k)(*of), grad(k, 1)(*of)
+        return s[i] @ s[j] * k(*of) + s[i] @ by_y + s[j] @ by_x + jacrev(grad(k), 1)(*of).trace()
+
+    terms = [float(stein(i, j)) for i in range(17) for j in range(17) if i != j]
+    assert squared_ksd(x, s, 0.7) == pytest.approx(math.fsum(terms) / len(terms), rel=1e-12, abs=1e-14)
+
+
+class Sizes(TorchDispatchMode):
+    """How many numbers the largest result has."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        self.largest = max(self.largest, found.numel() if isinstance(found, Tensor) else 0)
+        return found
+
+
+def test_many_samples_need_no_more_memory_than_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_samples, "_PAIRS", 1000)
+    x, y = normal(200, 0), normal(300, 1)
+    with Sizes() as sizes:
+        squared_ksd(x, -x, 1.0)
+        squared_mmd(x, y, BANDWIDTHS)
+    assert 1000 <= sizes.largest <= 3000  # two coordinates, three bandwidths
+
+
 @pytest.mark.parametrize("name", [name for name, law in LAWS.items() if law.smooth])
 def test_ksd_of_the_data_to_their_law_is_0(name: str) -> None:
     law, values = LAWS[name], []
@@ -71,7 +119,8 @@ def test_a_classifier_tells_laws_apart() -> None:
     best = 0.5 * (1 + math.erf(0.5 / math.sqrt(2)))  # Bayes: which side of the middle a point is on
     assert near == pytest.approx(best, abs=0.04)
     x, y = normal(400, 0), normal(400, 1, 1.0)
-    assert c2st(x, y) == c2st(x * 1e3, y * 1e3)
+    units = torch.tensor([1e3, 1e-3])
+    assert c2st(x, y) == c2st(x * units, y * units)
     assert median_distance(torch.tensor([[0.0], [1.0], [5.0]])) == 4
 
 

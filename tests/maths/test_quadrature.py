@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from torch.func import grad
 
 from bism import DBM, GRBM, InputError, log_partition
 from bism.enumeration import free_energy
-from bism.likelihood import grid_density, not_exact
+from bism.likelihood import grid_density, log_likelihood, not_exact
 from bism.mlp import MLPEBLVM, MLPEBM
-from bism.quadrature import log_integral, quadrature
+from bism.quadrature import Quadrature, log_integral, quadrature
 from bism.scaling import Scaling
 from tests.maths.checks import make_grbm
 
@@ -27,23 +28,24 @@ def mixture(means: Sequence[Sequence[float]], scales: Sequence[float], weights: 
 CIRCLE = [[50 + math.cos(angle), 50 + math.sin(angle)] for angle in torch.arange(8) * math.pi / 4]
 
 
-@pytest.mark.parametrize(
-    ("means", "scales", "weights", "data"),
-    [
-        ([[0.0]], [1.0], [1.0], None),
-        ([[-300.0], [2.0]], [0.01, 3.0], [0.4, 0.6], [[-300.0], [2.0]]),
-        ([[0.0, 0.0]], [1.0], [1.0], None),
-        ([[3.3, -2.1]], [1e-4], [1.0], None),  # very narrow
-        ([[1000.0, 377.0], [-200.0, 3.0]], [1.0, 1.0], [0.3, 0.7], None),  # far from the origin, and from each other
-        (CIRCLE, [0.2] * 8, [0.125] * 8, None),  # as symmetric as a lattice
-        (
-            [[20.0, 0.0], [0.0, 0.0]],
-            [1.0, 0.1],
-            [0.5, 0.5],
-            [[0.05, 0.0], [-0.05, 0.1]],
-        ),  # a narrow peak at the data, a wide one away from them
-    ],
-)
+MIXTURES: list[tuple[Any, Any, Any, Any]] = [
+    ([[0.0]], [1.0], [1.0], None),
+    ([[-300.0], [2.0]], [0.01, 3.0], [0.4, 0.6], [[-300.0], [2.0]]),
+    ([[0.0, 0.0]], [1.0], [1.0], None),
+    ([[3.3, -2.1]], [1e-4], [1.0], None),  # very narrow
+    ([[1000.0, 377.0], [-200.0, 3.0]], [1.0, 1.0], [0.3, 0.7], None),  # far from the origin, and from each other
+    ([[0.0, 0.0], [1000.0, 377.0]], [1.0, 1.0], [0.3, 0.7], None),  # one is at the origin
+    (CIRCLE, [0.2] * 8, [0.125] * 8, None),  # as symmetric as a lattice
+    (
+        [[20.0, 0.0], [0.0, 0.0]],
+        [1.0, 0.1],
+        [0.5, 0.5],
+        [[0.05, 0.0], [-0.05, 0.1]],
+    ),  # a narrow peak at the data, a wide one away from them
+]
+
+
+@pytest.mark.parametrize(("means", "scales", "weights", "data"), MIXTURES)
 def test_mixtures_of_gaussians(
     means: list[list[float]], scales: list[float], weights: list[float], data: list[list[float]] | None
 ) -> None:
@@ -99,9 +101,24 @@ def test_what_does_not_fall_off_is_refused() -> None:
 
 def test_a_density_with_features_too_narrow_is_said_to_be_rough() -> None:
     model, log_density = Away(0.0, 4.0), mixture([[0.0, 0.0], [9.0, 0.0]], [0.05, 4.0], [0.5, 0.5])
+    spread = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     model.free_energy = lambda v: -log_density(v)  # type: ignore[method-assign, operator]
-    with pytest.warns(UserWarning, match="may be off by"):
-        log_partition(model, data=0.05 * torch.randn(100, 2))
+    with pytest.warns(UserWarning, match=r"may be off by 0\.\d+ nats: .* points do not resolve"):
+        assert log_partition(model, data=0.05 * spread) == pytest.approx(0, abs=0.01)
+
+
+def test_a_density_that_was_not_resolved_has_no_log_z() -> None:
+    """Of its two peaks, of like masses, the one at the data lies between the points: half of Z is missed."""
+    model, log_density = Away(0.0, 4.0), mixture([[0.0, 0.0], [9.0, 0.0]], [0.01, 4.0], [0.5, 0.5])
+    model.free_energy = lambda v: -log_density(v)  # type: ignore[method-assign, operator]
+    data = 0.01 * torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    found = quadrature(model, data=data)
+    assert found.error == math.inf
+    assert found.log_z == pytest.approx(-math.log(2), abs=0.01)
+    with pytest.warns(UserWarning, match="is not known, and NaN is given in its place: its density has features too"):
+        assert math.isnan(log_partition(model, data=data))
+    with pytest.warns(UserWarning, match="Away by quadrature is not known"):
+        assert log_likelihood(model, data, log_partition(model, data=data)).isnan().all()
 
 
 def test_deep_models_of_points() -> None:
@@ -124,29 +141,49 @@ def test_deep_models_of_points() -> None:
         log_partition(GRBM(3, 2), "quadrature")
 
 
-@pytest.mark.parametrize("away", [30.0, 50.0])
-def test_narrow_modes_far_from_the_widest_are_found_at_the_data(away: float) -> None:
-    """Three Gaussians of which the outer two, 0.27 wide, have peaks below e times that of the one in the middle."""
-    weight, s = torch.tensor([1, 2.4 * 0.27, 2.4 * 0.27]).double(), torch.tensor([1, 0.27, 0.27]).double()
-    weight, middle = weight / weight.sum(), torch.tensor([0, away, -away]).double()
-
-    def log_density(v: Tensor) -> Tensor:
-        return (weight.log() - s.log() - 0.5 * ((v - middle) / s).square()).logsumexp(1) - 0.5 * math.log(2 * math.pi)
-
+@pytest.mark.parametrize("away", [[30.0], [50.0], [24.0, 18.0]])
+def test_narrow_modes_far_from_the_widest_are_found_at_the_data(away: list[float]) -> None:
+    """Three Gaussians of which the outer two, 0.27 wide, have peaks 2.4 times that of the one in the middle."""
+    size, middle = len(away), torch.tensor([[0.0], [1.0], [-1.0]]).double() * torch.tensor(away).double() + 100
+    s = torch.tensor([1, 0.27, 0.27]).double()
+    weight = torch.tensor([1, 2.4, 2.4]).double() * s**size
+    weight = weight / weight.sum()
     source = torch.Generator().manual_seed(0)
     chosen = torch.multinomial(weight, 500, replacement=True, generator=source)
-    data = (middle[chosen] + s[chosen] * torch.randn(500, dtype=torch.float64, generator=source))[:, None]
-    assert abs(log_integral(log_density, 1, data=data).log_z) < 1e-6
+    data = middle[chosen] + s[chosen, None] * torch.randn(500, size, dtype=torch.float64, generator=source)
+    log_density = mixture(middle.tolist(), s.tolist(), weight.tolist())
+    assert abs(log_integral(log_density, size, data=data).log_z) < 1e-6  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("s", [0.15, 0.3, 0.6])
+def test_the_error_of_a_lattice_that_is_too_coarse(s: float) -> None:
+    """With a tolerance that the first lattice meets; its spacing is some 1 to 3 s."""
+    found = log_integral(mixture([[0.0, 0.0]], [s], [1.0]), 2, tolerance=10.0)  # type: ignore[arg-type]
+    assert 1e-5 < found.error < 3
+    assert abs(found.log_z) <= found.error
 
 
 def test_a_density_with_the_lattice_s_own_period_is_known_to_be_doubtful() -> None:
-    def log_density(u: Tensor) -> Tensor:
-        return (-0.5 * u.square() + 50 * (20 * u).sin()).sum(1)
+    error, found = by_line(0.5, 50.0, 20.0)
+    assert error <= found.error
+
+
+def test_lattices_do_not_lie_along_the_axes() -> None:
+    """0.8 is the spacing of the first lattice: all points of one along the axes would meet one phase, and agree."""
+    error, found = by_line(0.5 / 1.1**2, 1.0, 2 * math.pi / 0.8, tolerance=1e-3)
+    assert error <= found.error <= 1e-3
+
+
+def by_line(fall: float, height: float, waves: float, **how: float) -> tuple[float, Quadrature]:
+    """How far off the integral over the plane is of a product of exp(-fall u^2 + height sin(waves u)), and that."""
+
+    def of_one(u: Tensor) -> Tensor:
+        return -fall * u.square() + height * (waves * u).sin()
 
     line = torch.linspace(-12, 12, 400_001).double()
-    exact = 2 * float((-0.5 * line.square() + 50 * (20 * line).sin()).logsumexp(0) + math.log(24 / 400_000))
-    found = log_integral(log_density, 2)
-    assert abs(found.log_z - exact) <= found.error
+    exact = 2 * float(of_one(line).logsumexp(0) + math.log(24 / 400_000))
+    found = log_integral(lambda u: of_one(u).sum(1), 2, **how)
+    return abs(found.log_z - exact), found
 
 
 def test_the_free_energy_by_summation_and_its_gradient() -> None:
