@@ -106,7 +106,7 @@ def draw(shown: Maps) -> Figure:
             panels[0].set_title(variant, fontsize=6.5)
             if "density" in content:
                 _map(panels[0], content, content["density"], top, variant)
-                _say(panels[0], 1 - _mass(content), "of the mass beyond", "white")
+                _say(panels[0], 1 - _mass(content), "beyond", "white")
             _dots(panels[1], content, content["own"], "samples")
             _dots(panels[2], content, content["long"], "long chains")
     return figure

@@ -217,7 +217,7 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     assert panels[:5] == ["true density", "data", "SM 0", "samples", "long chains"]
     assert len(panels) == 2 + 3 * 11
     said = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert said == ["50% of the mass beyond", "50% beyond"] * 11
+    assert said == ["50% beyond"] * 22
     assert found["two-samples-board"].numbers["accepted"].tolist() == pytest.approx([0.57] * 12)
     assert figure.axes[0].images[0].get_clim() == (0, 0.12)
     numbers = found["toy2d-board"].numbers.set_index("variant").loc["SM 3"]
