@@ -187,7 +187,8 @@ def test_more_seeds_train_what_is_missing_with_the_same_numbers(folder: Path, tm
     before = contents(folder)
     more = command(folder, *RUN, "--seeds", "0-3", "--methods", "cd")
     assert more.code == 0
-    assert more.out.splitlines()[1] == f"4 cells, 2 done already, 2 to train in 1 job, {CORES} at once"
+    assert more.out.splitlines()[1] == "in place of the preset's: seeds 0-3 (for 0-1)"
+    assert more.out.splitlines()[2] == f"4 cells, 2 done already, 2 to train in 1 job, {CORES} at once"
     assert before.items() <= contents(folder).items()
     write(tmp_path)
     assert command(tmp_path, *RUN, "--seeds", "0-3", "--methods", "cd").code == 0
