@@ -140,6 +140,16 @@ def _check_visible_units(model: Any) -> None:
 
 def check_data(data: Any, model: Any, name: str = "data") -> None:
     """Floating-point vectors [n, *visible_shape], all finite, and of zeros and ones where the model's v is binary."""
+    check_vectors(data, model, name)
+    if has_binary_v(model) and (where := not_binary(data)):
+        raise InputError(
+            f"{name} must be 0 or 1, for v of {type(model).__name__} is binary: {where}; ({name} > 0.5).to({name}) "
+            f"makes it so"
+        )
+
+
+def check_vectors(data: Any, model: Any, name: str) -> None:
+    """Floating-point vectors [n, *visible_shape], all finite."""
     shape = tuple(model.visible_shape)
     if not isinstance(data, Tensor):
         raise InputError(f"{name} must be a torch.Tensor, got {type(data).__name__}: torch.as_tensor converts arrays")
@@ -152,11 +162,6 @@ def check_data(data: Any, model: Any, name: str = "data") -> None:
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise InputError(f"{name} must be finite, row {row} has NaN or infinity ({int((~finite).sum())} rows in all)")
-    if has_binary_v(model) and (where := not_binary(data)):
-        raise InputError(
-            f"{name} must be 0 or 1, for v of {type(model).__name__} is binary: {where}; ({name} > 0.5).to({name}) "
-            f"makes it so"
-        )
 
 
 def not_binary(data: Tensor) -> str | None:

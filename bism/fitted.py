@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from bism.checkpoint import save_checkpoint
+from bism.checks import check_count, check_vectors
 from bism.errors import InputError
 from bism.hooks import Hooks
 from bism.likelihood import NO_SCORE, fisher_divergence, log_likelihood, log_partition
@@ -90,6 +91,9 @@ class Fitted:
         index = self._index(seed)
         return tree_map(lambda x: x[index].detach().clone(), self._tensors)
 
+    def _check(self, v: Tensor, name: str = "v") -> None:
+        check_vectors(v, self._model, name)
+
     def _stacked(self, function: Any) -> Tensor:
         return torch.stack([function(self.model(seed)) for seed in self.seeds])
 
@@ -104,9 +108,10 @@ class Fitted:
         """Free energy F(v), -log of the unnormalised density, [seeds, batch].
 
         Raises:
-            InputError: it is not tractable.
+            InputError: it is not tractable, or v is no such batch of finite numbers, which all that take v refuse.
         """
         self._need_free_energy()
+        self._check(v)
         return self._stacked(lambda model: model.free_energy(v))
 
     def score(self, v: Tensor) -> Tensor:
@@ -114,6 +119,7 @@ class Fitted:
         self._need_free_energy()
         if has_binary_v(self._model):
             raise InputError(f"{type(self._model).__name__} has no score: {NO_SCORE}")
+        self._check(v)
         return self._stacked(lambda model: score(lambda x: -model.free_energy(x), v))
 
     def log_partition(self, data: Tensor | None = None) -> Tensor:
@@ -121,14 +127,20 @@ class Fitted:
 
         See ``likelihood.log_partition``; ``bism.annealing`` also says how far to trust it.
         """
+        if data is not None:
+            self._check(data, "data")
         return self._stacked(lambda model: torch.tensor(log_partition(model, data=data), dtype=torch.float64))
 
     def log_likelihood(self, v: Tensor, data: Tensor | None = None) -> Tensor:
         """Normalised log p(v) in nats, [seeds, batch], with the log Z of ``log_partition(data)``."""
+        self._check(v)
+        if data is not None:
+            self._check(data, "data")
         return self._stacked(lambda model: log_likelihood(model, v, log_partition(model, data=data)))
 
     def fisher_divergence(self, v: Tensor) -> Tensor:
         """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""
+        self._check(v)
         return self._stacked(lambda model: fisher_divergence(model, v))
 
     def _parts(self, seed: int) -> Parts:
@@ -164,8 +176,11 @@ class Fitted:
             rows, sweeps: as ``sampler``.
 
         Raises:
-            InputError: there is no way.
+            InputError: there is no way, or ``count`` is below 1.
         """
+        check_count("count", count, 1)
+        if rows is not None:
+            self._check(rows, "rows")
         chosen, model = self.sampler(seed, rows=rows, sweeps=sweeps), self.model(seed)
         if chosen is None:
             raise InputError(no_sampler(model))
@@ -185,6 +200,8 @@ class Fitted:
         model = self.model(seed)
         if not has_gibbs(model):
             raise InputError(f"{type(model).__name__} has no sample_hidden() and sample_visible() for Gibbs sampling")
+        self._check(start, "start")
+        check_count("sweeps", sweeps, 0)
         rng = Rng(generator(seed, 0, "samples", start.device), start.dtype)
         return GibbsChains(model, start, sweeps=sweeps).draw(len(start), rng)
 

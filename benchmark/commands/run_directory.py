@@ -32,7 +32,18 @@ from benchmark.system.invocation import call, python
 from benchmark.system.signals import ended_as_by_ctrl_c
 from benchmark.tasks import registry
 from benchmark.tasks.advice import advice
-from benchmark.tasks.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan, shard
+from benchmark.tasks.plan import (
+    Cell,
+    Choices,
+    Job,
+    choose_preset,
+    choose_tasks,
+    differences,
+    jobs,
+    load_data,
+    plan,
+    shard,
+)
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite
 from benchmark.tracking.store import is_usual, resolve
@@ -148,7 +159,7 @@ def run(
         at_once = sum(one.slots for one in executor.places)
         if dry_run:  # first, so that what it comes to is what is seen last
             _show_plan(console, work, begun)
-        _announce(console, suite, preset_name, cells, work, begun, at_once, 0 if rerun else len(damaged))
+        _announce(console, suite, preset_name, chosen, cells, work, begun, at_once, 0 if rerun else len(damaged))
         where = timing.Conditions(_device(executor), place.settings.threads, max(1, at_once))
         measured = _measured(suite, methods, data) if todo else []
         outlook = timing.Outlook(where, runs.timings, measured, jobs(cells), begun)
@@ -252,6 +263,7 @@ def _announce(
     console: Console,
     suite: Suite,
     preset_name: str,
+    chosen: Choices,
     cells: Sequence[Cell],
     work: Sequence[Job],
     begun: Mapping[str, int],
@@ -263,6 +275,8 @@ def _announce(
     todo = [cell for job in work for cell in job.cells]
     going_on = sum(cell.id in begun for cell in todo)
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
+    if differs := differences(preset, chosen):
+        tables.say(console, f"in place of the preset's: {'; '.join(differs)}")
     console.print(
         f"{tables.counted(len(cells), 'cell')}, {len(cells) - len(todo) - damaged} done already, "
         + (f"{damaged} damaged, " if damaged else "")

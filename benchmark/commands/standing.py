@@ -36,7 +36,8 @@ def print_rankings(
         for task in [] if frame.empty else frame["task"].unique():
             cells = frame[frame["task"] == task].dropna(axis="columns", how="all")
             metric = ranked_by(cells)
-            if metric is None:  # every cell may have diverged
+            if metric is None:
+                tables.say(console, f"{ranking.heading(task, asked, preset)}: {ranking.unranked(cells)}")
                 continue
             ended = [
                 runs.folder(record.id).config for record in group if record.state in FINISHED and record.task == task

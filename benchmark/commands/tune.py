@@ -24,8 +24,7 @@ from benchmark.system.limits import SECONDS, check_positive
 from benchmark.system.signals import ended_as_by_ctrl_c
 from benchmark.tasks import registry
 from benchmark.tasks.advice import advice
-from benchmark.tasks.models import takes_images
-from benchmark.tasks.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
+from benchmark.tasks.plan import Cell, Choices, choose_preset, choose_tasks, for_model, load_data, plan
 from benchmark.tasks.suite_file import load_suite
 from benchmark.tracking.check import brief
 from benchmark.tracking.store import DEFAULT_STUDIES
@@ -210,7 +209,7 @@ def _join(
         find_method(settings.method, methods)
         if settings.task not in data:
             found = load(settings.section["data"], data_folder(request.data_dir))
-            data[settings.task] = found.as_images() if takes_images(settings.config["model"]["name"]) else found
+            data[settings.task] = for_model(settings.task, settings.config["model"]["name"], found)
     return dict.fromkeys(names), data
 
 

@@ -1,6 +1,7 @@
 """Data sets: made, bundled with a library, or read from a file."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,17 @@ DATASETS: dict[str, Callable[..., DataSet]] = {
     "cifar10": cifar10,
     **POINTS,
 }
+
+
+def drawn() -> list[str]:
+    """The data sets of as many rows as are asked for: their functions take ``train``, ``val`` and ``test``."""
+    return [
+        name
+        for name, made in DATASETS.items()
+        if any(
+            one.name == "train" or one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values()
+        )
+    ]
 
 
 def load(config: dict[str, Any], folder: Path) -> DataSet:

@@ -17,6 +17,7 @@ from benchmark.records.cells import understood
 from benchmark.records.metrics import metric_of
 from benchmark.records.rundir import FINISHED, Record, RunDir
 from benchmark.records.selection import averaged, said, selected
+from benchmark.system.tables import counted
 
 _BESIDE = {
     "test/log_likelihood_lower": "lower bound",
@@ -24,6 +25,8 @@ _BESIDE = {
     "test/fisher_divergence": "Fisher divergence up to a constant",
 }
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
+_NO_RESULTS = ("time/", "memory/", "train/", "selected/")
+_NAMED = 12  # metrics
 _UNKNOWN = pd.Series(dtype=float)
 _OF_A_SEED = (
     "seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice", "took", "symbols",
@@ -89,6 +92,19 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         )
     return pd.DataFrame(rows).sort_values(
         "mean", ascending=not metric_of(metric).higher, ignore_index=True, na_position="last"
+    )
+
+
+def unranked(frame: pd.DataFrame) -> str:
+    """Why the cells of a task are in no ranking, and what was measured of them, for people."""
+    sound = frame[frame["state"] == "done"].dropna(axis="columns", how="all")
+    if sound.empty:
+        return f"no ranking: all of {counted(len(frame), 'cell')} diverged"
+    names = sorted(name for name in map(str, sound) if "/" in name and not name.startswith(_NO_RESULTS))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"no ranking: of {counted(len(sound), 'cell')} no metric was measured that models are ranked by; what was: "
+        f"{', '.join(names[:_NAMED])}{more}; the report has tables of it, MLflow and the cells' journals the values"
     )
 
 

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.data.catalogue import CATALOGUE
 from benchmark.data.datasets import DataSet, load
 from benchmark.measures.probes import PROBES
 from benchmark.records.rundir import Record
 from benchmark.system.limits import CELLS
+from benchmark.system.tables import ranges
 from benchmark.tasks.advice import noted
-from benchmark.tasks.models import build_model, takes_images
+from benchmark.tasks.models import MODELS, build_model, takes_images
 from benchmark.tasks.registry import drawn_as, find
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, ProbeEntry, Suite, Variant, expand
 from benchmark.tasks.trainable import check_size, check_trainable, check_visible
@@ -128,12 +130,39 @@ def choose_tasks(preset: Preset, choices: Choices) -> list[str]:
     return [task for task in preset.tasks if not choices.tasks or task in choices.tasks]
 
 
+def differences(preset: Preset, choices: Choices) -> list[str]:
+    """What the command line asks for that is not as the preset has it, beside which of its tasks and methods."""
+    tasks, found = choose_tasks(preset, choices), list[str]()
+    steps = {preset.tasks[task].steps for task in tasks}
+    if choices.steps and steps != {choices.steps}:
+        found.append(f"{choices.steps:,} iterations (for {', '.join(f'{one:,}' for one in sorted(steps))})")
+    if choices.seeds is not None and list(choices.seeds) != list(preset.seeds):
+        found.append(f"seeds {ranges(choices.seeds)} (for {ranges(preset.seeds)})")
+    return [*found, *(f"{method}.{key}={value}" for method, key, value in choices.overrides)]
+
+
 def load_data(suite: Suite, tasks: Iterable[str], folder: Path) -> dict[str, DataSet]:
     """The data of every task, before anything trains."""
     found = {task: load(suite.tasks[task].data.model_dump(), folder) for task in tasks}
-    return {
-        task: data.as_images() if takes_images(suite.tasks[task].model.name) else data for task, data in found.items()
-    }
+    return {task: for_model(task, suite.tasks[task].model.name, data) for task, data in found.items()}
+
+
+def for_model(task: str, model: str, data: DataSet) -> DataSet:
+    """The data as a model takes them: vectors, or images.
+
+    Raises:
+        InputError: a model of images, and data that are none.
+    """
+    if not takes_images(model):
+        return data
+    if data.image is None:
+        others = [one for one in MODELS if not takes_images(one)]
+        images = [name for name, entry in CATALOGUE.items() if len(entry.shape) > 1]
+        raise InputError(
+            f"task {task}: the model {model} takes images, and {data.name} has none: take another model "
+            f"({', '.join(others)}) or other data ({', '.join(images)})"
+        )
+    return data.as_images()
 
 
 def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], data: dict[str, DataSet]) -> list[Cell]:

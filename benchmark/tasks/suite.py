@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -118,6 +118,15 @@ def _layers(value: Any) -> Any:
     return value
 
 
+def _moment(at: Any) -> Any:
+    """An iteration, or a checkpoint by its name."""
+    if at in ("best", "last") and isinstance(at, str):
+        return at
+    if isinstance(at, bool) or not isinstance(at, int) or not 0 <= at <= limits.STEPS:
+        raise ValueError(f"must be an iteration, from 0 to {limits.STEPS:,}, best or last, got {shown(at)}")
+    return at
+
+
 Name = Annotated[str, AfterValidator(_named)]
 
 
@@ -176,7 +185,7 @@ class ProbeEntry(_Section):
     """An expensive measurement, at these iterations or of the best and last checkpoint, with its options."""
 
     name: Annotated[str, _known(PROBES, "probe")]
-    at: list[Annotated[int, Field(ge=0, le=limits.STEPS)] | Literal["best", "last"]] = Field(min_length=1)
+    at: list[Annotated[Any, AfterValidator(_moment)]] = Field(min_length=1)
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from benchmark.data.datasets import drawn
 from benchmark.system import limits, yaml_text
 from benchmark.tasks.models import refused_option, sizes, takes_images, takes_list
 from benchmark.tasks.registry import find
@@ -210,8 +211,9 @@ def _bad_data(data: DataEntry) -> Iterator[tuple[Place, str]]:
     if (data.name is None) == (data.file is None):
         yield (), "needs either name (a known data set) or file (an .npy file)"
     for key in ("train", "val", "test"):
-        if getattr(data, key) and data.name != "checkerboard":
-            yield (key,), "is for the checkerboard; a file has split: [0.8, 0.1, 0.1]"
+        if getattr(data, key) and data.name not in drawn():
+            own = f"{data.name} has its own splits" if data.name else "a file has split: [0.8, 0.1, 0.1]"
+            yield (key,), f"is for data sets that are drawn ({', '.join(drawn())}); {own}"
     if data.binarize is not None and data.scale not in (None, "none"):
         yield ("scale",), f"{data.scale} takes what binarize makes away from 0 and 1: one of the two"
     if data.split and data.file is None:

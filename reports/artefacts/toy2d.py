@@ -18,7 +18,7 @@ _SHOWN = 11  # variants in one figure, beside the truth
 _MEASURES = {  # metric: head of its column
     "test/mmd": "MMD²", "test/long_mmd": "MMD², long", "test/ksd": "KSD²", "test/long_ksd": "KSD², long",
     "test/c2st": "C2ST", "test/long_c2st": "C2ST, long", "langevin/energy_gap": "energy gap (nats)",
-    "langevin/gradient_own": "|∇E|", "langevin/gradient_long": "|∇E|, long",
+    "langevin/gradient_own": "|∇E|", "langevin/gradient_long": "|∇E|, long", "langevin/acceptance": "accepted",
 }  # fmt: skip
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -57,8 +57,8 @@ def _caption(shown: Maps, seed: int) -> str:
         f"{truth}, then of each variant its density, {drawn} as the method draws them, and the ends of {chains} that "
         "go on from there by many steps of the Metropolis-adjusted Langevin algorithm on the trained energy: samples "
         f"that they leave were none of the model. Densities from 0 to {top:.2g}. "
-        f"{terms.capital(terms.seed_at(seed, shown.values()))}. Where samples lie beyond the panel, their share is "
-        "written."
+        f"{terms.capital(terms.seed_at(seed, shown.values()))}. Where mass or samples lie beyond the panel, their "
+        "share is written."
     )
 
 
@@ -70,12 +70,16 @@ def _brightest(content: Mapping[str, np.ndarray]) -> float:
 def _numbers(shown: Maps) -> pd.DataFrame:
     rows = []
     for variant, content in shown.items():
-        cell = float((content["first"][1] - content["first"][0]) * (content["second"][1] - content["second"][0]))
-        mass = float(content["density"].sum()) * cell if "density" in content else math.nan
-        rows.append({"variant": variant, "mass on the map": mass,
+        rows.append({"variant": variant, "mass on the map": _mass(content),
                      "samples beyond it": _beyond(content, content["own"]),
                      "long chains beyond it": _beyond(content, content["long"])})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _mass(content: Mapping[str, np.ndarray]) -> float:
+    """How much of a density is on the map."""
+    cell = float((content["first"][1] - content["first"][0]) * (content["second"][1] - content["second"][0]))
+    return float(content["density"].sum()) * cell if "density" in content else math.nan
 
 
 def _beyond(content: Mapping[str, np.ndarray], points: np.ndarray) -> float:
@@ -102,6 +106,7 @@ def draw(shown: Maps) -> Figure:
             panels[0].set_title(variant, fontsize=6.5)
             if "density" in content:
                 _map(panels[0], content, content["density"], top, variant)
+                _say(panels[0], 1 - _mass(content), "beyond", "white")
             _dots(panels[1], content, content["own"], "samples")
             _dots(panels[2], content, content["long"], "long chains")
     return figure
@@ -125,9 +130,13 @@ def _map(axes: Axes, content: Mapping[str, np.ndarray], density: np.ndarray, top
 def _dots(axes: Axes, content: Mapping[str, np.ndarray], points: np.ndarray, title: str) -> None:
     axes.scatter(points[:, 0], points[:, 1], s=0.8, linewidths=0, color=style.POINT, rasterized=True)
     _frame(axes, content, title)
-    if (beyond := _beyond(content, points)) > 0.01:
-        axes.text(0.5, 0.03, f"{beyond:.0%} beyond", transform=axes.transAxes, color=style.ALARM, fontsize=6,
-                  ha="center")  # fmt: skip
+    _say(axes, _beyond(content, points), "beyond", style.ALARM)
+
+
+def _say(axes: Axes, share: float, where: str, colour: str) -> None:
+    """The share of what a panel does not show, if it is worth a word."""
+    if share > 0.01:
+        axes.text(0.5, 0.03, f"{share:.0%} {where}", transform=axes.transAxes, color=colour, fontsize=6, ha="center")
 
 
 def _table(sweep: Sweep, task: str, missing: int) -> Artefact:
@@ -147,7 +156,8 @@ def _table(sweep: Sweep, task: str, missing: int) -> Artefact:
         "discrepancy to the true density's score where it has one, both unbiased and about 0 for samples of the data's "
         "law, and the accuracy of a nearest-neighbour classifier, then about 1/2. First of the samples as the method "
         "draws them, then of the ends of long chains that go on from them on the trained energy. Energy gap: the mean "
-        "energy of the former less that of the latter; |∇E|: the mean norm of its gradient. Means over seeds.",
+        "energy of the former less that of the latter; |∇E|: the mean norm of its gradient. Accepted: the share of "
+        "the long chains' proposals that were. Means over seeds.",
         numbers=frame,
         runs=list(done["run"]),
         missing=missing,

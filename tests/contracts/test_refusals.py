@@ -220,3 +220,26 @@ def test_fewer_steps_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"steps .* 5, got 4"):
         fit(case, 4, resume=tmp_path / "saved")
     assert fit(case, 5, resume=tmp_path / "saved").step == 5
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda fitted: fitted.energy(WITH_NAN), r"v must be finite, row 2 has NaN or infinity \(1 rows in all\)"),
+        (lambda fitted: fitted.score(torch.zeros(4, 3)), r"v must have shape \[n, 2\] for this model, got \[4, 3\]"),
+        (lambda fitted: fitted.log_likelihood([[0.0, 1.0]]), "v must be a torch.Tensor, got list"),
+        (lambda fitted: fitted.log_likelihood(DATA, data=WITH_INFINITY), "data must be finite, row 3"),
+        (lambda fitted: fitted.log_partition(torch.zeros(4, 3)), r"data must have shape \[n, 2\]"),
+        (lambda fitted: fitted.fisher_divergence(torch.zeros(4, 2, dtype=torch.int64)), "v must be floating point"),
+        (lambda fitted: fitted.draw(-1, 0), "count must be at least 1, got -1"),
+        (lambda fitted: fitted.draw(0, 0), "count must be at least 1, got 0"),
+        (lambda fitted: fitted.draw(1.5, 0), "count must be an integer, got 1.5"),
+        (lambda fitted: fitted.draw(3, 0, rows=WITH_NAN), "rows must be finite, row 2"),
+        (lambda fitted: fitted.sample(torch.zeros(2)), r"start must have shape \[n, 2\] for this model, got \[2\]"),
+        (lambda fitted: fitted.sample_seed(0, DATA, sweeps=-3), "sweeps must be at least 0, got -3"),
+    ],
+)  # fmt: skip
+def test_what_a_fitted_model_is_asked_of_is_checked(ask: Any, said: str) -> None:
+    fitted = CD().fit(GRBM(2, 3), DATA, steps=0, batch_size=5)
+    with pytest.raises(InputError, match=said):
+        ask(fitted)

@@ -163,7 +163,11 @@ def test_a_divergence_in_a_binary_h_is_refused(tmp_path: Path) -> None:
 def test_an_image_model_refuses_points(tmp_path: Path) -> None:
     found = run(tmp_path, SUITE.replace("{name: digits}", "{name: checkerboard}"))
     assert found.code == 2
-    assert "the data set checkerboard has no images, and the model takes them" in found.err
+    said = (
+        "task digits: the model resnet_eblvm takes images, and checkerboard has none: take another model (grbm, rbm, "
+    )
+    assert said in found.err
+    assert "mlp_eblvm) or other data (digits, bars_and_stripes, " in found.err
 
 
 def test_a_training_is_stopped_early_by_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

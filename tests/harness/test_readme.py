@@ -23,7 +23,7 @@ from benchmark.measures.probes import PROBES, Annealing, Subject
 from benchmark.system.yaml_text import Loader
 from benchmark.tasks import registry, spaces
 from benchmark.tasks.suite_file import SHIPPED, load_suite
-from bism import GRBM, BiDSM, Estimator
+from bism import GRBM, MLPEBM, BiDSM, Estimator, InputError
 from bism.fitted import Fitted
 from bism.hyperparameters import specs
 from bism.objectives import sm
@@ -359,6 +359,8 @@ def test_the_guide_s_stages_are_the_methods_that_they_are_made_of(tmp_path: Path
     state = staged(lr=0.01).fit(model, data, steps=20, **setting).state(0)
     assert [int(state["optimiser"][part]["count"]) for part in ("model", "normaliser")] == [10, 10]
     assert float(state["params"]["normaliser"]["c"]) != 0
+    with pytest.raises(InputError, match="cd_nce cannot train MLPEBM: it samples by Gibbs sweeps between v and h, and"):
+        staged().fit(MLPEBM(2), data, steps=1)
 
 
 # --- the method as a part of the package ------------------------------------------------------------------------------

@@ -187,7 +187,8 @@ def test_more_seeds_train_what_is_missing_with_the_same_numbers(folder: Path, tm
     before = contents(folder)
     more = command(folder, *RUN, "--seeds", "0-3", "--methods", "cd")
     assert more.code == 0
-    assert more.out.splitlines()[1] == f"4 cells, 2 done already, 2 to train in 1 job, {CORES} at once"
+    assert more.out.splitlines()[1] == "in place of the preset's: seeds 0-3 (for 0-1)"
+    assert more.out.splitlines()[2] == f"4 cells, 2 done already, 2 to train in 1 job, {CORES} at once"
     assert before.items() <= contents(folder).items()
     write(tmp_path)
     assert command(tmp_path, *RUN, "--seeds", "0-3", "--methods", "cd").code == 0
@@ -217,6 +218,28 @@ def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert records(tmp_path) == []
     assert contents(tmp_path) == {}
     assert {file.name.split("-")[0] for file in (tmp_path / "runs").iterdir()} == {"cells", "owners", "index.sqlite"}
+
+
+def test_what_differs_from_the_preset_is_said_under_its_description(tmp_path: Path) -> None:
+    write(tmp_path)
+    plain = command(tmp_path, *RUN, "--dry-run", "--steps", "20", "--seeds", "0-1").out
+    assert "in place of" not in plain
+    changed = ("--steps", "7", "--seeds", "3,5-6", "--set", "bidsm.K=10")
+    said = command(tmp_path, *RUN, "--dry-run", *changed).out
+    first, second = said.split("two methods\n")[0], said.split("two methods\n")[1].splitlines()[0]
+    assert first.endswith("suite tiny, preset test: ")
+    assert second == "in place of the preset's: 7 iterations (for 20); seeds 3,5-6 (for 0-1); bidsm.K=10"
+
+
+def test_a_task_without_a_metric_to_rank_by_says_what_it_has(tmp_path: Path) -> None:
+    write(tmp_path, replaced(("    model:", "    metrics: []\n    select: val/objective\n    model:")))
+    ran = command(tmp_path, *RUN, "--steps", "4", "--methods", "cd")
+    for said in (ran, command(tmp_path, "status")):
+        assert "board, 4 iterations" in said.out
+        assert (
+            "no ranking: of 2 cells no metric was measured that models are ranked by; what was: val/objective; the "
+            "report" in " ".join(said.out.split())
+        )
 
 
 # --- things that go wrong ---------------------------------------------------------------------------------------------

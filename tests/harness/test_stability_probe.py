@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from baselines import CD, IGEBM, ShortRun
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Stability, Subject
 from benchmark.measures.probes.stability import singular_values
-from bism import GRBM, RBM, BiMDSM
-from bism.mlp import MLPEBM
+from bism import GRBM, RBM, BiDSM, BiMDSM
+from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM
-from tests.maths.checks import draws
+from tests.maths.checks import configurations, draws
 from tests.maths.test_chains import Parabola
 
 
@@ -60,4 +61,27 @@ def test_what_it_does_not_suit() -> None:
     assert probe.unsuitable(IGEBM(), MLPEBM(2)) is None
     assert probe.unsuitable(CD(), GRBM(2, 3)) is None
     assert probe.unsuitable(CD(), RBM(2, 3)) == "v of the model is binary and has no slope"
-    assert probe.unsuitable(BiMDSM(), ResNetEBLVM((1, 8, 8), 2, 1)) == "the model has no free energy"
+    assert probe.unsuitable(BiDSM(), MLPEBLVM(2, 3)) is None
+    said = "the model has no free energy, and its h are too many to sum over"
+    assert probe.unsuitable(BiDSM(), MLPEBLVM(2, 30)) == said
+    assert probe.unsuitable(BiMDSM(), ResNetEBLVM((1, 8, 8), 2, 1)) == said
+
+
+def test_of_a_model_with_few_h_the_energy_is_their_sum(tmp_path: Path) -> None:
+    """Its parts by differentiation of log sum exp over all h, written out."""
+    torch.manual_seed(0)
+    model, v, samples = MLPEBLVM(2, 3, width=4).double(), draws(1).normal((20, 2)), draws(2).normal((20, 2))
+    fitted: Any = types.SimpleNamespace(model=lambda seed: model, draw=lambda count, seed: samples, step=7)
+    found = Stability(count=20).measure(Subject(fitted, 5, DataSet("made", v, v, v), tmp_path))
+    h = configurations(3)
+
+    def energy(x: Tensor) -> Tensor:
+        return -torch.stack([-model.energy(x, one.expand(len(x), -1)) for one in h]).logsumexp(0)
+
+    gap = energy(v).mean() - energy(samples).mean()
+    at = v.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(energy(at).sum(), at)
+    gradient = torch.autograd.grad(gap, list(model.parameters()))
+    assert found["stability/energy_gap"] == pytest.approx(float(gap.detach()))
+    assert found["stability/slope_of_data"] == pytest.approx(float(slope.norm(dim=1).mean()))
+    assert found["stability/loss_gradient"] == pytest.approx(float(sum(x.square().sum() for x in gradient) ** 0.5))

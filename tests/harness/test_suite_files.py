@@ -182,10 +182,18 @@ BAD = {
         "8: tasks.board.model.width: the model grbm has no such size; valid: hidden, init",
     ]),
     "what a model refuses": (("{name: grbm, hidden: 3}", "{name: mlp_ebm, reference: -1}"), [
-        "8: tasks.board.model.reference: MLPEBM: reference, a standard deviation, must be a finite number above 0, got -1",
+        "8: tasks.board.model.reference: MLPEBM: reference, a standard deviation, must be a finite number above 0, "
+        "got -1",
     ]),
     "what a variant's model refuses": (("{method: cd}", "{method: dsm, model: {name: mlp_ebm, gain: yes}}"), [
         "19: presets.test.tasks.board.variants.0.model.gain: MLPEBM: gain must be a finite number above 0, got True",
+    ]),
+    "when a probe is taken": (("        all:", """\
+        probes:
+          - {name: samples, at: [end, -1]}
+        all:"""), [
+        f"18: presets.test.tasks.board.probes.0.at.{index}: must be an iteration, from 0 to 2,147,483,647, best or "
+        f"last, got {got}" for index, got in enumerate(("'end'", -1))
     ]),
     "key of the model": (("hidden: 3", "hiden: 3"), [
         "8: tasks.board.model.hiden: the model grbm has no such size; did you mean 'hidden'? valid: hidden, init",
@@ -313,7 +321,12 @@ BAD = {
         "7: tasks.board.data: needs either name (a known data set) or file (an .npy file)",
     ]),
     "sizes of a file": ((DATA, "{file: a.npy, train: 10}"), [
-        "7: tasks.board.data.train: is for the checkerboard; a file has split: [0.8, 0.1, 0.1]",
+        "7: tasks.board.data.train: is for data sets that are drawn (checkerboard, eight_gaussians, rings, pinwheel, "
+        "checkerboard_4x4); a file has split: [0.8, 0.1, 0.1]",
+    ]),
+    "sizes of images": ((DATA, "{name: digits, train: 10}"), [
+        "7: tasks.board.data.train: is for data sets that are drawn (checkerboard, eight_gaussians, rings, pinwheel, "
+        "checkerboard_4x4); digits has its own splits",
     ]),
     "a split that does not add up": ((DATA, "\n      file: a.npy\n      split: [0.5, 0.5, 0.5]"), [
         "9: tasks.board.data.split: must be three positive fractions that add up to 1, got [0.5, 0.5, 0.5]",

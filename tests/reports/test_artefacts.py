@@ -200,7 +200,8 @@ def test_figure2_shows_the_data_s_own_points_beside_the_models(tmp_path: Path) -
 
 
 def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) -> None:
-    held = learning(Held(), {f"SM {i}": ("sm", 0.3) for i in range(12)})
+    measured: Any = {"langevin/acceptance": 0.57}
+    held = learning(Held(), {f"SM {i}": ("sm", 0.3) for i in range(12)}, **measured)
     axis = np.linspace(-2, 2, 41)
     inside, outside = np.zeros((100, 2)), np.full((50, 2), 9.0)
     for i in range(12):
@@ -215,7 +216,9 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     panels = [axes.get_title() for axes in figure.axes if axes.axison]
     assert panels[:5] == ["true density", "data", "SM 0", "samples", "long chains"]
     assert len(panels) == 2 + 3 * 11
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["50% beyond"] * 11
+    said = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert said == ["50% beyond"] * 22
+    assert found["two-samples-board"].numbers["accepted"].tolist() == pytest.approx([0.57] * 12)
     assert figure.axes[0].images[0].get_clim() == (0, 0.12)
     numbers = found["toy2d-board"].numbers.set_index("variant").loc["SM 3"]
     assert numbers["mass on the map"] == pytest.approx(0.03 * 41**2 * 0.1**2)

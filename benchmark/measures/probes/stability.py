@@ -10,6 +10,7 @@ from torch.func import functional_call, grad
 from baselines.chains import contrast, slope
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator
+from bism.enumeration import free_energy, has_free_energy
 from bism.sampling import no_sampler, sampler
 from bism.spectral import SpectralConv2d, SpectralLinear, normalised
 from bism.variables import has_binary_v
@@ -34,8 +35,8 @@ class Stability(Probe):
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         if has_binary_v(model):
             return "v of the model is binary and has no slope"
-        if not hasattr(model, "free_energy"):
-            return "the model has no free energy"
+        if not has_free_energy(model):
+            return "the model has no free energy, and its h are too many to sum over"
         own = type(estimator).sampler is not Estimator.sampler
         return None if own or sampler(model) is not None else no_sampler(model)
 
@@ -45,11 +46,11 @@ class Stability(Probe):
         subject.alive()
         samples = subject.fitted.draw(self.count, subject.seed)
         subject.alive()
-        values = singular_values(model)
+        values, marginal = singular_values(model), _Marginal(model)
         return {
-            "stability/energy_gap": float(contrast(model, v, samples).detach()),
-            "stability/slope_of_data": _mean_length(slope(model, v)),
-            "stability/slope_of_samples": _mean_length(slope(model, samples)),
+            "stability/energy_gap": float(contrast(marginal, v, samples).detach()),
+            "stability/slope_of_data": _mean_length(slope(marginal, v)),
+            "stability/slope_of_samples": _mean_length(slope(marginal, samples)),
             "stability/loss_gradient": loss_gradient(model, v, samples),
             **{f"stability/singular_value_{name}": value for name, value in values.items()},
             **({"stability/largest_singular_value": max(values.values())} if values else {}),
@@ -86,10 +87,20 @@ def loss_gradient(model: nn.Module, v: Tensor, samples: Tensor) -> float:
     return float(sum(x.square().sum() for x in gradient.values()) ** 0.5)
 
 
+class _Marginal:
+    """A model with its free energy, where that is a sum over h, too."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        return free_energy(self.model, v)
+
+
 class _Gap(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, v: Tensor, samples: Tensor) -> Tensor:
-        return contrast(self.model, v, samples)
+        return contrast(_Marginal(self.model), v, samples)
