@@ -251,7 +251,7 @@ class Bidirectional:
 
 
 def bidirectional(
-    model: Any, posterior: Any = None, *, examples: int = 100, seed: int = 0, **how: int
+    model: Any, posterior: Any = None, *, examples: int = 100, seed: int = 0, **how: Any
 ) -> Bidirectional:
     """Annealing both ways at (v, h) that the model draws; ``how`` as of ``annealed_importance``."""
     like = next(model.parameters())

@@ -50,7 +50,8 @@ class Anomaly(Probe):
     def measure(self, subject: Subject) -> Metrics:
         data = subject.data
         assert data.labels is not None  # see lacking()
-        odd = data.labels[2] == data.held_out
+        assert data.held_out is not None
+        odd = data.labels[2].eq(data.held_out)
         scores = self.scores(subject) | {"gaussian": self.by_gaussian(subject)}
         metrics = Metrics({"anomaly/share": float(odd.float().mean())})
         for name, values in scores.items():
