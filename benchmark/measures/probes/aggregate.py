@@ -47,6 +47,7 @@ class Aggregate(Probe):
         v = data.test[: self.examples]
 
         def code(rows: Tensor) -> Tensor:
+            rows = rows.to(next(model.parameters()))
             if posterior is None:
                 return annealed_importance(model, rows, chains=1, steps=self.steps, seed=subject.seed).h[0]
             noise = model.latent.noise(rng, (len(rows),))

@@ -73,6 +73,7 @@ class Anomaly(Probe):
         decodes = hasattr(joint, "visible_mean")
 
         def of(v: Tensor) -> Tensor:
+            v = v.to(next(joint.parameters()))
             h = self._h(joint, posterior, v, subject.seed)
             error = (v - joint.visible_mean(h)).flatten(1).square().sum(1) if decodes else v.new_zeros(len(v))
             return torch.stack([joint.energy(v, h), error], 1)
