@@ -86,7 +86,7 @@ def draw_codes(codes: dict[str, np.ndarray], classes: np.ndarray | None, file: P
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.1), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.4, 3.2), dpi=150)
     panels = figure.subplots(1, len(codes), sharex=True, sharey=True)
     together = np.concatenate(list(codes.values()))
     low, high = np.quantile(together, (_LIMIT, 1 - _LIMIT), axis=0)
@@ -99,9 +99,11 @@ def draw_codes(codes: dict[str, np.ndarray], classes: np.ndarray | None, file: P
             colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"].resampled(max(len(kinds), 10))
             for rank, kind in enumerate(kinds):
                 axes.scatter(*points[classes == kind].T, s=3, color=colours(rank), label=str(kind), linewidths=0)
-            figure.legend(loc="outside right center", fontsize=7, markerscale=3, frameon=False)
-        axes.set(title=_TITLES[name], xlabel="$h_1$", aspect="equal")
+            figure.legend(loc="center right", fontsize=7, markerscale=3, frameon=False)
+        axes.set_title(_TITLES[name], fontsize=10)
+        axes.set(xlabel="$h_1$", aspect="equal")
         axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
     panels[0].set_ylabel("$h_2$")
-    figure.suptitle(title, fontsize=9)
+    panels[0].set_title(f"prior, {title}", fontsize=10)
+    figure.subplots_adjust(left=0.06, right=0.93, bottom=0.15, top=0.91, wspace=0.08)
     figure.savefig(file)
