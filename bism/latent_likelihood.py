@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from bism.annealing import LEVEL, Bracket, Estimate, estimated
+from bism.enumeration import in_double
 from bism.hmc import adapted, hmc
 from bism.likelihood import log_ratios
 from bism.priors import LOG_2PI
@@ -251,7 +252,7 @@ class Bidirectional:
 
 
 def bidirectional(
-    model: Any, posterior: Any = None, *, examples: int = 100, seed: int = 0, **how: int
+    model: Any, posterior: Any = None, *, examples: int = 100, seed: int = 0, **how: Any
 ) -> Bidirectional:
     """Annealing both ways at (v, h) that the model draws; ``how`` as of ``annealed_importance``."""
     like = next(model.parameters())
@@ -308,7 +309,8 @@ def prior_log_z(
         return PriorLogZ(0.0, "normalised")
     like = next(prior.parameters())
     if prior.codes <= 2:
-        found = log_integral(lambda h: -_energies_in_parts(prior, h.to(like)).cpu(), prior.codes)
+        exact = in_double(prior)
+        found = log_integral(lambda h: -_energies_in_parts(exact, h.to(like.device)).cpu(), prior.codes)
         return PriorLogZ(found.log_z, "quadrature", found.error)
     rng = Rng(generator(seed, 0, "log Z of a prior", like.device), like.dtype)
     h = rng.normal((draws, prior.codes))

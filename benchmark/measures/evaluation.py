@@ -9,8 +9,10 @@ from torch import Tensor
 from benchmark.data.datasets import DataSet
 from bism.bilevel import posterior_fisher_divergence
 from bism.fitted import Fitted
+from bism.latent_quadrature import not_summable
 from bism.likelihood import fisher_divergence, log_likelihood, log_partition
 from bism.rng import Rng, generator
+from bism.scaling import Scaling
 
 
 def evaluate(
@@ -18,15 +20,24 @@ def evaluate(
 ) -> list[dict[str, float]]:
     """For each seed the task's metrics on the validation and the test data, means per example, in the data's own
     units."""
-    joints = [fitted.joint(seed)[0] for seed in fitted.seeds]
+    trained = fitted
     fitted, data = in_own_units(fitted, data)
     chosen = {name: getattr(data, name) for name in splits}
-    models = [joint if not data.scaling else data.scaling.model(joint) for joint in joints]
-    found = [_of_model(model, chosen, metrics) for model in models]
+    found = [_of_model(_model(trained, fitted, seed, data.scaling), chosen, metrics) for seed in fitted.seeds]
     if "posterior_fisher_divergence" in metrics and "posterior" in fitted.estimator.trains:
         for seed, values in zip(fitted.seeds, found, strict=True):
             values |= _of_posterior(fitted, seed, chosen)
     return found
+
+
+def _model(trained: Fitted, fitted: Fitted, seed: int, scaling: Scaling | None) -> Any:
+    """One seed's model in the data's own units; of one that goes from few codes to v with the prior that the method has
+    for it in the end."""
+    model = fitted.model(seed)
+    if not_summable(model):
+        return model
+    joint, _ = trained.joint(seed)
+    return scaling.model(joint) if scaling else joint
 
 
 def in_own_units(fitted: Fitted, data: DataSet) -> tuple[Fitted, DataSet]:

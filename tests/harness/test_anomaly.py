@@ -4,12 +4,14 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet, load
-from benchmark.measures.probes import Anomaly, Subject
+from benchmark.measures.evaluation import in_own_units
+from benchmark.measures.probes import Aggregate, Anomaly, Subject
 from benchmark.records.metrics import metric_of
 from bism import GRBM, RBM
 from bism.errors import InputError
@@ -86,6 +88,19 @@ def test_the_score_is_the_joint_energy_at_the_posteriors_mean(tmp_path: Path) ->
     assert float(above.min()) > -1e-4
     assert float(above[:40].mean()) == pytest.approx(1, abs=4 / 40**0.5)
     assert without["anomaly/auroc"] > 0.9
+
+
+def test_scaled_data_are_judged_in_the_units_of_the_training(tmp_path: Path) -> None:
+    """And codes are those of the training's posterior."""
+    v, labels = 3 + 10 * torch.randn(40, 4).double(), (torch.arange(40) % 2,) * 3
+    data = DataSet("made", v, v[:4], v, None, (labels[0], labels[1][:4], labels[2]), held_out=1).scaled("standard")
+    fitted = VAE().fit(latent_mlp(4, 2, width=4), data.train, seeds=[1], steps=1, compile=False)
+    own, own_data = in_own_units(fitted, data)
+    assert Anomaly().measure(Subject(own, 1, own_data, tmp_path))["anomaly/share"] == 0.5
+    model, q = fitted.joint(1)
+    written = torch.from_numpy(np.load(tmp_path / "anomaly_step_00000001.npz")["energy"])
+    torch.testing.assert_close(written, model.energy(data.test, q.mean(data.test)), atol=1e-3, rtol=1e-4)
+    assert "latent/mmd_prior" in Aggregate().measure(Subject(own, 1, own_data, tmp_path))
 
 
 def test_scores_that_are_not_finite_are_said_to_be(tmp_path: Path) -> None:

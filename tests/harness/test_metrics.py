@@ -27,7 +27,8 @@ def test_directions() -> None:
     higher = {metric.name for metric in (*RANKED, *OTHERS) if metric.higher}
     assert higher == {
         "log_likelihood", "log_likelihood_bound", "log_likelihood_lower", "log_likelihood_upper",
-        "raise_log_likelihood", "inception_score",
+        "log_likelihood_bound_lower", "log_likelihood_bound_upper", "log_likelihood_iw", "raise_log_likelihood",
+        "inception_score",
     }  # fmt: skip
     assert metric_of("test/features_accuracy").higher
     assert metric_of("ood/auroc_noise").higher

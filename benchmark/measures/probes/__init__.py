@@ -1,6 +1,7 @@
 """Measurements that are too expensive for every evaluation: taken at given iterations, or of the best and the last
 checkpoint. A suite asks for them by name, with options; an option's default and limits are the field's."""
 
+from benchmark.measures.probes.aggregate import Aggregate
 from benchmark.measures.probes.annealing import Annealing
 from benchmark.measures.probes.anomaly import Anomaly
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
@@ -10,6 +11,7 @@ from benchmark.measures.probes.codes import Codes
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
 from benchmark.measures.probes.critic import CriticDivergence
+from benchmark.measures.probes.few_labels import FewLabels
 from benchmark.measures.probes.latent_likelihood import LatentLikelihood
 from benchmark.measures.probes.latents import Conditional, Features
 from benchmark.measures.probes.log_z_bounds import LogZBounds
@@ -19,6 +21,7 @@ from benchmark.measures.probes.stability import Stability
 from benchmark.measures.probes.two_samples import TwoSamples
 
 PROBES: dict[str, type[Probe]] = {
+    "aggregate": Aggregate,
     "annealing": Annealing,
     "anomaly": Anomaly,
     "bound": Bound,
@@ -36,12 +39,14 @@ PROBES: dict[str, type[Probe]] = {
     "two_samples": TwoSamples,
     "conditional": Conditional,
     "features": Features,
+    "few_labels": FewLabels,
     "out_of_distribution": OutOfDistribution,
 }
 
 __all__ = [
     "NO_JUDGES",
     "PROBES",
+    "Aggregate",
     "Annealing",
     "Anomaly",
     "Bound",
@@ -51,6 +56,7 @@ __all__ = [
     "Couplings",
     "CriticDivergence",
     "Features",
+    "FewLabels",
     "GradientBias",
     "Judges",
     "LatentLikelihood",

@@ -50,7 +50,8 @@ class Anomaly(Probe):
     def measure(self, subject: Subject) -> Metrics:
         data = subject.data
         assert data.labels is not None  # see lacking()
-        odd = data.labels[2] == data.held_out
+        assert data.held_out is not None
+        odd = data.labels[2].eq(data.held_out)
         scores = self.scores(subject) | {"gaussian": self.by_gaussian(subject)}
         metrics = Metrics({"anomaly/share": float(odd.float().mean())})
         for name, values in scores.items():
@@ -72,6 +73,7 @@ class Anomaly(Probe):
         decodes = hasattr(joint, "visible_mean")
 
         def of(v: Tensor) -> Tensor:
+            v = v.to(next(joint.parameters()))
             h = self._h(joint, posterior, v, subject.seed)
             error = (v - joint.visible_mean(h)).flatten(1).square().sum(1) if decodes else v.new_zeros(len(v))
             return torch.stack([joint.energy(v, h), error], 1)

@@ -172,7 +172,7 @@ def _full(row: Tensor) -> Tensor:
 # --- h as features --------------------------------------------------------------------------------------------------
 
 
-def _hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
+def hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
     """E[h|v], [batch, m], from the best that there is."""
     if "posterior" in subject.fitted.estimator.trains:
         return subject.fitted.posterior(subject.seed).mean
@@ -209,7 +209,7 @@ class Features(Probe):
         return None if own else no_posterior(estimator, model)
 
     def measure(self, subject: Subject) -> Metrics:
-        data, features = subject.data, _hidden_mean(subject)
+        data, features = subject.data, hidden_mean(subject)
         test = in_parts(features, data.test, subject)
         self._embed(subject, test[: self.examples])
         if data.labels is None:
@@ -230,20 +230,12 @@ class Features(Probe):
         }
 
     def _accuracies(self, train: Tensor, test: Tensor, train_classes: Tensor, test_classes: Tensor) -> Metrics:
-        from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
-        classifiers = {
-            "linear_probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-            "knn": KNeighborsClassifier(min(self.neighbours, len(train))),
-        }
+        nearest = KNeighborsClassifier(min(self.neighbours, len(train))).fit(train.numpy(), train_classes.numpy())
         return {
-            f"{name}_accuracy": float(
-                classifier.fit(train.numpy(), train_classes.numpy()).score(test.numpy(), test_classes.numpy())
-            )
-            for name, classifier in classifiers.items()
+            "linear_probe_accuracy": linear_accuracy(*standardised(train, test), train_classes, test_classes),
+            "knn_accuracy": float(nearest.score(test.numpy(), test_classes.numpy())),
         }
 
     def _embed(self, subject: Subject, features: Tensor) -> None:
@@ -259,6 +251,23 @@ class Features(Probe):
         file = save_arrays(subject.folder, "embedding", step, **arrays)
         classes = None if labels is None else arrays["labels"].numpy()
         draw_embedding(embedding, classes, file, f"t-SNE of E[h|v], step {step:,}")
+
+
+def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in units in which the training features [n, m] have mean 0 and standard deviation 1 each."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train.numpy())
+    found = (torch.from_numpy(scaler.transform(part.numpy())) for part in (train, test))
+    return next(found), next(found)
+
+
+def linear_accuracy(train: Tensor, test: Tensor, train_classes: Tensor, test_classes: Tensor) -> float:
+    """The accuracy on test features of a multinomial logistic regression fitted to training features."""
+    from sklearn.linear_model import LogisticRegression
+
+    fit = LogisticRegression(max_iter=2000).fit(train.numpy(), train_classes.numpy())
+    return float(fit.score(test.numpy(), test_classes.numpy()))
 
 
 def in_parts(function: Callable[[Tensor], Tensor], v: Tensor, subject: Subject) -> Tensor:
