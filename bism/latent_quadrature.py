@@ -62,17 +62,29 @@ def log_marginals(model: Any, v: Tensor, *, tolerance: float = TOLERANCE, places
         places: points h [batch, m] near which each p(h|v) may have its mass, such as a posterior's means.
     """
     exact = in_double(model)
-    parts = list[Marginals]()
-    for start in range(0, len(v), _BLOCK):
-        rows = v[start : start + _BLOCK].to(next(exact.parameters()))
-        near = torch.empty(0, model.latent.size) if places is None else places[start : start + _BLOCK]
+    parts, blocks = list[Marginals](), _alike(v.double().flatten(1).cpu(), torch.arange(len(v)))
+    for block in blocks:
+        rows = v[block.to(v.device)].to(next(exact.parameters()))
+        near = torch.empty(0, model.latent.size) if places is None else places[block.to(places.device)]
 
         def log_density(h: Tensor, which: Tensor, rows: Tensor = rows) -> Tensor:
             with torch.no_grad():
                 return -energies(exact, rows[which.to(rows.device)], h.to(rows.device)).T.cpu()
 
         parts.append(_of_block(log_density, model.latent.size, len(rows), tolerance, near.double().cpu()))
-    return Marginals(torch.cat([part.values for part in parts]), torch.cat([part.errors for part in parts]))
+    back = torch.cat(blocks).argsort()
+    return Marginals(torch.cat([part.values for part in parts])[back], torch.cat([part.errors for part in parts])[back])
+
+
+def _alike(v: Tensor, rows: Tensor) -> list[Tensor]:
+    """``rows`` of v [n, D] in blocks of neighbours, whose p(h|v) need the same part of a lattice: halved at the median
+    of what varies most."""
+    if len(rows) <= _BLOCK:
+        return [rows]
+    widest = int(v[rows].var(0).nan_to_num(-1.0).argmax())
+    order = rows[v[rows, widest].argsort()]
+    middle = len(order) // 2
+    return _alike(v, order[:middle]) + _alike(v, order[middle:])
 
 
 def _of_block(

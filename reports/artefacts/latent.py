@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import statistics, style, terms, timing
+from reports import style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.ablations import averages
 from reports.methods import of_variants
-from reports.sweep import Sweep, variants
+from reports.sweep import Sweep
 
 _STEPS = {"prior": "param.prior_steps", "posterior": "param.posterior_steps"}
 _MS = "ms per iteration and seed"
@@ -37,14 +37,14 @@ def _steps(sweep: Sweep, task: str) -> Iterator[Artefact]:
         shown = {chains: curve for chains, curve in curves.items() if len(curve) > 2}
         if not shown:
             continue
-        label, missing = next(iter(of_variants(cells).values())).method, len(sweep.missing(task))
+        label, missing = next(iter(of_variants(cells).values())).label, len(sweep.missing(task))
         numbers = pd.concat([curve.assign(chains=chains) for chains, curve in shown.items()], ignore_index=True)
         yield Artefact(
             name=f"chain-steps-{method}-{task}",
             title=f"{label}: steps of the chains ({task})",
             caption=f"{terms.capital(terms.measure(metric))}, and a seed's share of the time of an iteration, against "
             f"the Langevin steps on the prior and on the posterior; of each with the other's at "
-            f"{terms.listed([f'{_most(cells, _STEPS[chains]):g} on the {chains}' for chains in _STEPS])}. Means over "
+            f"{' and '.join(f'{_most(cells, _STEPS[chains]):g} on the {chains}' for chains in _STEPS)}. Means over "
             f"{terms.counted(int(numbers['seeds'].max()), 'seed')} at most, with 95% intervals (Student's t). Times: "
             f"{timing.conditions(cells)}.",
             alt=f"{terms.capital(terms.measure(metric))}: "

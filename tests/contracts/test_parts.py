@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from baselines.generator import Generator as Decoding
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from baselines import VNCE, AdVIL, CoopNets, FlowContrast, VaGESDSM
 from baselines.decoder import Decoder
 from baselines.flow import Flow
-from baselines.generator import Generator as Decoding
 from bism import GRBM, BiDSM, Estimator, InputError
 from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.cohort import Cohort
