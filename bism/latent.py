@@ -160,7 +160,7 @@ class LatentModel(nn.Module):
             given = flat @ x.T - softplus(x).sum(1)
         else:
             log_sigma = torch.as_tensor(self.sigma, dtype=v.dtype, device=v.device).log()
-            centre = flat.mean(0)  # about which less is lost when squares are expanded
+            centre = x.mean(0)  # about which less is lost when squares are expanded
             x, flat = x - centre, flat - centre
             square = flat.square().sum(1, keepdim=True) - 2 * flat @ x.T + x.square().sum(1)
             given = -0.5 * square * (-2 * log_sigma).exp() - flat.shape[1] * (log_sigma + 0.5 * LOG_2PI)

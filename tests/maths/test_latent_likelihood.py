@@ -99,6 +99,16 @@ def test_a_lattice_that_is_too_coarse_says_so(monkeypatch: pytest.MonkeyPatch):
         log_likelihood(model, v)
 
 
+def test_what_is_no_number_stays_none():
+    model = linear_gaussian(3, 2, 0.5)
+    v = torch.tensor([[0.0, 0.0, math.nan], [0.1, 0.2, 0.3]], dtype=torch.float64)
+    broken = log_likelihood(model, v)
+    assert broken.isnan().tolist() == [True, False]
+    assert float(broken[1]) == pytest.approx(float(exact_log_likelihood(model, v[1:])), abs=1e-6)
+    model.decoder.layer.weight.fill_(math.nan)
+    assert bool(log_likelihood(model, v[1:]).isnan().all())
+
+
 def test_energies_of_pairs_are_those_of_the_model():
     for observation in ("gaussian", "bernoulli"):
         model = latent_mlp(3, 2, prior="tilted", observation=observation, width=4).double()
