@@ -9,8 +9,11 @@ from baselines.dsm import DSM
 from baselines.energy_discrepancy import EnergyDiscrepancy
 from baselines.flow_contrast import FlowContrast
 from baselines.generative_convnet import GenerativeConvNet
+from baselines.hoffman import Hoffman
 from baselines.igebm import IGEBM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
+from baselines.lebm import LEBM
+from baselines.lebm_amortised import AmortisedLEBM
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
 from baselines.nce import NCE
@@ -23,6 +26,7 @@ from baselines.short_run import ShortRun
 from baselines.sm import SM
 from baselines.ssm import SSM
 from baselines.unbiased_cd import UnbiasedCD
+from baselines.vae_ebm import VAEEBM
 from baselines.vages_dsm import VaGESDSM
 from baselines.vages_ksd import VaGESKSD
 from baselines.vages_mdsm import VaGESMDSM
@@ -32,6 +36,7 @@ __all__ = [
     "CD",
     "DSM",
     "IGEBM",
+    "LEBM",
     "MDSM",
     "MPF",
     "NCE",
@@ -39,8 +44,10 @@ __all__ = [
     "PCD",
     "SM",
     "SSM",
+    "VAEEBM",
     "VNCE",
     "AdVIL",
+    "AmortisedLEBM",
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",
@@ -48,6 +55,7 @@ __all__ = [
     "EnergyDiscrepancy",
     "FlowContrast",
     "GenerativeConvNet",
+    "Hoffman",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",
