@@ -111,9 +111,9 @@ def test_it_finds_maximum_likelihood_where_the_elbo_of_independent_h_does_not() 
     assert best - biased > 0.1
     found = {}
     rates = {"lr": 0.01, "lr_posterior": 0.01, "ema": 0.98}
-    for estimator in (Hoffman(chain_steps=8, leapfrog_steps=4, **rates), VAE(**rates)):
+    for estimator in (Hoffman(chain_steps=5, leapfrog_steps=3, step_size=0.3, **rates), VAE(**rates)):
         model = LatentModel(Scaled(), StandardNormal(2), sigma=sigma, width=16, layers=1)
-        fitted = estimator.fit(model, data, seeds=[0], steps=500, dtype=torch.float64, compile=False)
+        fitted = estimator.fit(model, data, seeds=[0], steps=400, dtype=torch.float64, compile=False)
         found[estimator.id] = float(fitted.model(0).decoder.log_a.exp())
     assert found["hoffman"] == pytest.approx(best, abs=0.25 * (best - biased))
     assert found["vae"] == pytest.approx(biased, abs=0.25 * (best - biased))
