@@ -218,19 +218,18 @@ def test_there_is_an_encoder_for_measurements_where_one_was_trained() -> None:
 @pytest.mark.parametrize("kind", [LEBM, AmortisedLEBM])
 def test_a_tilt_learns_a_density_of_h(kind: Any, codes: int) -> None:
     """v = h + 0.1 eps, of which each h_i is a mixture of two Gaussians."""
-    source, noise, own = rng(9), 0.1, {}
-    centres = 1.2 * source.rademacher((3000, codes))
-    data = centres + 0.3 * source.normal((3000, codes)) + noise * source.normal((3000, codes))
+    source, noise, centre, width = rng(9), 0.1, 0.8, 0.35
+    data = centre * source.rademacher((3000, codes)) + math.hypot(width, noise) * source.normal((3000, codes))
+    own: dict[str, Any] = {"prior_chains": "persistent", "prior_steps": 10, "prior_step_size": 0.2}
     if kind is LEBM:
-        own = {"posterior_chains": "persistent", "posterior_steps": 3, "posterior_step_size": 0.08}
-    estimator = kind(lr=0.005, prior_rate=1.0, prior_chains="persistent", prior_steps=6, prior_step_size=0.3, **own)
+        own |= {"posterior_chains": "persistent", "posterior_steps": 3, "posterior_step_size": 0.08}
+    estimator = kind(lr=0.002, prior_rate=1.0, lr_final=1e-4, ema=0.98, **own)
     model = LatentModel(Same(codes), Tilted(codes, 32), sigma=noise, width=32)
-    fitted = estimator.fit(model, data, seeds=[0], steps=600, dtype=torch.float64, compile=False)
+    fitted = estimator.fit(model, data, seeds=[0], steps=500, dtype=torch.float64, compile=False)
     axis = torch.linspace(-4, 4, 161, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * codes).reshape(-1, codes)
-    log_mixture = torch.stack([-0.5 * ((grid - c) / 0.3).square() for c in (-1.2, 1.2)]).logsumexp(0).sum(1)
+    log_mixture = torch.stack([-0.5 * ((grid - c) / width).square() for c in (-centre, centre)]).logsumexp(0).sum(1)
     log_p, log_q = log_mixture.log_softmax(0), (-fitted.model(0).prior_energy(grid)).log_softmax(0)
-    divergence = float((log_p.exp() * (log_p - log_q)).sum())
     untrained = (-StandardNormal(codes).energy(grid)).log_softmax(0)
-    assert float((log_p.exp() * (log_p - untrained)).sum()) > 0.4 * codes
-    assert divergence < 0.06 * codes, math.exp(divergence)
+    assert float((log_p.exp() * (log_p - untrained)).sum()) > 0.2 * codes
+    assert float((log_p.exp() * (log_p - log_q)).sum()) < 0.05 * codes
