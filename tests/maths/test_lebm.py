@@ -223,9 +223,9 @@ def test_a_tilt_learns_a_density_of_h(kind: Any, codes: int) -> None:
     own: dict[str, Any] = {"prior_chains": "persistent", "prior_steps": 10, "prior_step_size": 0.2}
     if kind is LEBM:
         own |= {"posterior_chains": "persistent", "posterior_steps": 3, "posterior_step_size": 0.08}
-    estimator = kind(lr=0.002, prior_rate=1.0, lr_final=1e-4, ema=0.98, **own)
+    estimator = kind(lr=0.002 * codes, prior_rate=1.0, lr_final=1e-4, ema=0.98, **own)
     model = LatentModel(Same(codes), Tilted(codes, 32), sigma=noise, width=32)
-    fitted = estimator.fit(model, data, seeds=[0], steps=500, dtype=torch.float64, compile=False)
+    fitted = estimator.fit(model, data, seeds=[0], steps=500 * codes, dtype=torch.float64, compile=False)
     axis = torch.linspace(-4, 4, 161, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * codes).reshape(-1, codes)
     log_mixture = torch.stack([-0.5 * ((grid - c) / width).square() for c in (-centre, centre)]).logsumexp(0).sum(1)
