@@ -73,9 +73,9 @@ def divergences(params: Any) -> Tensor:
     return kl_divergence(of_q, of_p) + kl_divergence(of_p, pi) - kl_divergence(of_q, pi)
 
 
-def after_a_step(equal: bool) -> tuple[Any, Any, Any]:
+def after_a_step(equal: bool, estimator: VAEEBM | None = None) -> tuple[Any, Any, Any]:
     """States before and after a step on points that have the moments of p(v) and of all noise, and what it tells."""
-    before, estimator, z = players(equal), VAEEBM(), signs(4)[0]
+    before, estimator, z = players(equal), estimator or VAEEBM(), signs(4)[0]
     v = B + math.sqrt(W**2 + SIGMA**2) * z[:, :1]
     noise = {"posterior": z[:, 1:2], "prior": z[:, 2:3], "visible": z[:, 3:]}
     return before, *estimator.step(before, v[None], noise, hyper(estimator))
@@ -107,6 +107,16 @@ def test_all_rest_where_the_three_are_one() -> None:
     for part in before.params:
         for name, x in adam_gradient(VAEEBM(), before, after, part).items():
             assert float(x.abs().max()) < 1e-12, (part, name)
+
+
+def test_the_entropy_of_q_may_stay() -> None:
+    """d -H(q) / d log s = -1 a unit, and nothing else has a gradient of it."""
+    before, after, _ = after_a_step(equal=True, estimator=VAEEBM(entropy="kept"))
+    for part in before.params:
+        for name, x in adam_gradient(VAEEBM(), before, after, part).items():
+            expected = -1.0 if name == "log_std_head.bias" else 0.0
+            if name != "log_std_head.weight":
+                assert torch.allclose(x, torch.full_like(x, expected), atol=1e-12), (part, name)
 
 
 def test_the_energy_may_decay() -> None:
