@@ -10,8 +10,11 @@ from baselines.dvae import DVAE
 from baselines.energy_discrepancy import EnergyDiscrepancy
 from baselines.flow_contrast import FlowContrast
 from baselines.generative_convnet import GenerativeConvNet
+from baselines.hoffman import Hoffman
 from baselines.igebm import IGEBM
 from baselines.langevin_cd import LangevinCD, LangevinPCD
+from baselines.lebm import LEBM
+from baselines.lebm_amortised import AmortisedLEBM
 from baselines.mdsm import MDSM
 from baselines.mpf import MPF, BiMPF
 from baselines.nce import NCE
@@ -27,6 +30,7 @@ from baselines.ssm import SSM
 from baselines.two_stage_vae import TwoStageVAE
 from baselines.unbiased_cd import UnbiasedCD
 from baselines.vae import VAE
+from baselines.vae_ebm import VAEEBM
 from baselines.vae_gmm import VAEMixture
 from baselines.vages_dsm import VaGESDSM
 from baselines.vages_ksd import VaGESKSD
@@ -38,6 +42,7 @@ __all__ = [
     "DSM",
     "DVAE",
     "IGEBM",
+    "LEBM",
     "MDSM",
     "MPF",
     "NCE",
@@ -47,8 +52,10 @@ __all__ = [
     "SM",
     "SSM",
     "VAE",
+    "VAEEBM",
     "VNCE",
     "AdVIL",
+    "AmortisedLEBM",
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",
@@ -56,6 +63,7 @@ __all__ = [
     "EnergyDiscrepancy",
     "FlowContrast",
     "GenerativeConvNet",
+    "Hoffman",
     "LangevinCD",
     "LangevinPCD",
     "PersistentVI",

@@ -13,7 +13,7 @@ from baselines.joint_energy import JointEnergy
 from baselines.turns import against
 from baselines.vae import Directed
 from bism.estimator import Hyper
-from bism.hyperparameters import Range, count, number
+from bism.hyperparameters import Range, choice, count, number
 from bism.optimisers import Tree
 from bism.rng import Rng
 from bism.state import Info, State
@@ -38,6 +38,9 @@ class VAEEBM(Directed):
     the entropy of v alone that would need an approximation.) At P = Q = Pi all three rest. They move at once;
     ``energy_decay`` |parameters of E|^2 / 2, which E descends, may calm them.
 
+    As H(Q) cancels, E alone keeps q from becoming a point. With ``entropy: kept`` the encoder ascends the ELBO + E_Q E:
+    -H(q) is added to L, as if the last divergence had it not, and the three need no longer rest where they are one.
+
     The method's samples are the model's: independent draws of the prior, decoded. ``Fitted.part("energy", seed)`` has
     the learnt ``energy(v, h)``, a score for anomalies.
     """
@@ -54,6 +57,7 @@ class VAEEBM(Directed):
     beta2: float = number(0.999, "decay of Adam's second moment, the paper's", minimum=0.0, below=1.0)
     lr_energy: float = number(3e-4, "learning rate of the energy", tune=Range(1e-5, 1e-2, log=True), rate_of="energy")
     energy_decay: float = number(0.0, "weight of the squared parameters of the energy, halved", minimum=0.0)
+    entropy: str = choice("cancelled", ("cancelled", "kept"), "of q, in the encoder's objective")
     width: int = count(128, "of the energy's hidden layers, or channels of its first map", maximum=10_000)
     layers: int = count(2, "hidden layers of the energy", maximum=100)
 
@@ -87,7 +91,10 @@ class VAEEBM(Directed):
         log_sigma = torch.as_tensor(model.sigma, dtype=v.dtype, device=v.device).log()
         entropy = 0.5 * sum(sizes) * math.log(2 * math.pi * math.e) + sizes[0] * log_sigma
         gap = energy(v, noise["prior"]).mean() - energy(batch, h).mean()
-        return model.energy(batch, h).mean() - entropy + gap, carry, {"energy_gap": gap}
+        value = model.energy(batch, h).mean() - entropy + gap
+        if self.entropy == "kept":
+            value = value + params.posterior.log_prob(h, batch).mean()
+        return value, carry, {"energy_gap": gap}
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """The energy ascends, the others descend."""

@@ -183,6 +183,8 @@ def one_step(case: Case, stage: Stage, size: int = 20) -> tuple[Any, Tensor, Any
     rng = Rng(torch.Generator().manual_seed(3), torch.float64)
     state = case.estimator.init(case.model, case.data(), rng, batch_size=size)
     batches = case.data(size * stage.all_minibatches).reshape(-1, size, 2)
+    if case.estimator.uses_examples:
+        state = state.replace(examples=torch.arange(batches[..., 0].numel()).reshape(-1, size))
     noise = stage.draw(case.model, (size, 2), rng)
     return state, batches, noise, {k: torch.tensor(x).double() for k, x in case.estimator.hyper.items()}
 
