@@ -2,19 +2,20 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.around import around
+from baselines.autoencoder import Around, around, autoencoder, jacobian_square, squares
 from baselines.vae import Directed
 from bism.errors import InputError
 from bism.estimator import Hyper
 from bism.gaussian_mixture import fitted_mixture
 from bism.hyperparameters import Range, choice, count, number
 from bism.latent import LatentModel
-from bism.objectives import score, sum_per_example
+from bism.objectives import sum_per_example
 from bism.rng import Rng, generator
 from bism.state import Info
 
@@ -30,8 +31,9 @@ class ExPost(Directed):
     kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        if min(self.kept, len(data)) < self.components:
-            raise InputError(f"{self.id}: components ({self.components}) must be at most kept, and as many examples")
+        some = min(self.kept, len(data))
+        if some < self.components:
+            raise InputError(f"{self.id}: a density of {self.components} components needs as many examples, got {some}")
         return {"kept": data[rng.uniform((len(data),)).argsort()[: self.kept]]}
 
     def unshardable(self) -> str | None:
@@ -55,7 +57,7 @@ class ExPost(Directed):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RAE(ExPost):
-    """A regularised autoencoder (Ghosh et al. 2020): with codes e(v), the encoder's means, and decoder g
+    """A regularised autoencoder (Ghosh et al. 2020): with codes e(v) and decoder g
 
         |v - g(e(v))|^2 + beta/2 |e(v)|^2 + lambda R(g),
 
@@ -89,6 +91,12 @@ class RAE(ExPost):
             return f"with regulariser: {self.regulariser} the model's spectral_norm must be {str(not spectral).lower()}"
         return reason
 
+    def modules(self, model: Any, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        posterior = given["posterior"] if "posterior" in given else autoencoder(model)
+        if not isinstance(posterior, Around):
+            raise InputError(f"{self.id}: posterior must be an encoder, Around, got {type(posterior).__name__}")
+        return {"model": model, "posterior": posterior}
+
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return rng.rademacher(batch_shape) if self.regulariser == "gradient_penalty" else ()
 
@@ -109,15 +117,3 @@ class RAE(ExPost):
 
     def joint_model(self, parts: Any) -> tuple[LatentModel, nn.Module]:
         return around(super().joint_model(parts)[0], parts.posterior, parts.carry["kept"])
-
-
-def squares(decoder: Any) -> Tensor:
-    """The sum of squares of a decoder's parameters; of its ``network`` alone, where it has one behind which it shifts
-    and scales as the data are."""
-    return sum((p.square().sum() for p in getattr(decoder, "network", decoder).parameters()), torch.zeros(()))
-
-
-def jacobian_square(decoder: Any, h: Tensor, u: Tensor) -> Tensor:
-    """|J^T u|^2 with the Jacobian J of the decoder at h, [batch]; of random signs u [batch, *visible_shape] the mean is
-    |J|_F^2."""
-    return score(lambda at: (u * decoder(at)).flatten(1).sum(1), h).square().sum(-1)

@@ -111,6 +111,7 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
             {"learn_sigma": True},
             {"spectral_norm": True},
             {"prior": "rbm", "smoothing": "overlapping_exponential"},
+            {"prior": "rbm", "observation": "bernoulli"},
         )
         return [latent_mlp(2, 2, **options, **sizes) for options in made]
     return [
