@@ -46,15 +46,16 @@ def test_an_unsupported_model_is_refused_with_the_reason(kind: type[Estimator]) 
 def test_what_v_is_decides_what_can_be_trained(kind: type[Estimator]) -> None:
     """Of binary v by the methods that say so alone, and of real v by none that does not."""
     binary = {"noise_distribution": "bernoulli"} if "noise_distribution" in specs(kind) else {}
-    models = [m for m in zoo(kind) if has_binary_v(m)]
-    own = [m for m in models if kind(**binary).unsupported(m) is None]  # which need not be the RBM
-    model = own[0] if own else models[0]
-    reason, name = kind(**binary).unsupported(model), type(model).__name__
+    of_binary = [m for m in zoo(kind) if has_binary_v(m)]
+    own = [m for m in of_binary if kind(**binary).unsupported(m) is None]  # which need not be the RBM
+    refused = of_binary[0]
+    reason = kind(**binary).unsupported(own[0] if own else refused)
     assert (reason is None) == (Bernoulli in kind.visible_units)
     if reason:
+        name = type(refused).__name__
         assert reason == f"it needs real v, to differentiate in or to add noise to, and v of {name} is binary"
         with pytest.raises(InputError, match=f"{kind.id} cannot train {name}: it needs real v"):
-            kind().fit(model, (data() > 0).double(), steps=1)
+            kind().fit(refused, (data() > 0).double(), steps=1)
     if binary:
         assert "must be 'bernoulli'" in str(kind().unsupported(RBM(2, 3)))
         assert "must be 'standard_normal' or 'gaussian'" in str(kind(**binary).unsupported(GRBM(2, 3)))

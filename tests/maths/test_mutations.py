@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -627,7 +629,9 @@ def test_a_mutation_is_noticed(mutation: Mutation, monkeypatch: Patch) -> None:
 
 
 def test_every_estimator_has_a_mutation() -> None:
-    assert {mutation.estimator for mutation in MUTATIONS} == {kind.id for kind in discovered()}
+    others = [import_module(f"tests.maths.{file.stem}") for file in Path(__file__).parent.glob("test_mutations_*.py")]
+    found = [*MUTATIONS, *(mutation for other in others for mutation in other.MUTATIONS)]
+    assert {mutation.estimator for mutation in found} == {kind.id for kind in discovered()}
 
 
 def test_the_ratio_of_eq_8_is_log_p_minus_log_q() -> None:
