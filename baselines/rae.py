@@ -1,61 +1,27 @@
-"""Regularised autoencoders, and densities of codes that are fitted after training."""
+"""Regularised autoencoders."""
 
 import dataclasses
-from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from baselines.around import around
-from baselines.vae import Directed
+from baselines.autoencoder import Around, around, autoencoder, jacobian_square, squares
+from baselines.ex_post import ExPost
 from bism.errors import InputError
 from bism.estimator import Hyper
-from bism.gaussian_mixture import fitted_mixture
-from bism.hyperparameters import Range, choice, count, number
+from bism.hyperparameters import Range, choice, number
 from bism.latent import LatentModel
-from bism.objectives import score, sum_per_example
-from bism.rng import Rng, generator
+from bism.objectives import sum_per_example
+from bism.rng import Rng
 from bism.state import Info
 
-REGULARISERS = ("l2", "gradient_penalty", "spectral_norm", "none")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExPost(Directed):
-    """Methods whose prior is a Gaussian mixture that is fitted to the codes of training examples after training, by
-    maximum likelihood; each seed keeps some examples for that, the same ones throughout."""
-
-    components: int = count(10, "Gaussians, with full covariances, of the density of codes", maximum=1000)
-    kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
-
-    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        if min(self.kept, len(data)) < self.components:
-            raise InputError(f"{self.id}: components ({self.components}) must be at most kept, and as many examples")
-        return {"kept": data[rng.uniform((len(data),)).argsort()[: self.kept]]}
-
-    def unshardable(self) -> str | None:
-        return None
-
-    @abstractmethod
-    def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
-        """h [n, m] of v."""
-
-    def sampler(self, parts: Any) -> LatentModel:
-        return self.joint_model(parts)[0]
-
-    def joint_model(self, parts: Any) -> tuple[LatentModel, Any]:
-        """The model with the mixture as its prior, and the posterior."""
-        kept = parts.carry["kept"]
-        rng = Rng(generator(0, 0, "density of codes", kept.device), kept.dtype)
-        with torch.no_grad():
-            mixture = fitted_mixture(self.codes(parts.posterior, kept, rng), self.components, rng)
-        return parts.model.with_prior(mixture.to(kept.dtype)), parts.posterior
+REGULARISERS = {"l2": "RAE-L2", "gradient_penalty": "RAE-GP", "spectral_norm": "RAE-SN", "none": "RAE"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RAE(ExPost):
-    """A regularised autoencoder (Ghosh et al. 2020): with codes e(v), the encoder's means, and decoder g
+    """A regularised autoencoder (Ghosh et al. 2020): with codes e(v) and decoder g
 
         |v - g(e(v))|^2 + beta/2 |e(v)|^2 + lambda R(g),
 
@@ -74,11 +40,15 @@ class RAE(ExPost):
     colour: ClassVar[str] = "#98c1d9"
     marker: ClassVar[str] = "s"
 
-    regulariser: str = choice("l2", REGULARISERS, "of the decoder", tune=False)
+    regulariser: str = choice("l2", tuple(REGULARISERS), "of the decoder")
     code_weight: float = number(
         1e-4, "beta, of the codes' squares", symbol="b", minimum=0.0, tune=Range(1e-5, 1.0, log=True)
     )
     weight: float = number(1e-6, "lambda, of the regulariser", minimum=0.0, tune=Range(1e-8, 1e-2, log=True))
+
+    @property
+    def name(self) -> str:
+        return REGULARISERS[self.regulariser]
 
     def unsupported(self, model: Any) -> str | None:
         reason = super().unsupported(model)
@@ -88,6 +58,12 @@ class RAE(ExPost):
         if reason is None and spectral != (self.regulariser == "spectral_norm"):
             return f"with regulariser: {self.regulariser} the model's spectral_norm must be {str(not spectral).lower()}"
         return reason
+
+    def modules(self, model: Any, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        posterior = given["posterior"] if "posterior" in given else autoencoder(model)
+        if not isinstance(posterior, Around):
+            raise InputError(f"{self.id}: posterior must be an encoder, Around, got {type(posterior).__name__}")
+        return {"model": model, "posterior": posterior}
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return rng.rademacher(batch_shape) if self.regulariser == "gradient_penalty" else ()
@@ -109,15 +85,3 @@ class RAE(ExPost):
 
     def joint_model(self, parts: Any) -> tuple[LatentModel, nn.Module]:
         return around(super().joint_model(parts)[0], parts.posterior, parts.carry["kept"])
-
-
-def squares(decoder: Any) -> Tensor:
-    """The sum of squares of a decoder's parameters; of its ``network`` alone, where it has one behind which it shifts
-    and scales as the data are."""
-    return sum((p.square().sum() for p in getattr(decoder, "network", decoder).parameters()), torch.zeros(()))
-
-
-def jacobian_square(decoder: Any, h: Tensor, u: Tensor) -> Tensor:
-    """|J^T u|^2 with the Jacobian J of the decoder at h, [batch]; of random signs u [batch, *visible_shape] the mean is
-    |J|_F^2."""
-    return score(lambda at: (u * decoder(at)).flatten(1).sum(1), h).square().sum(-1)

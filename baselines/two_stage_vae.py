@@ -25,7 +25,8 @@ from bism.variables import Gaussian, Units
 class TwoStageVAE(Weighted):
     """A VAE with a learnt s, which makes it reconstruct; and then, the first one held, a second VAE of its codes
     z ~ q(z|v), with a learnt s of its own, which learns the density that they have in the place of N(0, I) (Dai and
-    Wipf 2019, Section 4). Samples go u, z, v. Each stage warms its KL up anew.
+    Wipf 2019, Section 4). Samples go u, z, v. Each stage warms its KL up anew; without that the second
+    often learns nothing.
 
     Networks of the second stage are fully connected, with x beside their last hidden layer. Measurements of latent
     variables take p(u) p(z|u) p(v|z) as one model of h = (z, u), and q(z|v) q(u|z).

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from baselines.rae import ExPost
+from baselines.ex_post import ExPost
 from baselines.vae import VAE
 from bism.rng import Rng
 

@@ -47,7 +47,7 @@ class OfFirst(nn.Module):
 
 
 class LatentModel(nn.Module):
-    """p(v, h) = p(h) p(v|h) with real h: a prior, and a decoder g.
+    """p(v, h) = p(h) p(v|h) with real h (or binary ones and what they are smoothed to): a prior, and a decoder g.
 
         p(v|h) = N(g(h), s^2 I), or of binary v Bernoulli(sigmoid(g(h)))
         E(v, h) = prior.energy(h) - log p(v|h)

@@ -30,8 +30,8 @@ class SpikeExponential:
 
     def inverse(self, rho: Tensor, q: Tensor) -> Tensor:
         """zeta: 0 for rho <= 1 - q, and else log(1 + (exp(b) - 1) (rho + q - 1) / q) / b."""
-        above = ((rho + q - 1) / q.clamp(min=torch.finfo(q.dtype).tiny)).clamp(0, 1)
-        return (above * math.expm1(self.sharpness)).log1p() / self.sharpness
+        above = (rho + q - 1).clamp(min=0) / q.clamp(min=torch.finfo(q.dtype).eps)  # below it is 0 at every rho < 1
+        return (above.clamp(max=1) * math.expm1(self.sharpness)).log1p() / self.sharpness
 
     def cdf(self, zeta: Tensor, q: Tensor) -> Tensor:
         """(1 - q) + q (exp(b zeta) - 1) / (exp(b) - 1)."""

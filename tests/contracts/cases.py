@@ -115,6 +115,7 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
             {"learn_sigma": True},
             {"spectral_norm": True},
             {"prior": "rbm", "smoothing": "overlapping_exponential"},
+            {"prior": "rbm", "observation": "bernoulli"},
         )
         made = made[1:] + made[:1] if getattr(kind, "any_prior", False) else made
         return [latent_mlp(2, 2, **options, **sizes) for options in made]

@@ -1,11 +1,13 @@
-"""What has no likelihood of its own as a model with one: noise around an autoencoder's codes and reconstructions."""
+"""Autoencoders: penalties of their decoders; and what they are as models with a likelihood, by noise around them."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bism.latent import LatentModel
+from bism.objectives import score
 from bism.priors import LOG_2PI
 from bism.rng import Rng, generator
 
@@ -17,8 +19,8 @@ class Around(nn.Module):
     """q(h|v) = N(e(v), s^2 I) with e the means of an encoder.
 
     Args:
-        encoder: has ``mean(v)``.
-        scale: s, a tensor [].
+        encoder: e, a module from [batch, *visible_shape] to codes [batch, m].
+        scale: s, a tensor [], which is not learnt.
     """
 
     scale: Tensor
@@ -30,7 +32,7 @@ class Around(nn.Module):
 
     def mean(self, v: Tensor) -> Tensor:
         """e(v), [batch, m]."""
-        found: Tensor = self.encoder.mean(v)  # type: ignore[operator]  # mypy does not know what it has
+        found: Tensor = self.encoder(v)
         return found
 
     def sample(self, v: Tensor, noise: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -47,11 +49,17 @@ class Around(nn.Module):
         return -0.5 * white.square().sum(-1) - h.shape[-1] * (self.scale.log() + 0.5 * LOG_2PI)
 
 
-def around(model: LatentModel, encoder: nn.Module, v: Tensor) -> tuple[LatentModel, Around]:
+def autoencoder(model: LatentModel) -> Around:
+    """The encoder that a model brings along, its means alone; s is 1 until ``around`` finds one."""
+    own: Any = model.default_posterior()
+    return Around(nn.Sequential(own.network, own.mean_head), torch.ones(()))
+
+
+def around(model: LatentModel, q: Around, v: Tensor) -> tuple[LatentModel, Around]:
     """A model with s at the root mean square of the residuals of examples v [n, *visible_shape], and q(h|v) around an
     encoder's codes with the s_q, of 41, of the highest mean of log p(v, h) - log q(h|v) on the first 500 of them."""
     with torch.no_grad():
-        h = encoder.mean(v)  # type: ignore[operator]  # as above
+        h = q.mean(v)
         if not model.binary:
             error = float((v - model.decoder(h)).square().mean().sqrt())
             tiny = torch.finfo(v.dtype).tiny
@@ -60,9 +68,22 @@ def around(model: LatentModel, encoder: nn.Module, v: Tensor) -> tuple[LatentMod
         rng = Rng(generator(0, 0, "spread of codes", v.device), v.dtype)
         noise, spread = rng.normal((len(v), h.shape[1])), h.std(0, correction=0).square().mean().sqrt()
         spread = spread.clamp(min=torch.finfo(v.dtype).tiny)
-        tried = [Around(encoder, spread * 10 ** (-3 * i / (_TRIED - 1))) for i in range(_TRIED)]
+        tried = [Around(q.encoder, spread * 10 ** (-3 * i / (_TRIED - 1))) for i in range(_TRIED)]
         bounds = []
-        for q in tried:
-            drawn = q.sample(v, noise)
-            bounds.append((-model.energy(v, drawn) - q.log_prob(drawn, v)).mean())
+        for one in tried:
+            drawn = one.sample(v, noise)
+            bounds.append((-model.energy(v, drawn) - one.log_prob(drawn, v)).mean())
         return model, tried[int(torch.stack(bounds).argmax())]
+
+
+def squares(decoder: Any) -> Tensor:
+    """The sum of squares of a decoder's parameters; of its ``network`` alone, where it has one behind which it shifts
+    and scales as the data are."""
+    parameters = getattr(decoder, "network", decoder).parameters()
+    return torch.stack([p.square().sum() for p in parameters]).sum()
+
+
+def jacobian_square(decoder: Any, h: Tensor, u: Tensor) -> Tensor:
+    """|J^T u|^2 with the Jacobian J of the decoder at h, [batch]; of random signs u [batch, *visible_shape] the mean is
+    |J|_F^2."""
+    return score(lambda at: (u * decoder(at)).flatten(1).sum(1), h).square().sum(-1)

@@ -1,0 +1,48 @@
+"""Densities of codes that are fitted after training (Ghosh et al. 2020, ex-post density estimation)."""
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.vae import Directed
+from bism.errors import InputError
+from bism.gaussian_mixture import fitted_mixture
+from bism.hyperparameters import count
+from bism.latent import LatentModel
+from bism.rng import Rng, generator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExPost(Directed):
+    """Methods whose prior is a Gaussian mixture that is fitted to the codes of training examples after training, by
+    maximum likelihood; each seed keeps some examples for that, the same ones throughout."""
+
+    components: int = count(10, "Gaussians, with full covariances, of the density of codes", maximum=1000)
+    kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
+
+    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
+        some = min(self.kept, len(data))
+        if some < self.components:
+            raise InputError(f"{self.id}: a density of {self.components} components needs as many examples, got {some}")
+        return {"kept": data[rng.uniform((len(data),)).argsort()[: self.kept]]}
+
+    def unshardable(self) -> str | None:
+        return None
+
+    @abstractmethod
+    def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
+        """h [n, m] of v."""
+
+    def sampler(self, parts: Any) -> LatentModel:
+        return self.joint_model(parts)[0]
+
+    def joint_model(self, parts: Any) -> tuple[LatentModel, Any]:
+        """The model with the mixture as its prior, and the posterior."""
+        kept = parts.carry["kept"]
+        rng = Rng(generator(0, 0, "density of codes", kept.device), kept.dtype)
+        with torch.no_grad():
+            mixture = fitted_mixture(self.codes(parts.posterior, kept, rng), self.components, rng)
+        return parts.model.with_prior(mixture.to(kept.dtype)), parts.posterior
