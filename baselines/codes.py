@@ -42,7 +42,16 @@ class Decoded:
         """For people."""
         return f"{self.runs.how}, decoded{' to means' if self.model.drawn == 'means' else ''}"
 
+    def codes(self, count: int, rng: Rng) -> Tensor:
+        """h [count, m]."""
+        return self.runs.draw(count, rng)
+
+    def decode(self, h: Tensor) -> Tensor:
+        """E[v|h], [n, *visible_shape]."""
+        v: Tensor = self.model.visible_mean(h)
+        return v
+
     def draw(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]."""
-        v: Tensor = self.model.decode(self.runs.draw(count, rng), rng)
+        v: Tensor = self.model.shown(self.codes(count, rng), rng)
         return v

@@ -39,6 +39,7 @@ class LatentContrast(Estimator, ABC):
     family: ClassVar[str] = "Latent space"
     needs: ClassVar[tuple[str, ...]] = ("log_visible", "prior_energy")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
+    maps_codes: ClassVar[bool] = True
     any_prior: ClassVar[bool] = True
 
     beta1: float = number(0.5, "decay of Adam's first moment, the paper's", minimum=0.0, below=1.0)
@@ -52,6 +53,12 @@ class LatentContrast(Estimator, ABC):
     posterior_step_size: float = number(
         0.1, "step size s of the Langevin steps on p(h|v)", tune=Range(0.01, 0.5, log=True)
     )
+
+    def unsupported(self, model: Any) -> str | None:
+        reason = super().unsupported(model)
+        if reason is None and model.prior.binary:
+            return f"its latent variables ({type(model.prior).__name__}) are binary; dvae trains such models"
+        return reason
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ class Directed(Estimator):
     needs: ClassVar[tuple[str, ...]] = ("log_visible", "prior_energy")
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
+    maps_codes: ClassVar[bool] = True
     any_prior: ClassVar[bool] = False  # whether its prior may have an unknown normaliser
     binary_prior: ClassVar[bool] = False  # whether it is for priors of binary variables
 

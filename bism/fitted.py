@@ -97,6 +97,10 @@ class Fitted:
     def _stacked(self, function: Any) -> Tensor:
         return torch.stack([function(self.model(seed)) for seed in self.seeds])
 
+    def _of_joint(self, function: Any) -> Tensor:
+        """The same of the models that likelihoods are of, whose prior may have been fitted after training."""
+        return torch.stack([function(self.joint(seed)[0]) for seed in self.seeds])
+
     def _need_free_energy(self) -> None:
         if not hasattr(self._model, "free_energy"):
             raise InputError(
@@ -129,14 +133,14 @@ class Fitted:
         """
         if data is not None:
             self._check(data, "data")
-        return self._stacked(lambda model: torch.tensor(log_partition(model, data=data), dtype=torch.float64))
+        return self._of_joint(lambda model: torch.tensor(log_partition(model, data=data), dtype=torch.float64))
 
     def log_likelihood(self, v: Tensor, data: Tensor | None = None) -> Tensor:
         """Normalised log p(v) in nats, [seeds, batch], with the log Z of ``log_partition(data)``."""
         self._check(v)
         if data is not None:
             self._check(data, "data")
-        return self._stacked(lambda model: log_likelihood(model, v, log_partition(model, data=data)))
+        return self._of_joint(lambda model: log_likelihood(model, v, log_partition(model, data=data)))
 
     def fisher_divergence(self, v: Tensor) -> Tensor:
         """Fisher divergence up to a constant of the data, eq. (2), per example: [seeds, batch]."""

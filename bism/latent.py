@@ -184,7 +184,15 @@ class LatentModel(nn.Module):
         """E[v|h] [batch, *visible_shape] at the means of h given v by a posterior."""
         return self.visible_mean(posterior.mean(v))
 
-    def decode(self, h: Tensor, rng: Rng) -> Tensor:
+    def codes(self, count: int, rng: Rng) -> Tensor:
+        """h [count, m] of the prior."""
+        return self.prior.draw(count, rng)  # type: ignore[operator]  # as above
+
+    def decode(self, h: Tensor) -> Tensor:
+        """E[v|h], [batch, *visible_shape]."""
+        return self.visible_mean(h)
+
+    def shown(self, h: Tensor, rng: Rng) -> Tensor:
         """What ``drawn`` says, of given h: [batch, *visible_shape]."""
         with torch.no_grad():
             if self.drawn == "means":
@@ -199,7 +207,7 @@ class LatentModel(nn.Module):
 
     def draw(self, count: int, rng: Rng) -> Tensor:
         """v [count, *visible_shape]: h of the prior, decoded."""
-        return self.decode(self.prior.draw(count, rng), rng)  # type: ignore[operator]  # as above
+        return self.shown(self.codes(count, rng), rng)
 
 
 def latent_mlp(

@@ -21,6 +21,7 @@ FAMILIES = (  # in their order
     "Score matching",
     "Bi-level score matching",
     "Learnt samplers",
+    "Latent space",
     "Deep models",
 )
 

@@ -198,7 +198,7 @@ def test_samples_are_ends_of_the_method_s_own_chains_decoded() -> None:
         slope = grad(lambda at: model.prior_energy(at).sum())(h)
         h = h - 0.08 * slope + 0.4 * source.normal((6, 1))
     assert torch.allclose(short.runs.draw(6, rng(8)), h)
-    assert torch.allclose(short.draw(6, rng(8)), model.decode(h, source))
+    assert torch.allclose(short.draw(6, rng(8)), model.shown(h, source))
     going_on = LEBM(prior_chains="persistent", prior_steps=1, prior_step_size=1e-6).sampler(parts)
     assert going_on is not None
     assert "its persistent chains" in going_on.how

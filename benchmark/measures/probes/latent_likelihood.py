@@ -12,6 +12,7 @@ from benchmark.measures.probes.annealing import MOST
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import Estimator
 from bism.annealing import LEVEL
+from bism.enumeration import not_enumerable
 from bism.latent_likelihood import (
     Bidirectional,
     PriorLogZ,
@@ -37,7 +38,8 @@ class LatentLikelihood(Probe):
     N(0, I), less log Z, and with its margin ``..._lower``; ``..._stderr`` is the standard error of AIS's weights.
     ``..._upper`` adds the upper end of the gap of annealing both ways at examples that the model has drawn: it holds as
     far as data are no harder to anneal than these. ``log_likelihood_iw`` is the importance-weighted bound.
-    ``ais_effective_samples`` and ``iw_effective_samples`` are means over examples.
+    ``ais_effective_samples`` and ``iw_effective_samples`` are means over examples. Of binary h, which Hamiltonian
+    dynamics do not move, ``log_likelihood_bound`` is the importance-weighted bound, and there is no upper end.
 
     ``latent/ais_gap`` is that gap, with its standard error, and ``latent/draws_exact`` whether the draws were: of a
     tilted prior they are ends of chains. ``latent/log_z`` is the prior's, ``..._lower`` and ``..._upper`` its interval,
@@ -70,6 +72,8 @@ class LatentLikelihood(Probe):
             return "the model has no real latent variables"
         if not all(hasattr(model, name) for name in ("prior_energy", "log_visible")):
             return "the model has no prior of its h with a decoder (prior_energy, log_visible)"
+        if model.prior.binary and (reason := not_enumerable(model.prior.rbm)):
+            return f"its prior's log Z cannot be enumerated: {reason}"
         return None
 
     def measure(self, subject: Subject) -> Metrics:
@@ -84,7 +88,25 @@ class LatentLikelihood(Probe):
             return {
                 f"{name}/log_likelihood": float(log_likelihood(model, v).mean()) - volume for name, v in splits.items()
             }
+        if model.prior.binary:
+            return self._of_binary(subject, model, posterior, splits, volume)
         return self._bounds(subject, model, posterior, splits, volume)
+
+    def _of_binary(
+        self, subject: Subject, model: Any, posterior: Any, splits: dict[str, Tensor], volume: float
+    ) -> Metrics:
+        """By importance sampling alone: binary h are not annealed by Hamiltonian dynamics."""
+        metrics, log_z = Metrics(), model.prior.log_partition()
+        for name, rows in splits.items():
+            weights = self._weighted(subject, model, posterior, rows[: self.examples])
+            metrics |= {
+                f"{name}/log_likelihood_bound": weights.mean - log_z - volume,
+                f"{name}/log_likelihood_bound_lower": weights.bound - log_z - volume,
+                f"{name}/log_likelihood_bound_stderr": weights.error_of_weights,
+                f"{name}/log_likelihood_bound_examples_stderr": weights.error_of_examples,
+                f"{name}/iw_effective_samples": float(weights.effective.mean()),
+            }
+        return metrics | {"latent/log_z": log_z}
 
     def _bounds(
         self, subject: Subject, model: Any, posterior: Any, splits: dict[str, Tensor], volume: float
