@@ -20,6 +20,12 @@ TABLE2 = {  # CIFAR-10: label -> FID, FID with early stopping, its standard devi
     "BiMDSM (50)": (38.82, 29.43, 2.76),
     "BiMDSM (100)": (36.13, 26.9, 2.14),
 }
+ANOMALY = {  # MNIST, area under the precision-recall curve by held-out digit (Pang et al. 2020, Table 3)
+    "LEBM": {1: 0.336, 4: 0.630, 5: 0.619, 7: 0.463, 9: 0.413},
+    "VAE": {1: 0.063, 4: 0.337, 5: 0.325, 7: 0.148, 9: 0.104},
+    "MEG": {1: 0.281, 4: 0.401, 5: 0.402, 7: 0.290, 9: 0.342},
+    "BiGAN-σ": {1: 0.287, 4: 0.443, 5: 0.514, 7: 0.347, 9: 0.307},
+}
 FIGURE1_DISTANCE = {0: 1.38, 20: 0.87}  # K -> ‖φ⁰ − φ*‖; the paper does not say where it was measured
 _FIGURES = {
     1: ("freyface",),
