@@ -21,7 +21,7 @@ _LIKELIHOODS = {
     "test/ais_effective_samples": "effective samples, AIS", "test/iw_effective_samples": "effective samples, IW",
     "latent/ais_gap": "gap", "latent/log_z": "log Z", "latent/log_z_effective_samples": "effective samples, log Z",
     "test/mmd": "MMD²", "test/long_mmd": "MMD², long", "latent/mmd_prior": "MMD² of codes, prior",
-    "latent/mmd_normal": "MMD² of codes, N(0, I)",
+    "latent/mmd_normal": "MMD² of codes, N(0, I)", "time/ms_per_step": _MS,
 }  # metric: head of its column  # fmt: skip
 _LABELS = re.compile(r"latent/labels_(\d+)_accuracy")
 _ANOMALY = {"anomaly/auprc": "AUPRC", "anomaly/auroc": "AUROC", "anomaly/auprc_reconstruction": "AUPRC, reconstruction",
@@ -48,7 +48,6 @@ def _likelihoods(sweep: Sweep, task: str) -> Iterator[Artefact]:
     if not {"latent/ais_gap", "latent/mmd_normal", "latent/log_z"} & set(done.dropna(axis="columns", how="all")):
         return
     frame = means(done, _LIKELIHOODS)
-    frame[_MS] = [done[done["variant"] == variant]["time/ms_per_step"].mean() for variant in frame["variant"]]
     yield Artefact(
         name=f"latent-{task}",
         title=f"Likelihoods and samples of latent models ({task})",
