@@ -107,7 +107,7 @@ def draw_codes(shown: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     rows = -(-len(shown) // _ABREAST)
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, rows * style.TEXT_WIDTH / _ABREAST), layout="constrained")
-        panels = figure.subplots(rows, _ABREAST, squeeze=False).flat
+        panels = list(figure.subplots(rows, _ABREAST, squeeze=False).flat)
         for axes in panels:
             axes.set_axis_off()
         for axes, (variant, content) in zip(panels, shown.items(), strict=False):
