@@ -11,6 +11,7 @@ from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import evaluate
 from bism import log_partition
+from bism.gaussian_mixture import fitted_mixture
 from bism.latent import LatentModel, latent_mlp
 from bism.latent_likelihood import (
     Weights,
@@ -26,6 +27,7 @@ from bism.latent_quadrature import log_marginals, not_summable
 from bism.likelihood import log_likelihood, not_exact
 from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
+from bism.scaling import Scaling
 from tests.maths.checks import make_grbm
 from tests.maths.test_latent import Linear, exact_log_likelihood, exact_posterior, linear_gaussian, rng
 
@@ -140,6 +142,30 @@ def test_the_metric_is_in_the_units_of_the_data():
     trained = fitted.model(1).double()
     exact = exact_log_likelihood(trained, data.test.double()).mean() - data.scaling.factor.log().sum()
     assert found["test/log_likelihood"] == pytest.approx(float(exact), abs=1e-4)
+
+
+def test_a_prior_with_a_peak_that_no_lattice_met_has_no_log_z():
+    """Two spikes 0.01 wide at -8 and 8 make log Z 22.05; the rays meet them, and lattices end before they do."""
+
+    class Spikes(Tilted):
+        def tilt(self, h: Tensor) -> Tensor:
+            return 60 * (-0.5 * ((h.abs() - 8) / 0.01).square().sum(-1)).exp()
+
+    model = LatentModel(Linear(2, 1), Spikes(1, 2, 1)).double()
+    with pytest.warns(UserWarning, match="is not known, and NaN is given"):
+        assert math.isnan(log_partition(model))
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_log_z_of_a_normalised_prior_on_a_line_is_the_volume_of_the_units(spread: float):
+    rows = spread * rng().normal((50, 1)) @ torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    model = linear_gaussian(3, 2, 0.5).with_prior(fitted_mixture(rows, 1, rng()))
+    factor = torch.tensor([2.0, 3.0, 0.5], dtype=torch.float64)
+    scaling = Scaling("standard", torch.zeros(3, dtype=torch.float64), factor)
+    assert log_partition(model) == 0
+    assert log_partition(scaling.model(model)) == pytest.approx(math.log(3), abs=1e-12)
+    tilted = latent_mlp(3, 2, prior="tilted", width=4)
+    assert log_partition(scaling.model(tilted)) == pytest.approx(log_partition(tilted) + math.log(3), abs=1e-4)
 
 
 # --- importance sampling ----------------------------------------------------------------------------------------------
