@@ -12,9 +12,11 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import evaluate
 from bism import log_partition
 from bism.gaussian_mixture import fitted_mixture
+from bism.hierarchy import hierarchy
 from bism.latent import LatentModel, latent_mlp
 from bism.latent_likelihood import (
     Weights,
+    _normal,
     anneal,
     annealed_importance,
     bidirectional,
@@ -233,6 +235,26 @@ def test_bidirectional_annealing_closes_in_on_log_p():
     assert many.gap_error < many.gap
     from_q = bidirectional(model, posterior_of(model), examples=60, chains=5, steps=80, leapfrogs=2)
     assert from_q.gap < 0.5 * many.gap
+
+
+def test_annealing_of_codes_of_codes_starts_as_wide_as_u_is():
+    """q(u|z) moves against z by as much as it is wide, so that one standard deviation of both leaves u in place."""
+    A, one = torch.tensor([[0.5], [0.25]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    first, second = linear_gaussian(2, 1, 0.5), linear_gaussian(1, 1, 0.6)
+    first.decoder.layer.weight.copy_(A), second.decoder.layer.weight.copy_(-one)
+    of_z = DiagonalGaussian((2,), 1).double().requires_grad_(False)
+    of_u, to_z = posterior_of(second), 0.25 * torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    of_z.mean_head.weight.copy_(to_z), of_z.log_std_head.weight.zero_()
+    spread = of_u.log_std_head.bias.exp() / of_u.mean_head.weight.abs()[0]
+    of_z.log_std_head.bias.copy_(spread.log())
+    both, q = hierarchy(first, of_z, second, of_u)
+    v = both.draw(30, rng(5))
+    b = _normal(both, q, v).b[0]
+    assert float(b[0]) == pytest.approx(float(spread), rel=1e-6)
+    assert float(b[1] / of_u.log_std_head.bias.exp()) == pytest.approx(math.sqrt(2), rel=0.35)
+    exact = log_marginals(both, v).values
+    found = annealed_importance(both, v, q, chains=5, steps=40, leapfrogs=2).weights
+    assert abs(found.mean - float(exact.mean())) < 0.1
 
 
 def test_step_sizes_follow_the_width_of_what_is_sampled():
