@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn, vmap
 
-from bism.bilevel import log_ratio
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import Range, count, number
 from bism.posteriors import default_posterior
@@ -86,7 +85,7 @@ class VAE(Weighted):
         E_q [log p(v|h)] - KL(q(h|v) || p(h)),
 
     or with several particles along the importance-weighted bound log 1/k sum_i p(v, h_i) / q(h_i|v) (Burda et al. 2016,
-    eq. 8), which lies above it, both with reparametrised h.
+    eq. 8), which lies above it, both with reparametrised h. The weight of the KL is then that of log q(h_i|v) / p(h_i).
     """
 
     id: ClassVar[str] = "vae"
@@ -111,11 +110,12 @@ class VAE(Weighted):
     def loss(
         self, params: Any, batch: Tensor, noise: Tensor, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
-        model, posterior = params.model, params.posterior
+        model, posterior, weight = params.model, params.posterior, hyper["kl_weight"]
         if self.particles == 1:
-            return negative_elbo(model, posterior, batch, noise[0], hyper["kl_weight"]).mean(), carry, {}
+            return negative_elbo(model, posterior, batch, noise[0], weight).mean(), carry, {}
 
-        def ratio(one: Tensor) -> Tensor:
-            return log_ratio(model, posterior, batch, posterior.sample(batch, one, 1.0))
+        def cost(one: Tensor) -> Tensor:
+            h = posterior.sample(batch, one, 1.0)
+            return weight * (posterior.log_prob(h, batch) + model.prior_energy(h)) - model.log_visible(batch, h)
 
-        return (math.log(self.particles) - vmap(ratio)(noise).logsumexp(0)).mean(), carry, {}
+        return (math.log(self.particles) - (-vmap(cost)(noise)).logsumexp(0)).mean(), carry, {}

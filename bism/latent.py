@@ -170,6 +170,10 @@ class LatentModel(nn.Module):
         """-log of the integral of exp(-E(v, h)) over v, [batch]: the prior's energy."""
         return self.prior_energy(h)
 
+    def known_log_z(self) -> float | None:
+        """log Z where it takes no integral: 0 of a normalised prior."""
+        return 0.0 if self.prior.normalised else None
+
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v|h], [batch, *visible_shape]."""
         x: Tensor = self.decoder(h)

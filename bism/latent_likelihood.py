@@ -38,6 +38,7 @@ from bism.variables import visible_noise
 Energy = Callable[[Tensor], Tensor]
 _STEEP = 4.0  # of the sigmoid that temperatures follow (Grosse et al. 2015)
 _RATE = 0.2  # at which step sizes follow the acceptance
+_SIGNS = 16  # by which a posterior's samples are moved
 _START = 0.5  # the step size at N(0, I)
 
 
@@ -159,9 +160,11 @@ def _normal(model: Any, posterior: Any, v: Tensor) -> _Normal:
     like = v.new_zeros(len(v), model.latent.size)
     if posterior is None:
         return _Normal(like, torch.ones_like(like))
-    with torch.no_grad():  # any b above 0 will do; of a Gaussian posterior it is q's own
+    signs = Rng(generator(0, 0, "spread of a posterior", v.device), v.dtype).rademacher((_SIGNS, like.shape[1]))
+    with torch.no_grad():  # any b above 0 will do; of a Gaussian q it is its own, and of q(z|v) q(u|z) that of u alone
         a = posterior.sample(v, like, 1.0)
-        return _Normal(a, (posterior.sample(v, torch.ones_like(like), 1.0) - a).abs().clamp(min=1e-4))
+        moved = torch.stack([posterior.sample(v, one.expand_as(like), 1.0) - a for one in signs])
+        return _Normal(a, moved.square().mean(0).sqrt().clamp(min=1e-4))
 
 
 def _energy(model: Any, v: Tensor, q: _Normal, chains: int) -> Energy:

@@ -13,7 +13,7 @@ from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.latent_quadrature import log_marginals, log_z_of_codes, not_summable
 from bism.objectives import sm, sum_per_example
-from bism.quadrature import not_integrable, quadrature
+from bism.quadrature import Quadrature, not_integrable, quadrature
 from bism.rng import Rng, generator
 from bism.variables import Bernoulli, has_binary_v
 
@@ -50,11 +50,11 @@ def log_partition(
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
     reason, no_quadrature = not_enumerable(model), not_integrable(model)
     if method in ("auto", "quadrature") and not_summable(model) is None:
-        return log_z_of_codes(model)
+        return _told(model, log_z_of_codes(model))
     if method == "quadrature" or (method == "auto" and reason and not no_quadrature):
         if no_quadrature:
             raise InputError(f"log Z of {type(model).__name__} cannot be had by quadrature: {no_quadrature}")
-        return _by_quadrature(model, data)
+        return _told(model, quadrature(model, data=data))
     if method == "ais" or (method == "auto" and reason and has_path(model)):
         if data is None:
             why = f" cannot be enumerated ({reason}) and" if reason else ""
@@ -76,8 +76,8 @@ def not_exact(model: Any) -> str | None:
     return f"{not_enumerated}; by quadrature: {no_quadrature}" if not_enumerated and no_quadrature else None
 
 
-def _by_quadrature(model: Any, data: Tensor | None) -> float:
-    found = quadrature(model, data=data)
+def _told(model: Any, found: Quadrature) -> float:
+    """log Z by quadrature, with a warning where it is rough, and NaN where it is not known."""
     if math.isinf(found.log_z):
         raise InputError(
             f"log Z of {type(model).__name__}: its energy does not rise in all directions, so that exp(-E) cannot be "

@@ -116,8 +116,8 @@ class _Scaled(nn.Module):
 
 
 _OPTIONAL = (
-    "free_energy", "hidden_free_energy", "sample_hidden", "sample_visible", "transition", "transition_noise", "draw",
-    "score_and_laplacian", "energies", "mean_field", "variational_free_energy",
+    "free_energy", "hidden_free_energy", "known_log_z", "sample_hidden", "sample_visible", "transition",
+    "transition_noise", "draw", "score_and_laplacian", "energies", "mean_field", "variational_free_energy",
 )  # fmt: skip
 
 
@@ -141,9 +141,15 @@ class Rescaled(_Scaled):
     def _free_energy(self, v: Tensor) -> Any:
         return self.inner.free_energy(self.scaled(v))
 
+    def _volume(self) -> Tensor:
+        return self.factor.log().expand(self.visible_shape).sum()
+
     def _hidden_free_energy(self, h: Tensor) -> Any:
-        volume = self.factor.log().expand(self.visible_shape).sum()
-        return self.inner.hidden_free_energy(h) - volume
+        return self.inner.hidden_free_energy(h) - self._volume()
+
+    def _known_log_z(self) -> float | None:
+        known = self.inner.known_log_z()
+        return None if known is None else known + float(self._volume())
 
     def _energies(self, v: Tensor, h: Tensor) -> Any:
         return self.inner.energies(self.scaled(v), h)

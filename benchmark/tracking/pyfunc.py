@@ -38,7 +38,9 @@ class TrainedModel(PythonModel):
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
         self.posterior = None
         if not hasattr(self.model, "free_energy") and "posterior" in saved:
-            self.posterior = _filled(default_posterior(self.model), saved["posterior"])
+            own: Any = default_posterior(self.model)
+            if dict(own.named_parameters()).keys() <= saved["posterior"].keys():  # else the method has one of its own
+                self.posterior = _filled(own, saved["posterior"])
         self.scaling = None
         if "scaling" in config["data"]:  # trained on scaled data; tables and densities are in the data's own units
             self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
@@ -62,7 +64,7 @@ class TrainedModel(PythonModel):
 
         Raises:
             InputError: another number of columns than the model has visible units, values that are not finite, or a
-                model that cannot be sampled.
+                model that cannot be sampled, or of which no density or bound of it can be had.
         """
         settings = {**SAMPLING, **(params or {})}
         if settings["sample"]:
@@ -70,6 +72,12 @@ class TrainedModel(PythonModel):
         v = self._visible(model_input)
         if self.log_z is None and not hasattr(self.model, "free_energy"):
             own = hasattr(self.model, "variational_free_energy")
+            if not own and self.posterior is None:
+                raise InputError(
+                    f"model input: p(v) of {type(self.model).__name__} is not tractable, and without an encoder of the "
+                    f"usual kind there is no bound of it here: the probe latent_likelihood has one; to sample, give "
+                    f'params={{"sample": 16}}'
+                )
             with torch.no_grad():
                 bound = -self.model.variational_free_energy(v) if own else None
             bound = log_density_bound(self.model, self.posterior, v) if bound is None else bound

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from baselines import CD
+from baselines.two_stage_vae import TwoStageVAE
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import Aggregate, FewLabels, Subject
@@ -74,3 +75,16 @@ def test_the_aggregate_posterior_of_the_models_own_draws_is_its_prior(with_poste
             assert abs(found["latent/mmd_prior"]) < 0.01
             assert abs(found["latent/mmd_normal"]) < 0.01
             torch.testing.assert_close(written["aggregate"].T.cov(), torch.eye(2), atol=0.25, rtol=0)
+
+
+def test_of_codes_of_codes_the_first_are_drawn(tmp_path: Path) -> None:
+    v = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    method = TwoStageVAE(second_width=4, second_layers=1)
+    fitted = method.fit(latent_mlp(3, 2, learn_sigma=True, width=4), v, steps=7, compile=False)
+    found = Aggregate().measure(Subject(fitted, 0, DataSet("made", v, v, v), tmp_path))
+    written, (_, posterior) = arrays(tmp_path, "aggregate"), fitted.joint(0)
+    assert all(written[name].shape == (40, 2) for name in ("prior", "normal", "aggregate"))
+    off = torch.as_tensor(written["aggregate"]) - posterior.first.mean(v)
+    spread = posterior.first.sample(v, torch.ones(40, 2)) - posterior.first.mean(v)
+    assert 0.7 < float((off / spread).std()) < 1.3  # q(z|v), and not q(u|z)
+    assert set(found) == {"latent/mmd_prior", "latent/mmd_normal"}

@@ -1,19 +1,23 @@
 """Log-likelihoods of latent models, measured of models of which they are known."""
 
+import json
 import types
 import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
+from baselines.rae import RAE
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import in_own_units
 from benchmark.measures.probes import LatentLikelihood, Subject
 from benchmark.records.metrics import metric_of
 from bism import GRBM, RBM
+from bism.errors import InputError
 from bism.latent import LatentModel, latent_mlp
 from bism.priors import StandardNormal
 from tests.harness.tiny import command, journal, replaced, write
@@ -104,3 +108,26 @@ def test_a_suite_measures_and_ranks_by_it(tmp_path: Path) -> None:
     values = [entry["metrics"]["test/log_likelihood"] for entry in last if "test/log_likelihood" in entry["metrics"]]
     assert len(values) >= 2
     assert values[-1] == pytest.approx(values[-2], abs=1e-4)  # the probe's and the metric's
+
+
+def test_a_logged_model_has_no_bound_by_an_encoder_of_another_kind(tmp_path: Path) -> None:
+    """A RAE's has other names than the model's own, which would be left at random."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about its own type hints
+        from benchmark.tracking.pyfunc import TrainedModel
+    v = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    of_model = {"name": "latent_mlp", "codes": 3, "width": 4, "visible": 4}
+    config = {"model": of_model, "data": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    paths = {"config": str(tmp_path / "config.json"), "checkpoint": str(tmp_path / "last.pt")}
+    for method in (RAE(components=2), VAE()):
+        fitted = method.fit(latent_mlp(4, 3, width=4), v, steps=1, compile=False)
+        fitted.save(tmp_path / "last.pt")
+        made: Any = TrainedModel()
+        made.load_context(types.SimpleNamespace(artifacts=paths))
+        assert made.predict(None, None, {"sample": 3}).shape == (3, 4)
+        if isinstance(method, VAE):
+            assert set(made.predict(None, pd.DataFrame(v.numpy()))) == {"log_density_bound"}
+        else:
+            with pytest.raises(InputError, match="without an encoder of the usual kind there is no bound"):
+                made.predict(None, pd.DataFrame(v.numpy()))

@@ -105,7 +105,7 @@ def test_the_gradient_of_many_particles_is_that_of_log_p():
 
     def bound(given: dict[str, Tensor]) -> Tensor:
         parts = Parts({"model": Bound(Methods(model), given), "posterior": q})
-        return VAE(particles=1000).loss(parts, v, noise, {}, {})[0]
+        return VAE(particles=1000).loss(parts, v, noise, {}, {"kl_weight": 1.0})[0]
 
     def exact(given: dict[str, Tensor]) -> Tensor:
         covariance = given["decoder.layer.weight"] @ given["decoder.layer.weight"].T
@@ -118,6 +118,20 @@ def test_the_gradient_of_many_particles_is_that_of_log_p():
     of_bound, of_log_p = grad(bound)(parameters), grad(exact)(parameters)
     for name in parameters:
         assert torch.allclose(of_bound[name], of_log_p[name], rtol=0.05, atol=0.05), name
+
+
+def test_the_weight_of_the_kl_is_that_of_each_particle():
+    """Of 0 the bound is log 1/k sum_i p(v|h_i), and of equal particles it is the one of one particle."""
+    model, v = linear_gaussian(2, 1), rng().normal((3, 2))
+    q = DiagonalGaussian((2,), 1).double().requires_grad_(False)
+    parts, noise = Parts({"model": model, "posterior": q}), rng(3).normal((4, 3, 1))
+    h = torch.stack([q.sample(v, one) for one in noise])
+    given = torch.stack([model.log_visible(v, one) for one in h]).exp().mean(0).log()
+    found = VAE(particles=4).loss(parts, v, noise, {}, {"kl_weight": 0.0})[0]
+    assert float(found) == pytest.approx(-float(given.mean()), abs=1e-12)
+    same = VAE(particles=4).loss(parts, v, noise[:1].expand(4, 3, 1), {}, {"kl_weight": 0.3})[0]
+    kl = q.log_prob(h[0], v) + model.prior_energy(h[0])
+    assert float(same) == pytest.approx(float((0.3 * kl - model.log_visible(v, h[0])).mean()), abs=1e-12)
 
 
 def test_training_finds_the_likelihood_of_principal_components():

@@ -11,9 +11,12 @@ from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import evaluate
 from bism import log_partition
+from bism.gaussian_mixture import fitted_mixture
+from bism.hierarchy import hierarchy
 from bism.latent import LatentModel, latent_mlp
 from bism.latent_likelihood import (
     Weights,
+    _normal,
     anneal,
     annealed_importance,
     bidirectional,
@@ -26,6 +29,7 @@ from bism.latent_quadrature import log_marginals, not_summable
 from bism.likelihood import log_likelihood, not_exact
 from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
+from bism.scaling import Scaling
 from tests.maths.checks import make_grbm
 from tests.maths.test_latent import Linear, exact_log_likelihood, exact_posterior, linear_gaussian, rng
 
@@ -142,6 +146,30 @@ def test_the_metric_is_in_the_units_of_the_data():
     assert found["test/log_likelihood"] == pytest.approx(float(exact), abs=1e-4)
 
 
+def test_a_prior_with_a_peak_that_no_lattice_met_has_no_log_z():
+    """Two spikes 0.01 wide at -8 and 8 make log Z 22.05; the rays meet them, and lattices end before they do."""
+
+    class Spikes(Tilted):
+        def tilt(self, h: Tensor) -> Tensor:
+            return 60 * (-0.5 * ((h.abs() - 8) / 0.01).square().sum(-1)).exp()
+
+    model = LatentModel(Linear(2, 1), Spikes(1, 2, 1)).double()
+    with pytest.warns(UserWarning, match="is not known, and NaN is given"):
+        assert math.isnan(log_partition(model))
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_log_z_of_a_normalised_prior_on_a_line_is_the_volume_of_the_units(spread: float):
+    rows = spread * rng().normal((50, 1)) @ torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    model = linear_gaussian(3, 2, 0.5).with_prior(fitted_mixture(rows, 1, rng()))
+    factor = torch.tensor([2.0, 3.0, 0.5], dtype=torch.float64)
+    scaling = Scaling("standard", torch.zeros(3, dtype=torch.float64), factor)
+    assert log_partition(model) == 0
+    assert log_partition(scaling.model(model)) == pytest.approx(math.log(3), abs=1e-12)
+    tilted = latent_mlp(3, 2, prior="tilted", width=4)
+    assert log_partition(scaling.model(tilted)) == pytest.approx(log_partition(tilted) + math.log(3), abs=1e-4)
+
+
 # --- importance sampling ----------------------------------------------------------------------------------------------
 
 
@@ -207,6 +235,26 @@ def test_bidirectional_annealing_closes_in_on_log_p():
     assert many.gap_error < many.gap
     from_q = bidirectional(model, posterior_of(model), examples=60, chains=5, steps=80, leapfrogs=2)
     assert from_q.gap < 0.5 * many.gap
+
+
+def test_annealing_of_codes_of_codes_starts_as_wide_as_u_is():
+    """q(u|z) moves against z by as much as it is wide, so that one standard deviation of both leaves u in place."""
+    A, one = torch.tensor([[0.5], [0.25]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    first, second = linear_gaussian(2, 1, 0.5), linear_gaussian(1, 1, 0.6)
+    first.decoder.layer.weight.copy_(A), second.decoder.layer.weight.copy_(-one)
+    of_z = DiagonalGaussian((2,), 1).double().requires_grad_(False)
+    of_u, to_z = posterior_of(second), 0.25 * torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    of_z.mean_head.weight.copy_(to_z), of_z.log_std_head.weight.zero_()
+    spread = of_u.log_std_head.bias.exp() / of_u.mean_head.weight.abs()[0]
+    of_z.log_std_head.bias.copy_(spread.log())
+    both, q = hierarchy(first, of_z, second, of_u)
+    v = both.draw(30, rng(5))
+    b = _normal(both, q, v).b[0]
+    assert float(b[0]) == pytest.approx(float(spread), rel=1e-6)
+    assert float(b[1] / of_u.log_std_head.bias.exp()) == pytest.approx(math.sqrt(2), rel=0.35)
+    exact = log_marginals(both, v).values
+    found = annealed_importance(both, v, q, chains=5, steps=40, leapfrogs=2).weights
+    assert abs(found.mean - float(exact.mean())) < 0.1
 
 
 def test_step_sizes_follow_the_width_of_what_is_sampled():

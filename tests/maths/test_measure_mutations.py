@@ -98,7 +98,7 @@ MUTATIONS: dict[Any, list[tuple[str, str, Callable[[Patch], None]]]] = {
         (" + float(unit.log().sum())", "", SCALED),
         ("(data - centre) / unit", "data / unit", NARROW),
     ],
-    likelihood._by_quadrature: [
+    likelihood._told: [
         ("found.error > _ROUGH", "found.error > math.inf", ROUGH),
         ("known else math.nan", "known else found.log_z", LOST),
         ("<= _UNKNOWN", "<= math.inf", LOST),

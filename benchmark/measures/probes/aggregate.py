@@ -25,7 +25,7 @@ class Aggregate(Probe):
     The aggregate posterior is the law of h ~ q(h|v) with v of the test data; without a posterior h are where annealing
     from N(0, I) to p(h|v) ends. ``latent/mmd_prior`` is its squared maximum mean discrepancy from the prior, and
     ``latent/mmd_normal`` that from N(0, I), with Gaussian kernels of several bandwidths in units of the median distance
-    of the aggregate posterior.
+    of the aggregate posterior. Of codes of codes, h = (z, u), these are z.
 
     Options:
         examples: test examples, the first ones, and samples of the others.
@@ -55,9 +55,9 @@ class Aggregate(Probe):
             return h
 
         rng = seeded(subject, "aggregate posterior", next(model.parameters()))
-        codes = in_parts(code, scaling.scaled(v) if scaling else v, subject)
+        codes = in_parts(code, scaling.scaled(v) if scaling else v, subject)[:, :2]  # z of a hierarchy's (z, u)
         with torch.no_grad():
-            prior = model.prior.draw(len(v), rng).float().cpu()
+            prior = model.prior.draw(len(v), rng)[:, :2].float().cpu()
         normal = torch.randn(len(v), 2, generator=seeded(subject, "N(0, I)", v.cpu()).source)
         arrays = {"prior": prior, "normal": normal, "aggregate": codes}
         labels = None if data.labels is None else data.labels[2][: len(v)]
