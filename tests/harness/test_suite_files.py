@@ -30,7 +30,10 @@ def cells_of(suite: Suite, preset: str) -> list[Cell]:
     data = {}
     for task in suite.presets[preset].tasks:
         entry, image = suite.tasks[task].data, IMAGES.get(str(suite.tasks[task].data.name))
-        made = DataSet(str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image)
+        labels = None if image is None else (torch.zeros(1),) * 3
+        made = DataSet(
+            str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image, labels, held_out=entry.held_out
+        )
         made = made.cropped(entry.crop) if entry.crop else made
         made = made.padded(entry.pad) if entry.pad else made
         data[task] = made.as_images() if takes_images(suite.tasks[task].model.name) else made
@@ -53,6 +56,7 @@ def test_the_shipped_suites() -> None:
         "freyface",
         "grbm",
         "ising",
+        "latent",
         "mnist",
         "rbm",
         "scaling",
