@@ -23,6 +23,14 @@ class ExPost(Directed):
     components: int = count(10, "Gaussians, with full covariances, of the density of codes", maximum=1000)
     kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kept < self.components:
+            raise InputError(
+                f"{self.id}: kept must be at least components, {self.components}, to fit so many Gaussians to, "
+                f"got {self.kept}"
+            )
+
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         some = min(self.kept, len(data))
         if some < self.components:

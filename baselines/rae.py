@@ -53,7 +53,7 @@ class RAE(ExPost):
     def unsupported(self, model: Any) -> str | None:
         reason = super().unsupported(model)
         if reason is None and getattr(model, "learns_sigma", False):
-            return "its sigma would not be learnt: without a likelihood (learn_sigma: false)"
+            return "without a likelihood it would not train the model's sigma: learn_sigma must be false"
         spectral = bool(getattr(getattr(model, "decoder", None), "spectral_norm", False))
         if reason is None and spectral != (self.regulariser == "spectral_norm"):
             return f"with regulariser: {self.regulariser} the model's spectral_norm must be {str(not spectral).lower()}"

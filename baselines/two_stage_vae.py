@@ -47,7 +47,7 @@ class TwoStageVAE(Weighted):
     def unsupported(self, model: Any) -> str | None:
         reason = super().unsupported(model)
         if reason is None and not model.learns_sigma:
-            return "the first stage learns the model's sigma (learn_sigma: true)"
+            return "its first stage learns the model's sigma: learn_sigma must be true"
         return reason
 
     def modules(self, model: Any, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -1,5 +1,6 @@
 """Models that go from latent variables to v: a prior over h, and a decoder."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -263,8 +264,11 @@ def latent_conv(
 ) -> LatentModel:
     """A ``LatentModel`` of images [c, H, W]: a decoder of transposed convolutions with ``width`` channels in its finest
     map, and an encoder of convolutions from ``width`` channels on. Other arguments as of ``latent_mlp``."""
+    if not isinstance(visible_shape, Sequence) or len(visible_shape) != 3:
+        raise InputError(f"LatentModel: visible_shape must be (channels, height, width), got {shown(visible_shape)}")
+    shape = tuple(visible_shape)
     return _assembled(
-        visible_shape, codes, prior, (prior_width, prior_layers), (width, 1), spectral_norm, (smoothing, sharpness),
+        shape, codes, prior, (prior_width, prior_layers), (width, 1), spectral_norm, (smoothing, sharpness),
         observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
     )  # fmt: skip
 
@@ -281,6 +285,8 @@ def _assembled(
 ) -> LatentModel:
     if prior not in PRIORS:
         raise InputError(f"LatentModel: prior must be one of {', '.join(PRIORS)}, got {shown(prior)}")
+    for side in visible_shape:
+        check_count("LatentModel: visible" + ("_shape" if len(visible_shape) > 1 else ""), side, 1)
     names = ("codes", "prior_width", "prior_layers", "width", "layers")
     for name, size in zip(names, (codes, *of_prior, *of_networks), strict=True):
         check_count(f"LatentModel: {name}", size, 1)

@@ -15,7 +15,7 @@ from bism.latent_quadrature import log_marginals, log_z_of_codes, not_summable
 from bism.objectives import sm, sum_per_example
 from bism.quadrature import Quadrature, not_integrable, quadrature
 from bism.rng import Rng, generator
-from bism.variables import Bernoulli, has_binary_v
+from bism.variables import Bernoulli, Gaussian, has_binary_v
 
 METHODS = ("auto", "enumerate", "quadrature", "ais")
 _ROUGH, _UNKNOWN = 0.01, 1.0  # nats, above which an error of quadrature is worth a word; leaves nothing known
@@ -48,7 +48,7 @@ def log_partition(
     """
     if method not in METHODS:
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
-    reason, no_quadrature = not_enumerable(model), not_integrable(model)
+    reason, no_quadrature = not_enumerable(model), _no_quadrature(model)
     if method in ("auto", "quadrature") and not_summable(model) is None:
         return _told(model, log_z_of_codes(model))
     if method == "quadrature" or (method == "auto" and reason and not no_quadrature):
@@ -72,8 +72,16 @@ def not_exact(model: Any) -> str | None:
     """Why log p(v) can be had neither by enumeration nor by quadrature, over v or h, or None."""
     if not_summable(model) is None:
         return None
-    not_enumerated, no_quadrature = not_enumerable(model), not_integrable(model)
+    not_enumerated, no_quadrature = not_enumerable(model), _no_quadrature(model)
     return f"{not_enumerated}; by quadrature: {no_quadrature}" if not_enumerated and no_quadrature else None
+
+
+def _no_quadrature(model: Any) -> str | None:
+    """Why there is no quadrature over v, and of a model with a decoder none over h."""
+    reason = not_integrable(model)
+    if reason and isinstance(model.latent, Gaussian) and hasattr(model, "hidden_free_energy"):
+        reason = f"{reason}, and {not_summable(model)}; bism.latent_likelihood, the probe latent_likelihood, has bounds"
+    return reason
 
 
 def _told(model: Any, found: Quadrature) -> float:

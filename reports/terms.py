@@ -111,3 +111,9 @@ def seed_at(seed: int, contents: Iterable[Mapping[str, Any]]) -> str:
 def capital(text: str) -> str:
     """The text with its first letter large."""
     return text[:1].upper() + text[1:]
+
+
+def how(contents: Iterable[Mapping[str, Any]]) -> str:
+    """How samples were drawn; before 0.2 files said nothing of it, and all were Gibbs chains from training data."""
+    said = [str(content.get("how", "started at training data and run for long")) for content in contents]
+    return " or ".join(dict.fromkeys(said))

@@ -179,11 +179,12 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
     seeds = list(choices.seeds or preset.seeds)
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
+        examples = shared["batch_size"] // shared["accumulate"]
         _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in variants(preset.tasks[task], choices, methods):
             config = _model(entry.model or suite.tasks[task].model, data[task])
-            examples = shared["batch_size"] // shared["accumulate"]
-            model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples)
+            placed = functools.partial(suite.of_variant, preset_name, task, entry)
+            model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples, placed)
             check_visible(model, entry, task, data[task])
             check_shards(estimator, shared["batch_size"], shared["accumulate"], choices.data_parallel)
             suitable = [one for one in shared["probes"] if not PROBES[one["name"]].unsuitable(estimator, model)]

@@ -4,9 +4,19 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from benchmark.data.datasets import DATASETS, SAMPLE, SCALES
 from benchmark.measures.probes import PROBES
@@ -20,6 +30,7 @@ from bism.hyperparameters import resolve, specs
 from bism.models import INITS
 from bism.precision import PRECISIONS
 
+Place = tuple[Any, ...]  # the keys that lead to an entry
 METRICS = [metric.name for metric in RANKED if metric.of_models]
 _DEFAULT_METRICS = ["log_likelihood", "fisher_divergence"]
 # What the best checkpoint can be chosen by: the method's own objective, or what a probe of samples measures, too.
@@ -263,14 +274,31 @@ class Preset(_Section):
     tasks: dict[str, PresetTask] = Field(min_length=1)
 
 
+def located(path: Path, lines: dict[Place, int], where: Place, what: str) -> str:
+    """File, line, key, and what is wrong; the line is that of the innermost part of ``where`` that the file has."""
+    line = next((lines[where[:end]] for end in range(len(where), -1, -1) if where[:end] in lines), 1)
+    return f"{path}:{line}: {'.'.join(map(str, where)) or 'the file'}: {what}"
+
+
 class Suite(_Section):
     """A suite file."""
+
+    _read: tuple[Path, dict[Place, int]] | None = PrivateAttr(None)  # its file, and the line of each entry
 
     suite: Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str
     default_preset: str
     tasks: dict[Name, Task] = Field(min_length=1)
     presets: dict[Name, Preset] = Field(min_length=1)
+
+    def located(self, where: Place, what: str) -> str:
+        """What is wrong with an entry, after its file, line and keys."""
+        return located(*self._read, where, what) if self._read else what
+
+    def of_variant(self, preset: str, task: str, entry: Variant, what: str) -> str:
+        """What is wrong with a variant, in the same way."""
+        index = next(index for index, one in enumerate(self.presets[preset].tasks[task].variants) if one is entry)
+        return self.located(("presets", preset, "tasks", task, "variants", index), what)
 
 
 def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -> list[dict[str, Any]]:

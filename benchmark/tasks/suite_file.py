@@ -16,6 +16,7 @@ from benchmark.tasks.suite import (
     METRICS,
     DataEntry,
     ModelEntry,
+    Place,
     Preset,
     PresetTask,
     ProbeEntry,
@@ -24,13 +25,13 @@ from benchmark.tasks.suite import (
     Variant,
     expand,
     expected,
+    located,
 )
 from bism import Estimator
 from bism.errors import InputError, nearest, shown
 from bism.hyperparameters import resolve, specs
 
 SHIPPED = Path(__file__).parents[1] / "suites"
-Place = tuple[Any, ...]  # the keys that lead to an entry
 _PROBLEMS = 20  # that are said of a file
 
 
@@ -90,7 +91,8 @@ def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
         if len(problems) > _PROBLEMS:
             break
     if problems:
-        raise InputError(_listed([_located(path, lines, where, what) for where, what in problems.items()]))
+        raise InputError(_listed([located(path, lines, where, what) for where, what in problems.items()]))
+    suite._read = path, lines
     return suite
 
 
@@ -115,12 +117,6 @@ def _lines(node: yaml.Node, where: Place, path: Path) -> Iterator[tuple[Place, i
             yield from _lines(value, (*where, index), path)
 
 
-def _located(path: Path, lines: dict[Place, int], where: Place, what: str) -> str:
-    """File, line, key, and what is wrong; the line is that of the innermost part of ``where`` that the file has."""
-    line = next((lines[where[:end]] for end in range(len(where), -1, -1) if where[:end] in lines), 1)
-    return f"{path}:{line}: {'.'.join(map(str, where)) or 'the file'}: {what}"
-
-
 def _message(path: Path, lines: dict[Place, int], problem: Any) -> str:
     """One of pydantic's errors in our words: file, line, key, what was expected, what it got."""
     where, kind = tuple(problem["loc"]), problem["type"]
@@ -132,7 +128,7 @@ def _message(path: Path, lines: dict[Place, int], problem: Any) -> str:
         text = problem["msg"].removeprefix("Value error, ")
     else:
         text = expected(problem)
-    return _located(path, lines, where, text)
+    return located(path, lines, where, text)
 
 
 def _keys_at(where: Place) -> list[str]:

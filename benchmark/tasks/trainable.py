@@ -1,7 +1,7 @@
 """Whether what a plan asks for can be trained: by the method, on the data, in this machine's memory."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -28,12 +28,14 @@ def check_trainable(
     metrics: Iterable[str],
     seeds: int,
     examples: int,
+    placed: Callable[[str], str] = str,
 ) -> nn.Module:
     """The model of a configuration, once it is known that the method can train it and that the metrics suit it.
 
     Args:
         config: the model's, as ``build_model`` takes it.
         examples: of a minibatch, or of a shard of it.
+        placed: puts before a message where in a file the method is given this model.
 
     Raises:
         InputError: naming the task, the method or the metric.
@@ -41,7 +43,10 @@ def check_trainable(
     where, stages = f"task {task}: {variant}", check_stages(estimator.id, estimator.stages, max(1, examples))
     check_size(where, config, seeds, examples, max(stage.all_minibatches for stage in stages))
     model = build_model(config)
-    check_model(estimator, model)
+    try:
+        check_model(estimator, model)
+    except InputError as error:
+        raise InputError(placed(str(error))) from None
     for name in metrics:
         reason = metric_of(name).unsuited(model)
         if reason:

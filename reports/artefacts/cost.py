@@ -41,7 +41,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + (_reaching(sweep, task, often) if often else ""),
             alt=f"{terms.capital(name)} against milliseconds per iteration: "
             + ", ".join(f"{row['variant']} {terms.number(row['quality'])} at {terms.number(row[_MS])} ms"
-                        for row in frame.to_dict("records")) + ".",
+                        for row in drawn.to_dict("records")) + ".",
             numbers=frame,
             runs=list(done["run"]),
             missing=missing,

@@ -1,7 +1,7 @@
 """Figure 4: samples; and reconstructions and receptive fields where there are any."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
                     title=paper.title(4, task, title) if kind == "samples" else f"{terms.capital(title)} ({task})",
-                    caption=f"{caption.format(how=_how(contents.values()))} "
+                    caption=f"{caption.format(how=terms.how(contents.values()))} "
                     f"{terms.capital(terms.seed_at(seed, contents.values()))}.",
                     alt=f"{terms.capital(title)} of {', '.join(sheets)}.",
                     numbers=_numbers(shown),
@@ -50,12 +50,6 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                     arrays={f"{variant} {name}": array for variant, arrays in shown.items()
                             for name, array in arrays.items()},
                 )  # fmt: skip
-
-
-def _how(contents: Iterable[Mapping[str, np.ndarray]]) -> str:
-    """How samples were drawn; before 0.2 files said nothing of it, and all were Gibbs chains from training data."""
-    said = [str(content.get("how", "started at training data and run for long")) for content in contents]
-    return " or ".join(dict.fromkeys(said))
 
 
 def sheet(arrays: list[np.ndarray], strongest: bool) -> np.ndarray:

@@ -33,10 +33,10 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"marginals-{task}" + (f"-{part + 1}" if part else ""),
                 title=f"Samples beside the data ({task}{f', part {part + 1}' if part else ''})",
                 caption=f"The {size} coordinates in which the training data vary most, each alone (histograms) and in "
-                f"pairs: {terms.counted(len(first['samples']), 'sample')} of each model (coloured; started at training "
-                f"data and run for long) and {terms.counted(len(first['points']), 'point')} of the training data "
-                f"(grey). {terms.capital(terms.seed_at(seed, contents.values()))}. Axes span the data's range and a "
-                "quarter of it on either side; where samples lie beyond it, their share is written.",
+                f"pairs: {terms.counted(len(first['samples']), 'sample')} of each model (coloured; "
+                f"{terms.how(contents.values())}) and {terms.counted(len(first['points']), 'point')} of the training "
+                f"data (grey). {terms.capital(terms.seed_at(seed, contents.values()))}. Axes span the data's range and "
+                "a quarter of it on either side; where samples lie beyond it, their share is written.",
                 alt=f"Marginal histograms and scatter plots of samples of {', '.join(names)} beside the data.",
                 numbers=_numbers(contents),
                 runs=[run for run, variant in zip(runs, arrays, strict=True) if variant in contents],

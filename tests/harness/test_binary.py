@@ -89,7 +89,10 @@ REFUSED = {
         ("[log_likelihood]", "[log_likelihood, fisher_divergence]"),
         "task board: the metric fisher_divergence is undefined, for v of RBM is binary and has no score",
     ),
-    "a method": (("{method: cd}", "{method: bidsm}"), "bidsm cannot train RBM: it needs real v"),
+    "a method": (
+        ("{method: cd}", "{method: bidsm}"),
+        "tiny.yaml:20: presets.test.tasks.board.variants.0: bidsm cannot train RBM: it needs real v",
+    ),
     "a noise distribution": (
         ("noise_distribution: bernoulli", "noise_distribution: gaussian"),
         "nce cannot train RBM: v of RBM is binary, and noise_distribution='gaussian' is not: it must be 'bernoulli'",

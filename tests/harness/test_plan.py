@@ -253,17 +253,21 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
             {"overrides": [("nce", "nu", 2)]},
             "--set nce.nu: nce is not among what this trains, bidsm, cd",
         ),
-        (
-            {"overrides": [("bidsm", "lower", "fisher")]},
-            "bidsm cannot train GRBM: lower='fisher' differentiates in h, eq. (11), and this model's h is discrete: "
-            "use lower='kl'",
-        ),
     ],
 )
 def test_impossible_choices(suite: Suite, choices: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         cells(suite, **choices)
     assert str(error.value) == message
+
+
+def test_a_method_that_cannot_train_the_model_is_refused_with_its_line(suite: Suite, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        cells(suite, overrides=[("bidsm", "lower", "fisher")])
+    assert str(error.value) == (
+        f"{tmp_path / 'tiny.yaml'}:20: presets.test.tasks.board.variants.0: bidsm cannot train GRBM: lower='fisher' "
+        "differentiates in h, eq. (11), and this model's h is discrete: use lower='kl'"
+    )
 
 
 def test_a_model_too_large_to_enumerate(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Suite files: the shipped ones say what the paper does, and a wrong one says where and what is wrong."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -31,9 +30,10 @@ def cells_of(suite: Suite, preset: str) -> list[Cell]:
     data = {}
     for task in suite.presets[preset].tasks:
         entry, image = suite.tasks[task].data, IMAGES.get(str(suite.tasks[task].data.name))
-        made = DataSet(str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image)
-        labels = (torch.zeros(1, dtype=torch.long),) * 3 if image else None
-        made = dataclasses.replace(made, labels=labels, held_out=entry.held_out)
+        labels = None if image is None else (torch.zeros(1, dtype=torch.long),) * 3
+        made = DataSet(
+            str(entry.name), *[torch.zeros(1, math.prod(image or (2,)))] * 3, image, labels, held_out=entry.held_out
+        )
         made = made.cropped(entry.crop) if entry.crop else made
         made = made.padded(entry.pad) if entry.pad else made
         data[task] = made.as_images() if takes_images(suite.tasks[task].model.name) else made

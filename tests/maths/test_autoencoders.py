@@ -295,8 +295,8 @@ def test_the_kl_of_each_stage_warms_up_anew():
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        (TwoStageVAE(), {}, r"the first stage learns the model's sigma \(learn_sigma: true\)"),
-        (RAE(), {"learn_sigma": True}, r"its sigma would not be learnt: without a likelihood \(learn_sigma: false\)"),
+        (TwoStageVAE(), {}, "its first stage learns the model's sigma: learn_sigma must be true"),
+        (RAE(), {"learn_sigma": True}, "would not train the model's sigma: learn_sigma must be false"),
         (
             RAE(regulariser="spectral_norm"),
             {},
@@ -304,12 +304,17 @@ def test_the_kl_of_each_stage_warms_up_anew():
         ),
         (RAE(), {"spectral_norm": True}, "with regulariser: l2 the model's spectral_norm must be false"),
         (RAE(components=60), {}, "a density of 60 components needs as many examples, got 50"),
-        (RAE(components=9, kept=5), {}, "a density of 9 components needs as many examples, got 5"),
     ],
 )
 def test_what_does_not_fit_is_refused(method, options, said):
     with pytest.raises(InputError, match=said):
         method.fit(latent_mlp(2, 2, **options), torch.randn(50, 2), seeds=[0], steps=1)
+
+
+def test_a_density_needs_as_many_codes_as_components():
+    assert RAE(components=5, kept=5).kept == 5
+    with pytest.raises(InputError, match=r"rae: kept must be at least components, 9, .* got 5"):
+        RAE(components=9, kept=5)
 
 
 def test_a_part_that_is_no_encoder_is_refused():

@@ -255,6 +255,13 @@ def test_what_cannot_be_is_refused(options, said):
         latent_mlp(3, **{"codes": 2, **options})
 
 
+@pytest.mark.parametrize(("make", "shape"), [(latent_mlp, 0), (latent_mlp, (3,)), (latent_conv, 64),
+                                             (latent_conv, (8, 8)), (latent_conv, (1, 8, 0))])  # fmt: skip
+def test_a_shape_that_is_none_is_refused(make, shape):
+    with pytest.raises(InputError, match=r"LatentModel: visible(_shape)? must be"):
+        make(shape, 2)
+
+
 def test_vae_refuses_a_prior_whose_normaliser_is_unknown():
     with pytest.raises(InputError, match="unknown normaliser; lebm"):
         VAE().fit(latent_mlp(2, 2, prior="tilted"), torch.randn(50, 2), seeds=[0], steps=1)

@@ -213,6 +213,31 @@ def test_there_is_an_encoder_for_measurements_where_one_was_trained() -> None:
     assert AmortisedLEBM(prior_steps=1).fit(model, data, **options).joint(0)[1] is not None
 
 
+@pytest.mark.parametrize("steps", [20, 60])
+def test_short_chains_lag_behind_a_tilt_by_what_makes_it_grow(steps: int) -> None:
+    """With f(h) = w h the prior is N(w, 1). An encoder follows it, as the decoder may have codes anywhere; K steps
+    from N(0, 1) come as far as w (1 - (1 - s^2/2)^K), so that w grows along what is missing. From N(w, 1) none is."""
+    w, v, none = 1.5, torch.zeros(8, 2, dtype=torch.float64), torch.zeros(8, 1, dtype=torch.float64)
+    model = tilted()
+    model.prior.network = nn.Linear(1, 1).double()
+    start = {**parameters(model), "prior.network.weight": torch.full((1, 1), w, dtype=torch.float64)}
+    estimator = AmortisedLEBM(prior_steps=steps)
+
+    def growth(h: Tensor) -> float:
+        state = state_of({"model": start}, model=model).replace(carry={"h": none + w, "prior": h})
+        for _ in range(steps):
+            state = estimator.prior_step(state, v, none, hyper(estimator))
+
+        def loss(weight: Tensor) -> Tensor:
+            given = Parts({"model": Bound(Methods(model), {**start, "prior.network.weight": weight})})
+            return LEBM().loss(given, v, none, state.carry, {})[0]
+
+        return -float(grad(loss)(start["prior.network.weight"]))
+
+    assert growth(none) == pytest.approx(w * 0.92**steps)
+    assert growth(none + w) == pytest.approx(0.0, abs=1e-12)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("codes", [1, 2])
 @pytest.mark.parametrize("kind", [LEBM, AmortisedLEBM])

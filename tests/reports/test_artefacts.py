@@ -258,6 +258,7 @@ def test_samples_of_many_coordinates_stand_beside_the_data(tmp_path: Path) -> No
         held.arrays[f"grbm-paper-board-SM-{i}-0", "marginals"] = {
             "coordinates": np.array([7, 2, 0, 4, 9]), "points": points, "samples": samples, "step": np.array(1000)
         }  # fmt: skip
+    held.arrays["grbm-paper-board-SM-7-0", "marginals"]["how"] = np.array("independent draws")
     found = built(marginals, held, tmp_path)
     assert list(found) == ["marginals-board", "marginals-board-2"]
     assert [len(artefact.runs) for artefact in found.values()] == [6, 2]
@@ -275,7 +276,8 @@ def test_samples_of_many_coordinates_stand_beside_the_data(tmp_path: Path) -> No
     assert np.array_equal(data.get_offsets(), points[:, :2])
     assert np.array_equal(model.get_offsets(), samples[:, :2])
     assert [axes.get_xlabel() for axes in figure.axes[3:6]] == ["50% outside", "", "50% outside"]
-    assert "500 samples of each model" in found["marginals-board"].caption
+    assert "500 samples of each model (coloured; started at training data and" in found["marginals-board"].caption
+    assert "(coloured; started at training data and run for long or independent" in found["marginals-board-2"].caption
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
