@@ -55,7 +55,11 @@ SMALL = {
     "couplings": 1,  # compiling two took four minutes
     "width": 8,
 }
-ALIKE = {"ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"}  # but for a function of the log-ratios, as others
+ALIKE = {
+    *("ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"),  # but for a function of the log-ratios, as others
+    "vae_gmm",  # vae's steps, and of rae what is kept for afterwards
+    "lebm_amortised",  # lebm's chains on the prior, and hoffman's start and bound
+}
 ITERATIONS = 10  # that stages share; the last goes on
 
 
@@ -137,14 +141,15 @@ def cases() -> list[Case]:
     for kind in kinds():
         found.append(dataclasses.replace(small(kind), long=kind.id in ALIKE))
         base = kind.__bases__[-1]
+        long = base is BiFlips or kind.id in ALIKE
         for name, spec in specs(kind).items():
             default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
             declared = base if name in specs(base) else kind
             others = [one for one in spec.choices or () if one != default and (declared, name, one) not in seen]
             seen |= {(declared, name, one) for one in others}
-            found += [dataclasses.replace(small(kind, **{name: value}), long=base is BiFlips) for value in others]
+            found += [dataclasses.replace(small(kind, **{name: value}), long=long) for value in others]
         if "particles" in specs(kind):
-            found.append(dataclasses.replace(small(kind, particles=2), long=base is BiFlips))
+            found.append(dataclasses.replace(small(kind, particles=2), long=long))
         first = small(kind)
         others = [
             type(m) for m in zoo(kind) if type(m) is not type(first.model) and first.estimator.unsupported(m) is None

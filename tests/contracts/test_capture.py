@@ -14,7 +14,7 @@ from bism import BiDSM, Estimator, compiler, engine, threefry
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block, Stream
-from tests.contracts.cases import Case, cases, data, discovered, same, small, trainer
+from tests.contracts.cases import ALIKE, Case, cases, data, discovered, same, small, trainer
 
 
 def distance(mine: Trainer, other: Trainer) -> float:
@@ -172,12 +172,12 @@ def test_which_examples_the_minibatches_are_is_replayed_too() -> None:
     assert steps([torch.zeros(1)], block)[0].tolist() == [sum(row * 2.0 ** (5 - row) for row in range(6))]
 
 
-QUICK = {case.name for case in map(small, discovered())}
+TRACED = {kind.id for kind in discovered()} - ALIKE
 
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, id=case.name, marks=[] if case.name in QUICK else pytest.mark.long) for case in cases()],
+    [pytest.param(case, id=case.name, marks=[] if case.name in TRACED else pytest.mark.long) for case in cases()],
 )
 def test_a_traced_step_gives_the_same_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     traced, plain = trainer(case), trainer(case)

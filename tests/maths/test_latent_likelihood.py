@@ -27,11 +27,10 @@ from bism.latent_likelihood import (
 )
 from bism.latent_quadrature import log_marginals, not_summable
 from bism.likelihood import log_likelihood, not_exact
-from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
 from bism.scaling import Scaling
 from tests.maths.checks import make_grbm
-from tests.maths.test_latent import Linear, exact_log_likelihood, exact_posterior, linear_gaussian, rng
+from tests.maths.test_latent import Linear, exact_log_likelihood, linear_gaussian, posterior_of, rng
 
 
 class QuadraticTilt(Tilted):
@@ -48,16 +47,6 @@ class QuadraticTilt(Tilted):
     def log_z(self) -> float:
         precision = 1 + self.curvature
         return 0.5 * self.codes * (self.slope**2 / precision - math.log(precision))
-
-
-def posterior_of(model: LatentModel, wider: float = 0.0) -> DiagonalGaussian:
-    """The exact posterior's mean, and e^wider times its marginal standard deviations."""
-    mean, covariance = exact_posterior(model, torch.zeros(1, *model.visible_shape, dtype=torch.float64))
-    q = DiagonalGaussian(model.visible_shape, model.latent.size).double().requires_grad_(False)
-    W = model.decoder.layer.weight
-    q.mean_head.weight.copy_(covariance @ W.T / float(model.sigma) ** 2), q.mean_head.bias.copy_(mean[0])
-    q.log_std_head.weight.zero_(), q.log_std_head.bias.copy_(covariance.diagonal().sqrt().log() + wider)
-    return q
 
 
 # --- sums over lattices ----------------------------------------------------------------------------------------------

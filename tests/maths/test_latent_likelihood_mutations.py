@@ -16,8 +16,8 @@ from bism.hmc import leapfrog
 from bism.latent import LatentModel
 from bism.latent_likelihood import Weights, annealed_importance, importance, prior_log_z, sigmoid_temperatures
 from bism.latent_quadrature import log_marginals
-from tests.maths.test_latent import exact_log_likelihood, linear_gaussian, rng
-from tests.maths.test_latent_likelihood import QuadraticTilt, posterior_of
+from tests.maths.test_latent import exact_log_likelihood, linear_gaussian, posterior_of, rng
+from tests.maths.test_latent_likelihood import QuadraticTilt
 
 Patch = pytest.MonkeyPatch
 ENERGY, ENERGIES = bism.latent_likelihood._energy, LatentModel.energies
