@@ -27,6 +27,7 @@ from bism.latent_likelihood import (
 )
 from bism.latent_quadrature import log_marginals, not_summable
 from bism.likelihood import log_likelihood, not_exact
+from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
 from bism.scaling import Scaling
 from tests.maths.checks import make_grbm
