@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from baselines.generator import Generator as Decoding
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,6 +18,7 @@ from bism.checkpoint import load_checkpoint, save_checkpoint
 from bism.cohort import Cohort
 from bism.engine import Trainer
 from bism.estimator import Hyper
+from bism.generator import Generator as Decoding
 from bism.hyperparameters import Range, number
 from bism.optimisers import Tree
 from bism.posteriors import RelaxedBernoulli
