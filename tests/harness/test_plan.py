@@ -265,7 +265,7 @@ def test_a_method_that_cannot_train_the_model_is_refused_with_its_line(suite: Su
     with pytest.raises(InputError) as error:
         cells(suite, overrides=[("bidsm", "lower", "fisher")])
     assert str(error.value) == (
-        f"{tmp_path / 'tiny.yaml'}:20: presets.test.tasks.board.variants.0: bidsm cannot train GRBM: lower='fisher' "
+        f"{tmp_path / 'tiny.yaml'}:20: presets.test.tasks.board.variants.1: bidsm cannot train GRBM: lower='fisher' "
         "differentiates in h, eq. (11), and this model's h is discrete: use lower='kl'"
     )
 
