@@ -14,6 +14,8 @@ import torch
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from benchmark.tasks.models import build_model
+from benchmark.tasks.registry import methods
+from bism import Estimator
 from bism.checkpoint import load_checkpoint
 from bism.checks import check_count, not_binary
 from bism.errors import InputError
@@ -22,6 +24,7 @@ from bism.posteriors import default_posterior
 from bism.rng import Rng, generator
 from bism.sampling import no_sampler, sampler
 from bism.scaling import Scaling
+from bism.state import Parts
 from bism.variables import has_binary_v
 
 SAMPLING = {"sample": 0, "sweeps": 1000, "seed": 0}  # what ``params`` may have, and its defaults
@@ -37,7 +40,9 @@ class TrainedModel(PythonModel):
         saved = tensors.get("average", tensors["state"]["params"])
         self.model: Any = _filled(build_model(config["model"]), saved["model"])
         self.posterior = None
-        if not hasattr(self.model, "free_energy") and "posterior" in saved:
+        if joint := _joint(config, {**tensors["state"], "params": saved}):
+            self.model, self.posterior = joint
+        elif not hasattr(self.model, "free_energy") and "posterior" in saved:
             own: Any = default_posterior(self.model)
             if dict(own.named_parameters()).keys() <= saved["posterior"].keys():  # else the method has one of its own
                 self.posterior = _filled(own, saved["posterior"])
@@ -115,6 +120,18 @@ class TrainedModel(PythonModel):
         if has_binary_v(self.model) and (where := not_binary(torch.tensor(values))):
             raise InputError(f"model input: {where}; expected 0 or 1, for v is binary")
         return torch.tensor(values).reshape(-1, *shape)
+
+
+def _joint(config: dict[str, Any], state: dict[str, Any]) -> tuple[Any, Any] | None:
+    """p(v, h) and q(h|v) of a method of the package whose prior is fitted after training, or is a model of its own."""
+    kind = methods().get(config.get("method", ""))
+    if kind is None or kind.joint_model is Estimator.joint_model:
+        return None
+    estimator = kind(**config["hyper"])
+    networks = estimator.modules(build_model(config["model"]), {})
+    parts = {name: _filled(network, state["params"][name]).requires_grad_(False) for name, network in networks.items()}
+    carry = {name: value[0].double() for name, value in state["carry"].items()}
+    return estimator.joint_model(Parts({**parts, "carry": carry}))
 
 
 def _filled(module: Any, tensors: dict[str, torch.Tensor]) -> Any:

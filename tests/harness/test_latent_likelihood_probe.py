@@ -1,5 +1,6 @@
 """Log-likelihoods of latent models, measured of models of which they are known."""
 
+import dataclasses
 import json
 import types
 import warnings
@@ -12,14 +13,17 @@ import torch
 
 from baselines.rae import RAE
 from baselines.vae import VAE
+from baselines.vae_gmm import VAEMixture
 from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import in_own_units
 from benchmark.measures.probes import LatentLikelihood, Subject
 from benchmark.records.metrics import metric_of
-from bism import GRBM, RBM
+from bism import GRBM, RBM, Estimator
 from bism.errors import InputError
 from bism.latent import LatentModel, latent_mlp
+from bism.likelihood import log_density_bound
 from bism.priors import StandardNormal
+from bism.rng import Rng, generator
 from tests.harness.tiny import command, journal, replaced, write
 from tests.maths.test_latent import Linear, exact_log_likelihood, linear_gaussian, rng
 from tests.maths.test_latent_likelihood import posterior_of
@@ -110,24 +114,41 @@ def test_a_suite_measures_and_ranks_by_it(tmp_path: Path) -> None:
     assert values[-1] == pytest.approx(values[-2], abs=1e-4)  # the probe's and the metric's
 
 
-def test_a_logged_model_has_no_bound_by_an_encoder_of_another_kind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [VAE(), RAE(components=2), VAEMixture(components=2)], ids=lambda method: method.id)
+def test_a_logged_model_is_what_the_method_s_likelihoods_are_of(tmp_path: Path, method: Estimator) -> None:
+    """With the prior that was fitted after training, and an encoder of the method's own kind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about its own type hints
+        from benchmark.tracking.pyfunc import TrainedModel
+    v = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
+    of_model = {"name": "latent_mlp", "codes": 3, "width": 4, "visible": 4}
+    config = {"model": of_model, "data": {}, "method": method.id, "hyper": dataclasses.asdict(method)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    fitted = method.fit(latent_mlp(4, 3, width=4), v, seeds=[5], steps=3, compile=False, dtype=torch.float64)
+    fitted.save(tmp_path / "last.pt")
+    paths = {"config": str(tmp_path / "config.json"), "checkpoint": str(tmp_path / "last.pt")}
+    made: Any = TrainedModel()
+    made.load_context(types.SimpleNamespace(artifacts=paths))
+    model, posterior = fitted.joint(5)
+    bound = made.predict(None, pd.DataFrame(v.numpy()))["log_density_bound"].to_numpy()
+    assert torch.allclose(torch.tensor(bound), log_density_bound(model, posterior, v))
+    samples = made.predict(None, None, {"sample": 2000, "seed": 1}).to_numpy()
+    drawn = model.draw(2000, Rng(generator(1, 0, "samples", torch.device("cpu")), torch.float64))
+    assert torch.allclose(torch.tensor(samples), drawn)
+
+
+def test_a_logged_model_of_a_plug_in_s_has_no_bound_by_an_encoder_of_another_kind(tmp_path: Path) -> None:
     """A RAE's has other names than the model's own, which would be left at random."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about its own type hints
         from benchmark.tracking.pyfunc import TrainedModel
     v = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     of_model = {"name": "latent_mlp", "codes": 3, "width": 4, "visible": 4}
-    config = {"model": of_model, "data": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model": of_model, "data": {}, "method": "ours", "hyper": {}}))
     paths = {"config": str(tmp_path / "config.json"), "checkpoint": str(tmp_path / "last.pt")}
-    for method in (RAE(components=2), VAE()):
-        fitted = method.fit(latent_mlp(4, 3, width=4), v, steps=1, compile=False)
-        fitted.save(tmp_path / "last.pt")
-        made: Any = TrainedModel()
-        made.load_context(types.SimpleNamespace(artifacts=paths))
-        assert made.predict(None, None, {"sample": 3}).shape == (3, 4)
-        if isinstance(method, VAE):
-            assert set(made.predict(None, pd.DataFrame(v.numpy()))) == {"log_density_bound"}
-        else:
-            with pytest.raises(InputError, match="without an encoder of the usual kind there is no bound"):
-                made.predict(None, pd.DataFrame(v.numpy()))
+    RAE(components=2).fit(latent_mlp(4, 3, width=4), v, steps=1, compile=False).save(tmp_path / "last.pt")
+    made: Any = TrainedModel()
+    made.load_context(types.SimpleNamespace(artifacts=paths))
+    assert made.predict(None, None, {"sample": 3}).shape == (3, 4)
+    with pytest.raises(InputError, match="without an encoder of the usual kind there is no bound"):
+        made.predict(None, pd.DataFrame(v.numpy()))
