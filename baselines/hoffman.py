@@ -38,7 +38,7 @@ class Hoffman(Directed):
         5, "steps of Hamiltonian Monte Carlo per iteration", symbol="M", maximum=LOOP, tune=(1, 5, 20)
     )
     leapfrog_steps: int = count(5, "leapfrog steps of each of these", maximum=100, tune=(1, 5, 10))
-    step_size: float = number(0.1, "step size that the adaptation starts from", tune=Range(0.01, 0.5, log=True))
+    step_size: float = number(0.1, "step size to adapt from", symbol="a", tune=Range(0.01, 0.5, log=True))
     acceptance: float = number(ACCEPTANCE, "share of accepted steps that the step size is adapted to", below=1.0)
     adaptation: float = number(0.05, "rate of the step size's logarithm; 0: it stays", minimum=0.0)
 

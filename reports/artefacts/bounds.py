@@ -50,7 +50,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
     yield from _annealed(sweep)
     for task in sweep.tasks:
         done = sweep.of(task)
-        if "bound/log_z" not in done or not done["bound/log_z"].notna().any():
+        if "bound/gap" not in done or not done["bound/gap"].notna().any():
             continue
         frame = likelihood_bounds(sweep, task)
         exact = frame["gap"] == 0

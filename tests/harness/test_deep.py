@@ -167,7 +167,7 @@ def test_an_image_model_refuses_points(tmp_path: Path) -> None:
         "task digits: the model resnet_eblvm takes images, and checkerboard has none: take another model (grbm, rbm, "
     )
     assert said in found.err
-    assert "mlp_eblvm) or other data (digits, bars_and_stripes, " in found.err
+    assert "mlp_eblvm, latent_mlp) or other data (digits, bars_and_stripes, " in found.err
 
 
 def test_a_training_is_stopped_early_by_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,4 +180,4 @@ def test_which_models_it_is_of() -> None:
     assert TwoSamples.unsuitable(DSM(), MLPEBLVM(2, 4)) is None
     assert TwoSamples.unsuitable(CD(), RBM(2, 3)) == "it is of points in the plane"
     assert TwoSamples.unsuitable(DSM(), MLPEBM(3)) == "it is of points in the plane"
-    assert TwoSamples.unsuitable(DSM(), MLPEBLVM(2, 20)) == "its chains need the energy of v alone"
+    assert TwoSamples.unsuitable(DSM(), MLPEBLVM(2, 20)) == "its chains need the energy of v alone, or a prior"

@@ -13,7 +13,6 @@ import bism.hmc
 import bism.latent
 import bism.priors
 from baselines.vae import VAE
-from bism.bilevel import log_ratio
 from bism.hmc import adapted, leapfrog
 from bism.latent import LatentModel
 from bism.objectives import score
@@ -32,9 +31,10 @@ from tests.maths.test_latent import (
     step_size_error,
     warmed_up_error,
 )
-from tests.maths.test_mutations import Mutation, half_log_q, no_log_q, replace
+from tests.maths.test_mutations import Mutation, replace
 
 KL, LOSS, SCHEDULED = DiagonalGaussian.kl_to_standard_normal, VAE.loss, VAE.scheduled
+LOG_PROB, SAMPLE = DiagonalGaussian.log_prob, DiagonalGaussian.sample
 ENERGY, VISIBLE, DRAW = LatentModel.energy, LatentModel.sample_visible, StandardNormal.draw
 NEGATIVE_ELBO = baselines.vae.negative_elbo
 
@@ -50,8 +50,16 @@ def sum_of_weights(self: VAE, *given: Any) -> Any:
     return value - math.log(self.particles), *rest
 
 
-def without_gradient_through_q(model: Any, posterior: Any, v: Tensor, h: Tensor) -> Tensor:
-    return log_ratio(model, posterior, v, h.detach())
+def no_log_q(self: DiagonalGaussian, h: Tensor, v: Tensor) -> Tensor:
+    return 0 * LOG_PROB(self, h, v)
+
+
+def half_log_q(self: DiagonalGaussian, h: Tensor, v: Tensor) -> Tensor:
+    return 0.5 * LOG_PROB(self, h, v)
+
+
+def without_gradient(self: DiagonalGaussian, v: Tensor, noise: Tensor, temperature: Any = 1.0) -> Tensor:
+    return SAMPLE(self, v, noise).detach()
 
 
 def always_risen(self: VAE, hyper: Any, step: Tensor) -> Any:
@@ -100,10 +108,10 @@ MUTATIONS = [
     Mutation("vae", "no weight", warmed_up_error, replace(baselines.vae, "negative_elbo", without_weight)),
     Mutation("vae", "IWAE: a mean of logarithms", importance_weighted_error, replace(VAE, "loss", mean_of_logs)),
     Mutation("vae", "IWAE: a sum of weights", importance_weighted_error, replace(VAE, "loss", sum_of_weights)),
-    Mutation("vae", "IWAE: no log q", importance_weighted_error, replace(baselines.vae, "log_ratio", no_log_q)),
-    Mutation("vae", "IWAE: half log q", importance_weighted_error, replace(baselines.vae, "log_ratio", half_log_q)),
+    Mutation("vae", "IWAE: no log q", importance_weighted_error, replace(DiagonalGaussian, "log_prob", no_log_q)),
+    Mutation("vae", "IWAE: half log q", importance_weighted_error, replace(DiagonalGaussian, "log_prob", half_log_q)),
     Mutation("vae", "IWAE: no gradient through h", importance_weighted_error,
-             replace(baselines.vae, "log_ratio", without_gradient_through_q)),
+             replace(DiagonalGaussian, "sample", without_gradient)),
     Mutation("vae", "a prior without its normaliser", density_error,
              replace(StandardNormal, "energy", without_normaliser)),
     Mutation("vae", "p(v|h) without 2 pi", density_error, replace(bism.latent, "LOG_2PI", 0.0)),
