@@ -20,7 +20,8 @@ class AmortisedLEBM(LatentContrast, Directed):
     """A ``LatentModel`` with an encoder: h+ ~ q(h|v), or, with ``posterior_steps``, where so many Langevin steps on
     p(h|v) from there end. q goes along the ELBO, in which a tilted prior's log Z is constant.
 
-    Without these steps the objective is -ELBO, whose log Z has its gradient from h-.
+    The objective is -ELBO, without these steps, up to log Z: in its place stands -mean E_prior(h-), which has its
+    gradient and not its value.
     """
 
     id: ClassVar[str] = "lebm_amortised"

@@ -108,13 +108,15 @@ def _told(model: Any, found: Quadrature) -> float:
 def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
     """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given.
 
-    F(v) is the model's own, or a sum over few binary h, or over lattices of one or two real h (``latent_quadrature``).
+    F(v) is the model's own, or a sum over few binary h, or over lattices of one or two real h (``latent_quadrature``;
+    NaN where that is off by more than a nat).
     """
     constant = log_partition(model) if log_z is None else log_z
     if not_summable(model) is None:
         found = log_marginals(model, v)
         _warn_if_rough(model, found.errors[~found.values.isnan()])
-        return (found.values - constant).to(v.device)
+        known = torch.where(found.errors <= _UNKNOWN, found.values, math.nan)
+        return (known - constant).to(v.device)
     with torch.no_grad():
         return -free_energy(in_double(model), v.double()) - constant
 

@@ -288,3 +288,12 @@ def test_log_z_of_a_prior():
 def test_draws_of_a_tilted_prior_are_not_called_exact():
     model = latent_mlp(2, 3, prior="tilted", width=4).double()
     assert not bidirectional(model, examples=2, chains=2, steps=2).exact
+
+
+def test_a_likelihood_that_lattices_do_not_resolve_is_none():
+    """One code that a decoder blows up to a million times the width of p(v|h)."""
+    model = linear_gaussian(2, 1, 1e-7)
+    model.decoder.layer.weight.mul_(1e6)
+    with pytest.warns(UserWarning, match="p\\(h\\|v\\) is too narrow"):
+        found = log_likelihood(model, model.draw(3, rng(1)))
+    assert found.isnan().all()
