@@ -11,14 +11,17 @@ from torch import Tensor
 from torch.func import grad, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from baselines import CD, DSM
+from baselines import CD, DSM, VAEMixture
 from benchmark.data.datasets import load
 from benchmark.data.points import LAWS, law_of
 from benchmark.measures import two_samples
+from benchmark.measures.evaluation import in_own_units
 from benchmark.measures.probes import Subject, TwoSamples
 from benchmark.measures.two_samples import BANDWIDTHS, c2st, median_distance, squared_ksd, squared_mmd
 from bism import GRBM, RBM
+from bism.latent import latent_mlp
 from bism.mlp import MLPEBLVM, MLPEBM
+from bism.rng import Rng, generator
 
 
 def normal(count: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -173,6 +176,25 @@ def test_points_that_were_made_binary_have_no_law(tmp_path: Path) -> None:
     assert law_of(data) is LAWS["rings"]
     assert law_of(data.binarised(0.5)) is None
     assert law_of(data.scaled("standard").in_own_units) is LAWS["rings"]
+
+
+@pytest.mark.parametrize("scale", ["none", "standard"])
+def test_a_model_with_a_prior_is_drawn_from_as_its_method_s_joint_model(tmp_path: Path, scale: str) -> None:
+    config = {"name": "rings", "train": 300, "val": 50, "test": 200} | ({} if scale == "none" else {"scale": scale})
+    data = load(config, tmp_path)
+    trained = VAEMixture(components=3).fit(latent_mlp(2, 2, width=8), data.train, steps=5, seeds=[3], compile=False)
+    fitted, own_units = in_own_units(trained, data)
+    probe = TwoSamples(count=100, chains=50)
+    found = probe.measure(Subject(fitted, 3, own_units, tmp_path))
+    assert not any(name.startswith("langevin/") for name in found)
+    assert found == probe.measure(Subject(fitted, 3, own_units, tmp_path))
+    joint, _ = trained.joint(3)
+    drawn = joint.draw(50, Rng(generator(0, 0, "long chains", torch.device("cpu")), torch.float32))
+    expected = data.scaling.own(drawn) if data.scaling else drawn
+    with np.load(tmp_path / "toy2d_step_00000005.npz") as arrays:
+        np.testing.assert_allclose(arrays["long"], expected.numpy(), rtol=1e-5, atol=1e-5)
+        assert arrays["own"].shape == (100, 2)
+        assert abs(arrays["own"].mean() - arrays["long"].mean()) < 1  # of the same units
 
 
 def test_which_models_it_is_of() -> None:

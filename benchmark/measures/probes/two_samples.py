@@ -69,8 +69,9 @@ class TwoSamples(Probe):
         model, law = subject.fitted.model(subject.seed), law_of(subject.data)
         test = subject.data.test[: self.count].double()
         own = subject.fitted.draw(self.count, subject.seed)
-        if hasattr(model, "prior_energy"):
-            return self.of_prior(subject, law, test, own)
+        joint, _ = subject.fitted.joint(subject.seed)  # in the units of the training
+        if hasattr(joint, "prior_energy"):
+            return self.of_prior(subject, joint, law, test, own)
         long, accepted = self.chained(model, own[: self.chains], subject.alive)
         found = self.compared(own.double().cpu(), test, law, "")
         found |= self.compared(long.double().cpu(), test, law, "long_")
@@ -85,11 +86,12 @@ class TwoSamples(Probe):
         self.keep(subject, model, law, own, long)
         return found
 
-    def of_prior(self, subject: Subject, law: Law | None, test: Tensor, own: Tensor) -> Metrics:
-        """Where the model goes from codes to v."""
-        joint, scaling = subject.fitted.joint(subject.seed)[0], subject.data.scaling
+    def of_prior(self, subject: Subject, joint: Any, law: Law | None, test: Tensor, own: Tensor) -> Metrics:
+        """Where the joint model goes from codes to v."""
+        scaling = subject.data.scaling
         model = scaling.model(joint) if scaling else joint
-        long = joint.draw(self.chains, Rng(generator(self.seed, 0, "long chains", own.device), own.dtype))
+        like = next(joint.parameters())
+        long = joint.draw(self.chains, Rng(generator(self.seed, 0, "long chains", like.device), like.dtype))
         long = scaling.own(long) if scaling else long
         found = self.compared(own.double().cpu(), test, law, "")
         found |= self.compared(long.double().cpu(), test, law, "long_")
