@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -99,8 +99,13 @@ def workers(storage: BaseStorage, study: optuna.Study) -> dict[str, dict[str, An
     return {key.removeprefix(_KEY): value for key, value in attrs.items() if key.startswith(_KEY)}
 
 
-def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS) -> list[str]:
+def reclaim(
+    storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SECONDS, total: int | None = None
+) -> list[str]:
     """Fails the running trials of workers that are gone and enqueues their parameters again; says of which.
+
+    Of a study that has its ``total`` without one, as when its worker was killed before it saw that, or when the storage
+    went away between making a trial and saying so, that trial is not tried again.
 
     Of several processes that do it at once, the one that fails a trial enqueues it; and a trial that failed so a lease
     ago, with nobody having enqueued it (that process was killed in between), is enqueued as well.
@@ -113,7 +118,10 @@ def reclaim(storage: BaseStorage, study: optuna.Study, seconds: float = LEASE_SE
         worker = trial.user_attrs.get("worker")
         if is_live(leases.get(worker or "")) or (worker is None and _age(trial.datetime_start) < seconds):
             continue
-        if give_back(storage, study, trial, "its worker died", died=True):
+        if is_surplus(trials, trial, total):
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                _drop(storage, trial, "not needed: the study has its trials")
+        elif give_back(storage, study, trial, "its worker died", died=True):
             given_up = trial.user_attrs.get("tries", 1) >= _TRIES
             what = "is given up: its workers died" if given_up else "is tried again: its worker died"
             found.append(f"trial {trial.number} {what}")
@@ -176,9 +184,32 @@ def _drop_doubles(storage: BaseStorage, study: optuna.Study) -> None:
     for trial in trials:
         if trial.number in doubles and trial.state == TrialState.WAITING:
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                storage.set_trial_user_attr(trial._trial_id, "surplus", True)
-                storage.set_trial_user_attr(trial._trial_id, "reason", "not needed: another is tried in its place")
-                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                _drop(storage, trial, "not needed: another is tried in its place")
+
+
+def _drop(storage: BaseStorage, trial: FrozenTrial, reason: str) -> None:
+    storage.set_trial_user_attr(trial._trial_id, "surplus", True)
+    storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+    storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def is_surplus(trials: Sequence[FrozenTrial], trial: FrozenTrial, total: int | None) -> bool:
+    """Whether a study has its ``total`` without this trial and those after it, or the same trial twice.
+
+    One that is tried in place of another stands where that stood, so that the order is the same to all who ask,
+    whatever is enqueued again meanwhile.
+    """
+    by_number = {one.number: one for one in trials}
+
+    def place(one: FrozenTrial) -> int:
+        while one.user_attrs.get("retry_of") in by_number:
+            one = by_number[one.user_attrs["retry_of"]]
+        return one.number
+
+    those = counted(trials)
+    if all(one.number != trial.number for one in those):
+        return True
+    return total is not None and sum(place(one) < place(trial) for one in those) >= total
 
 
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

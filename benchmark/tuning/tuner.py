@@ -162,7 +162,8 @@ class Tuner:
                 return
 
     def _reclaim(self) -> None:
-        for what in self._safely(lambda: leases.reclaim(self.lease.storage, self.study, self.work.lease)) or ():
+        given: Any = (self.lease.storage, self.study, self.work.lease, self.limits.trials)
+        for what in self._safely(lambda: leases.reclaim(*given)) or ():
             self._note(f"{self.study.study_name}: {what}")
         self._reclaimed = time.monotonic()
 
@@ -208,10 +209,8 @@ class Tuner:
         return True
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
-        """Whether the study has its total without this trial and those after it, or the same trial twice."""
-        counted = {one.number for one in leases.counted(self.study.get_trials(deepcopy=False))}
-        before = sum(number < trial.number for number in counted)
-        return trial.number not in counted or (self.limits.trials is not None and before >= self.limits.trials)
+        trials = self.study.get_trials(deepcopy=False)
+        return leases.is_surplus(trials, trials[trial.number], self.limits.trials)
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("reason", reason)

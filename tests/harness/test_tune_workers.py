@@ -213,6 +213,34 @@ def test_processes_that_ask_at_once_do_not_exceed_the_total(tmp_path: Path, data
     assert len(leases.counted(one.trials())) == 3
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_trial_beyond_the_total_is_not_tried_again(tmp_path: Path, data: DataSet, known: bool) -> None:
+    """Two processes asked at once for the last; one was killed, or its storage went away, before it saw that: whether
+    or not it had written down who it was."""
+    one = bench(tmp_path, data)
+    one.work(3)
+    trial = one.study.ask(studies.read(one.study).distributions)
+    if known:
+        trial.set_user_attr("worker", "nobody")
+    assert leases.reclaim(one.storage, one.study, seconds=-1, total=3) == []
+    assert one.trials()[3].state == TrialState.FAIL
+    assert len(one.trials()) == 4
+    assert len(leases.counted(one.trials())) == 3
+    one.work(4)
+    assert len(one.trials(TrialState.COMPLETE)) == len(leases.counted(one.trials())) == 4
+
+
+def test_the_place_of_a_lost_trial_is_kept(tmp_path: Path, data: DataSet) -> None:
+    """What one process asks for too much is too much, also after another has enqueued a lost one in the meantime."""
+    one = bench(tmp_path, data)
+    one.work(2)
+    for _ in range(2):  # the total's last, whose worker dies, and one too many
+        one.study.ask(studies.read(one.study).distributions)
+    leases.give_back(one.storage, one.study, one.trials()[2], "its worker died", died=True)
+    trials = one.trials()
+    assert [leases.is_surplus(trials, trial, 3) for trial in trials] == [False, False, True, True, False]
+
+
 def test_what_a_killed_writer_left_of_a_line_is_no_obstacle(tmp_path: Path, data: DataSet) -> None:
     one = bench(tmp_path, data)
     one.work(2)
