@@ -206,8 +206,8 @@ def check_scalar(where: str, what: str, value: Any) -> None:
         )
 
 
-def check_step(method: str, before: State, given: Any) -> tuple[State, Tensor]:
-    """What ``step`` gives: a state of the same tensors as before, and the objective.
+def check_step(method: str, before: State, given: Any) -> tuple[State, Mapping[str, Tensor]]:
+    """What ``step`` gives: a state of the same tensors as before, and the objective with what else it reports.
 
     Raises:
         InputError: naming what is missing, or the tensor that is another one than before.
@@ -218,8 +218,9 @@ def check_step(method: str, before: State, given: Any) -> tuple[State, Tensor]:
     if "objective" not in info:
         has = f"info has {', '.join(map(str, info))}" if info else "info is empty"
         raise InputError(f"{method}: step() must report its objective as info['objective'], and {has}")
-    check_scalar(f"{method}: step()", "info['objective']", info["objective"])
-    return check_state(method, "step", before, after), info["objective"]
+    for name, value in info.items():
+        check_scalar(f"{method}: step()", f"info['{name}']", value)
+    return check_state(method, "step", before, after), info
 
 
 def check_state(method: str, function: str, before: State, after: Any) -> State:

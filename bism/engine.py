@@ -270,7 +270,12 @@ class Trainer(Training):
         return mean
 
     def objective_on(self, data: Tensor, batches: int = 3) -> Tensor:
-        """The estimator's own objective on minibatches of other data, [seeds]; nothing is trained.
+        """The estimator's own objective on minibatches of other data, [seeds]; nothing is trained."""
+        return self.reports_on(data, batches)["objective"]
+
+    def reports_on(self, data: Tensor, batches: int = 3) -> dict[str, Tensor]:
+        """What a step reports (``Info``: the objective, and figures of the method's own) on minibatches of other data,
+        the mean over these, each [seeds]; nothing is trained.
 
         The same minibatches and noise at every call, so that a curve of it is smooth.
         """
@@ -281,9 +286,10 @@ class Trainer(Training):
                 for group in range(self.stream.groups):
                     consumed = self._drawn(data, index, "validation", group)
                     leaves = self._of_group(group, self._leaves)
-                    parts.append(self._program(*leaves, *consumed, *self._hyper_of(group))[-1:])
-                values += self._of_groups(parts)
-        return torch.stack(values).mean(0)
+                    parts.append(self._program(*leaves, *consumed, *self._hyper_of(group))[len(leaves) :])
+                values.append(self._of_groups(parts))
+        means = [torch.stack(of_one).mean(0) for of_one in zip(*values, strict=True)]
+        return dict(zip(self._reports, means, strict=True))
 
     def lower_objective_on(self, data: Tensor, batches: int = 3) -> Tensor | None:
         """The lower level's objective on minibatches of other data, [seeds]; None for methods of one level.

@@ -297,7 +297,8 @@ class Hooks(ABC):
     def loss(
         self, params: Any, batch: Tensor, noise: Any, carry: dict[str, Tensor], hyper: Hyper
     ) -> tuple[Tensor, dict[str, Tensor], Info]:
-        """The objective on a minibatch, the next carry, and figures worth logging.
+        """The objective on a minibatch, the next carry, and figures worth logging: scalars, which are logged of
+        validation data as the objective is, ``val/<name>``.
 
         Args:
             params: the parts with their parameters: ``params.model.free_energy(v)``.
@@ -306,7 +307,7 @@ class Hooks(ABC):
 
     def step(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> tuple[State, Info]:
         """One training step, after its phases, on ``batches`` [minibatches, batch, *visible_shape];
-        ``Info["objective"]`` is reported.
+        ``Info["objective"]`` is reported, and what else is there as ``loss`` says.
 
         Of a minibatch in shards the noise is a ``gradients.Shards``; ``move`` takes either.
         """

@@ -13,7 +13,7 @@ from bism.enumeration import free_energy, in_double, log_weights, not_enumerable
 from bism.errors import InputError
 from bism.latent_quadrature import log_marginals, log_z_of_codes, not_summable
 from bism.objectives import sm, sum_per_example
-from bism.quadrature import Quadrature, not_integrable, quadrature
+from bism.quadrature import TOLERANCE, Quadrature, not_integrable, quadrature
 from bism.rng import Rng, generator
 from bism.variables import Bernoulli, Gaussian, has_binary_v
 
@@ -105,25 +105,25 @@ def _told(model: Any, found: Quadrature) -> float:
     return found.log_z
 
 
-def log_likelihood(model: Any, v: Tensor, log_z: float | None = None) -> Tensor:
+def log_likelihood(model: Any, v: Tensor, log_z: float | None = None, *, tolerance: float = TOLERANCE) -> Tensor:
     """log p(v) = -F(v) - log Z in nats, [batch], in float64; log Z by ``log_partition`` unless given.
 
     F(v) is the model's own, or a sum over few binary h, or over lattices of one or two real h (``latent_quadrature``;
-    NaN where that is off by more than a nat).
+    NaN where that is off by more than a nat), known to within ``tolerance`` nats where lattices get there.
     """
     constant = log_partition(model) if log_z is None else log_z
     if not_summable(model) is None:
-        found = log_marginals(model, v)
-        _warn_if_rough(model, found.errors[~found.values.isnan()])
+        found = log_marginals(model, v, tolerance=tolerance)
+        _warn_if_rough(model, found.errors[~found.values.isnan()], max(_ROUGH, tolerance))
         known = torch.where(found.errors <= _UNKNOWN, found.values, math.nan)
         return (known - constant).to(v.device)
     with torch.no_grad():
         return -free_energy(in_double(model), v.double()) - constant
 
 
-def _warn_if_rough(model: Any, errors: Tensor) -> None:
+def _warn_if_rough(model: Any, errors: Tensor, rough: float) -> None:
     worst = float(errors.max()) if len(errors) else 0.0
-    if worst > _ROUGH:
+    if worst > rough:
         warnings.warn(
             f"log p(v) of {type(model).__name__} by sums over h may be off by {worst:.2g} nats at an example: its "
             f"p(h|v) is too narrow",
@@ -185,11 +185,12 @@ def fisher_divergence(model: Any, v: Tensor) -> Tensor:
     return sm(lambda x: -model.free_energy(x), v).detach()
 
 
-def grid_density(model: Any, *axes: Tensor) -> Tensor:
+def grid_density(model: Any, *axes: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """The normalised density of a model of one or two visible units on a grid, in float64.
 
     Args:
         axes: of each visible unit the values [n] or [n1] and [n2].
+        tolerance: of ``log_likelihood``.
 
     Returns:
         p [n], or p [n2, n1] where p[i, j] is at (v_1, v_2) = (axes[0][j], axes[1][i]), as an image with its origin at
@@ -202,4 +203,4 @@ def grid_density(model: Any, *axes: Tensor) -> Tensor:
         raise InputError(f"v of {type(model).__name__} is binary: there is no density on a grid")
     grid = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
     v = torch.stack([values.flatten() for values in grid], dim=1)
-    return log_likelihood(model, v, log_partition(model, data=v)).exp().reshape(grid[0].shape)
+    return log_likelihood(model, v, log_partition(model, data=v), tolerance=tolerance).exp().reshape(grid[0].shape)

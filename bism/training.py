@@ -104,6 +104,7 @@ class Training:
         self._leaves, self._structure = tree_flatten(initial)
         self._called, self._masked = False, False  # whether phases are programs of their own, and leave some seeds out
         self._changed_at: list[int] = []  # the leaves that these change
+        self._reports: tuple[str, ...] = ()  # names of what a step reports, known when one was made or traced
 
     def _stream_of(self, estimator: Hooks, seeds: Sequence[int], groups: int = 1, stage: int = 0) -> Stream:
         """What the steps of a configuration's stage consume."""
@@ -138,10 +139,10 @@ class Training:
     def _side_by_side(self, *tensors: Tensor) -> list[Tensor]:
         """One step of seeds side by side, as a function of flat tensors alone, all [seeds, ...]: the leaves of the
         state, those that phases have changed since, what the step consumes (``Block.at``, or of that the step's own
-        part) and the hyper-parameters; to the leaves of the next state, and the objective."""
+        part) and the hyper-parameters; to the leaves of the next state, and what the step reports."""
         leaves, given = self._unpacked(tensors, len(self._changed_at))
-        after, objective = self._mapped(self._one_seed, len(leaves[0]), given)
-        return [*as_they_came(after), objective]
+        after, reported = self._mapped(self._one_seed, len(leaves[0]), given)
+        return [*as_they_came(after), *reported]
 
     def _call(self, phase: Phase, *tensors: Tensor) -> list[Tensor]:
         """One call of a phase, likewise: the leaves of the state, those that phases have changed since, who takes part
@@ -174,16 +175,17 @@ class Training:
         uniforms: Tensor,
         normals: Tensor,
         examples: Tensor | None = None,
-    ) -> tuple[Tree, Tensor]:
-        """One step of one seed and its objective, and the freeze if it diverges; with its phases, unless these are
-        programs of their own."""
+    ) -> tuple[Tree, list[Tensor]]:
+        """One step of one seed and what it reports (``Info``), and the freeze if it diverges; with its phases, unless
+        these are programs of their own."""
         state = self._state(self._with_changed(tensors, changed), examples)
         draw, step = (self.stage.noise, self.stage.step) if self._called else (self.stage.draw, self.stage.whole)
         batches, noise = self._given(batches, self.stream.noise(draw, StoredRng(uniforms, normals)))
         with self._autocast():
             given = step(state, batches, noise, self.estimator.scheduled(hyper, tensors["step"]))
-        after, objective = check_step(self.estimator.id, state, given)
-        return advanced(tensors, after, objective, hyper), objective
+        after, info = check_step(self.estimator.id, state, given)
+        self._reports = tuple(info)
+        return advanced(tensors, after, info["objective"], hyper), list(info.values())
 
     def _one_call(
         self,

@@ -142,7 +142,7 @@ class Recorder:
         """Adds a line to every journal and saves the checkpoints that are the best so far."""
         trainer = self.trainer
         with self._spending("evaluating"):
-            training, validation = trainer.mean_objective(), trainer.objective_on(self.data.val)
+            training, validation = trainer.mean_objective(), trainer.reports_on(self.data.val)
             lower = trainer.lower_objective_on(self.data.val)
             scores = evaluate(trainer.fitted(), self.data, self.config["metrics"])
         diverged_at = trainer.diverged_at
@@ -150,7 +150,7 @@ class Recorder:
             if self._closed[i]:
                 continue
             objectives = {"train/objective": float(training[i])} if trainer.step else {}
-            objectives["val/objective"] = float(validation[i])
+            objectives |= {f"val/{name}": float(value[i]) for name, value in validation.items()}
             if lower is not None:
                 objectives["val/lower_objective"] = float(lower[i])
             line = {**objectives, **scores[i], **self._cost()}

@@ -94,7 +94,10 @@ def check_objectives(
     ours = is_measured(metrics, method)
     if not ours:
         measures = ", ".join(METRICS)
-        raise InputError(f"task {task}: {method.id} cannot be tuned: none of {measures} is measured of its models")
+        raise InputError(
+            f"task {task}: {method.id} cannot be tuned: none of {measures} is both measured of its models and in "
+            "the task's `metrics`; a suite file of your own may name more"
+        )
     known, objectives = [*(f"val/{metric}" for metric in ours), TIME], list(asked or [f"val/{ours[0]}"])
     for name in objectives:
         if name.startswith("test/"):

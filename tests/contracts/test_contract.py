@@ -264,6 +264,8 @@ SAME = "must give a state of the same tensors as before, of the same shapes and 
          "step() must report its objective as info['objective'], and info is empty"),
         ({"step": stepping(lambda state, x: (state, {"loss": x, "rate": x}))},
          "step() must report its objective as info['objective'], and info has loss, rate"),
+        ({"step": stepping(lambda state, x: (state, {"objective": x.sum(), "rates": x.sum().expand(2)}))},
+         "step() must give info['rates'] as a scalar, a floating-point tensor of shape [], got a tensor [2]"),
         ({"step": stepping(lambda state, x: (state, {"objective": 0.0}))},
          "step() must give info['objective'] as a scalar, a floating-point tensor of shape [], got 0.0"),
         ({"step": stepping(lambda state, x: (state, {"objective": x[None]}))}, "got a tensor [1] of torch.float64"),

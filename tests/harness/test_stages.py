@@ -76,6 +76,21 @@ def test_a_job_says_its_stage_and_goes_on_in_and_between_them(job: Job, data: Da
         assert written[0] == written[1]
 
 
+def test_what_a_step_reports_is_logged_of_validation_data(job: Job, data: DataSet, tmp_path: Path) -> None:
+    """By its own stage alone, whose figures these are."""
+    cells, _ = train(job, data, tmp_path)
+    for cell in cells:
+        lines = {line.step: line.metrics for line in cell.measurements()}
+        assert [step for step, line in lines.items() if "val/mean_of_v" in line] == [0, 5, 10]
+        means = {lines[step]["val/mean_of_v"] for step in (0, 5, 10)}  # the same minibatches
+        assert len(means) == 1
+        assert means.pop() == pytest.approx(float(data.val.mean()), abs=0.1)
+        assert len({lines[step]["val/c"] for step in (0, 5, 10)}) == 3
+        for line in lines.values():
+            assert "val/objective" in line
+            assert not any(name.startswith("train/") and name != "train/objective" for name in line)
+
+
 def test_status_and_the_log_say_the_stage(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, width=200)
     with contextlib.closing(RunDir(tmp_path / "runs")) as runs:

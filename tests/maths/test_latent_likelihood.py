@@ -10,7 +10,7 @@ from torch import Tensor
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
 from benchmark.measures.evaluation import evaluate
-from bism import log_partition
+from bism import latent_quadrature, log_partition
 from bism.gaussian_mixture import fitted_mixture
 from bism.hierarchy import hierarchy
 from bism.latent import LatentModel, latent_mlp
@@ -26,7 +26,7 @@ from bism.latent_likelihood import (
     step_sizes,
 )
 from bism.latent_quadrature import log_marginals, not_summable
-from bism.likelihood import log_likelihood, not_exact
+from bism.likelihood import grid_density, log_likelihood, not_exact
 from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
 from bism.scaling import Scaling
@@ -60,6 +60,25 @@ def test_sums_over_one_or_two_codes_are_the_closed_form_outliers_included(codes:
     found, exact = log_marginals(model, v), exact_log_likelihood(model, v)
     assert float(((found.values - exact).abs() / exact.abs().clamp(min=1)).max()) < 1e-8
     assert float(found.errors.max()) <= 1e-4
+
+
+def test_a_density_for_a_picture_is_as_good_as_it_says_from_fewer_points(monkeypatch: pytest.MonkeyPatch):
+    """And a tolerance that was asked for is nothing to warn of (warnings are errors here)."""
+    model, axis = linear_gaussian(2, 2, 0.05), torch.linspace(-2, 2, 9, dtype=torch.float64)
+    v = torch.cartesian_prod(axis, axis)
+    exact = exact_log_likelihood(model, v).exp().reshape(9, 9).T
+    asked, energies = [0], latent_quadrature.energies
+
+    def counted(*given: Any) -> Tensor:
+        asked[-1] += len(given[2])
+        return energies(*given)
+
+    monkeypatch.setattr(latent_quadrature, "energies", counted)
+    for tolerance in (1e-4, 0.05):
+        found = grid_density(model, axis, axis, tolerance=tolerance)
+        assert float((found / exact).log().abs().max()) < tolerance
+        asked.append(0)
+    assert asked[1] < asked[0]
 
 
 def test_two_modes_that_are_far_apart_are_both_found():

@@ -20,6 +20,7 @@ from bism.sampling import marginal_energy
 from bism.variables import has_binary_v
 
 _GRID = 121  # of densities, in either coordinate
+_SEEN = 0.05  # nats: what a picture shows; sums over h to more digits at every pixel take minutes
 _SIGNS = 500  # steps between two signs of life
 _ACCEPTED = 0.57  # of MALA's proposals at the best step size (Roberts and Rosenthal 1998)
 
@@ -152,7 +153,7 @@ class TwoSamples(Probe):
         if law is not None:
             arrays["truth"] = law.log_density(grid).exp().reshape(_GRID, _GRID).float()
         if not_exact(model) is None:
-            arrays["density"] = grid_density(model.cpu(), *axes).float()
+            arrays["density"] = grid_density(model.cpu(), *axes, tolerance=_SEEN).float()
         subject.folder.mkdir(parents=True, exist_ok=True)
         step = subject.fitted.step
         save_arrays(subject.folder, "toy2d", step, first=axes[0], second=axes[1], **arrays)
