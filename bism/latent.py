@@ -225,24 +225,28 @@ def latent_mlp(
     drawn: str = "samples",
     width: int = 128,
     layers: int = 2,
-    prior_width: int = 128,
-    prior_layers: int = 2,
+    prior_width: int | None = None,
+    prior_layers: int | None = None,
     spectral_norm: bool = False,
-    smoothing: str = "spike_exponential",
-    sharpness: float = 5.0,
+    smoothing: str | None = None,
+    sharpness: float | None = None,
 ) -> LatentModel:
     """A ``LatentModel`` of vectors: decoder and encoder are networks of ``layers`` hidden layers of ``width`` units.
 
     Args:
         visible: number D of visible units.
         codes: size m of h.
-        prior: "normal"; "tilted", by a network of ``prior_layers`` of ``prior_width`` units; or "rbm", binary h, which
-            reach the decoder by a ``smoothing`` (``bism.smoothing``) of some ``sharpness``.
+        prior: "normal"; "tilted", by a network of ``prior_layers`` (2) of ``prior_width`` (128) units; or "rbm", binary
+            h, which reach the decoder by a ``smoothing`` (``bism.smoothing``; "spike_exponential") of some
+            ``sharpness`` (5).
         observation, sigma, learn_sigma, drawn: of ``LatentModel``.
         spectral_norm: of the decoder (``Generator``).
     """
+    of_prior = {
+        "prior_width": prior_width, "prior_layers": prior_layers, "smoothing": smoothing, "sharpness": sharpness
+    }  # fmt: skip
     return _assembled(
-        (visible,), codes, prior, (prior_width, prior_layers), (width, layers), spectral_norm, (smoothing, sharpness),
+        (visible,), codes, prior, 128, of_prior, (width, layers), spectral_norm,
         observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
     )  # fmt: skip
 
@@ -256,19 +260,23 @@ def latent_conv(
     learn_sigma: bool = False,
     drawn: str = "means",
     width: int = 32,
-    prior_width: int = 200,
-    prior_layers: int = 2,
+    prior_width: int | None = None,
+    prior_layers: int | None = None,
     spectral_norm: bool = False,
-    smoothing: str = "spike_exponential",
-    sharpness: float = 5.0,
+    smoothing: str | None = None,
+    sharpness: float | None = None,
 ) -> LatentModel:
     """A ``LatentModel`` of images [c, H, W]: a decoder of transposed convolutions with ``width`` channels in its finest
-    map, and an encoder of convolutions from ``width`` channels on. Other arguments as of ``latent_mlp``."""
+    map, and an encoder of convolutions from ``width`` channels on. Other arguments as of ``latent_mlp``, but for
+    ``prior_width`` (200)."""
     if not isinstance(visible_shape, Sequence) or len(visible_shape) != 3:
         raise InputError(f"LatentModel: visible_shape must be (channels, height, width), got {shown(visible_shape)}")
     shape = tuple(visible_shape)
+    of_prior = {
+        "prior_width": prior_width, "prior_layers": prior_layers, "smoothing": smoothing, "sharpness": sharpness
+    }  # fmt: skip
     return _assembled(
-        shape, codes, prior, (prior_width, prior_layers), (width, 1), spectral_norm, (smoothing, sharpness),
+        shape, codes, prior, 200, of_prior, (width, 1), spectral_norm,
         observation=observation, sigma=sigma, learn_sigma=learn_sigma, drawn=drawn,
     )  # fmt: skip
 
@@ -277,30 +285,48 @@ def _assembled(
     visible_shape: tuple[int, ...],
     codes: int,
     prior: str,
-    of_prior: tuple[int, int],
+    prior_width: int,
+    of_prior: dict[str, Any],
     of_networks: tuple[int, int],
     spectral_norm: bool,
-    smoothing: tuple[str, float],
     **options: Any,
 ) -> LatentModel:
-    if prior not in PRIORS:
-        raise InputError(f"LatentModel: prior must be one of {', '.join(PRIORS)}, got {shown(prior)}")
     for side in visible_shape:
         check_count("LatentModel: visible" + ("_shape" if len(visible_shape) > 1 else ""), side, 1)
-    names = ("codes", "prior_width", "prior_layers", "width", "layers")
-    for name, size in zip(names, (codes, *of_prior, *of_networks), strict=True):
+    for name, size in zip(("codes", "width", "layers"), (codes, *of_networks), strict=True):
         check_count(f"LatentModel: {name}", size, 1)
-    if smoothing[0] not in SMOOTHINGS:
-        raise InputError(f"LatentModel: smoothing must be one of {', '.join(SMOOTHINGS)}, got {shown(smoothing[0])}")
     check_flag("LatentModel: spectral_norm", spectral_norm)
+    own = _made_prior(prior, codes, prior_width, of_prior)
     width, layers = of_networks
     decoder: nn.Module
     decoder = Generator(visible_shape, codes, width, layers, options["observation"] == "bernoulli", spectral_norm)
-    own: nn.Module = StandardNormal(codes)
-    if prior == "tilted":
-        own = Tilted(codes, *of_prior)
     if prior == "rbm":
-        check_count("LatentModel: codes of an rbm", codes, 2)
-        own = RBMPrior(codes, SMOOTHINGS[smoothing[0]](smoothing[1]))
         decoder = OfFirst(decoder, own.codes)
     return LatentModel(decoder, own, width=width, layers=layers, **options)
+
+
+def _made_prior(kind: str, codes: int, width: int, given: dict[str, Any]) -> Any:
+    """A prior by its name; of the options ``given``, those of other kinds must be None, and None is a default."""
+    if kind not in PRIORS:
+        raise InputError(f"LatentModel: prior must be one of {', '.join(PRIORS)}, got {shown(kind)}")
+    for owner, names in {"tilted": ("prior_width", "prior_layers"), "rbm": ("smoothing", "sharpness")}.items():
+        for name in names:
+            if given[name] is not None and kind != owner:
+                raise InputError(f"LatentModel: {name} is of prior: {owner}, and the prior is {kind}")
+    defaults: dict[str, Any] = {
+        "prior_width": width,
+        "prior_layers": 2,
+        "smoothing": "spike_exponential",
+        "sharpness": 5.0,
+    }
+    wide, deep, smoothing, sharpness = (defaults[name] if given[name] is None else given[name] for name in defaults)
+    check_count("LatentModel: prior_width", wide, 1)
+    check_count("LatentModel: prior_layers", deep, 1)
+    if kind == "tilted":
+        return Tilted(codes, wide, deep)
+    if kind == "normal":
+        return StandardNormal(codes)
+    if smoothing not in SMOOTHINGS:
+        raise InputError(f"LatentModel: smoothing must be one of {', '.join(SMOOTHINGS)}, got {shown(smoothing)}")
+    check_count("LatentModel: codes of an rbm", codes, 2)
+    return RBMPrior(codes, SMOOTHINGS[smoothing](sharpness))

@@ -351,6 +351,9 @@ def test_images_go_to_codes_and_back():
     [
         ({"observation": "poisson"}, "observation must be one of gaussian, bernoulli"),
         ({"prior": "flat"}, "prior must be one of normal, tilted"),
+        ({"smoothing": "spike_exponential"}, "smoothing is of prior: rbm, and the prior is normal"),
+        ({"prior": "tilted", "sharpness": 5.0}, "sharpness is of prior: rbm, and the prior is tilted"),
+        ({"prior_layers": 2}, "prior_layers is of prior: tilted, and the prior is normal"),
         ({"sigma": 0.0}, "sigma, a standard deviation, must be a finite number above 0"),
         ({"observation": "bernoulli", "learn_sigma": True}, "binary v have no sigma"),
         ({"drawn": "modes"}, "drawn must be one of samples, means"),
