@@ -2,13 +2,15 @@
 
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import keystr, tree_leaves_with_path, tree_map
 
 from bism.errors import InputError
+from bism.optimisers import Tree
 
 _KEYS = {"estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "step", "train_seconds",
          "reported", "tensors"}  # fmt: skip
@@ -75,3 +77,16 @@ def merge_checkpoints(contents: list[dict[str, Any]]) -> dict[str, Any]:
     """Checkpoints of single seeds that were saved together, as one of all these seeds, in this order."""
     tensors = tree_map(lambda *x: torch.cat(x), *[content["tensors"] for content in contents])
     return {**contents[0], "seeds": [seed for content in contents for seed in content["seeds"]], "tensors": tensors}
+
+
+def differences(ours: Tree, theirs: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+    """Where the shapes and types of tensors differ: the place, and what either has there."""
+    here, there = _described(ours), _described(theirs)
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            yield name, here.get(name), there.get(name)
+
+
+def _described(tensors: Tree) -> dict[str, str]:
+    """Shape and type of every tensor, by its place."""
+    return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}

@@ -8,17 +8,17 @@ with its step; the others do not notice.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils._pytree import keystr, tree_flatten, tree_leaves, tree_leaves_with_path, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from bism.capture import CapturedSteps, capture_on_cuda, dense
-from bism.checkpoint import load_checkpoint, save_checkpoint
+from bism.checkpoint import differences, load_checkpoint, save_checkpoint
 from bism.checks import check_count
 from bism.compiler import Program, Work, compile_program, count_work, traced_program
 from bism.contract import check_scalar, check_state
@@ -382,7 +382,7 @@ class Trainer(Training):
         for key in ("estimator", "hyper", "seeds", "batch_size", "data_noise", "precision", "shards", "iterations"):
             if saved.get(key) != own.get(key):
                 raise InputError(f"{source}: checkpoint has {key} = {saved.get(key)}, this run has {own.get(key)}")
-        for name, ours, theirs in _differences(own["tensors"], saved["tensors"]):
+        for name, ours, theirs in differences(own["tensors"], saved["tensors"]):
             raise InputError(f"{source}: checkpoint has {name}: {theirs}, this run has {ours}")
         steps = set(saved["tensors"]["step"].tolist())
         if steps != {saved["step"]}:
@@ -393,16 +393,3 @@ class Trainer(Training):
         index = next(i for i, end in enumerate(self._ends) if end >= self.step)
         if index != self._index:
             self._enter(index)
-
-
-def _differences(ours: Tree, theirs: Tree) -> Iterator[tuple[str, str | None, str | None]]:
-    """Where the shapes and types of tensors differ: the place, and what either has there."""
-    here, there = _described(ours), _described(theirs)
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            yield name, here.get(name), there.get(name)
-
-
-def _described(tensors: Tree) -> dict[str, str]:
-    """Shape and type of every tensor, by its place."""
-    return {keystr(place): f"{list(x.shape)} {x.dtype}" for place, x in tree_leaves_with_path(tensors)}

@@ -111,10 +111,10 @@ def small(kind: type[Estimator], of: type[nn.Module] | None = None, **changes: A
 def zoo(kind: type[Estimator]) -> list[nn.Module]:
     """A model of each kind of units; for methods that need a decoder, those that have one."""
     if "log_visible" in kind.needs:
-        sizes: Any = {"width": 4, "layers": 1, "prior_width": 4, "prior_layers": 1}
+        sizes: Any = {"width": 4, "layers": 1}
         made: Any = (
             {},
-            {"prior": "tilted"},
+            {"prior": "tilted", "prior_width": 4, "prior_layers": 1},
             {"observation": "bernoulli"},
             {"learn_sigma": True},
             {"spectral_norm": True},
