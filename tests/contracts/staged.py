@@ -54,7 +54,8 @@ class Staged(Estimator):
             return self.loss(state.bind(params), of[0], drawn, state.carry, hyper)[0]
 
         state, value, _ = self.move(state, ("model",), objective, batches, noise, hyper)
-        return state, {"objective": value, "mean_of_v": batches.mean(), "c": state.params["model"]["c"].sum()}
+        first = next(iter(state.params["model"].values()))
+        return state, {"objective": value, "mean_of_v": batches.mean(), "first": first.sum()}
 
     def normalise_noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> dict[str, Tensor]:
         return {"points": rng.normal(batch_shape), "kept": rng.uniform((batch_shape[0],))}

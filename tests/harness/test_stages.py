@@ -85,7 +85,7 @@ def test_what_a_step_reports_is_logged_of_validation_data(job: Job, data: DataSe
         means = {lines[step]["val/mean_of_v"] for step in (0, 5, 10)}  # the same minibatches
         assert len(means) == 1
         assert means.pop() == pytest.approx(float(data.val.mean()), abs=0.1)
-        assert len({lines[step]["val/c"] for step in (0, 5, 10)}) == 3
+        assert len({lines[step]["val/first"] for step in (0, 5, 10)}) == 3
         for line in lines.values():
             assert "val/objective" in line
             assert not any(name.startswith("train/") and name != "train/objective" for name in line)
