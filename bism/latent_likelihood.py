@@ -224,6 +224,14 @@ def annealed_importance(
     return Annealed(Weights(log_w.reshape(chains, -1), 1 if h is None else -1), acceptance, end)
 
 
+def posterior_mean(model: Any, v: Tensor, *, chains: int = 10, steps: int = 100, seed: int = 0) -> Tensor:
+    """E[h|v], [batch, m], for models without a network that knows it: sum_c w_c h_c / sum_c w_c of the ends h_c of AIS
+    from N(0, I), which tends to it with more chains whatever the number of temperatures; arguments as of
+    ``annealed_importance``."""
+    found = annealed_importance(model, v, chains=chains, steps=steps, seed=seed)
+    return (found.weights.log_w.softmax(0).to(found.h).unsqueeze(-1) * found.h).sum(0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Bidirectional:
     """log p~(v) of examples that the model has drawn, from below and from above.

@@ -21,6 +21,7 @@ from bism.latent_likelihood import (
     annealed_importance,
     bidirectional,
     importance,
+    posterior_mean,
     prior_log_z,
     sigmoid_temperatures,
     step_sizes,
@@ -48,6 +49,15 @@ class QuadraticTilt(Tilted):
     def log_z(self) -> float:
         precision = 1 + self.curvature
         return 0.5 * self.codes * (self.slope**2 / precision - math.log(precision))
+
+
+def test_the_posterior_s_mean_by_weighted_ends_of_annealing() -> None:
+    """With few temperatures the ends are off, and their weights mend it."""
+    model = linear_gaussian(3, 2, 0.6)
+    v = model.draw(3, rng(1))
+    exact, few = posterior_of(model).mean(v), annealed_importance(model, v, chains=4000, steps=2)
+    assert float((few.h.mean(0) - exact).abs().max()) > 0.1
+    assert torch.allclose(posterior_mean(model, v, chains=4000, steps=2), exact, atol=0.05)
 
 
 # --- sums over lattices ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from benchmark.measures.probes.anomaly import Anomaly
 from benchmark.measures.probes.base import NO_JUDGES, Judges, Metrics, Probe, Subject
 from benchmark.measures.probes.bias import GradientBias, PracticalBias, Theorem2
 from benchmark.measures.probes.bound import Bound
+from benchmark.measures.probes.class_kept import ClassKept
 from benchmark.measures.probes.codes import Codes
 from benchmark.measures.probes.coupling import Coupling
 from benchmark.measures.probes.couplings import Couplings
@@ -29,6 +30,7 @@ PROBES: dict[str, type[Probe]] = {
     "practical_bias": PracticalBias,
     "gradient_bias": GradientBias,
     "critic": CriticDivergence,
+    "class_kept": ClassKept,
     "codes": Codes,
     "coupling": Coupling,
     "couplings": Couplings,
@@ -50,6 +52,7 @@ __all__ = [
     "Annealing",
     "Anomaly",
     "Bound",
+    "ClassKept",
     "Codes",
     "Conditional",
     "Coupling",

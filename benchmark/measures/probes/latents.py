@@ -18,6 +18,7 @@ from benchmark.measures.probes.base import Metrics, Probe, Subject
 from benchmark.measures.probes.samples import Langevin, StretchOptions
 from bism import Estimator
 from bism.langevin import Stretch, langevin, temperatures
+from bism.latent_likelihood import posterior_mean
 from bism.rng import Rng, generator
 from bism.variables import Gaussian
 
@@ -45,7 +46,25 @@ def _test_images(subject: Subject, model: Any, count: int) -> Tensor:
 # --- images from h --------------------------------------------------------------------------------------------------
 
 
-class Conditional(Langevin):
+class GivenH(Langevin):
+    """What samples v given h, by Langevin dynamics on E(v, h)."""
+
+    def given(self, subject: Subject, model: Any, h: Tensor, count: int = 1, batch: int = 0) -> Tensor:
+        """Samples v ~ p(v|h) for each h [points, m]: [points, count, *visible_shape].
+
+        Every h gets the same ``count`` starts and the same noise; another ``batch`` gets others.
+        """
+        start = {"v": self.starting(subject, model, count, batch)}
+
+        def sample(point: Tensor) -> Tensor:
+            code = point.expand(count, -1)
+            x = self.run(lambda at: model.energy(at["v"], code), start, subject, batch=batch)
+            return self.cleaned(lambda at: model.energy(at, code), x["v"], subject)
+
+        return vmap(sample, randomness="same", chunk_size=max(1, self.batch // count))(h)
+
+
+class Conditional(GivenH):
     """What h holds, on sheets: v sampled given h, and v and h sampled together, by Langevin dynamics.
 
     ``conditional``: in each row a test image and samples v ~ p(v|h) with h the posterior's mean of it; those of a
@@ -99,20 +118,6 @@ class Conditional(Langevin):
             film = self.film(subject, model, posterior, v)
             self._write(subject, "joint", torch.stack([_full(row) for row in film["images"]]), **film)
         return {"latent/share_of_h": share_of_h(samples)}
-
-    def given(self, subject: Subject, model: Any, h: Tensor, count: int = 1, batch: int = 0) -> Tensor:
-        """Samples v ~ p(v|h) for each h [points, m]: [points, count, *visible_shape].
-
-        Every h gets the same ``count`` starts and the same noise; another ``batch`` gets others.
-        """
-        start = {"v": self.starting(subject, model, count, batch)}
-
-        def sample(point: Tensor) -> Tensor:
-            code = point.expand(count, -1)
-            x = self.run(lambda at: model.energy(at["v"], code), start, subject, batch=batch)
-            return self.cleaned(lambda at: model.energy(at, code), x["v"], subject)
-
-        return vmap(sample, randomness="same", chunk_size=max(1, self.batch // count))(h)
 
     def film(self, subject: Subject, model: Any, posterior: Any, v: Tensor) -> dict[str, Tensor]:
         """The joint dynamics from v and h ~ q(h|v): at the start and evenly over the schedule ``v`` and ``h`` and
@@ -177,6 +182,9 @@ def hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
     if "posterior" in subject.fitted.estimator.trains:
         return subject.fitted.posterior(subject.seed).mean
     model = subject.fitted.model(subject.seed)
+    if isinstance(model.latent, Gaussian):
+        joint, scaling = subject.fitted.joint(subject.seed)[0], subject.data.scaling  # it is of the training's units
+        return lambda v: posterior_mean(joint, scaling.scaled(v) if scaling else v, seed=subject.seed)
     if hasattr(model, "mean_field"):
         return lambda v: torch.cat(model.mean_field(v).hidden, -1)
     return lambda v: model.hidden_logits(v).sigmoid()
@@ -184,7 +192,7 @@ def hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
 
 class Features(Probe):
     """What E[h|v] says of an image's class: the mean of the posterior that was trained; where none was, the model's own
-    (RBM, GRBM), or that by mean field of all layers (DBM).
+    (RBM, GRBM), that by mean field of all layers (DBM), or of a model with a prior over real h that by annealing.
 
     ``latent/linear_probe_accuracy`` and ``latent/knn_accuracy`` are accuracies on the test data of a multinomial
     logistic regression on standardised features and of the nearest neighbours by Euclidean distance, both fitted to
@@ -206,7 +214,8 @@ class Features(Probe):
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         own = model.latent is not None and any(hasattr(model, name) for name in ("mean_field", "hidden_logits"))
-        return None if own else no_posterior(estimator, model)
+        real = isinstance(model.latent, Gaussian) and hasattr(model, "prior_energy")
+        return None if own or real else no_posterior(estimator, model)
 
     def measure(self, subject: Subject) -> Metrics:
         data, features = subject.data, hidden_mean(subject)
