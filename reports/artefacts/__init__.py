@@ -15,6 +15,7 @@ from reports.artefacts import (
     figure3,
     figure4,
     figure5,
+    held,
     latent,
     log_z,
     marginals,
@@ -34,7 +35,7 @@ from reports.artefacts import (
 
 SUMMARY, RUN = (summary,), (settings, failures)
 IN_ORDER = (
-    figure1, bias_cost, table1, table2, figure2, marginals, toy2d, figure3, figure4, codes, figure5, latent, ranking,
-    cost, bounds, log_z, stability, ablations,
+    figure1, bias_cost, table1, table2, figure2, marginals, toy2d, figure3, figure4, codes, figure5, latent, held,
+    ranking, cost, bounds, log_z, stability, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

@@ -21,7 +21,7 @@ _LIKELIHOODS = {
     "test/ais_effective_samples": "effective samples, AIS", "test/iw_effective_samples": "effective samples, IW",
     "latent/ais_gap": "gap", "latent/log_z": "log Z", "latent/log_z_effective_samples": "effective samples, log Z",
     "test/mmd": "MMD²", "test/long_mmd": "MMD², long", "latent/mmd_prior": "MMD² of codes, prior",
-    "latent/mmd_normal": "MMD² of codes, N(0, I)", "time/ms_per_step": _MS,
+    "latent/mmd_normal": "MMD² of codes, N(0, I)", "val/prior_gap": "energy gap of the prior", "time/ms_per_step": _MS,
 }  # metric: head of its column  # fmt: skip
 _LABELS = re.compile(r"latent/labels_(\d+)_accuracy")
 _ANOMALY = {"anomaly/auprc": "AUPRC", "anomaly/auroc": "AUROC", "anomaly/auprc_reconstruction": "AUPRC, reconstruction",
@@ -57,7 +57,8 @@ def _likelihoods(sweep: Sweep, task: str) -> Iterator[Artefact]:
         "ways is given), and the importance-weighted bound of the encoder, with effective sample sizes per example; "
         "log Z is the prior's. Squared maximum mean discrepancy from test data of samples as the method draws them, "
         "and of the model's own, which for a learnt prior are ends of long chains on it; and of the codes of test data "
-        f"from the prior's and from N(0, I). Times: {timing.conditions(done)}.",
+        "from the prior's and from N(0, I). The energy gap is that of the prior's between codes of validation data and "
+        f"its chains, near 0 where these have converged. Times: {timing.conditions(done)}.",
         numbers=frame,
         runs=list(done["run"]),
         missing=len(sweep.missing(task)),

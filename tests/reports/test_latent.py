@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reports.artefacts import bounds, latent
+from reports.artefacts import held as held_by_h
 from tests.reports.stores import Held, built
 
 TIME = {"time/ms_per_step": 2.0, "time/compile_seconds": 1.0}
@@ -80,3 +81,21 @@ def test_anomalies_stand_beside_what_is_published_of_the_same_digit(tmp_path: Pa
     other = Held()
     other.add("VAE", "vae", 0, **{"anomaly/auprc": 0.5, "param.data": "digits", "param.data_held_out": "4"})  # type: ignore[arg-type]
     assert built(latent, other, tmp_path)["anomaly"].numbers["variant"].tolist() == ["VAE"]
+
+
+def test_what_h_holds_has_the_images_below_it(tmp_path: Path) -> None:
+    held = Held()
+    for seed, (kept, probe) in enumerate(((0.7, 0.9), (0.9, 0.94))):
+        found = {"class_kept/share": kept, "class_kept/by_chance": 0.1, "class_kept/of_images": 0.98}
+        held.add("VAE", "vae", seed, **found, **{"latent/linear_probe_accuracy": probe}, **TIME)
+    held.add("BiMDSM", "bimdsm", 0, **{"class_kept/share_of_h": 0.0001, "class_kept/of_images": 0.96}, **TIME)  # type: ignore[arg-type]
+    held.add("MDSM", "mdsm", 0, **TIME)  # type: ignore[arg-type]  # has no h
+    (artefact,) = built(held_by_h, held, tmp_path).values()
+    assert artefact.table is not None
+    rows = artefact.table.written.set_index("variant")
+    rows = rows.loc[["VAE", "BiMDSM", "images"]]
+    assert len(rows) == 3
+    assert rows["class kept"].tolist() == ["0.80", "", "0.97"]
+    assert rows["by chance"].tolist() == ["0.10", "", ""]
+    assert rows["share of h"].tolist() == ["", "0.0001", ""]
+    assert rows["linear probe"].tolist() == ["0.92", "", ""]
