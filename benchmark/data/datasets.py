@@ -137,7 +137,8 @@ def cifar10(folder: Path) -> DataSet:
 def from_file(
     folder: Path, file: str, split: tuple[float, float, float] = (0.8, 0.1, 0.1), exact: bool = False
 ) -> DataSet:
-    """An array [n, D] from an ``.npy`` file, shuffled once and split by the given fractions.
+    """An array [n, D] from an ``.npy`` file, or images [n, height, width] or [n, channels, height, width], shuffled
+    once and split by the given fractions.
 
     Args:
         exact: in float64, for what is scaled before it is trained on; values may then be as large as 1e150.
@@ -149,11 +150,12 @@ def from_file(
     try:
         check_file(path, "file")
     except InputError as error:
-        raise MissingData(f"{error}; data.file must name an .npy file with an array [n, D]") from None
+        raise MissingData(f"{error}; data.file must name an .npy file with an array [n, D] or of images") from None
     try:
         array = read_npy(path)
     except (Damaged, OSError, ValueError) as error:
         raise MissingData(f"{path}: not a readable .npy file ({error})") from error
+    image = _image(path, array)
     try:
         rows = _checked(path, array, exact)
     except (MemoryError, RuntimeError) as error:  # numpy's and torch's want of memory
@@ -163,21 +165,37 @@ def from_file(
     if sizes[0] < 2:
         raise MissingData(f"{path}: of its {len(rows)} rows the split {list(split)} leaves {sizes[0]} for training")
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(rows)))
-    return DataSet(path.stem, *split_rows(rows[order], sizes))
+    return DataSet(path.stem, *split_rows(rows[order], sizes), image)
+
+
+def _image(path: Path, array: np.ndarray) -> tuple[int, ...] | None:
+    """The shape of an image where each row is one."""
+    if array.ndim not in (3, 4) or not array.size:
+        return None
+    shape = array.shape[1:]
+    if len(shape) == 3 and shape[-1] <= _CHANNELS < shape[0]:
+        raise MissingData(
+            f"{path}: images have their channels first, [n, channels, height, width], got {list(array.shape)}; "
+            f"np.moveaxis(images, -1, 1) brings them there"
+        )
+    return shape
 
 
 _CHUNK = 1 << 22  # numbers
+_CHANNELS = 4  # of an image, where the last axis may be theirs
 _MOST_EXACT = 1e150  # as MOST, in float64
 
 
 def _checked(path: Path, array: np.ndarray, exact: bool) -> Tensor:
     """The rows in the type that they are trained in, or in float64, if all of them can be."""
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) < 10:
+    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "fiu" or len(array) < 10:
         raise MissingData(
-            f"{path}: needs a numeric array [n, D] with at least 10 rows, got {array.dtype} {list(array.shape)}"
+            f"{path}: needs a numeric array [n, D], or of images [n, height, width] or [n, channels, height, width], "
+            f"with at least 10 rows, got {array.dtype} {list(array.shape)}"
         )
-    if not array.shape[1]:
+    if not array.size:
         raise MissingData(f"{path}: needs at least one column, got {array.dtype} {list(array.shape)}")
+    array = array.reshape(len(array), -1)
     check_fits(2.0 * array.size * (8 if exact else 4), f"{path}, {array.dtype} {list(array.shape)},", "fewer rows")
     rows = torch.empty(array.shape, dtype=torch.float64 if exact else torch.float32)
     step = max(1, _CHUNK // array.shape[1])

@@ -193,7 +193,28 @@ def test_the_split_of_a_file(tmp_path: Path) -> None:
 def test_a_file_of_the_wrong_shape_or_type(tmp_path: Path, array: np.ndarray, got: str) -> None:
     file = saved(tmp_path, array)
     assert refusal(NO_FOLDER, {"file": file}) == (
-        f"{file}: needs a numeric array [n, D] with at least 10 rows, got {got}"
+        f"{file}: needs a numeric array [n, D], or of images [n, height, width] or [n, channels, height, width], "
+        f"with at least 10 rows, got {got}"
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 2)])
+def test_images_of_the_user_s_own(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.arange(20 * 24).reshape(20, *shape)
+    data = load({"file": saved(tmp_path, array), "pad": 8}, NO_FOLDER)
+    assert data.image == (*shape[:-2], 8, 8)
+    assert data.as_images().train.shape[1:] == (shape[0] if len(shape) == 3 else 1, 8, 8)
+    plain = load({"file": saved(tmp_path, array)}, NO_FOLDER)
+    rows = torch.cat([plain.train, plain.val, plain.test]).sort(0).values
+    assert torch.equal(rows, torch.from_numpy(array.reshape(20, 24)).float())
+    assert torch.equal(plain.as_images().train.flatten(1), plain.train)
+
+
+def test_images_whose_channels_are_last_are_told_so(tmp_path: Path) -> None:
+    file = saved(tmp_path, np.zeros((20, 8, 8, 3)))
+    assert refusal(NO_FOLDER, {"file": file}) == (
+        f"{file}: images have their channels first, [n, channels, height, width], got [20, 8, 8, 3]; "
+        f"np.moveaxis(images, -1, 1) brings them there"
     )
 
 
@@ -225,7 +246,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_file_that_is_missing_or_no_array(tmp_path: Path) -> None:
     missing = tmp_path / "none.npy"
     assert refusal(NO_FOLDER, {"file": str(missing)}) == (
-        f"{missing}: no such file; data.file must name an .npy file with an array [n, D]"
+        f"{missing}: no such file; data.file must name an .npy file with an array [n, D] or of images"
     )
     for content in (b"", b"1,2,3\n4,5,6\n", Path(saved(tmp_path, POINTS)).read_bytes()[:200]):
         missing.write_bytes(content)
@@ -491,7 +512,7 @@ def points(row: int, column: int, value: float, dtype: str = "float64") -> np.nd
         (points(8, 0, -1e30), "row 8, column 0 is -1e+30; energies square"),
         (points(9, 2, 1e300, "longdouble"), "row 9, column 2 is 1e+300; energies square"),
         (POINTS[:, :0], "needs at least one column, got float64 [50, 0]"),
-        (POINTS[:0], "needs a numeric array [n, D] with at least 10 rows, got float64 [0, 3]"),
+        (POINTS[:0], "needs a numeric array [n, D], or of images [n, height, width] or"),
         (np.full((50, 3), 0.1), "the 40 training rows are all the same"),
         (
             1.7e9 + POINTS,

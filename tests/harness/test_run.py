@@ -604,7 +604,10 @@ def test_a_missing_data_file_stops_everything(tmp_path: Path) -> None:
     write(tmp_path, replaced(("name: checkerboard, train: 500, val: 200, test: 200", "file: points.npy")))
     said = command(tmp_path, *RUN)
     assert said.code == 2
-    assert said.err == "error: points.npy: no such file; data.file must name an .npy file with an array [n, D]\n"
+    assert (
+        said.err
+        == "error: points.npy: no such file; data.file must name an .npy file with an array [n, D] or of images\n"
+    )
     assert not (tmp_path / "runs").exists()
 
 
