@@ -313,3 +313,15 @@ def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -
     values |= {resolve(estimator, key): value for key, value in entry.set.items()}
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*lists)]
+
+
+def with_methods(suite: Suite, preset: str, tasks: Iterable[str], methods: Iterable[str]) -> Suite:
+    """The suite with an entry for each of these methods in the tasks of a preset that have none of it: with the
+    hyper-parameters that the preset sets for all methods, and else its own."""
+    changed = dict(suite.presets[preset].tasks)
+    for task in tasks:
+        there = {entry.method for entry in changed[task].variants}
+        new = [Variant.model_validate({"method": method}) for method in methods if method not in there]
+        changed[task] = changed[task].model_copy(update={"variants": [*changed[task].variants, *new]})
+    presets = {**suite.presets, preset: suite.presets[preset].model_copy(update={"tasks": changed})}
+    return suite.model_copy(update={"presets": presets})
