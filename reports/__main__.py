@@ -71,7 +71,7 @@ def _parser() -> Parser:
     export.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
     export.add_argument("--out", type=Path, metavar="FILE", help="default: SUITE-PRESET.jsonl.gz")
     export.add_argument(
-        "--machine", default="", metavar="TEXT", help="where cells were trained that do not say it: 'AMD EPYC, 2 cores'"
+        "--machine", metavar="TEXT", help="where cells were trained that do not say it: 'AMD EPYC, 2 cores'"
     )
     export.add_argument("--points", action=Whole, default=51, metavar="N", help="of each curve, at most (default: 51)")
     scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
@@ -183,7 +183,9 @@ def _export(options: argparse.Namespace) -> int:
     check_count("--points", options.points, least=2, most=POINTS)
     store = Store(named(options.tracking_uri))
     with store.reading():
-        print(export(store, options.suite, options.preset, options.out, options.machine.strip(), options.points))
+        print(
+            export(store, options.suite, options.preset, options.out, (options.machine or "").strip(), options.points)
+        )
     return 0
 
 

@@ -55,7 +55,8 @@ def export(
 
 
 def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, points: int) -> str:
-    cells, superseded = apart(_told(store.cells(suite, chosen), machine))
+    named, superseded = apart(store.cells(suite, chosen))
+    cells = _told(named, machine)
     ended = cells[cells["state"].isin(ENDED)]
     if ended.empty:
         raise InputError(f"suite {suite}, preset {chosen}: no cell has ended, and there is nothing to export")

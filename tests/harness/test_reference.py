@@ -30,7 +30,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     odd = variant("Odd [β=0.1]", [1.0])
     odd["seeds"] = [
         {"seed": 3, "state": "diverged", "error": "not finite at step 7",
-         "last": {LL: math.nan, "val/objective": -math.inf}, "curves": {LL: {"steps": [0, 5], "values": [1e-300, math.nan]}}},
+         "last": {LL: math.nan, "val/objective": -math.inf},
+         "curves": {LL: {"steps": [0, 5], "values": [1e-300, math.nan]}}},
         {"seed": 4, "state": "planned"},
     ]  # fmt: skip
     path = written(tmp_path / "a.jsonl.gz", *TWO, odd, label="a smoke ranking", trained=["2026-01-01", "2026-01-02"])
