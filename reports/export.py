@@ -16,7 +16,7 @@ from benchmark.records.cells import write_atomically
 from benchmark.records.metrics import is_measured
 from benchmark.records.provenance import hardware
 from benchmark.records.results import ENDED, TEXT, Curve, Seed, Variant, rounded, thinned
-from benchmark.system.validated import expected
+from benchmark.system.validated import first_problem
 from bism.errors import InputError, nearest
 from reports.results import Results
 from reports.store import LABELS
@@ -47,16 +47,15 @@ def export(
     try:
         return _exported(store, suite, chosen, out, machine, points)
     except ValidationError as error:  # labels that ours do not have
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
         raise InputError(
-            f"suite {suite}, preset {chosen}: what the store says cannot be exported: {where}: {expected(problem)}"
+            f"suite {suite}, preset {chosen}: what the store says cannot be exported: {first_problem(error)}"
         ) from None
 
 
 def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, points: int) -> str:
     named, superseded = apart(store.cells(suite, chosen))
     cells = _told(named, machine)
+    _check_names(cells)
     ended = cells[cells["state"].isin(ENDED)]
     if ended.empty:
         raise InputError(f"suite {suite}, preset {chosen}: no cell has ended, and there is nothing to export")
@@ -69,7 +68,6 @@ def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, 
         _variant(group, known, curves, points)
         for _, group in cells.groupby(keys, sort=False, dropna=False)
     ]  # fmt: skip
-    _check_names(variants)
     header = {
         "suite": suite,
         "preset": chosen,
@@ -186,17 +184,14 @@ def _mapping(text: str) -> dict[str, str]:
         return {}
 
 
-def _check_names(variants: Sequence[Variant]) -> None:
+def _check_names(cells: pd.DataFrame) -> None:
     """Two variants may differ in a path alone, which is not told."""
-    seen = set[tuple[str, str, int]]()
-    for one in variants:
-        for cell in ((one.task, one.variant, seed.seed) for seed in one.seeds):
-            if cell in seen:
-                raise InputError(
-                    f"task {one.task}: there are two variants called {one.variant} once folders are taken out of what "
-                    f"they set, and they could not be told apart: give one another name in the suite file"
-                )
-            seen.add(cell)
+    twice = cells[cells.duplicated(["task", "variant", "seed"])]
+    for task, variant in zip(twice["task"], twice["variant"], strict=True):
+        raise InputError(
+            f"task {task}: there are two variants called {variant} once folders are taken out of what they set, and "
+            f"they could not be told apart: give one another name in the suite file"
+        )
 
 
 def _commands(cells: pd.DataFrame, suite: str, preset: str) -> list[str]:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from benchmark.records.results import ENDED, Header, Part, Variant, written
 from benchmark.system import limits
-from benchmark.system.validated import expected
+from benchmark.system.validated import first_problem
 from bism.errors import InputError, nearest, shown
 
 _Kind = TypeVar("_Kind", bound=Part)
@@ -176,17 +176,7 @@ def _validated(path: Path, number: int, content: Mapping[str, Any], kind: type[_
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-        if problem["type"] == "extra_forbidden":
-            what = "unknown key"
-        elif problem["type"] == "missing":
-            what = "this key is missing"
-        else:
-            what = (
-                expected(problem) if problem["type"] != "value_error" else problem["msg"].removeprefix("Value error, ")
-            )
-        raise InputError(f"{path}: line {number}: {where or 'it'}: {what}") from None
+        raise InputError(f"{path}: line {number}: {first_problem(error)}") from None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

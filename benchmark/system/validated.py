@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from bism.errors import shown
 
 _EXPECTED = {
@@ -28,3 +30,19 @@ def expected(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     text = _EXPECTED.get(problem["type"], message).format(**problem.get("ctx", {}))
     return f"{text}, got {shown(problem['input'])}"
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of them: "seeds.3.steps: must be an integer, got 'x'"."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    match problem["type"]:
+        case "extra_forbidden":
+            what = "unknown key"
+        case "missing":
+            what = "this key is missing"
+        case "value_error":
+            what = problem["msg"].removeprefix("Value error, ")
+        case _:
+            what = expected(problem)
+    return f"{where or 'it'}: {what}"
