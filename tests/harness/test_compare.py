@@ -328,9 +328,10 @@ def cheapest(path: Path) -> tuple[str, str, str, list[int]] | None:
 @pytest.mark.parametrize(("suite", "preset"), sorted(reference.shipped()), ids="-".join)
 def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: str, preset: str) -> None:
     """All random numbers follow from seed and iteration, and one thread adds in one order: with this torch on a
-    processor of this kind the numbers are the same but for what a compiler's choice of vector width rounds otherwise
-    (1e-4 of them is far more than that, and far less than what two seeds differ by). Elsewhere rounding grows along a
-    training to what noise makes of it: four standard deviations over the seeds."""
+    processor of this kind the numbers are the same. The name of a processor does not tell its vector units, so that
+    sums may be rounded otherwise: a tenth of the standard deviation over seeds, or 1e-4 of the value, is much more than
+    a short training makes of that, and decides nothing. Elsewhere rounding may grow to what noise makes of it: four
+    standard deviations."""
     from importlib.metadata import version
 
     from benchmark.records.provenance import hardware
@@ -350,7 +351,7 @@ def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: st
         values = {seed.seed: seed.last[metric] for seed in shipped.seeds if metric in seed.last}
         spread = float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else abs(values[seeds[0]])
         for number, value in values.items():
-            near = 1e-4 * max(abs(value), spread) if alike else 4 * spread
+            near = max(1e-4 * abs(value), 0.1 * spread) if alike else 4 * spread
             assert ours[number][metric] == pytest.approx(value, abs=near), (metric, number, json.dumps(sample))
 
 

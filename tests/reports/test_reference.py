@@ -17,12 +17,22 @@ from reports import document, export, markdown, reference
 from reports.__main__ import main
 from reports.artefacts import beside, table1
 from reports.reference import Beside, ReferenceStore
-from reports.store import LABELS
+from reports.store import LABELS, Store
 from reports.sweep import Sweep
+from tests.harness.tiny import command, write
 from tests.reports.stores import BOTH, LL, STEPS, Held, built, frey, incomplete, learning
 
 FD = "test/fisher_divergence"
 HASH = "ab" * 18
+MINE = """
+import dataclasses
+from baselines import CD
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(CD):
+    \"\"\"Somebody's method.\"\"\"
+    id, label, reference = "mine", "Mine", "here"
+"""
 
 
 def stored() -> Held:
@@ -343,3 +353,37 @@ def test_every_form_of_the_report_shows_results_of_others(tmp_path: Path) -> Non
     document.write_files(report, tmp_path, ["png", "svg", "pdf"])
     text = markdown.write(report, tmp_path).read_text()
     assert "Your own and the results of others" in text
+
+
+# --- from training to a file and back ---------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_what_was_trained_is_exported_drawn_and_compared_with(tmp_path: Path) -> None:
+    """Through MLflow: a run, its export, a report without a store, and a method placed among it."""
+    write(tmp_path)
+    write(tmp_path, MINE, "mine.py")
+    at = f"sqlite:///{tmp_path}/mlflow.db"
+    assert command(tmp_path, "run", "--suite", "tiny.yaml", "--seeds", "0-2", "--tracking-uri", at).code == 0
+    path = tmp_path / f"ours{files.ENDING}"
+    assert main(["export", "--suite", "tiny", "--tracking-uri", at, "--out", str(path)]) == 0
+    store, found = Store(at), ReferenceStore({("tiny", "test"): path})
+    ours, theirs = store.cells("tiny", "test"), found.cells("tiny", "test")
+    metrics = sorted(name for name in ours if "/" in str(name))
+    pd.testing.assert_frame_equal(ours[metrics], theirs[metrics])
+    for name in ("machine", "data_hash", "git_commit", "torch_version", "param.lr", "select", "symbols"):
+        assert list(ours[name]) == list(theirs[name])
+        assert (theirs[name] != "").all(), name
+    assert set(files.read(path).header.commands) == {"python -m benchmark run --suite tiny.yaml --seeds 0-2"} or (
+        files.read(path).header.commands == ["python -m benchmark run --suite tiny --preset test"]
+    )  # the test's process was not called as a command
+    out = str(tmp_path / "out")
+    assert main(["build", "--reference", str(path), "--tracking-uri", "none", "--out", out, "--format", "md"]) == 0
+    said = command(tmp_path, "compare", "--suite", "tiny.yaml", "--plugin", "mine.py", "--reference", str(path),
+                   "--tracking-uri", at)  # fmt: skip
+    assert (said.code, said.err) == (0, "")
+    assert "Mine is " in said.out
+    assert main(["build", "--reference", str(path), "--tracking-uri", at, "--out", out, "--format", "md"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    for name in ("Mine", "CD-1 (ours)", "BiDSM-5 (ours)"):
+        assert f"| {name} " in text
