@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from benchmark.measures.statistics import LEVEL, paired, written
 from benchmark.records.metrics import metric_of
@@ -105,6 +106,11 @@ def against(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.DataFra
     frame.attrs |= {"family": family, "common": sorted(set(mine.index[mine.notna().any(axis=1)]) & set(
         other.index[other.notna().any(axis=1)]))}  # fmt: skip
     return frame
+
+
+def detectable(seeds: int, family: int) -> float:
+    """From how many standard deviations of the pairs' differences on a mean difference is found."""
+    return float(stats.t.isf((1 - LEVEL) / (2 * family), seeds - 1)) / math.sqrt(seeds)
 
 
 def _conclusion(difference: float, p: float) -> str:

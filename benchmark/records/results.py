@@ -36,6 +36,13 @@ def _text(text: str) -> str:
     return text
 
 
+def _drawn(name: str) -> str:
+    problem = limits.formula_problem(name)
+    if problem:
+        raise ValueError(f"{problem}, got {shown(name)}")
+    return name
+
+
 def _metric(name: str) -> str:
     if not is_measured(name):
         raise ValueError(f"no such metric, got {shown(name)}")
@@ -114,7 +121,7 @@ class Variant(Part):
     """A variant of a task: its labels as in the tracking store, and its seeds."""
 
     task: Name
-    variant: Text = Field(min_length=1)
+    variant: Annotated[Text, AfterValidator(_drawn)] = Field(min_length=1)
     method: Text = Field(min_length=1, pattern="^[A-Za-z0-9_-]+$")
     steps: int = Field(gt=0, le=limits.STEPS)
     select: Text = ""

@@ -143,6 +143,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         ("1/method", 5, "line 2: method: must be a text, got 5"),
         ("1/variant", "a\nb", "line 2: variant: must be one line without control characters"),
         ("1/variant", "CD [w=/home/me/w.pt]", "line 2: variant: must name no folder"),
+        ("1/variant", "$\\frac{$", "line 2: variant: must have no two '$'"),
         ("1/variant", "x" * 501, "line 2: variant: must have at most 500 characters"),
         ("1/variant", "CD-5", "line 3: seed 0 of CD-5, board, is given twice"),
         ("1/steps", 0, "line 2: steps: must be greater than 0"),
