@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.records import reference, sharing
@@ -205,6 +206,30 @@ def test_a_line_that_only_looks_like_ours(tmp_path: Path, old: str, new: str, wo
     text = json.dumps(one)
     assert old in text
     refused(tmp_path / "a.jsonl.gz", again([first, text.replace(old, new, 1), two]), words)
+
+
+def test_whatever_is_changed_at_random_is_a_message_or_a_file_of_results(tmp_path: Path) -> None:
+    """In the packed bytes, and in the lines by somebody who mends the checksum."""
+    random, content, path = np.random.RandomState(0), packed(*TWO), tmp_path / "a.jsonl.gz"
+    first, *others = gzip.decompress(content).decode().splitlines()
+    said = list[str]()
+    for place in range(400):
+        if place % 2:
+            changed = bytearray(content)
+            for _ in range(random.randint(1, 4)):
+                changed[random.randint(len(changed))] = random.randint(256)
+            path.write_bytes(bytes(changed))
+        else:
+            text = list("\n".join(others))
+            for _ in range(random.randint(1, 4)):
+                text[random.randint(len(text))] = random.choice(list('0-e.NaI[]{}",:tru \\/\x00\u2028'))
+            path.write_bytes(again([json.loads(first), *"".join(text).split("\n")]))
+        try:
+            read(path)
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 300
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in said)
 
 
 def test_no_file_a_folder_and_a_pipe_are_said(tmp_path: Path) -> None:
