@@ -22,6 +22,8 @@ from benchmark.system.invocation import call
 from benchmark.tasks.plan import Cell
 
 _LEAST_P = 0.001
+_CLOCK = "time/processor_ms_per_step"
+_PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
 YOURS = " (yours)"  # follows the names of variants that are not the reference's
 
 
@@ -41,11 +43,12 @@ class Placing:
             if own.empty:
                 verdicts.append(f"{task}: nothing has finished, and nothing can be compared.")
                 continue
-            own = own.assign(variant=own["variant"] + YOURS)
-            verdicts += [f"{task}: {said}" for said in self._task(task, own, placing.rows(variants), variants)]
+            own, theirs = own.assign(variant=own["variant"] + YOURS), placing.rows(variants)
+            verdicts += [f"{task}: {said}" for said in self._task(task, own, theirs, variants)]
             configs = [runs.folder(record.id).config for record in known.records
                        if record.task == task and record.state in FINISHED]  # fmt: skip
-            tables.say(self.console, _times(configs, variants))
+            clocks = all(map(_has_clock, (own, theirs)))
+            tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clocks else ""))
         for text in verdicts:
             tables.say(self.console, text, bold="not a fair comparison")
 
@@ -59,7 +62,7 @@ class Placing:
         if metric is None:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)
-        ranked = ranking.ranking(both, metric)
+        ranked = ranking.ranking(_by_the_processor(both), metric)
         tables.show(self.console, ranking.table(ranked, title, metric, ranking.rules(both, metric)))
         compared = placing.against(sound[0], sound[1], metric)
         unfair = unlikes(task, self.cells, variants)
@@ -123,6 +126,15 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[str]) -> Table:
         p = "-" if pd.isna(row["p"]) else f"{row['p']:.3f}" if row["p"] >= _LEAST_P else f"< {_LEAST_P}"
         shown.add_row(*map(Text, names), str(row["seeds"]), *numbers, p, row["conclusion"])
     return shown
+
+
+def _by_the_processor(cells: pd.DataFrame) -> pd.DataFrame:
+    """With the processor's clock in place of the wall's where all cells have it: other work disturbs it less."""
+    return cells.assign(**{"time/ms_per_step": cells[_CLOCK]}) if _has_clock(cells) else cells
+
+
+def _has_clock(cells: pd.DataFrame) -> bool:
+    return _CLOCK in cells and bool(cells.loc[cells["state"] == "done", _CLOCK].notna().all())
 
 
 def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> str:

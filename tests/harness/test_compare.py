@@ -296,6 +296,28 @@ def test_a_suite_of_which_nothing_ships_and_a_file_that_is_damaged(folder: Path)
     assert said.code == 2
 
 
+def test_a_reference_without_results(folder: Path) -> None:
+    empty = variant("Other", [0.0, 0.0])
+    empty["seeds"] = [{"seed": 0, "state": "planned"}]
+    written(folder / "theirs.jsonl.gz", empty)
+    said = command(folder, *COMPARE)
+    assert said.err == ("error: theirs.jsonl.gz: has no results of a task that the preset test of this suite has\n")
+
+
+def test_times_are_the_processor_s_where_both_have_them_and_the_machine_is_said(folder: Path) -> None:
+    theirs(folder, {"Other": own(folder)}, compiled="true", threads="2", machine="Sinclair, 1 core")
+    text = re.sub(r"\s+", " ", command(folder, *COMPARE).out)
+    assert "the reference's on Sinclair, 1 core (compiled, on cpu with 2 threads, alone): another machine" in text
+    assert "processor's clock" not in text
+    found = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
+    for seed in found["seeds"]:
+        seed["last"]["time/processor_ms_per_step"] = 7.25
+    written(folder / "theirs.jsonl.gz", found)
+    text = command(folder, *COMPARE).out
+    assert "processor's clock" in re.sub(r"\s+", " ", text)
+    assert re.search(r"│ Other .*│ +7.25 │", text)
+
+
 def test_a_method_must_be_named(folder: Path) -> None:
     said = command(folder, "compare", "--suite", "tiny.yaml", "--reference", "theirs.jsonl.gz")
     assert (said.code, said.err.count("\n")) == (2, 1)
