@@ -1,5 +1,5 @@
-"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``scaling``: what an iteration
-costs, from the records of ``python -m benchmark speed``.
+"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``export``: a preset's results as a
+file; ``scaling``: what an iteration costs, from the records of ``python -m benchmark speed``.
 
 Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing or diverged (the report says so);
 2 bad input.
@@ -12,12 +12,16 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.system import credentials
-from benchmark.system.arguments import Parser
+from benchmark.system.arguments import Parser, Whole
 from benchmark.system.folders import cache_folder, obstacle
-from benchmark.system.limits import read_file
+from benchmark.system.limits import check_count, read_file
 from bism.errors import InputError, described, message
+
+if TYPE_CHECKING:
+    from reports.results import Results
 
 FORMATS = ("html", "pdf", "latex", "md")
 _RECORDS_BYTES = 1 << 26  # of a file of timings
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_args(arguments)
             _settle()
-            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
+            return {"build": _build, "export": _export, "scaling": _scaling}[options.command](options)
         except (InputError, OSError) as error:
             print(f"error: {message(error)}", file=sys.stderr)
             return 2
@@ -54,6 +58,22 @@ def _parser() -> Parser:
         metavar="FORMAT",
         help=f"of {', '.join(FORMATS)} (default: all); figures and numbers (CSV) are always written",
     )
+    build.add_argument(
+        "--reference",
+        nargs="*",
+        metavar="FILE",
+        help="also draw the results that ship with the package, or those of these files (docs/reference.md); alone "
+        "where you have no store of your own",
+    )
+    export = commands.add_parser("export", help="write a preset's results to a file that can be sent")
+    export.add_argument("--suite", required=True, help="which suite")
+    export.add_argument("--preset", help="which preset (default: the one that the store has of the suite)")
+    export.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: SUITE-PRESET.jsonl.gz")
+    export.add_argument(
+        "--machine", metavar="TEXT", help="where cells were trained that do not say it: 'AMD EPYC, 2 cores'"
+    )
+    export.add_argument("--points", action=Whole, default=51, metavar="N", help="of each curve, at most (default: 51)")
     scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
     scaling.add_argument(
         "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
@@ -71,11 +91,11 @@ def _settle() -> None:
         print(f"warning: {warning.message}", file=sys.stderr)
 
 
-def _scaling(files: Sequence[Path], out: Path) -> int:
+def _scaling(options: argparse.Namespace) -> int:
     from reports import scaling, style
 
-    records = []
-    for file in files:
+    out, records = options.out, []
+    for file in options.records:
         content = read_file(file, _RECORDS_BYTES, "file of records")
         try:
             found = json.loads(content)
@@ -108,15 +128,13 @@ def _folder(out: Path) -> None:
 def _build(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from benchmark.tracking.store import named
     from reports import document, terms
     from reports.progress import Progress
-    from reports.store import Store
 
     problem = obstacle(options.out)  # known before all that takes long; the folder is made when there is a report
     if problem:
         raise InputError(f"--out {options.out} cannot be written: {problem}")
-    store = Store(named(options.tracking_uri))
+    store = _results(options)
     chosen = options.suite, options.preset, options.task, options.methods
     images, written = ["pdf", "svg", *(["png"] if "md" in options.format else [])], list[Path]()
     with Progress(Console(stderr=True)) as progress:
@@ -132,11 +150,43 @@ def _build(options: argparse.Namespace) -> int:
     if store.left_out:
         count = terms.counted(len(store.left_out), "run")
         print(f"{count} left out, of tags that ours do not have or files that cannot be read", file=sys.stderr)
+    for text in getattr(store, "unmet", ()):
+        print(text, file=sys.stderr)
     if report.missing:
         print(f"{terms.lacking(report.missing)}; the report lists them", file=sys.stderr)
     if report.diverged:
         print(f"{terms.counted(report.diverged, 'cell')} diverged; the report lists them", file=sys.stderr)
     return 1 if report.missing or report.diverged else 0
+
+
+def _results(options: argparse.Namespace) -> "Results":
+    """What the report is drawn from: a store, files of results, or both."""
+    from benchmark.tracking.store import database_file, named, resolve
+    from reports import reference
+    from reports.store import Store
+
+    uri = named(options.tracking_uri)
+    if options.reference is None:
+        return Store(uri)
+    others = reference.opened(options.reference)
+    file = database_file(resolve(uri)) if uri.lower() != "none" else None
+    absent = uri.lower() == "none" or (file is not None and not file.exists() and options.tracking_uri is None)
+    return reference.beside(None if absent else Store(uri), others, everything=bool(options.suite or options.preset))
+
+
+def _export(options: argparse.Namespace) -> int:
+    from benchmark.records.results import POINTS
+    from benchmark.tracking.store import named
+    from reports.export import export
+    from reports.store import Store
+
+    check_count("--points", options.points, least=2, most=POINTS)
+    store = Store(named(options.tracking_uri))
+    with store.reading():
+        print(
+            export(store, options.suite, options.preset, options.out, (options.machine or "").strip(), options.points)
+        )
+    return 0
 
 
 def _write(name: str, report: object, out: Path) -> Path:

@@ -22,7 +22,7 @@ from reports import hover, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
 from reports.progress import silent
-from reports.store import Store
+from reports.results import Results
 from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
 
@@ -145,7 +145,7 @@ class Report:
 
 
 def collect(
-    store: Store,
+    store: Results,
     folder: Path,
     suites: Sequence[str] | None = None,
     presets: Sequence[str] | None = None,
@@ -214,7 +214,7 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
         Subsection("What was run", run, _what(sweep)),
         Subsection("Figures", [artefact for artefact in results if artefact.figure is not None]),
         Subsection("Tables", [artefact for artefact in results if artefact.figure is None]),
-        Subsection("Provenance", [], _provenance(sweep.cells)),
+        Subsection("Provenance", [], _provenance(sweep)),
     ]
     columns = ["task", "variant", "seed", "state", "run"]
     return [
@@ -228,6 +228,7 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
                     None,
                     (
                         f"{terms.capital(label)}." if label else "",
+                        _whose(sweep),
                         _others(sweep),
                         _superseded(sweep),
                         *_advice(sweep),
@@ -245,6 +246,17 @@ def _label(sweep: Sweep) -> str:
     """What a preset says of itself; those named "quick" of older stores are smoke rankings, too."""
     said = [str(label) for label in sweep.cells["preset_label"] if label]
     return said[0] if said else "a smoke ranking, not a result" if sweep.preset == "quick" else ""
+
+
+def _whose(sweep: Sweep) -> str:
+    """Whose results are shown, where not all of them are one's own."""
+    others = [source for source in sweep.sources if source]
+    if not others:
+        return ""
+    if "" in sweep.sources:
+        marks = " and ".join(f'"({source})"' for source in others)
+        return f"Variants marked {marks} are results of others, trained elsewhere; all the rest are your own."
+    return f"All of these are results of others ({', '.join(others)}), trained elsewhere: none is your own."
 
 
 def _superseded(sweep: Sweep) -> str:
@@ -274,9 +286,8 @@ def _others(sweep: Sweep) -> str:
 def _what(sweep: Sweep) -> list[tuple[str, str]]:
     cells, missing = sweep.cells, len(sweep.missing())
     seeds = cells.groupby(["task", "variant"])["seed"].nunique()
-    commands = [command for command in cells.get("command", pd.Series(dtype=object)).dropna() if command]
     return [
-        ("command", "; ".join(dict.fromkeys(commands))),
+        *_by_source(sweep, "command", _commands),
         ("suite and preset", f"{sweep.suite}, {sweep.preset}"),
         ("tasks", ", ".join(sweep.tasks)),
         ("cells", f"{len(cells):,}{f', {missing:,} missing' if missing else ''}"),
@@ -284,12 +295,37 @@ def _what(sweep: Sweep) -> list[tuple[str, str]]:
         ("seeds", f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"),
         ("iterations", ", ".join(f"{steps:,}" for steps in sorted(cells["steps"].unique()))),
         ("selection", _values(cells["select"], terms.rule)),
-        ("machine", ", ".join(filter(None, (_values(cells[name]) for name in ("host", "device"))))),
+        *_by_source(sweep, "machine", _machines),
     ]
 
 
-def _provenance(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(name, _values(cells[column], _WRITTEN.get(column, str))) for column, name in _PROVENANCE.items()]
+def _commands(cells: pd.DataFrame) -> str:
+    found = [command for command in cells.get("command", pd.Series(dtype=object)).dropna() if command]
+    return "; ".join(dict.fromkeys(found))
+
+
+def _machines(cells: pd.DataFrame) -> str:
+    return ", ".join(filter(None, (_values(cells[name]) for name in ("host", "machine", "device"))))
+
+
+def _provenance(sweep: Sweep) -> list[tuple[str, str]]:
+    return [
+        fact
+        for column, name in _PROVENANCE.items()
+        for fact in _by_source(sweep, name, functools.partial(_written, column))
+    ]
+
+
+def _written(column: str, cells: pd.DataFrame) -> str:
+    return _values(cells[column], _WRITTEN.get(column, str))
+
+
+def _by_source(sweep: Sweep, name: str, of: Callable[[pd.DataFrame], str]) -> list[tuple[str, str]]:
+    """A fact, of one's own cells and of those of others by themselves."""
+    return [
+        (f"{name} ({source})" if source else name, of(sweep.cells[sweep.cells["source"] == source]))
+        for source in sweep.sources
+    ]
 
 
 def _values(column: pd.Series, write: Callable[[str], str] = str) -> str:
@@ -299,8 +335,11 @@ def _values(column: pd.Series, write: Callable[[str], str] = str) -> str:
 def _runs(sweep: Sweep) -> dict[str, Run]:
     several, found = len(sweep.tasks) > 1, {}
     for cell in sweep.cells[sweep.cells["run"] != ""].to_dict("records"):
+        page = sweep.store.page(sweep.suite, cell["run"])
+        if not page:
+            continue
         of = f"{cell['variant']}, {cell['task']}" if several else str(cell["variant"])
-        found[cell["run"]] = Run(of, f"seed {cell['seed']}", sweep.store.page(sweep.suite, cell["run"]))
+        found[cell["run"]] = Run(of, f"seed {cell['seed']}", page)
     return found
 
 

@@ -59,7 +59,7 @@ STUDY = (
 TRIAL = ("study", "task", "method", "trial", "state", "origin", "variant", "reason")
 LABELS = ("cell", "task", "method", "variant", "seed", "steps", "state", "select", "paper_label", "device", "host",
           "git_commit", "preset_label", "advice", "torch_version", "python_version", "mlflow_version", "error",
-          "compiled", "threads", "jobs_beside", "symbols", "drawn_as")  # fmt: skip
+          "compiled", "threads", "jobs_beside", "symbols", "drawn_as", "machine")  # fmt: skip
 
 
 class Store:
@@ -117,7 +117,7 @@ class Store:
         return list(dict.fromkeys(run.data.tags["preset"] for run in plans if "preset" in run.data.tags))
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
-        """One row per cell: its run, labels (``LABELS``), ``param.*``, and the last value of every metric.
+        """One row per cell: its run, labels (``LABELS``), ``data_hash``, ``param.*``, and every metric's last value.
 
         Tasks stand as they were planned, which is the suite's order.
         """
@@ -129,6 +129,7 @@ class Store:
                 "started": run.info.start_time,
                 **{name: run.data.tags.get(name, "") for name in LABELS},
                 "command": run.data.tags.get("mlflow.source.name", ""),
+                "data_hash": _data(run),
                 **{f"param.{name}": value for name, value in run.data.params.items()},
             }
             for run in runs
@@ -202,7 +203,7 @@ class Store:
                     labels = {name: str(record.get(name, "")) for name in LABELS} | {"state": "planned"}
                     labels["cell"] = str(record.get("id", ""))
                     if self._is_whole(run.info.run_id, labels):
-                        found[labels["cell"]] = {"run": "", "started": 0, "command": "", **labels}
+                        found[labels["cell"]] = {"run": "", "started": 0, "command": "", "data_hash": "", **labels}
         return list(found.values())
 
     def _records(self, run: Any, path: str) -> list[dict[str, Any]]:
@@ -278,6 +279,12 @@ class Store:
     @functools.cache  # noqa: B019
     def _artifacts(self, run: str) -> list[str]:
         return [file.path for file in self._client.list_artifacts(run)]
+
+
+def _data(run: Any) -> str:
+    """The hash of a run's data, of which MLflow keeps 36 characters; "" where none were logged."""
+    found = run.inputs.dataset_inputs if run.inputs else []
+    return str(found[0].dataset.digest) if found else ""
 
 
 def number(value: Any) -> float:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from reports import methods, terms
 from reports.methods import Method
-from reports.store import Store
+from reports.results import Results
 
 SECONDS = "time/train_seconds"
 ENDED = ("complete", "pruned", "failed")
@@ -88,7 +88,7 @@ class Studies:
 
     def __init__(
         self,
-        store: Store,
+        store: Results,
         suite: str,
         presets: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
@@ -134,7 +134,7 @@ def _prefix(row: Mapping[str, Any]) -> str:
     return str(row["study"]).removesuffix(f".{row['task']}.{row['method']}")
 
 
-def _study(store: Store, row: Mapping[str, Any], trials: pd.DataFrame, several: bool) -> Study:
+def _study(store: Results, row: Mapping[str, Any], trials: pd.DataFrame, several: bool) -> Study:
     objectives, space = json.loads(row["objectives"]), json.loads(row["space"] or "{}")
     own = trials[trials["study"] == row["study"]] if len(trials) else trials
     of = methods.method(row["method"], row["drawn_as"])
@@ -153,7 +153,7 @@ def _study(store: Store, row: Mapping[str, Any], trials: pd.DataFrame, several: 
 
 
 def _trials(
-    store: Store, found: pd.DataFrame, objectives: Sequence[str], space: Mapping[str, Mapping[str, Any]]
+    store: Results, found: pd.DataFrame, objectives: Sequence[str], space: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
     """The trials with numbers where the store has texts; of a trial with two runs the first, as ``tune`` keeps it."""
     columns = ("run", "state", "origin", "variant", "reason")

@@ -76,6 +76,7 @@ def say(figure: Figure, text: str) -> None:
 
 
 _ROW, _LETTER, _NAME = 0.19, 0.055, 40  # inches of a row and of a letter beside it, and letters in a line
+_HANDLE, _SMALL_LETTER = 0.5, 0.048  # inches of a line of a legend, and of a letter behind it
 _TICKS = 3  # of a short axis, at least
 _UNDER_LABEL = 24  # points from the axes to under their label
 _WORST = 3  # of many that leave a panel, those that it names
@@ -143,6 +144,10 @@ def legend_below(axes: Axes, columns: int = 3, beyond: Sequence[str] = ()) -> No
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
+    place = axes.get_subplotspec()
+    room = figure.get_figwidth() / (place.get_gridspec().ncols if place is not None else 1)
+    longest = max((len(name) for name in axes.get_legend_handles_labels()[1]), default=0)
+    columns = max(1, min(columns, int(room / (_HANDLE + _SMALL_LETTER * longest))))
     under = axes.transAxes + ScaledTranslation(0, -_UNDER_LABEL / 72, figure.dpi_scale_trans)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=under, ncols=columns, columnspacing=1.0)
 

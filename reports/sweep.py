@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.measures.ranking import asked_steps
 from benchmark.records.metrics import metric_of, ranked_by
 from reports.methods import families, of_variants
-from reports.store import Store
+from reports.results import Results
 from reports.variants import apart
 
 ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
@@ -23,7 +23,7 @@ class Sweep:
     """The cells of one preset. Presets are never mixed.
 
     Attributes:
-        cells: one row per cell that was planned, as ``Store.cells`` has it.
+        cells: one row per cell that was planned, as ``Store.cells`` has it, and ``source``: "" of who asks.
         steps: the iterations asked for in place of the preset's, or None; such cells are a sweep of their own.
         superseded: how many cells are left out, since a later one of their name and seed stands for them.
         folder: for files that are fetched from the store.
@@ -31,7 +31,7 @@ class Sweep:
 
     def __init__(
         self,
-        store: Store,
+        store: Results,
         suite: str,
         preset: str,
         folder: Path,
@@ -41,12 +41,18 @@ class Sweep:
     ) -> None:
         self.store, self.suite, self.preset, self.folder, self.steps = store, suite, preset, folder, steps
         cells, self.superseded = apart(store.cells(suite, preset))
+        cells = cells if "source" in cells else cells.assign(source="")
         for column, chosen in (("task", tasks), ("method", methods)):
             cells = cells if chosen is None else cells[cells[column].isin(chosen)]
         other = other_steps(cells)
         self.others = sorted({int(found) for found in other if found})
         self.cells = cells[other == (steps or 0)].reset_index(drop=True)
         self.curves = functools.lru_cache(maxsize=None)(self._curves)
+
+    @property
+    def sources(self) -> list[str]:
+        """Whose cells these are, one's own ("") first."""
+        return sorted(set(self.cells["source"]))
 
     @property
     def tasks(self) -> list[str]:

@@ -42,6 +42,16 @@ def by_task(cells: pd.DataFrame, tasks: Iterable[str]) -> pd.DataFrame:
     )
 
 
+def called(variant: str, whose: str) -> str:
+    """The name of somebody's variant beside one's own."""
+    return f"{variant} ({whose})"
+
+
+def own_name(variant: str, whose: str) -> str:
+    """The name that a variant has with whom it is from."""
+    return variant.removesuffix(f" ({whose})")
+
+
 def _names(group: pd.DataFrame, columns: list[str]) -> pd.Series:
     """New names for cells of one name that differ in these columns; a cell without a value is not said to differ."""
     differing = [name for name in columns if group[name].nunique() > 1]

@@ -15,6 +15,7 @@ from benchmark.tracking.store import named, resolve, start_ui
 from bism.errors import InputError, shortened
 
 if TYPE_CHECKING:
+    from benchmark.commands.run_directory import Setup
     from benchmark.measures.probes import Judges
     from benchmark.tasks.plan import Choices
 
@@ -39,36 +40,10 @@ def listing(options: argparse.Namespace, console: Console) -> int:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Trains and measures what the user chose of a suite."""
-    store = _store(options)  # known in no time, before PyTorch is imported
+    place = _place(options)
     from benchmark.commands import run_directory
-    from benchmark.records.provenance import git_commit
-    from benchmark.running.job import JobSettings
 
-    limits.check_count("--threads", options.threads, most=_THREADS)
-    limits.check_count("--jobs-per-device", options.jobs_per_device, most=_JOBS)
-    limits.check_positive("--checkpoint-every", options.checkpoint_every, limits.SECONDS / 60)
-    limits.check_positive("--stall-limit", options.stall_limit, limits.SECONDS / 60)
     choices = _choices(options)
-    place = run_directory.Setup(
-        run_dir=options.run_dir,
-        data_dir=options.data_dir,
-        store=store,
-        executor=options.executor,
-        address=options.address,
-        devices=options.devices,
-        jobs_per_device=options.jobs_per_device,
-        settings=JobSettings(
-            tuple(options.plugin),
-            options.threads,
-            checkpoint_seconds=60 * options.checkpoint_every,
-            commit=git_commit(),
-            judges=_judges(options),
-            data_dir=options.data_dir.resolve() if options.data_dir else None,
-            data_parallel=options.data_parallel,
-        ),
-        stall_seconds=60 * options.stall_limit,
-        log_models=options.log_models,
-    )
     return run_directory.run(
         options.suite,
         choices,
@@ -78,6 +53,23 @@ def run(options: argparse.Namespace, console: Console) -> int:
         dry_run=options.dry_run,
         rerun=options.rerun,
         tuned=(options.storage, options.tuned) if options.tuned else None,
+    )
+
+
+def compare(options: argparse.Namespace, console: Console) -> int:
+    """Trains methods alone and places them among results of others."""
+    place = _place(options)
+    from benchmark.commands import compare as command
+
+    return command.compare(
+        options.suite,
+        _choices(options),
+        console,
+        place,
+        file=options.reference,
+        train=options.train,
+        dry_run=options.dry_run,
+        rerun=options.rerun,
     )
 
 
@@ -298,3 +290,36 @@ def _judges(options: argparse.Namespace) -> "Judges":
     from benchmark.measures.weights import INCEPTION
 
     return Judges(INCEPTION.given(options.inception_weights), WEIGHTS.given(options.resnet56_weights))
+
+
+def _place(options: argparse.Namespace) -> "Setup":
+    """Where a command that trains keeps and finds things, and what it runs on; checked."""
+    store = _store(options)  # known in no time, before PyTorch is imported
+    from benchmark.commands import run_directory
+    from benchmark.records.provenance import git_commit
+    from benchmark.running.job import JobSettings
+
+    limits.check_count("--threads", options.threads, most=_THREADS)
+    limits.check_count("--jobs-per-device", options.jobs_per_device, most=_JOBS)
+    limits.check_positive("--checkpoint-every", options.checkpoint_every, limits.SECONDS / 60)
+    limits.check_positive("--stall-limit", options.stall_limit, limits.SECONDS / 60)
+    return run_directory.Setup(
+        run_dir=options.run_dir,
+        data_dir=options.data_dir,
+        store=store,
+        executor=options.executor,
+        address=options.address,
+        devices=options.devices,
+        jobs_per_device=options.jobs_per_device,
+        settings=JobSettings(
+            tuple(options.plugin),
+            options.threads,
+            checkpoint_seconds=60 * options.checkpoint_every,
+            commit=git_commit(),
+            judges=_judges(options),
+            data_dir=options.data_dir.resolve() if options.data_dir else None,
+            data_parallel=options.data_parallel,
+        ),
+        stall_seconds=60 * options.stall_limit,
+        log_models=options.log_models,
+    )

@@ -30,55 +30,12 @@ def parser() -> Parser:
     run = subparsers.add_parser("run", help="train and measure a suite; what is done already is skipped")
     _add_selection(run)
     _add_place(run)
-    run.add_argument(
-        "--log-models",
-        choices=("best", "all", "none"),
-        default="best",
-        help="MLflow models: the best seed of each variant, all seeds, or none (default: best)",
-    )
-    run.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
-    run.add_argument(
-        "--rerun",
-        nargs="?",
-        const="all",
-        choices=("all", "damaged"),
-        help="train finished cells again, and all from the start; damaged: only those whose files were cut or altered",
-    )
+    _add_training(run)
     run.add_argument(
         "--shard",
         default="1/1",
         metavar="I/N",
         help="train the I-th of N parts of the plan, on machines that share nothing but the tracking store",
-    )
-    run.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="where jobs run: this machine, or a Ray cluster (default: local)",
-    )
-    run.add_argument("--address", metavar="HOST:PORT", help="of the cluster (default: $RAY_ADDRESS, or the one here)")
-    run.add_argument(
-        "--jobs-per-device", action=Whole, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
-    )
-    run.add_argument(
-        "--data-parallel",
-        action=Whole,
-        default=1,
-        metavar="N",
-        help="devices (with cpu: processes) that train each job together, each a part of every minibatch (default: 1)",
-    )
-    run.add_argument(
-        "--inception-weights",
-        type=Path,
-        metavar="FILE",
-        help="weights-inception-2015-12-05-6726825d.pth, for FID, KID and Inception Score (default: $BISM_INCEPTION, "
-        "or where torch-fidelity keeps it)",
-    )
-    run.add_argument(
-        "--resnet56-weights",
-        type=Path,
-        metavar="FILE",
-        help="resnet56-4bfd9763.th, for a Frechet distance that needs no Inception weights (default: $BISM_RESNET56)",
     )
     run.add_argument(
         "--tuned",
@@ -87,23 +44,9 @@ def parser() -> Parser:
         help="train the best trials of these studies of 'tune' beside the preset's values, as the preset 'tuned'",
     )
     _add_storage(run)
-    run.add_argument(
-        "--checkpoint-every",
-        action=Number,
-        default=5.0,
-        metavar="MINUTES",
-        help="what a crash may cost: the same command goes on from the last checkpoint (default: 5)",
-    )
-    run.add_argument(
-        "--stall-limit",
-        action=Number,
-        default=30.0,
-        metavar="MINUTES",
-        help="a job that gives no sign of life for so long is ended and recorded as failed (default: 30)",
-    )
-    _add_stores(run)
     run.set_defaults(command=handlers.run)
 
+    _add_comparing(subparsers)
     _add_tuning(subparsers)
 
     speed = subparsers.add_parser(
@@ -143,6 +86,94 @@ def parser() -> Parser:
     _add_data(doctor)
     doctor.set_defaults(command=handlers.doctor)
     return whole
+
+
+def _add_comparing(subparsers: Any) -> None:
+    compare = subparsers.add_parser(
+        "compare",
+        help="train a method of your own, and place it among results that ship with the package",
+        description="Trains the chosen methods alone, with the tasks, seeds and iterations of the reference's preset, "
+        "and places them in it: a ranking of all, each variant of the reference against yours, times, and a verdict. "
+        "What is finished already is not trained again.",
+    )
+    _add_selection(compare)
+    _add_place(compare)
+    compare.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="results to be placed among, as `python -m reports export` writes them (default: what ships of the suite)",
+    )
+    compare.add_argument(
+        "--no-train", action="store_false", dest="train", help="place what has been trained already, and train nothing"
+    )
+    _add_training(compare)
+    compare.set_defaults(command=handlers.compare)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """How and where a command trains, and what it keeps."""
+    parser.add_argument(
+        "--log-models",
+        choices=("best", "all", "none"),
+        default="best",
+        help="MLflow models: the best seed of each variant, all seeds, or none (default: best)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
+    parser.add_argument(
+        "--rerun",
+        nargs="?",
+        const="all",
+        choices=("all", "damaged"),
+        help="train finished cells again, and all from the start; damaged: only those whose files were cut or altered",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where jobs run: this machine, or a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of the cluster (default: $RAY_ADDRESS, or the one here)"
+    )
+    parser.add_argument(
+        "--jobs-per-device", action=Whole, default=1, metavar="N", help="jobs at once on each GPU (default: 1)"
+    )
+    parser.add_argument(
+        "--data-parallel",
+        action=Whole,
+        default=1,
+        metavar="N",
+        help="devices (with cpu: processes) that train each job together, each a part of every minibatch (default: 1)",
+    )
+    parser.add_argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights-inception-2015-12-05-6726825d.pth, for FID, KID and Inception Score (default: $BISM_INCEPTION, "
+        "or where torch-fidelity keeps it)",
+    )
+    parser.add_argument(
+        "--resnet56-weights",
+        type=Path,
+        metavar="FILE",
+        help="resnet56-4bfd9763.th, for a Frechet distance that needs no Inception weights (default: $BISM_RESNET56)",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        action=Number,
+        default=5.0,
+        metavar="MINUTES",
+        help="what a crash may cost: the same command goes on from the last checkpoint (default: 5)",
+    )
+    parser.add_argument(
+        "--stall-limit",
+        action=Number,
+        default=30.0,
+        metavar="MINUTES",
+        help="a job that gives no sign of life for so long is ended and recorded as failed (default: 30)",
+    )
+    _add_stores(parser)
 
 
 class _Version(argparse.Action):

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from benchmark.commands import standing
+from benchmark.commands import announcing, standing
 from benchmark.data.datasets import DataSet, data_folder
 from benchmark.records import integrity
 from benchmark.records.looking import looked_at, planned_in, written_where_it_can_be
@@ -38,7 +36,6 @@ from benchmark.tasks.plan import (
     Job,
     choose_preset,
     choose_tasks,
-    differences,
     jobs,
     load_data,
     plan,
@@ -46,7 +43,6 @@ from benchmark.tasks.plan import (
 )
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite
-from benchmark.tracking.store import is_usual, resolve
 from benchmark.tracking.writer import Writer, project
 from bism import Estimator
 from bism.errors import InputError, shown
@@ -108,6 +104,28 @@ class Setup:
     log_models: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What is to be trained: cells of a suite, with all that they were planned from.
+
+    given: what the user called the suite; None where it is none that a command could name.
+    of: the suite as its author measured it, where it was changed since.
+    """
+
+    suite: Suite
+    chosen: Choices
+    methods: dict[str, type[Estimator]]
+    data: dict[str, DataSet]
+    cells: list[Cell]
+    given: str | None = None
+    of: Suite | None = None
+
+    @property
+    def published(self) -> Suite:
+        """Whose minutes are known."""
+        return self.of or self.suite
+
+
 def run(
     suite_name: str,
     chosen: Choices,
@@ -135,11 +153,29 @@ def run(
             raise InputError(f"--tuned {' '.join(tuned[1])}: tuned on the suite {found.suite}, not {suite.suite}")
         suite = found
         check_seeds(*tuned, choose_preset(suite, chosen)[1].seeds if chosen.seeds is None else chosen.seeds)
-    preset_name, preset = choose_preset(suite, chosen)
+    _, preset = choose_preset(suite, chosen)
     data = load_data(suite, choose_tasks(preset, chosen), data_folder(place.data_dir))
     cells = shard(plan(suite, chosen, methods, data), *part)
+    planned = Planned(suite, chosen, methods, data, cells, None if tuned else suite_name)
+    return carry_out(planned, console, place, dry_run=dry_run, rerun=rerun)
+
+
+def carry_out(
+    planned: Planned,
+    console: Console,
+    place: Setup,
+    *,
+    dry_run: bool = False,
+    rerun: str | None = None,
+    show: Callable[[RunDir, integrity.Inspected], None] | None = None,
+) -> int:
+    """Trains what is not done of a plan, tracks, and shows what came of it.
+
+    show: in place of the ranking.
+    """
+    suite, cells = planned.suite, planned.cells
     _check_weights(cells, place.settings)
-    for text in advice({task: data[task] for task in dict.fromkeys(cell.config["task"] for cell in cells)}):
+    for text in advice({task: planned.data[task] for task in dict.fromkeys(cell.config["task"] for cell in cells)}):
         tables.say(console, f"note: {text}")
     with (
         contextlib.closing(_executor(place, console)) as executor,
@@ -149,7 +185,7 @@ def run(
         check_precision((cell.config for cell in cells), executor.places)
         standing.recovered(console, runs)
         orphans = runs.repair()
-        records = {record.id: record for record in _inspected(runs, cells).records}
+        records = {record.id: record for record in inspected(runs, cells).records}
         damaged = [cell for cell, record in records.items() if record.state == DAMAGED]
         ended = () if rerun == "all" else (*FINISHED, *(() if rerun else (DAMAGED,)))
         todo = [cell for cell in cells if cell.id not in records or records[cell.id].state not in ended]
@@ -158,10 +194,11 @@ def run(
         begun = {cell: record.progress for cell, record in under_way.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
         if dry_run:  # first, so that what it comes to is what is seen last
-            _show_plan(console, work, begun)
-        _announce(console, suite, preset_name, chosen, cells, work, begun, at_once, 0 if rerun else len(damaged))
+            announcing.show_plan(console, work, begun)
+        left_out = 0 if rerun else len(damaged)
+        announcing.announce(console, suite, planned.chosen, cells, work, begun, at_once, left_out)
         where = timing.Conditions(_device(executor), place.settings.threads, max(1, at_once))
-        measured = _measured(suite, methods, data) if todo else []
+        measured = announcing.measured(planned.published, planned.methods, planned.data) if todo else []
         outlook = timing.Outlook(where, runs.timings, measured, jobs(cells), begun)
         if todo:
             estimate = timing.estimate(work, begun, where, runs.timings(), measured, outlook.whole)
@@ -172,14 +209,16 @@ def run(
             runs.reset(damaged)
         runs.plan(cell.record for cell in cells)
         with _writer(place, dict.fromkeys([*(cell.id for cell in cells), *orphans]), console) as writer:
-            _train(work, data, runs, executor, place, console, writer, rerun == "all", outlook)
-        known = _inspected(runs, cells)
-        code = _finish(console, runs, known, writer)
+            _train(work, planned.data, runs, executor, place, console, writer, rerun == "all", outlook)
+        known = inspected(runs, cells)
+        code = _finish(console, runs, known, writer, show)
         if all(record.state in FINISHED for record in known.records):
-            about = (
-                None if tuned else functools.partial(_about_the_default, suite_name, suite, methods, runs, place, where)
-            )
-            _show_next(console, suite, preset_name, writer, about)
+            about = None
+            if planned.given is not None:
+                about = functools.partial(announcing.about_the_default, planned.given, suite, planned.methods, runs,
+                                          place.data_dir, where)  # fmt: skip
+            more = "" if show is None else " --reference"
+            announcing.show_next(console, suite, choose_preset(suite, planned.chosen)[0], writer, about, more)
         return code
 
 
@@ -212,7 +251,8 @@ def _company(records: Mapping[str, Record]) -> dict[str, str | None]:
     return {cell: record.job for cell, record in records.items() if record.progress}
 
 
-def _inspected(runs: RunDir, cells: Sequence[Cell]) -> integrity.Inspected:
+def inspected(runs: RunDir, cells: Sequence[Cell]) -> integrity.Inspected:
+    """These cells as their folders prove them."""
     return integrity.inspect(runs, runs.records(cell.id for cell in cells))
 
 
@@ -259,108 +299,27 @@ def command_line(interpreter: str = "python") -> str:
     return f"{interpreter} -m benchmark {shlex.join(map(unsecret, sys.argv[1:]))}"
 
 
-def _announce(
-    console: Console,
-    suite: Suite,
-    preset_name: str,
-    chosen: Choices,
-    cells: Sequence[Cell],
-    work: Sequence[Job],
-    begun: Mapping[str, int],
-    at_once: int,
-    damaged: int,
-) -> None:
-    preset = suite.presets[preset_name]
-    label = f" ({preset.label})" if preset.label else ""
-    todo = [cell for job in work for cell in job.cells]
-    going_on = sum(cell.id in begun for cell in todo)
-    console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
-    if differs := differences(preset, chosen):
-        tables.say(console, f"in place of the preset's: {'; '.join(differs)}")
-    console.print(
-        f"{tables.counted(len(cells), 'cell')}, {len(cells) - len(todo) - damaged} done already, "
-        + (f"{damaged} damaged, " if damaged else "")
-        + (f"{going_on} to go on with, " if going_on else "")
-        + f"{len(todo) - going_on} to train in {tables.counted(len(work), 'job')}, {at_once} at once"
-    )
-
-
 def _device(executor: Executor[Any]) -> str:
     return next((place.device for place in executor.places), "cpu")
 
 
-def _measured(
-    suite: Suite, methods: dict[str, type[Estimator]], data: dict[str, DataSet]
-) -> list[tuple[float, list[Job]]]:
-    """What the suite's author measured: the minutes of each preset's task, and its jobs."""
-    measured = list[tuple[float, list[Job]]]()
-    for name, preset in suite.presets.items():
-        for task in data:
-            minutes = preset.tasks[task].minutes if task in preset.tasks else None
-            if minutes is not None:
-                measured.append((minutes, jobs(plan(suite, Choices(preset=name, tasks=[task]), methods, data))))
-    return measured
-
-
-def _show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
-    table = Table("task", "variant", "seeds")
-    table.add_column("steps", justify="right")
-    table.add_column("from", justify="right")
-    table.add_column("hyper-parameters")
-    for job in work:
-        hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
-        seeds = tables.ranges(cell.config["seed"] for cell in job.cells)
-        start = min(begun.get(cell.id, 0) for cell in job.cells)
-        table.add_row(
-            job.config["task"],
-            Text(job.config["variant"]),
-            seeds,
-            f"{job.config['steps']:,}",
-            f"{start:,}" if start else "the start",
-            hyper,
-        )
-    tables.show(console, table)
-
-
-def _finish(console: Console, runs: RunDir, known: integrity.Inspected, writer: Writer | None) -> int:
+def _finish(
+    console: Console,
+    runs: RunDir,
+    known: integrity.Inspected,
+    writer: Writer | None,
+    show: Callable[[RunDir, integrity.Inspected], None] | None,
+) -> int:
     """The ranking, what went wrong, and where to look further."""
-    standing.print_rankings(console, runs, known.records, advised=True)
+    if show is None:
+        standing.print_rankings(console, runs, known.records, advised=True)
+    else:
+        show(runs, known)
     code = standing.print_problems(console, runs, known)
     if writer is not None and not writer.tracked.complete:
         text = f"the tracking store lacks some of it: {call('benchmark', f'sync --tracking-uri {writer.store}')}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     return code
-
-
-def _show_next(
-    console: Console, suite: Suite, preset: str, writer: Writer | None, about_the_default: Callable[[], str] | None
-) -> None:
-    """What one would look at now: the runs, the report, and the suite's main preset with what it takes here."""
-    lines = []
-    if writer is not None and writer.tracked.hint is not None:
-        at = "" if is_usual(resolve(writer.store)) else f" --tracking-uri {writer.store}"
-        lines.append(f"compare the runs in MLflow: {writer.tracked.hint}")
-        build = call("reports", f"build --suite {suite.suite} --preset {preset}{at}")
-        lines.append(f"draw the report, report/report.html: {build}")
-    if preset != suite.default_preset and about_the_default is not None:
-        lines.append(about_the_default())
-    for line in [*(["what to look at next:"] if lines else []), *(f"  {line}" for line in lines)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _about_the_default(
-    given: str, suite: Suite, methods: dict[str, type[Estimator]], runs: RunDir, place: Setup, where: timing.Conditions
-) -> str:
-    """The command that trains the suite's main preset, and how long it takes here."""
-    name = suite.default_preset
-    command = f"train {suite.presets[name].description}: {call('benchmark', f'run --suite {given} --preset {name}')}"
-    try:
-        data = load_data(suite, suite.presets[name].tasks, data_folder(place.data_dir))
-    except InputError:  # other data than that of this preset, which are not there
-        return command
-    work = jobs(plan(suite, Choices(preset=name), methods, data))
-    estimate = timing.estimate(work, {}, where, runs.timings(), _measured(suite, methods, data))
-    return f"{command} ({timing.said(estimate)})"
 
 
 def status(console: Console, run_dir: Path) -> int:

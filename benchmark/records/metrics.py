@@ -2,6 +2,7 @@
 it suits, and whether models are ranked by it. In stores and journals "test/log_likelihood" is a metric of a split."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -110,3 +111,23 @@ def ranked_by(measured: Container[str]) -> str | None:
     """Of what was measured on the test data what models are ranked by, "test/log_likelihood"; None where there is
     none of those."""
     return next((f"test/{metric.name}" for metric in RANKED if f"test/{metric.name}" in measured), None)
+
+
+# What else stands in journals: of a split beside the metrics above, and what probes and the clock measure.
+_OF_A_SPLIT = ("lower_objective", "critic_fisher_divergence", "ais_effective_samples", "iw_effective_samples")
+_ERRORS = ("", "_stderr", "_examples_stderr")
+STUDIES = (
+    "ais", "anomaly", "bias", "bound", "codes", "coupling", "couplings", "langevin", "latent", "log_z", "ood",
+    "stability", "time", "memory",
+)  # fmt: skip
+
+
+def is_measured(name: str) -> bool:
+    """Whether the package measures something by this name: "test/log_likelihood_bound_stderr", "ais/gap"."""
+    split, slash, own = name.partition("/")
+    if split == "selected":
+        return own == "step" or (own.partition("/")[0] in SPLITS and is_measured(own))
+    if split in STUDIES:
+        return re.fullmatch("[A-Za-z0-9_.+-]{1,80}", own) is not None
+    bare = [own.removesuffix(ending) for ending in _ERRORS]
+    return bool(slash) and split in SPLITS and any(one in _BY_NAME or one in _OF_A_SPLIT for one in bare)

@@ -70,10 +70,11 @@ def _quotas(mount: Path, path: str, *names: str) -> Iterator[float]:
                 continue
 
 
-def trained_with(commit: str | None) -> dict[str, str]:
+def trained_with(commit: str | None, device: str = "cpu") -> dict[str, str]:
     """What a cell was trained with, and where. commit: of the code, where this process cannot know it."""
     return {
         "host": platform.node(),
+        "machine": hardware(device),
         "git_commit": commit or git_commit(),
         "python_version": platform.python_version(),
         "torch_version": version("torch"),
@@ -82,13 +83,22 @@ def trained_with(commit: str | None) -> dict[str, str]:
 
 def machine(device: str) -> dict[str, str]:
     """What a timing was taken on."""
-    if device == "cpu":
-        name = f"{_processor()}, {cores()} cores"
-    else:
-        import torch
+    return {
+        "machine": hardware(device),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "commit": git_commit(),
+    }
 
-        name = torch.cuda.get_device_name(device)
-    return {"machine": name, "torch": version("torch"), "python": platform.python_version(), "commit": git_commit()}
+
+def hardware(device: str) -> str:
+    """ "AMD EPYC, 2 cores", or the name of a GPU: what times depend on, and not whose machine it is."""
+    if device == "cpu":
+        count = cores()
+        return f"{_processor()}, {count} core{'s' * (count > 1)}"
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
 
 
 def _processor() -> str:

@@ -193,7 +193,7 @@ def _train(
     """Trains from one action to the next: where something is measured, probed or pictured."""
     steps, beside = job.config["steps"], company(cell.id for cell in job.cells)
     for cell, planned in zip(cells, job.cells, strict=True):
-        where = {"device": device, "threads": settings.threads, "provenance": trained_with(settings.commit)}
+        where = {"device": device, "threads": settings.threads, "provenance": trained_with(settings.commit, device)}
         if again:
             cell.clear()
         note = cell.prepare({**planned.config, **where, "job": beside})

@@ -50,6 +50,11 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
     return available[name]
 
 
+def file_of(method: type[Estimator]) -> str:
+    """The file that a method is in."""
+    return str(Path(getattr(sys.modules[method.__module__], "__file__", None) or "").resolve())
+
+
 def drawn_as(method: type[Estimator]) -> dict[str, str]:
     """How a method is called and drawn in figures: label, family, colour, marker.
 

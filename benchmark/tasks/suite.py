@@ -23,6 +23,7 @@ from benchmark.measures.probes import PROBES
 from benchmark.records.metrics import RANKED
 from benchmark.records.selection import RULES
 from benchmark.system import limits
+from benchmark.system.validated import expected
 from benchmark.tasks.models import MODELS
 from bism import Estimator
 from bism.errors import nearest, shown
@@ -314,27 +315,13 @@ def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*lists)]
 
 
-_EXPECTED = {
-    "int_type": "must be an integer",
-    "float_type": "must be a number",
-    "string_type": "must be a text",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping (key: value)",
-    "model_type": "must be a mapping (key: value)",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le:,}",
-    "finite_number": "must be finite",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "needs at least {min_length} characters",
-    "too_short": "needs at least {min_length}",
-    "too_long": "takes at most {max_length}",
-    "string_pattern_mismatch": "must consist of letters, digits, '.', '_' and '-'",
-}
-
-
-def expected(problem: Any) -> str:
-    """What one of pydantic's errors expected, and what it got."""
-    message = problem["msg"].removeprefix("Value error, ")
-    text = _EXPECTED.get(problem["type"], message).format(**problem.get("ctx", {}))
-    return f"{text}, got {shown(problem['input'])}"
+def with_methods(suite: Suite, preset: str, tasks: Iterable[str], methods: Iterable[str]) -> Suite:
+    """The suite with an entry for each of these methods in the tasks of a preset that have none of it: with the
+    hyper-parameters that the preset sets for all methods, and else its own."""
+    changed = dict(suite.presets[preset].tasks)
+    for task in tasks:
+        there = {entry.method for entry in changed[task].variants}
+        new = [Variant.model_validate({"method": method}) for method in methods if method not in there]
+        changed[task] = changed[task].model_copy(update={"variants": [*changed[task].variants, *new]})
+    presets = {**suite.presets, preset: suite.presets[preset].model_copy(update={"tasks": changed})}
+    return suite.model_copy(update={"presets": presets})

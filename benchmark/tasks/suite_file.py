@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from benchmark.data.datasets import drawn
 from benchmark.system import limits, yaml_text
+from benchmark.system.validated import expected
 from benchmark.tasks.models import refused_option, sizes, takes_images, takes_list
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import (
@@ -24,7 +25,6 @@ from benchmark.tasks.suite import (
     Task,
     Variant,
     expand,
-    expected,
     located,
 )
 from bism import Estimator

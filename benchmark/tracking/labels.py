@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
+from benchmark.records.params import params as params
 from benchmark.records.provenance import trained_with
 from benchmark.records.rundir import Record
 
@@ -56,20 +57,6 @@ def provenance(command: str | None, config: dict[str, Any] | None = None) -> dic
         "mlflow.source.name": command or "python -m benchmark",
         "mlflow.source.git.commit": trained["git_commit"],
     }
-
-
-def params(config: dict[str, Any]) -> dict[str, str]:
-    """Hyper-parameters and sizes, flat."""
-    model = {"model" if name == "name" else f"model_{name}": value for name, value in config["model"].items()}
-    names = ("batch_size", "data_noise", "precision", "accumulate", "steps", "seed")
-    others = {"data": config["data"]["name"], **{name: config[name] for name in names}}
-    if "scaling" in config["data"]:
-        others["data_scale"] = config["data"]["scaling"]["kind"]
-    if "binarize" in config["data"]:
-        others["data_binarize"] = config["data"]["binarize"]
-    if "held_out" in config["data"]:
-        others["data_held_out"] = config["data"]["held_out"]
-    return {name: str(value) for name, value in {**config["hyper"], **model, **others}.items()}
 
 
 def dataset(data: dict[str, Any]) -> DatasetInput:

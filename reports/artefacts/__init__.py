@@ -5,6 +5,7 @@ Those of tuning have ``build(studies)``.
 
 from reports.artefacts import (
     ablations,
+    beside,
     bias_cost,
     bounds,
     codes,
@@ -33,7 +34,7 @@ from reports.artefacts import (
     tuning_slices,
 )
 
-SUMMARY, RUN = (summary,), (settings, failures)
+SUMMARY, RUN = (summary,), (settings, beside, failures)
 IN_ORDER = (
     figure1, bias_cost, table1, table2, figure2, marginals, toy2d, figure3, figure4, codes, figure5, latent, held,
     ranking, cost, bounds, log_z, stability, ablations,

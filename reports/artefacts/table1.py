@@ -8,6 +8,7 @@ import pandas as pd
 from reports import paper, statistics, terms
 from reports.artefact import Artefact, Table
 from reports.sweep import Sweep, selected, variants
+from reports.variants import own_name
 
 TASK = "freyface"
 SURE = 3  # seeds, from which an interval says something
@@ -42,11 +43,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 def compare(done: pd.DataFrame) -> pd.DataFrame:
     """One row per measure and variant: ours beside the paper's, in the paper's order."""
     order = {variant: place for place, variant in enumerate(paper.TABLE1)}
+    whose = dict(zip(done["variant"], done["source"], strict=True)) if "source" in done else {}
+    names = {variant: own_name(variant, whose.get(variant, "")) for variant in variants(done)}
     rows = []
     for place, metric in enumerate(_METRICS):
-        for variant in sorted(variants(done), key=lambda name: order.get(name, len(order))):
+        for variant in sorted(names, key=lambda one: order.get(names[one], len(order))):
             values = selected(done[done["variant"] == variant], metric).dropna()
-            printed = paper.TABLE1[variant][place] if variant in order else math.nan
+            printed = paper.TABLE1[names[variant]][place] if names[variant] in order else math.nan
             mean, half_width = statistics.interval(values)
             rows.append(
                 {

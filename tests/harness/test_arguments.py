@@ -48,7 +48,7 @@ def test_no_option_takes_an_empty_value(name: str) -> None:
     [
         ("", "the following arguments are required: command; `"),
         ("run", "the following arguments are required: --suite; `"),
-        ("go", "no command 'go': valid: data, delete, doctor"),
+        ("go", "no command 'go': valid: compare, data, delete, doctor"),
         ("statu", "no command 'statu': did you mean 'status'? valid: "),
         ("tune lst", "no command 'lst': did you mean 'list'? valid: export, list"),
         ("data nope", "no command 'nope': valid: download, list, verify, where"),
@@ -93,7 +93,7 @@ def test_one_line_says_what_is_wrong(line: str, said: str, capsys: pytest.Captur
         ("build --format docx", "--format cannot be 'docx': valid: html, latex, md, pdf"),
         ("build --nope", "build takes no --nope: "),
         ("scaling", "the following arguments are required: records; `"),
-        ("buidl", "no command 'buidl': did you mean 'build'? valid: build, scaling"),
+        ("buidl", "no command 'buidl': did you mean 'build'? valid: build, export, scaling"),
     ],
 )
 def test_the_reports_do_too(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,18 @@ class Held:
                   "state": state, "select": "last val/log_likelihood", "device": "cpu",
                   "git_commit": "0123456789abcdef", "suite": suite, "preset": preset}  # fmt: skip
         last = {name: points[-1][1] for name, points in held.items()}
-        self.rows.append({"run": run, "started": 0, **dict.fromkeys(LABELS, ""), **labels, **last, **more})
+        self.rows.append(
+            {
+                "run": run,
+                "started": 0,
+                "data_hash": "",
+                "command": "",
+                **dict.fromkeys(LABELS, ""),
+                **labels,
+                **last,
+                **more,
+            }
+        )
         return run
 
     def reading(self) -> AbstractContextManager[None]:

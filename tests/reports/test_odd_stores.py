@@ -179,7 +179,7 @@ OURS = {"kind": "cell", "preset": "quick", "cell": "1", "task": "t", "method": "
 
 def run_of(number: int, tags: dict[str, str], **metrics: float) -> Any:
     info = SimpleNamespace(run_id=f"r{number}", start_time=number, status="FINISHED")
-    return SimpleNamespace(info=info, data=SimpleNamespace(tags=tags, params={}, metrics=metrics))
+    return SimpleNamespace(info=info, inputs=None, data=SimpleNamespace(tags=tags, params={}, metrics=metrics))
 
 
 class Client:

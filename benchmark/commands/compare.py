@@ -1,0 +1,171 @@
+"""``compare``: trains methods alone and places them among results that were trained elsewhere."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmark.commands import standing
+from benchmark.commands.placed import Placing, unlikes
+from benchmark.commands.run_directory import Planned, Setup, carry_out, inspected
+from benchmark.data.datasets import data_folder
+from benchmark.measures import placing
+from benchmark.records import reference
+from benchmark.records.looking import looked_at
+from benchmark.records.reference import Reference
+from benchmark.records.results import Variant
+from benchmark.records.rundir import FINISHED
+from benchmark.system import tables
+from benchmark.tasks import registry
+from benchmark.tasks.plan import Cell, Choices, load_data, plan
+from benchmark.tasks.suite import Suite, with_methods
+from benchmark.tasks.suite_file import load_suite
+from bism.errors import InputError, nearest
+
+
+def compare(
+    suite_name: str,
+    chosen: Choices,
+    console: Console,
+    place: Setup,
+    *,
+    file: Path | None = None,
+    train: bool = True,
+    dry_run: bool = False,
+    rerun: str | None = None,
+) -> int:
+    """Trains what is not done of these methods as the reference's preset has it, and places them in it.
+
+    Args:
+        chosen: where it leaves preset, tasks or seeds open, they are the reference's.
+        file: of results; by default what ships with the package.
+        train: else what is finished is placed, and nothing trained.
+    """
+    methods = registry.methods(place.settings.plugins)
+    shipped = load_suite(suite_name, methods)
+    path = file or _shipped(shipped, chosen.preset)
+    found = reference.read(path)
+    chosen = _settled(shipped, chosen, found, path, _of_plugins(methods, place.settings.plugins))
+    suite = with_methods(shipped, chosen.preset or "", chosen.tasks or (), chosen.methods or ())
+    data = load_data(suite, chosen.tasks or (), data_folder(place.data_dir))
+    cells = plan(suite, chosen, methods, data)
+    others = _comparable(cells, found, path)
+    _introduce(console, found, path, cells, others)
+    shown = Placing(console, found, cells, others)
+    if train:
+        planned = Planned(suite, chosen, methods, data, cells, of=shipped)
+        return carry_out(planned, console, place, dry_run=dry_run, rerun=rerun, show=shown)
+    with contextlib.closing(looked_at(place.run_dir)) as runs:
+        known = inspected(runs, cells)
+        if not any(record.state in FINISHED for record in known.records):
+            raise InputError(
+                f"{place.run_dir} has no finished cell of {', '.join(chosen.methods or ())} in this preset, and "
+                f"--no-train was given: leave it out to train them"
+            )
+        shown(runs, known)
+        missing = len(cells) - sum(record.state in FINISHED for record in known.records)
+        if missing:
+            tables.say(console, f"{tables.counted(missing, 'cell')} not finished, and left out")
+        return standing.print_problems(console, runs, known) or int(missing > 0)
+
+
+def _shipped(suite: Suite, preset: str | None) -> Path:
+    """The file that ships with the package: of the preset asked for, else of the suite's default, else the only one."""
+    there = reference.shipped()
+    ours = {name: path for (of, name), path in there.items() if of == suite.suite}
+    name = preset or (suite.default_preset if suite.default_preset in ours else next(iter(ours), ""))
+    if name not in ours:
+        others = ", ".join(f"{of} {one}" for of, one in there) or "none"
+        what = f"suite {suite.suite}" + (f", preset {preset}," if preset else "")
+        raise InputError(f"no results of {what} ship with this version (there are: {others}); --reference names a file")
+    return ours[name]
+
+
+def _of_plugins(methods: Mapping[str, Any], plugins: Sequence[Path]) -> list[str]:
+    """The ids of the methods that plug-ins have."""
+    files = {str(path.resolve()) for path in plugins}
+    return [name for name, one in methods.items() if registry.file_of(one) in files]
+
+
+def _settled(suite: Suite, chosen: Choices, found: Reference, path: Path, own: Sequence[str]) -> Choices:
+    """The choices with all that was left open as the reference has it.
+
+    Raises:
+        InputError: the reference is of something else.
+    """
+    header = found.header
+    if header.suite != suite.suite:
+        raise InputError(f"{path}: holds results of the suite {header.suite}, not of {suite.suite}")
+    if chosen.preset not in (None, header.preset):
+        raise InputError(f"{path}: holds results of the preset {header.preset}, not of {chosen.preset}")
+    if header.preset not in suite.presets:
+        raise InputError(f"{path}: is of the preset {header.preset}, which this suite has no more")
+    there = [task for task in suite.presets[header.preset].tasks if found.seeds([task])]
+    for task in chosen.tasks or ():
+        if task not in there:
+            raise InputError(f"{path}: has no results of the task '{task}': {nearest(task, there)}")
+    tasks = [task for task in there if not chosen.tasks or task in chosen.tasks]
+    if not tasks:
+        raise InputError(f"{path}: has no results of a task that the preset {header.preset} of this suite has")
+    known = found.seeds(tasks)
+    seeds = list(chosen.seeds if chosen.seeds is not None else known)
+    if not set(seeds) & set(known):
+        raise InputError(
+            f"--seeds: the reference has the seeds {tables.ranges(known)}, and none in common with "
+            f"{tables.ranges(seeds)}: pairs of one seed are compared"
+        )
+    methods = list(chosen.methods or own)
+    if not methods:
+        raise InputError("--methods must name what is to be compared, with --plugin FILE.py where it is your own")
+    return dataclasses.replace(chosen, preset=header.preset, tasks=tasks, methods=methods, seeds=seeds)
+
+
+def _comparable(cells: Sequence[Cell], found: Reference, path: Path) -> dict[str, list[Variant]]:
+    """The variants of each task whose numbers can stand beside ours.
+
+    Raises:
+        InputError: a task has none.
+    """
+    kept = dict[str, list[Variant]]()
+    for task in dict.fromkeys(str(cell.config["task"]) for cell in cells):
+        config = next(cell.config for cell in cells if cell.config["task"] == task)
+        kept[task] = [one for one in found.of(task) if not placing.incomparable(config, one)]
+        if not kept[task]:
+            reason = placing.incomparable(config, found.of(task)[0])
+            raise InputError(f"{path}: task {task} cannot be compared: {reason}")
+    return kept
+
+
+def _introduce(
+    console: Console, found: Reference, path: Path, cells: Sequence[Cell], others: Mapping[str, Sequence[Variant]]
+) -> None:
+    """What the reference is, and what in it is not like what is trained here."""
+    header, several = found.header, len(others) > 1
+    tables.say(
+        console,
+        f"reference: {path.name}, suite {header.suite}, preset {header.preset}"
+        + (f" ({header.label})" if header.label else "")
+        + f": {_provenance([one for variants in others.values() for one in variants])}"
+        + (f"; trained {' to '.join(dict.fromkeys(header.trained))}" if header.trained else ""),
+    )
+    for task, variants in others.items():
+        left_out = len(found.of(task)) - len(variants)
+        if left_out:
+            tables.say(console, f"note: {task}: {left_out} variants have other data or another rule, and are left out")
+        for what, names in unlikes(task, cells, variants).items():
+            which = "all of it" if len(names) == len(variants) else ", ".join(names)
+            of = f"{task}: " if several else ""
+            tables.say(console, f"note: {of}not a fair comparison: in the reference {what} ({which})")
+
+
+def _provenance(variants: Sequence[Variant]) -> str:
+    parts = []
+    for name, before in (("machine", ""), ("device", ""), ("torch_version", "torch "), ("git_commit", "commit ")):
+        values = dict.fromkeys(getattr(one, name) for one in variants if getattr(one, name))
+        parts += (
+            [before + " and ".join(value[:12] if name == "git_commit" else value for value in values)] if values else []
+        )
+    return ", ".join(parts) or "it does not say where it was trained"

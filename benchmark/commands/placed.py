@@ -1,0 +1,177 @@
+"""What ``compare`` shows: a ranking of yours and theirs, yours against each of theirs, times, and the verdicts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.measures import placing, ranking
+from benchmark.measures.statistics import LEVEL, written
+from benchmark.records.integrity import Inspected
+from benchmark.records.metrics import metric_of, ranked_by
+from benchmark.records.reference import Reference
+from benchmark.records.results import Variant
+from benchmark.records.rundir import FINISHED, RunDir
+from benchmark.system import tables
+from benchmark.system.invocation import call
+from benchmark.tasks.plan import Cell
+
+_LEAST_P = 0.001
+_CLOCK = "time/processor_ms_per_step"
+_PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
+YOURS = " (yours)"  # follows the names of variants that are not the reference's
+
+
+@dataclasses.dataclass(frozen=True)
+class Placing:
+    """What is shown once all is trained: for each task a ranking, the comparisons, the cost; then the verdicts."""
+
+    console: Console
+    found: Reference
+    cells: Sequence[Cell]
+    others: Mapping[str, Sequence[Variant]]
+
+    def __call__(self, runs: RunDir, known: Inspected) -> None:
+        ours, verdicts = ranking.results(runs, known.records), list[str]()
+        for task, variants in self.others.items():
+            own = ours[ours["task"] == task] if len(ours) else ours
+            if own.empty:
+                verdicts.append(f"{task}: nothing has finished, and nothing can be compared.")
+                continue
+            own, theirs = own.assign(variant=own["variant"] + YOURS), placing.rows(variants)
+            verdicts += [f"{task}: {said}" for said in self._task(task, own, theirs, variants)]
+            configs = [runs.folder(record.id).config for record in known.records
+                       if record.task == task and record.state in FINISHED]  # fmt: skip
+            clocks = all(map(_has_clock, (own, theirs)))
+            tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clocks else ""))
+        for text in verdicts:
+            tables.say(self.console, text, bold="not a fair comparison")
+
+    def _task(self, task: str, own: pd.DataFrame, theirs: pd.DataFrame, variants: Sequence[Variant]) -> list[str]:
+        """Shows the tables of a task; its verdicts."""
+        both = pd.concat([own, theirs], ignore_index=True).dropna(axis="columns", how="all")
+        sound = [of[of["state"] == "done"].dropna(axis="columns", how="all") for of in (own, theirs)]
+        metric = ranked_by({*map(str, sound[0])} & {*map(str, sound[1])})
+        if sound[0].empty:
+            return [f"{name.removesuffix(YOURS)} diverged with all of its seeds." for name in own["variant"].unique()]
+        if metric is None:
+            return ["no metric that models are ranked by was measured of both."]
+        title = ranking.heading(task, 0, self.found.header.label or None)
+        ranked = ranking.ranking(_by_the_processor(both), metric)
+        tables.show(self.console, ranking.table(ranked, title, metric, ranking.rules(both, metric)))
+        compared = placing.against(sound[0], sound[1], metric)
+        unfair = unlikes(task, self.cells, variants)
+        tables.show(self.console, _table(compared, metric, {name for names in unfair.values() for name in names}))
+        said = []
+        for name in own["variant"].unique():
+            mine = own[own["variant"] == name]
+            rows = compared[compared["ours"] == name]
+            rows.attrs = compared.attrs
+            said.append(_unfair(unfair, len(variants)) + _verdict(name, rows, metric, mine))
+        return said
+
+
+def _verdict(name: str, rows: pd.DataFrame, metric: str, mine: pd.DataFrame) -> str:
+    plain, gone = name.removesuffix(YOURS), int((mine["state"] == "diverged").sum())
+    if rows.empty:
+        return f"{plain} diverged with all of its seeds."
+    more = f" {gone} of its {len(mine)} seeds diverged and are compared with none." if gone else ""
+    return placing.verdict(plain, rows, metric) + more
+
+
+def _unfair(unfair: Mapping[str, Sequence[str]], variants: int) -> str:
+    if not unfair:
+        return ""
+    which = "the reference" if any(len(names) == variants for names in unfair.values()) else "variants marked *"
+    return f"not a fair comparison ({which}: {'; '.join(unfair)}): "
+
+
+def _table(compared: pd.DataFrame, metric: str, marked: set[str]) -> Table:
+    found, family, seeds = metric_of(metric), compared.attrs.get("family", 0), len(compared.attrs.get("common", ()))
+    least = placing.detectable(seeds, family) if family and seeds > 1 else math.nan
+    shown = Table(
+        title=Text(f"yours minus each of the reference: {found.label}{f' ({found.unit})' if found.unit else ''}"),
+        title_justify="left",
+        caption=Text(
+            f"{'Higher' if found.higher else 'Lower'} is better. Over the seeds that both have, paired; {LEVEL:.0%} "
+            f"intervals and p-values of one among {tables.counted(family, 'comparison')} (Bonferroni): all hold."
+            + (
+                f" With {seeds} seeds a difference is found from {least:.2g} of its standard deviations on."
+                if least > 0
+                else ""
+            )
+            + (" * not alike in what is said above." if marked else ""),
+            "table.caption",
+        ),
+        caption_justify="left",
+    )
+    several = compared["ours"].nunique() > 1
+    for head in [*(["yours"] if several else []), "reference"]:
+        shown.add_column(head)
+    for head in ("seeds", "difference", "from", "to", "p"):
+        shown.add_column(head, justify="right")
+    shown.add_column("yours is")
+    for row in compared.to_dict("records"):
+        half = (row["high"] - row["low"]) / 2
+        numbers = [written(row[name], half, "+") for name in ("difference", "low", "high")]
+        names = [
+            *([row["ours"].removesuffix(YOURS)] if several else []),
+            row["variant"] + "*" * (row["variant"] in marked),
+        ]
+        p = "-" if pd.isna(row["p"]) else f"{row['p']:.3f}" if row["p"] >= _LEAST_P else f"< {_LEAST_P}"
+        shown.add_row(*map(Text, names), str(row["seeds"]), *numbers, p, row["conclusion"])
+    return shown
+
+
+def _by_the_processor(cells: pd.DataFrame) -> pd.DataFrame:
+    """With the processor's clock in place of the wall's where all cells have it: other work disturbs it less."""
+    return cells.assign(**{"time/ms_per_step": cells[_CLOCK]}) if _has_clock(cells) else cells
+
+
+def _has_clock(cells: pd.DataFrame) -> bool:
+    return _CLOCK in cells and bool(cells.loc[cells["state"] == "done", _CLOCK].notna().all())
+
+
+def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> str:
+    """Where and how times were taken, and whether they can be compared."""
+    here = " and ".join(dict.fromkeys(str(one.get("provenance", {}).get("machine", "?")) for one in configs))
+    there = " and ".join(dict.fromkeys(one.machine or "?" for one in variants))
+    how = ranking.conditions([_timed(one) for one in variants if one.compiled])
+    same = "?" not in here and _processors(here) == _processors(there)
+    return (
+        f"times: yours on {here} ({ranking.conditions(configs) or 'not known how'}), the reference's on {there} "
+        f"({how or 'not known how'}): "
+        + (
+            "the same kind of processor"
+            if same
+            else f"another machine; `{call('benchmark', 'speed')}` times both on this one"
+        )
+    )
+
+
+def _processors(machines: str) -> list[str]:
+    """Without how many cores a process had."""
+    return [one.rpartition(", ")[0] or one for one in machines.split(" and ")]
+
+
+def _timed(variant: Variant) -> dict[str, Any]:
+    """As a configuration says it."""
+    timing = {"compiled": variant.compiled == "true", "threads": int(variant.threads or 1),
+              "jobs_beside": int(variant.jobs_beside or 0)}  # fmt: skip
+    return {"device": variant.device, "timing": timing}
+
+
+def unlikes(task: str, cells: Sequence[Cell], variants: Sequence[Variant]) -> dict[str, list[str]]:
+    """What is not alike in a task, and of which variants of the reference."""
+    found = dict[str, list[str]]()
+    configs = {str(cell.config["variant"]): cell.config for cell in cells if cell.config["task"] == task}
+    for one in variants:
+        for what in dict.fromkeys(placing.unlike(config, one) for config in configs.values()):
+            if what:
+                found.setdefault(what, []).append(one.variant)
+    return found

@@ -1,0 +1,386 @@
+"""``compare``: a method of one's own is trained alone and placed where its numbers belong."""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmark.measures import placing
+from benchmark.records import reference
+from benchmark.records.reference import read
+from benchmark.records.results import ENDED
+from tests.harness.shared import LL, variant, written
+from tests.harness.tiny import TINY, Said, cell, command, journal, numbers, records, replaced, states, write
+
+MINE = '''\
+import dataclasses
+from baselines import CD
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mine(CD):
+    """Somebody's method."""
+    id, label, reference = "mine", "Mine", "here"
+'''
+COMPARE = ("compare", "--suite", "tiny.yaml", "--plugin", "mine.py", "--reference", "theirs.jsonl.gz")
+SUITE = replaced(("seeds: 0-1", "seeds: 0-4"))
+PARAM = {"batch_size": "100", "precision": "float32", "model": "grbm", "model_hidden": "3", "model_visible": "2"}
+
+
+def theirs(folder: Path, values: dict[str, Sequence[float]], **changed: object) -> None:
+    """A reference of the tiny suite with these made-up values."""
+    more = {"data_hash": _hash(folder), "select": "last_tenth val/log_likelihood", "param": PARAM, **changed}
+    written(folder / "theirs.jsonl.gz", *(variant(name, of, **more) for name, of in values.items()))
+
+
+def _hash(folder: Path) -> str:
+    from benchmark.data.datasets import checkerboard
+
+    return checkerboard(folder, 500, 200, 200).hash[:36]
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """Mine with five seeds, trained by ``compare`` itself."""
+    folder = tmp_path_factory.mktemp("compared")
+    write(folder, SUITE)
+    write(folder, MINE, "mine.py")
+    theirs(folder, {"CD-1": [0.0, 0.1, 0.2, 0.1, 0.0]})
+    return folder, command(folder, *COMPARE)
+
+
+@pytest.fixture
+def folder(placed: tuple[Path, Said], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(placed[0], tmp_path / "copy"))
+
+
+def own(folder: Path) -> list[float]:
+    """What stands for each seed of Mine: four evaluations, of which one is in the last tenth."""
+    return [journal(folder, "Mine", seed)[-1]["metrics"][LL] for seed in range(5)]
+
+
+def verdict(said: Said) -> str:
+    """The sentence, without its line breaks."""
+    text = re.sub(r"\s+", " ", said.out)
+    found = re.search(r"board: ((?:not a fair|Mine )[^│]*?\.)(?: what to look at|$| )", text)
+    assert found, said.out
+    return found[1]
+
+
+# --- what it trains ---------------------------------------------------------------------------------------------------
+
+
+def test_it_trains_the_method_alone_with_the_reference_s_seeds(placed: tuple[Path, Said]) -> None:
+    folder, said = placed
+    assert (said.code, said.err) == (0, "")
+    assert states(folder) == {("Mine", seed): "done" for seed in range(5)}
+    config = cell(folder, "Mine", 0).config
+    assert (config["preset"], config["hyper"]["lr"]) == ("test", 0.01)  # as the preset sets it for all
+    assert "5 cells, 0 done already, 5 to train in 1 job" in said.out
+
+
+def test_its_cells_are_those_that_run_trains(placed: tuple[Path, Said], tmp_path: Path) -> None:
+    write(tmp_path, SUITE.replace("- {method: bidsm}", "- {method: mine}"))
+    write(tmp_path, MINE, "mine.py")
+    assert command(tmp_path, "run", "--suite", "tiny.yaml", "--plugin", "mine.py", "--methods", "mine").code == 0
+    assert [one.id for one in records(tmp_path)] == [one.id for one in records(placed[0])]
+    assert numbers(tmp_path, "Mine", 3) == numbers(placed[0], "Mine", 3)
+
+
+def test_what_is_finished_is_not_trained_again(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs" / "cells").rglob("*")}
+    for more in ((), ("--no-train",)):
+        said = command(folder, *COMPARE, *more)
+        assert (said.code, said.err) == (0, "")
+        assert "Mine (yours)" in said.out
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs" / "cells").rglob("*")} == before
+
+
+def test_no_train_places_what_there_is_and_says_what_is_missing(folder: Path) -> None:
+    said = command(folder, *COMPARE, "--no-train", "--seeds", "0-2,9")
+    assert said.code == 1
+    assert "1 cell not finished, and left out" in said.out
+    assert "over the seeds 0-2" in re.sub(r"\s+", " ", said.out)
+
+
+def test_no_train_with_nothing_trained(folder: Path) -> None:
+    said = command(folder, *COMPARE, "--no-train", "--run-dir", "empty")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "empty has no finished cell of mine in this preset" in said.err
+    assert not (folder / "empty").exists()
+
+
+def test_a_dry_run_trains_nothing(folder: Path) -> None:
+    said = command(folder, *COMPARE, "--run-dir", "fresh", "--dry-run")
+    assert said.code == 0
+    assert "5 to train" in said.out
+    assert not (folder / "fresh").exists()
+
+
+def test_a_method_of_the_package_is_compared_too(folder: Path) -> None:
+    said = command(folder, *COMPARE[:3], *COMPARE[5:], "--methods", "cd", "--seeds", "0-1")
+    assert said.code == 0
+    assert "CD-1 (yours)" in said.out
+    assert re.search(r"│ CD-1 +│", said.out)
+
+
+# --- where it places it -----------------------------------------------------------------------------------------------
+
+
+def test_the_ranking_has_both_and_says_whose_is_whose(folder: Path) -> None:
+    values = np.array(own(folder))
+    theirs(folder, {"Above": list(values + 0.5), "Below": list(values - 0.5)})
+    said = command(folder, *COMPARE)
+    names = re.findall(r"│ (Above|Below|Mine \(yours\)) +│ +-?\d", said.out)
+    assert names[:3] == ["Above", "Mine (yours)", "Below"]
+    assert "reference: theirs.jsonl.gz, suite tiny, preset test: AMD EPYC, 2 cores, cpu" in said.out
+
+
+SPREAD = np.array([0.001, -0.002, 0.0015, -0.0005, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        (-0.1, r"Mine is better than Other \(\+0\.10\d+, \+0\.0\d+ to \+0\.10\d+ nats\), by log-likelihood"),
+        (+0.1, r"Mine is worse than Other \(-0\.0?9?\d+, -0\.10\d+ to -0\.09\d+ nats\), by log-likelihood"),
+        (
+            0.0,
+            r"Mine is not told apart from Other \([+-]?0(\.000\d*)?, -0\.00\d+ to \+0\.00\d+ nats\), by log-likelihood",
+        ),
+    ],
+)
+def test_better_worse_and_equal(folder: Path, shift: float, expected: str) -> None:
+    theirs(folder, {"Other": list(np.array(own(folder)) + shift + SPREAD)})
+    said = command(folder, *COMPARE)
+    assert said.code == 0
+    assert re.match(expected, verdict(said)), verdict(said)
+    assert "over the seeds 0-4 that both have; the 95% intervals hold all at once (one comparison)." in verdict(said)
+
+
+def test_the_numbers_are_those_of_the_paired_t_interval_of_a_family(folder: Path) -> None:
+    values = np.array(own(folder))
+    others = {f"V{i}": list(values - 0.02 * i + SPREAD * (i + 1)) for i in range(4)}
+    theirs(folder, others)
+    mine = pd.DataFrame({"variant": "Mine", "seed": range(5), LL: values})
+    found = placing.against(mine, placing.rows(read(folder / "theirs.jsonl.gz").variants), LL).set_index("variant")
+    for name, of in others.items():
+        d = values - np.array(of)
+        half = stats.t.ppf(1 - 0.05 / (2 * 4), 4) * d.std(ddof=1) / np.sqrt(5)
+        assert found.loc[name, "difference"] == pytest.approx(d.mean())
+        assert found.loc[name, "low"] == pytest.approx(d.mean() - half)
+        assert found.loc[name, "p"] == pytest.approx(min(1, 4 * stats.ttest_rel(values, of).pvalue))
+    assert "(4 comparisons)" in verdict(command(folder, *COMPARE))
+
+
+def test_of_many_the_verdict_names_the_closest(folder: Path) -> None:
+    values = np.array(own(folder))
+    theirs(
+        folder, {f"V{i}": list(values - 0.1 * (1 + i) + SPREAD) for i in range(5)} | {"Top": list(values + 1 + SPREAD)}
+    )
+    said = verdict(command(folder, *COMPARE))
+    assert said.startswith("Mine is better than 5 of 6 variants (the closest: V0 (+0.10")
+    assert " and worse than Top (-1.00" in said
+
+
+def test_where_lower_is_better_the_sign_turns() -> None:
+    table = [pd.DataFrame({"variant": name, "seed": range(4), "test/fid": [v, v + 0.1, v + 0.2, v - 0.1]})
+             for name, v in (("Mine", 3.0), ("Other", 5.0))]  # fmt: skip
+    table[1]["test/fid"] += [0.01, -0.01, 0.02, 0.0]
+    (row,) = placing.against(*table, "test/fid").to_dict("records")
+    assert (row["conclusion"], round(row["difference"])) == ("better", -2)
+
+
+def test_all_intervals_hold_at_once_in_95_of_100_experiments() -> None:
+    random, held, rounds = np.random.RandomState(0), 0, 400
+    for _ in range(rounds):
+        rows = [pd.DataFrame({"variant": f"V{i}", "seed": range(5), LL: random.normal(size=5)}) for i in range(9)]
+        found = placing.against(rows[0], pd.concat(rows[1:]), LL)
+        held += bool(((found["low"] <= 0) & (found["high"] >= 0)).all())
+    assert stats.binomtest(held, rounds, 0.95, alternative="less").pvalue > 0.001
+    assert held < rounds  # and not by being infinitely wide
+
+
+def test_seeds_that_only_one_has_are_in_no_pair(folder: Path) -> None:
+    values = own(folder)
+    theirs(folder, {"Some": {0: values[0], 1: values[1] - 1e-3, 7: 99.0}, "One": {0: 0.0}})  # type: ignore[dict-item]
+    said = command(folder, *COMPARE, "--seeds", "0-4")
+    rows = {row[0].strip(): row for row in (line.split("│")[1:-1] for line in said.out.splitlines()) if len(row) == 7}
+    assert rows["Some"][1].strip() == "2"
+    assert rows["One"][6].strip() == "no two seeds in common"
+    assert "1 could not be compared" in verdict(said)
+
+
+def test_diverged_seeds_are_counted_and_not_compared(folder: Path) -> None:
+    values = own(folder)
+    theirs(folder, {"Other": values})
+    broken = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
+    broken["seeds"][4] = {"seed": 4, "state": "diverged", "error": "not finite at step 7"}
+    written(folder / "theirs.jsonl.gz", broken)
+    said = command(folder, *COMPARE)
+    assert "4 (+1 diverged)" in said.out
+    assert "over the seeds 0-3 that both have" in verdict(said)
+
+
+# --- what is not fair, and what cannot be -----------------------------------------------------------------------------
+
+
+def test_other_iterations_are_said_before_training_and_in_the_verdict(folder: Path) -> None:
+    theirs(folder, {"Other": own(folder)}, steps=200)
+    said = command(folder, *COMPARE)
+    assert "not a fair comparison: in the reference 200 iterations, and here 20 (all of it)" in said.out
+    assert verdict(said).startswith("not a fair comparison (the reference: 200 iterations, and here 20): Mine is")
+
+
+def test_steps_of_ones_own_are_such(folder: Path) -> None:
+    theirs(folder, {"Other": own(folder)})
+    said = command(folder, *COMPARE, "--steps", "5")
+    assert said.code == 0
+    assert "20 iterations, and here 5" in said.out
+
+
+def test_another_model_of_some_is_marked(folder: Path) -> None:
+    values = own(folder)
+    theirs(folder, {"Other": values, "Wide": values})
+    found = [one.model_dump() for one in read(folder / "theirs.jsonl.gz").variants]
+    found[1]["param"]["model_hidden"] = "9"
+    written(folder / "theirs.jsonl.gz", *found)
+    said = command(folder, *COMPARE)
+    text = re.sub(r"\s+", " ", said.out)
+    assert "in the reference another model (model grbm, hidden 9, visible 2), and here (model grbm, hidden 3" in text
+    assert "(Wide)" in text
+    assert re.search(r"│ Wide\* +│", said.out)
+    assert "not a fair comparison (variants marked *" in verdict(said)
+
+
+@pytest.mark.parametrize(
+    ("changed", "arguments", "words"),
+    [
+        ({"data_hash": "f" * 36}, (), "task board cannot be compared: its data are others: ffffffffffff, and here"),
+        (
+            {"select": "last val/objective"},
+            (),
+            "its seeds are represented by last val/objective, and here by last_tenth",
+        ),
+        ({}, ("--seeds", "70-79"), "the reference has the seeds 0-4, and none in common with 70-79"),
+        ({}, ("--tasks", "bord"), "has no results of the task 'bord': did you mean 'board'?"),
+        ({}, ("--preset", "paper"), "holds results of the preset test, not of paper"),
+        ({}, ("--methods", "mien"), "no method 'mien': did you mean 'mine'?"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_training(
+    folder: Path, changed: dict[str, object], arguments: tuple[str, ...], words: str
+) -> None:
+    theirs(folder, {"Other": own(folder)}, **changed)
+    said = command(folder, *COMPARE, "--run-dir", "fresh", *arguments)
+    assert said.code == 2
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert not (folder / "fresh").exists()
+
+
+def test_a_suite_of_which_nothing_ships_and_a_file_that_is_damaged(folder: Path) -> None:
+    said = command(folder, *COMPARE[:5])
+    assert said.code == 2
+    assert "no results of suite tiny ship with this version" in said.err
+    content = (folder / "theirs.jsonl.gz").read_bytes()
+    (folder / "theirs.jsonl.gz").write_bytes(content[: len(content) // 2])
+    said = command(folder, *COMPARE)
+    assert (said.code, said.err) == (2, "error: theirs.jsonl.gz: its end is missing: it was cut\n")
+    said = command(folder, *COMPARE[:3], *COMPARE[5:])
+    assert said.code == 2
+
+
+def test_a_reference_without_results(folder: Path) -> None:
+    empty = variant("Other", [0.0, 0.0])
+    empty["seeds"] = [{"seed": 0, "state": "planned"}]
+    written(folder / "theirs.jsonl.gz", empty)
+    said = command(folder, *COMPARE)
+    assert said.err == ("error: theirs.jsonl.gz: has no results of a task that the preset test of this suite has\n")
+
+
+def test_times_are_the_processor_s_where_both_have_them_and_the_machine_is_said(folder: Path) -> None:
+    theirs(folder, {"Other": own(folder)}, compiled="true", threads="2", machine="Sinclair, 1 core")
+    text = re.sub(r"\s+", " ", command(folder, *COMPARE).out)
+    assert "the reference's on Sinclair, 1 core (compiled, on cpu with 2 threads, alone): another machine" in text
+    assert "processor's clock" not in text
+    found = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
+    for seed in found["seeds"]:
+        seed["last"]["time/processor_ms_per_step"] = 7.25
+    written(folder / "theirs.jsonl.gz", found)
+    text = command(folder, *COMPARE).out
+    assert "processor's clock" in re.sub(r"\s+", " ", text)
+    assert re.search(r"│ Other .*│ +7.25 │", text)
+
+
+def test_a_method_must_be_named(folder: Path) -> None:
+    said = command(folder, "compare", "--suite", "tiny.yaml", "--reference", "theirs.jsonl.gz")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "--methods must name what is to be compared" in said.err
+
+
+def test_of_another_suite(folder: Path) -> None:
+    write(folder, TINY.replace("suite: tiny", "suite: other"), "other.yaml")
+    said = command(folder, *COMPARE[:2], "other.yaml", *COMPARE[3:])
+    assert said.err == "error: theirs.jsonl.gz: holds results of the suite tiny, not of other\n"
+
+
+# --- what ships is what training gives --------------------------------------------------------------------------------
+
+_LONGEST = 60.0  # seconds of a processor that the training of a sample took
+
+
+def cheapest(path: Path) -> tuple[str, str] | None:
+    """Of a file the task and method all of whose variants together train fastest; None where all take long."""
+    costs = Counter[tuple[str, str]]()
+    for one in read(path).variants:
+        for seed in one.seeds:
+            if seed.state in ENDED:
+                costs[one.task, one.method] += seed.last.get("time/processor_ms_per_step", 1e9) * one.steps / 1000
+    sample = min(costs, key=lambda key: (costs[key], key))
+    return sample if costs[sample] < _LONGEST else None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("suite", "preset"), sorted(reference.shipped()), ids="-".join)
+def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: str, preset: str) -> None:
+    """All random numbers follow from seed and iteration, and one thread adds in one order: with this torch on a
+    processor of this kind the numbers are the same. The name of a processor does not tell its vector units, so that
+    sums may be rounded otherwise: a tenth of the standard deviation over seeds, or 1e-4 of the value, is much more than
+    a short training makes of that, and decides nothing. Elsewhere rounding may grow to what noise makes of it: four
+    standard deviations."""
+    from importlib.metadata import version
+
+    from benchmark.records.provenance import hardware
+
+    path = reference.shipped()[suite, preset]
+    sample = cheapest(path)
+    if sample is None:
+        pytest.skip("all of its variants take longer than a test may")
+    task, method = sample
+    variants = [one for one in read(path).of(task) if one.method == method]
+    seeds = sorted({seed.seed for one in variants for seed in one.seeds if seed.state in ENDED})
+    chosen = ("--tasks", task, "--methods", method, "--seeds", ",".join(map(str, seeds)))
+    assert command(tmp_path, "run", "--suite", suite, "--preset", preset, *chosen).code == 0
+    for shipped in variants:
+        alike = (shipped.torch_version, shipped.machine.rpartition(",")[0]) == (
+            version("torch"), hardware("cpu").rpartition(",")[0])  # fmt: skip
+        ours = {seed: _last(tmp_path, shipped.variant, seed) for seed in seeds}
+        for metric in sorted({name for seed in shipped.seeds for name in seed.last if name.startswith("test/")}):
+            values = {seed.seed: seed.last[metric] for seed in shipped.seeds if metric in seed.last}
+            spread = float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else abs(values[seeds[0]])
+            for number, value in values.items():
+                near = max(1e-4 * abs(value), 0.1 * spread) if alike else 4 * spread
+                assert ours[number][metric] == pytest.approx(value, abs=near), (shipped.variant, metric, number)
+
+
+def _last(folder: Path, name: str, seed: int) -> dict[str, float]:
+    found = dict[str, float]()
+    for line in journal(folder, name, seed):
+        found |= line["metrics"]
+    return found
