@@ -1,0 +1,133 @@
+"""The ledger in a report: the effects against their margins, all verdicts, and what would decide the rest."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import style, terms
+from reports.artefact import Artefact, Table
+from reports.claims import shown
+from reports.claims.verdict import (
+    CONTRADICTED,
+    FAILS,
+    HOLDS,
+    NOT_MEASURED,
+    OPEN,
+    SUPPORTED,
+    UNDECIDED,
+    Finding,
+    Judged,
+)
+
+_LOOKS = {HOLDS: ("#138c5a", "o"), FAILS: ("#c43c55", "X"), OPEN: ("#8a6d1f", "D")}
+_OF = {HOLDS: SUPPORTED, FAILS: CONTRADICTED, OPEN: UNDECIDED}
+_REACH = 4.0  # margins to either side that the axis shows
+_ROOM = "#80808030"
+
+
+def build(ledger: Sequence[Judged], size: int) -> Iterator[Artefact]:
+    """Of a ledger of which something is measured."""
+    measured = [judged for judged in ledger if judged.verdict != NOT_MEASURED]
+    runs = list(dict.fromkeys(run for judged in measured for one in judged.findings for run in one.runs))
+    about, numbers = shown.counts(ledger), shown.numbers(ledger, size)
+    drawn = [(judged, one) for judged in measured for one in judged.findings if one.state in _LOOKS]
+    yield Artefact(
+        name="verdicts",
+        title="Verdicts",
+        caption=f"{about}. A claim is supported where its comparisons' intervals are inside the region in which it "
+        "holds, contradicted where one is outside, undecided else; shown is the comparison that the verdict hangs on. "
+        f"{shown.level(size)}",
+        numbers=numbers,
+        runs=runs,
+        table=Table(_verdicts(measured), long="claim"),
+    )
+    if drawn:
+        figure = draw(drawn[: style.MANY])
+        yield Artefact(
+            name="effects",
+            title="Effects against margins",
+            caption="Each comparison's effect with its interval, in units of its margin; of ratios the logarithm. Grey "
+            "is where the claim holds. An interval inside it supports the claim, one outside contradicts it. Triangles "
+            f"are beyond the edge, at {_REACH:g} margins.",
+            alt="Effects in units of their margins: "
+            + "; ".join(f"{_name(judged, one)} {one.state}" for judged, one in drawn[: style.MANY]) + ".",
+            numbers=numbers[numbers["state"].isin(list(_LOOKS))],
+            runs=runs,
+            figure=figure,
+        )  # fmt: skip
+    wanting = _wanting(ledger)
+    if len(wanting):
+        yield Artefact(
+            name="wanting",
+            title="What would decide the rest",
+            caption="Of claims that are undecided or not measured. Numbers of seeds are those with which the interval "
+            "would fit, were mean and spread to stay what they are.",
+            numbers=wanting,
+            runs=runs,
+            table=Table(wanting, long="what would decide"),
+        )
+
+
+def _verdicts(ledger: Sequence[Judged]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "claim": f"{judged.claim.says} ({judged.claim.where})",
+                "verdict": judged.verdict,
+                "effect": shown.effect(judged.deciding),
+                "holds if": judged.deciding.comparison.region,
+                "seeds": str(len(judged.deciding.seeds) or ""),
+                "id": judged.claim.id,
+            }
+            for judged in ledger
+        ]
+    )
+
+
+def _wanting(ledger: Sequence[Judged]) -> pd.DataFrame:
+    rows = []
+    for judged in ledger:
+        for one in shown.wanting(judged):
+            text = f"{shown.what(judged.claim, one.comparison)}: {shown.would_decide(one)}"
+            rows.append({"claim": judged.claim.id, "verdict": judged.verdict, "what would decide": text})
+    return pd.DataFrame(rows)
+
+
+def _name(judged: Judged, finding: Finding) -> str:
+    alone = len(judged.findings) == 1
+    return judged.claim.id if alone else f"{judged.claim.id}: {shown.what(judged.claim, finding.comparison)}"
+
+
+def draw(findings: Sequence[tuple[Judged, Finding]]) -> Figure:
+    """A row for each comparison: the region in grey, the effect and its interval."""
+    with style.look():
+        figure = Figure(layout="constrained")
+        axes = figure.add_subplot()
+        for place, (judged, one) in enumerate(findings):
+            colour, marker = _LOOKS[one.state]
+            scale, name = one.comparison.margin, _name(judged, one)
+            ends = (max(-_REACH, one.comparison.low / scale), min(_REACH, one.comparison.high / scale))
+            axes.barh(place, ends[1] - ends[0], left=ends[0], height=0.8, color=_ROOM, linewidth=0)
+            x = one.effect / scale
+            if not math.isnan(one.low):
+                shown_ends = [min(max(end / scale, -_REACH), _REACH) for end in (one.low, one.high)]
+                axes.plot(shown_ends, [place, place], color=colour, linewidth=1.6, gid=f"_{name}")
+            far = abs(x) > _REACH
+            fill = "none" if far or one.state == OPEN else colour
+            shape = marker if not far else ">" if x > 0 else "<"
+            axes.plot([min(max(x, -_REACH), _REACH)], [place], marker=shape, color=colour, markerfacecolor=fill,
+                      linestyle="", gid=name)  # fmt: skip
+        axes.axvline(0, color=style.INK, linewidth=0.6)
+        style.names(axes, [_name(judged, one) for judged, one in findings])
+        axes.set(xlim=(-1.05 * _REACH, 1.05 * _REACH), xlabel="effect in units of the margin")
+        present = [state for state in _LOOKS if any(one.state == state for _, one in findings)]
+        handles = [
+            axes.plot([], [], marker=_LOOKS[state][1], color=_LOOKS[state][0], linestyle="", label=f"_{state}",
+                      markerfacecolor="none" if state == OPEN else _LOOKS[state][0])[0]
+            for state in present
+        ]  # fmt: skip
+        figure.legend(handles, [f"{terms.capital(state)}" for state in present], loc="outside lower center",
+                      ncols=len(present))  # fmt: skip
+    return figure
