@@ -1,8 +1,8 @@
-"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``scaling``: what an iteration
-costs, from the records of ``python -m benchmark speed``.
+"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``claims``: whether the claims of
+the paper hold; ``scaling``: what an iteration costs, from the records of ``python -m benchmark speed``.
 
-Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing or diverged (the report says so);
-2 bad input.
+Exit codes: 0 drawn from complete presets, or every claim that was asked about is decided; 1 drawn, with cells that are
+missing or diverged (the report says so), or some claim is undecided or not measured; 2 bad input.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_args(arguments)
             _settle()
-            return _scaling(options.records, options.out) if options.command == "scaling" else _build(options)
+            return _COMMANDS[options.command](options)
         except (InputError, OSError) as error:
             print(f"error: {message(error)}", file=sys.stderr)
             return 2
@@ -54,6 +54,20 @@ def _parser() -> Parser:
         metavar="FORMAT",
         help=f"of {', '.join(FORMATS)} (default: all); figures and numbers (CSV) are always written",
     )
+    claims = commands.add_parser(
+        "claims", help="which claims of the paper, its reviews and its follow-up your runs support or contradict"
+    )
+    claims.add_argument("claims", nargs="*", metavar="CLAIM", help="only these, by id (default: all)")
+    claims.add_argument("--suite", nargs="+", help="only those that need runs of these suites (default: all)")
+    claims.add_argument("--list", action="store_true", help="the claims with their tests and margins, without any run")
+    claims.add_argument(
+        "--format",
+        choices=("text", "markdown", "json", "csv"),
+        default="text",
+        metavar="FORMAT",
+        help="text, markdown, json or csv (default: text); json has every number that a verdict was made from",
+    )
+    claims.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
     scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
     scaling.add_argument(
         "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
@@ -71,10 +85,32 @@ def _settle() -> None:
         print(f"warning: {warning.message}", file=sys.stderr)
 
 
-def _scaling(files: Sequence[Path], out: Path) -> int:
+def _claims(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from reports.claims import LEDGER, PARTS, judge, printing
+    from reports.claims.choosing import chosen
+    from reports.claims.verdict import CONTRADICTED, SUPPORTED
+
+    claims, console = chosen(LEDGER, options.claims, options.suite), Console()
+    if options.list:
+        printing.print_claims(claims, PARTS, len(LEDGER), options.format, console)
+        return 0
+    from benchmark.tracking.store import named
+    from reports.store import Store
+
+    store = Store(named(options.tracking_uri))
+    with store.reading():
+        ledger = judge(claims, store, len(LEDGER))
+    printing.print_ledger(ledger, PARTS, len(LEDGER), options.format, console)
+    return 0 if all(judged.verdict in (SUPPORTED, CONTRADICTED) for judged in ledger) else 1
+
+
+def _scaling(options: argparse.Namespace) -> int:
     from reports import scaling, style
 
-    records = []
+    files: Sequence[Path] = options.records
+    out, records = options.out, []
     for file in files:
         content = read_file(file, _RECORDS_BYTES, "file of records")
         try:
@@ -145,6 +181,9 @@ def _write(name: str, report: object, out: Path) -> Path:
     module = {"md": "markdown"}.get(name, name)
     written: Path = importlib.import_module(f"reports.{module}").write(report, out)
     return written
+
+
+_COMMANDS = {"build": _build, "claims": _claims, "scaling": _scaling}
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from bism.errors import InputError
 from reports import hover, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
+from reports.claims import LEDGER, artefacts, judge
+from reports.claims.choosing import shown_in
+from reports.claims.verdict import NOT_MEASURED
 from reports.progress import silent
 from reports.store import Store
 from reports.studies import ENDED, Studies
@@ -68,6 +71,7 @@ class Section:
         steps: iterations that were asked for in place of the preset's, if they were.
         diverged: how many cells diverged.
         runs: by id.
+        heading: of what is of no suite: the ledger of claims.
     """
 
     suite: str
@@ -78,6 +82,7 @@ class Section:
     steps: int | None = None
     diverged: int = 0
     runs: Mapping[str, Run] = dataclasses.field(default_factory=dict)
+    heading: str = ""
 
     @property
     def artefacts(self) -> list[Artefact]:
@@ -92,6 +97,8 @@ class Section:
     @property
     def name(self) -> str:
         """For files and anchors."""
+        if self.heading:
+            return self.suite
         if self.preset is None:
             return f"tuning-{self.suite}"
         return f"{self.suite}-{self.preset}" + (f"-steps{self.steps}" if self.steps else "")
@@ -99,12 +106,13 @@ class Section:
     @property
     def title(self) -> str:
         """Its heading."""
-        return f"Suite {self.suite}, " + ("Tuning" if self.preset is None else f"preset {self.preset}") + self._instead
+        what = "Tuning" if self.preset is None else f"preset {self.preset}"
+        return self.heading or f"Suite {self.suite}, {what}{self._instead}"
 
     @property
     def short(self) -> str:
         """For a list of contents."""
-        return f"{self.suite}: {'Tuning' if self.preset is None else self.preset}{self._instead}"
+        return self.heading or f"{self.suite}: {'Tuning' if self.preset is None else self.preset}{self._instead}"
 
     @property
     def _instead(self) -> str:
@@ -189,6 +197,7 @@ def collect(
                 or "no suite"
             )
         )
+    sections = [*_ledger(store, sections, suites, presets, tasks, methods, say), *sections]
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return Report(sections, store.uri, made)
 
@@ -239,6 +248,33 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
             runs=_runs(sweep),
         )
     ]
+
+
+def _ledger(
+    store: Store,
+    sections: Sequence[Section],
+    suites: Sequence[str] | None,
+    presets: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    say: Callable[[str], None],
+) -> list[Section]:
+    """The claims that what is shown could answer, where something of them is measured."""
+    claims = shown_in(LEDGER, suites, presets, tasks, methods)
+    say("claims")
+    ledger = judge(claims, store, len(LEDGER))
+    if all(judged.verdict == NOT_MEASURED for judged in ledger):
+        return []
+    none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
+    runs = {name: run for section in sections for name, run in section.runs.items()}
+    parts = [Subsection("Verdicts of these runs", list(artefacts.build(ledger, len(LEDGER))))]
+    return [Section("claims", None, parts, none, _HELD, runs=runs, heading="Do the claims hold?")]
+
+
+_HELD = (
+    "What the paper, its reviews and its follow-up say, each with a test and a margin that were written down before "
+    "any of these runs was looked at. All of them, with reasons: python -m reports claims --list."
+)
 
 
 def _label(sweep: Sweep) -> str:

@@ -348,7 +348,7 @@ def _with(cells: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def _logarithm(values: pd.Series, log: bool) -> pd.Series:
     """NaN of what has none."""
     numbers = values.astype(float)
-    return np.log(numbers.where(numbers > 0)) if log else numbers
+    return pd.Series(np.log(numbers.where(numbers > 0)), numbers.index) if log else numbers
 
 
 def _table(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:

@@ -3,7 +3,7 @@ run."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -119,8 +119,8 @@ def markdown(ledger: Sequence[Judged], parts: Parts, size: int) -> str:
     todo = shown.commands(ledger)
     if todo:
         lines += ["## What would measure the rest", ""]
-        for line, claims, needs in todo:
-            lines.append(f"- {', '.join(f'`{one}`' for one in claims)}{f' (needs {needs})' if needs else ''}: `{line}`")
+        for line, whose, needs in todo:
+            lines.append(f"- {', '.join(f'`{one}`' for one in whose)}{f' (needs {needs})' if needs else ''}: `{line}`")
         lines.append("")
     return "\n".join(lines)
 
@@ -149,8 +149,8 @@ def as_json(ledger: Sequence[Judged], size: int) -> str:
 
 def _command(finding: Finding) -> str:
     if finding.state == NOT_MEASURED:
-        return shown.command(finding.comparison.at, finding.lacking)
-    return shown.command(finding.comparison.at, finding.comparison.variants, finding.total) if finding.total else ""
+        return shown.command([finding.comparison.at], finding.lacking)
+    return shown.command([finding.comparison.at], finding.comparison.variants, finding.total) if finding.total else ""
 
 
 def _as_found(finding: Finding) -> dict[str, Any]:
@@ -241,7 +241,9 @@ def tests(claim: Claim) -> list[str]:
         where = f"{one.at.suite}/{one.at.preset}/{one.at.task}"
         groups.setdefault((one.measure.name, one.region, where), []).append(one.what)
     some = "one of " if claim.some else ""
-    return [f"{some}{', '.join(whose)}: {measure} {region} ({where})" for (measure, region, where), whose in groups.items()]
+    return [
+        f"{some}{', '.join(whose)}: {measure} {region} ({where})" for (measure, region, where), whose in groups.items()
+    ]
 
 
 def _described(claim: Claim) -> dict[str, Any]:
@@ -269,7 +271,7 @@ def _compared(one: Comparison, family: int) -> dict[str, Any]:
         "weights": dict(one.weights),
         "region": [_number(one.low), _number(one.high)],
         "family": family,
-        "command": shown.command(one.at, one.variants),
+        "command": shown.command([one.at], one.variants),
     }
 
 
@@ -289,6 +291,5 @@ def _comparisons(claims: Sequence[Claim], size: int) -> pd.DataFrame:
 def _pipes(rows: Sequence[Mapping[str, str]]) -> str:
     """A table of pipes."""
     headings = list(rows[0])
-    escape: Callable[[str], str] = lambda text: text.replace("|", "\\|").replace("\n", " ")
-    lines = [headings, ["---"] * len(headings), *([escape(row[name]) for name in headings] for row in rows)]
+    lines = [headings, ["---"] * len(headings), *([row[name].replace("|", "\\|") for name in headings] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -71,29 +71,34 @@ def would_decide(finding: Finding) -> str:
     return f"about {counted(finding.total, 'seed')} at the spread seen; there are {len(finding.seeds)}"
 
 
-def command(at: Place, variants: Iterable[str], total: int = 0) -> str:
-    """What would run them: the preset's seeds, or so many; nothing where that is no matter of a command."""
+def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str:
+    """What would run them on these tasks of one preset: with the preset's seeds, or so many; nothing where nobody would
+    run so many."""
     if total > _COMMANDED:
         return ""
-    methods = sorted({method_of(variant) for variant in variants})
-    asked = f"0-{total - 1}" if total else at.seeds
-    more = ("--seeds", asked) if asked else ()
-    return call(
-        "benchmark", "run", "--suite", at.suite, "--preset", at.preset, "--tasks", at.task, "--methods", *methods, *more
-    )
+    methods, tasks = sorted({method_of(variant) for variant in variants}), dict.fromkeys(one.task for one in at)
+    asked = f"0-{total - 1}" if total else at[0].seeds
+    line = ["run", "--suite", at[0].suite, "--preset", at[0].preset, "--tasks", *tasks, "--methods", *methods]
+    return call("benchmark", *line, *(("--seeds", asked) if asked else ()))
 
 
 def commands(ledger: Sequence[Judged]) -> list[tuple[str, list[str], str]]:
-    """What would measure what is not measured: a command for each task of a preset, the claims that it is for, and what
-    a machine needs."""
-    variants, claims = dict[Place, list[str]](), dict[Place, list[str]]()
+    """What would measure what is not measured: a command for each preset, the claims that it is for, and what a machine
+    needs."""
+    groups = dict[tuple[str, str], list[tuple[str, Finding]]]()
     for judged in ledger:
         for finding in wanting(judged):
             if finding.state == NOT_MEASURED:
                 at = finding.comparison.at
-                variants.setdefault(at, []).extend(finding.lacking)
-                claims.setdefault(at, []).append(judged.claim.id)
-    return [(command(at, variants[at]), list(dict.fromkeys(claims[at])), at.needs) for at in variants]
+                groups.setdefault((at.suite, at.preset), []).append((judged.claim.id, finding))
+    return [
+        (
+            command([one.comparison.at for _, one in group], [name for _, one in group for name in one.lacking]),
+            list(dict.fromkeys(claim for claim, _ in group)),
+            group[0][1].comparison.at.needs,
+        )
+        for group in groups.values()
+    ]
 
 
 def counts(ledger: Sequence[Judged]) -> str:
@@ -105,10 +110,10 @@ def counts(ledger: Sequence[Judged]) -> str:
 def level(size: int) -> str:
     """How intervals are made, for a caption."""
     return (
-        f"Intervals: Student's t over seeds, paired where variants are compared, each at 1 − 0.05 / ({size} c) for one of "
-        f"the c comparisons of one of the ledger's {size} claims, so that all of them hold at once in at least "
-        f"{statistics.LEVEL:.0%} of experiments (Bonferroni), whatever else is run or shown. A seed that diverged has the "
-        "worst value that there is. Times are taken to be known within a factor of 1.25."
+        f"Intervals: Student's t over seeds, paired where variants are compared, each at 1 − 0.05 / ({size} c) for one "
+        f"of the c comparisons of one of the ledger's {size} claims, so that all of them hold at once in at least "
+        f"{statistics.LEVEL:.0%} of experiments (Bonferroni), whatever else is run or shown. A seed that diverged has "
+        "the worst value that there is. Times are taken to be known within a factor of 1.25."
     )
 
 

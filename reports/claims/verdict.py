@@ -220,8 +220,8 @@ def state_of(mean: float, half: float, low: float, high: float) -> str:
 
 
 def seeds_needed(mean: float, deviation: float, seeds: int, low: float, high: float, family: int) -> int:
-    """With how many seeds mean ± half would be inside or outside, were mean and deviation to stay what they are; 0 where
-    that takes more than ``MOST_SEEDS``."""
+    """With how many seeds mean ± half would be inside or outside, were mean and deviation to stay what they are; 0
+    where that takes more than ``MOST_SEEDS``."""
     counts = np.arange(seeds + 1, MOST_SEEDS + 1)
     halves = stats.t.isf((1 - statistics.LEVEL) / (2 * family), counts - 1) * deviation / np.sqrt(counts)
     room = min(abs(mean - end) for end in (low, high) if math.isfinite(end))

@@ -61,7 +61,7 @@ CLAIMS = (
         "Section 5.1, Figure 3",
         "BiSSM-5 converges as fast as SSM",
         "equivalence",
-        "a quarter more or fewer iterations: evaluations are 2,000 iterations apart, and the curves turn at about 10,000",
+        "a quarter more or fewer: evaluations are 2,000 iterations apart, and the curves turn at about 10,000",
         equivalent(BOARD, _SPEED, "BiSSM-5", ["SSM"], 1.25),
     ),
     Claim(

@@ -10,12 +10,12 @@ SMALL = Place("deep_digits", "quick", "digits", seeds="0-4")
 FID = Selected("test/fid")  # by the task's rule at the checkpoint with the best FID of 1,000 samples: early stopping
 _SIZES = (20, 50, 100)
 LATENT = [f"BiMDSM-0 [hidden={m}]" for m in _SIZES]
-_PRINTED = {"MDSM": "MDSM (their code)"} | {
-    name: f"BiMDSM ({size})" for name, size in zip(LATENT, _SIZES, strict=True)
-}
+_PRINTED = {"MDSM": "MDSM (their code)"} | {name: f"BiMDSM ({size})" for name, size in zip(LATENT, _SIZES, strict=True)}
 _ORDERS = "a hundredfold: from 10⁴ to 10² at least, the paper's own words"
 _SEEN = "a tenth: a rise that is seen in a figure"
 _NOTICED = "0.5: less than the smallest difference between rows of Table 2 that the paper reads something into (0.76)"
+_SHARE = Selected("latent/share_of_h", said="share of the samples' variance that h makes", up=True)
+_PROBE = Selected("latent/linear_probe_accuracy", said="accuracy of a linear classifier on E[h|v]")
 _POSTERIOR = "val/posterior_fisher_divergence"
 
 
@@ -101,7 +101,12 @@ CLAIMS = (
         "Samples depend on h: a tenth of their variance is h's",
         "value in a range",
         "a tenth: of less nobody would see it on a sheet of samples",
-        lies(SMALL, Selected("latent/share_of_h", said="share of the samples' variance that h makes", up=True), ["BiMDSM-0"], low=0.1),
+        lies(
+            SMALL,
+            _SHARE,
+            ["BiMDSM-0"],
+            low=0.1,
+        ),
     ),
     Claim(
         "digits-latents-features",
@@ -109,6 +114,11 @@ CLAIMS = (
         "h is a representation: a linear classifier on E[h|v] is right in nine of ten cases",
         "value in a range",
         "0.9: on the pixels themselves it is right in 0.96 of the cases",
-        lies(SMALL, Selected("latent/linear_probe_accuracy", said="accuracy of a linear classifier on E[h|v]"), ["BiMDSM-0"], low=0.9),
+        lies(
+            SMALL,
+            _PROBE,
+            ["BiMDSM-0"],
+            low=0.9,
+        ),
     ),
 )

@@ -55,7 +55,7 @@ CLAIMS = (
         "Table 1, Section 5.1",
         "With N ≥ 5 BiDSM is comparable to DSM",
         "non-inferiority",
-        "6 nats: the paper itself calls a model comparable that is 5.23 below (N = 5), and none that is 18.58 below (N = 1)",
+        "6 nats: the paper calls a model comparable that is 5.23 below (N = 5), and none that is 18.58 below (N = 1)",
         [one for ours in _ORDER[2:] for one in not_worse(FACES, LIKELIHOOD, ours, ["DSM"], 6.0)],
         note=_UNBIASED,
     ),
