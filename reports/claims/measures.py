@@ -353,9 +353,9 @@ def _logarithm(values: pd.Series, log: bool) -> pd.Series:
 
 def _table(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     """``value`` of these variants by seed."""
-    rows = rows[rows["variant"].isin(variants)]
-    table = rows.pivot_table(index="seed", columns="variant", values="value", aggfunc="last", dropna=False)
-    return table.reindex(columns=list(variants)).astype(float)
+    rows = rows.loc[rows["variant"].isin(variants), ["seed", "variant", "value"]]
+    table = rows.drop_duplicates(["seed", "variant"], keep="last").pivot(index="seed", columns="variant")
+    return table.droplevel(0, axis="columns").reindex(columns=list(variants)).astype(float)
 
 
 def _by_curve(

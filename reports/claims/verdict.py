@@ -145,7 +145,7 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
     if sweep is None or one.at.task not in sweep.tasks:
         return Finding(one, NOT_MEASURED, lacking=one.variants)
     cells = sweep.of(one.at.task, None)
-    cells = cells[cells["variant"].isin(one.variants)]
+    cells = cells.loc[cells["variant"].isin(one.variants), ["variant", "seed", "state", "run"]]
     values = one.measure.values(sweep, one.at.task, one.variants)
     values = _with_diverged(values, cells, one) if not one.measure.error else values
     gone = cells[cells["state"] == "diverged"].groupby("variant").size().to_dict()
@@ -190,15 +190,14 @@ def _found(
     seeds = [int(seed) for seed in common.index]
     if not len(d):
         return Finding(one, OPEN, reason="no seed in common", **about)
-    mean, half = interval(d, family)
-    if one.measure.error:
-        mean, half = float(d.mean()), one.measure.error
+    mean, half = (float(found) for found in interval(d, family))
+    half = one.measure.error or half
     about |= {"seeds": seeds, "values": d.tolist()}
     if problem:
         return Finding(one, OPEN, mean, reason=problem, **about)
     if math.isnan(half):
         return Finding(one, OPEN, mean, total=2, **about)
-    state = state_of(mean, half, one.low, one.high)
+    state = str(states(np.array(mean), np.array(half), one.low, one.high))
     if state == OPEN and one.measure.error:
         about["reason"] = f"nearer to the margin than times are known (×{math.exp(one.measure.error):g})"
     elif state == OPEN:
@@ -206,17 +205,21 @@ def _found(
     return Finding(one, state, mean, mean - half, mean + half, **about)
 
 
-def interval(values: np.ndarray, family: int) -> tuple[float, float]:
-    """Mean over seeds and half-width of the interval of one of a family; NaN of fewer than two seeds."""
-    mean, half, _ = statistics.paired(np.asarray(values, float)[None, :], family)
-    return (float(mean[0]), float(half[0])) if len(values) > 1 else (float(np.mean(values)), math.nan)
+def interval(values: np.ndarray, family: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over seeds and half-widths of intervals that are some of a family; NaN of fewer than two seeds.
+
+    Args:
+        values: [..., seeds].
+    """
+    mean, half, _ = statistics.paired(np.asarray(values, float), family)
+    return np.asarray(values, float).mean(-1), np.where(np.isnan(mean), np.nan, half)
 
 
-def state_of(mean: float, half: float, low: float, high: float) -> str:
-    """Whether mean ± half is inside [low, high], outside, or neither."""
-    if low <= mean - half and mean + half <= high:
-        return HOLDS
-    return FAILS if mean + half < low or mean - half > high else OPEN
+def states(mean: np.ndarray, half: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Whether mean ± half is inside [low, high], outside, or neither; open of what is not known."""
+    inside = (low <= mean - half) & (mean + half <= high)
+    outside = (mean + half < low) | (mean - half > high)
+    return np.select([inside, outside], [HOLDS, FAILS], OPEN)
 
 
 def seeds_needed(mean: float, deviation: float, seeds: int, low: float, high: float, family: int) -> int:
