@@ -48,9 +48,10 @@ def build(ledger: Sequence[Judged], size: int) -> Iterator[Artefact]:
         yield Artefact(
             name="effects",
             title="Effects against margins",
-            caption="Each comparison's effect with its interval, in units of its margin; of ratios the logarithm. Grey "
-            "is where the claim holds. An interval inside it supports the claim, one outside contradicts it. Triangles "
-            f"are beyond the edge, at {_REACH:g} margins.",
+            caption="Each comparison's effect with its interval, in units of its margin (of ratios the logarithm; of a "
+            "region with two ends from its middle, so that it is from −1 to 1). Grey is where the claim holds. An "
+            "interval inside it supports the claim, one outside contradicts it. Triangles are beyond the edge, at "
+            f"{_REACH:g} margins.",
             alt="Effects in units of their margins: "
             + "; ".join(f"{_name(judged, one)} {one.state}" for judged, one in drawn[: style.MANY]) + ".",
             numbers=numbers[numbers["state"].isin(list(_LOOKS))],
@@ -107,12 +108,14 @@ def draw(findings: Sequence[tuple[Judged, Finding]]) -> Figure:
         axes = figure.add_subplot()
         for place, (judged, one) in enumerate(findings):
             colour, marker = _LOOKS[one.state]
-            scale, name = one.comparison.margin, _name(judged, one)
-            ends = (max(-_REACH, one.comparison.low / scale), min(_REACH, one.comparison.high / scale))
+            of, name = one.comparison, _name(judged, one)
+            low, high, left, right, x = (
+                (value - of.middle) / of.margin for value in (of.low, of.high, one.low, one.high, one.effect)
+            )
+            ends = max(-_REACH, low), min(_REACH, high)
             axes.barh(place, ends[1] - ends[0], left=ends[0], height=0.8, color=_ROOM, linewidth=0)
-            x = one.effect / scale
-            if not math.isnan(one.low):
-                shown_ends = [min(max(end / scale, -_REACH), _REACH) for end in (one.low, one.high)]
+            if not math.isnan(left):
+                shown_ends = [min(max(end, -_REACH), _REACH) for end in (left, right)]
                 axes.plot(shown_ends, [place, place], color=colour, linewidth=1.6, gid=f"_{name}")
             far = abs(x) > _REACH
             fill = "none" if far or one.state == OPEN else colour

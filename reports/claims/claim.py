@@ -61,8 +61,14 @@ class Comparison:
 
     @property
     def margin(self) -> float:
-        """The larger end of the region, which is the unit that figures have."""
-        return max(abs(end) for end in (self.low, self.high) if math.isfinite(end))
+        """Half of the region's width; the size of its end where it has one."""
+        ends = [end for end in (self.low, self.high) if math.isfinite(end)]
+        return (ends[1] - ends[0]) / 2 if len(ends) == 2 else abs(ends[0])
+
+    @property
+    def middle(self) -> float:
+        """Of the region; 0 where it has one end."""
+        return (self.low + self.high) / 2 if math.isfinite(self.low) and math.isfinite(self.high) else 0.0
 
     def shown(self, value: float) -> float:
         """As people see it: a ratio in the place of a difference of logarithms."""

@@ -91,7 +91,7 @@ class Selected(Measure):
     @property
     def unit(self) -> str:
         unit = metric_of(self.metric).unit
-        return unit if unit == "nats" else ""
+        return unit if unit == "nats" and not self.log else ""
 
     @property
     def higher(self) -> bool:

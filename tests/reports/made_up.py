@@ -20,7 +20,7 @@ from tests.reports.stores import Held
 
 SEEDS = 3
 _BOUNDS: dict[type[Measure], tuple[float, float]] = {Straight: (0.02, 0.9999), Rise: (0.0, 10.0)}
-_FAR = 20.0  # of a value, in margins
+_FAR = 20.0  # of a value, in ends of regions
 Row = dict[str, Any]  # of a cell: its metrics
 Curves = dict[str, dict[int, float]]
 
@@ -76,7 +76,8 @@ def _values(
         for sign, end in ((1.0, high), (-1.0, -low)):
             rows.append(np.append(sign * weights, 0.0 if at_edge else 1.0))
             limits.append(end)
-    bounds = [_BOUNDS.get(type(measure), (-_FAR * scale, _FAR * scale))] * len(variants)
+    far = _FAR * max(abs(end) for one in comparisons for end in (one.low, one.high) if math.isfinite(end))
+    bounds = [_BOUNDS.get(type(measure), (-far, far))] * len(variants)
     found = linprog(
         np.append(np.zeros(len(variants)), -1.0),
         np.array(rows) if rows else None,
