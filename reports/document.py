@@ -21,7 +21,7 @@ from bism.errors import InputError
 from reports import hover, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
-from reports.claims import LEDGER, artefacts, judge
+from reports.claims import LEDGER, PARTS, artefacts, judge
 from reports.claims.choosing import shown_in
 from reports.claims.verdict import NOT_MEASURED
 from reports.progress import silent
@@ -267,7 +267,7 @@ def _ledger(
         return []
     none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
     runs = {name: run for section in sections for name, run in section.runs.items()}
-    parts = [Subsection("Verdicts of these runs", list(artefacts.build(ledger, len(LEDGER))))]
+    parts = [Subsection("Verdicts of these runs", list(artefacts.build(ledger, PARTS, len(LEDGER))))]
     return [Section("claims", None, parts, none, _HELD, runs=runs, heading="Do the claims hold?")]
 
 

@@ -17,6 +17,7 @@ _ESCAPES = {
     ">": "$>$", "|": r"\textbar{}", '"': "''", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "α": r"$\alpha$",
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
     "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
+    "∞": r"$\infty$",
 }  # fmt: skip
 _GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"  # symbols of anybody's hyper-parameters
 

@@ -81,7 +81,7 @@ def _commands(ledger: Sequence[Judged], console: Console) -> None:
     todo = shown.commands(ledger)
     if todo:
         console.print("\nNot measured, and the commands that would measure it:", highlight=False)
-    for line, claims, needs in todo:
+    for _, line, claims, needs in todo:
         tables.say(console, f"{', '.join(claims)}{f' (needs {needs})' if needs else ''}", 2)
         console.print(f"      {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -119,7 +119,7 @@ def markdown(ledger: Sequence[Judged], parts: Parts, size: int) -> str:
     todo = shown.commands(ledger)
     if todo:
         lines += ["## What would measure the rest", ""]
-        for line, whose, needs in todo:
+        for _, line, whose, needs in todo:
             lines.append(f"- {', '.join(f'`{one}`' for one in whose)}{f' (needs {needs})' if needs else ''}: `{line}`")
         lines.append("")
     return "\n".join(lines)

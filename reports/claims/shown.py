@@ -16,8 +16,9 @@ _COMMANDED = 100  # seeds at most that a command asks for
 
 def what(claim: Claim, one: Comparison) -> str:
     """A comparison by what tells it from the others of its claim: its variants, the task, the measure."""
-    tasks = {other.at for other in claim.comparisons}
-    measures = {other.measure for other in claim.comparisons}
+    whose, tasks, measures = ({getattr(other, of) for other in claim.comparisons} for of in ("what", "at", "measure"))
+    if len(whose) == 1 < len(measures):
+        return one.measure.name
     text = one.what if len(tasks) == 1 else f"{one.what} ({one.at.task})"
     return text if len(measures) == 1 else f"{text}, {one.measure.name}"
 
@@ -82,9 +83,9 @@ def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str
     return call("benchmark", *line, *(("--seeds", asked) if asked else ()))
 
 
-def commands(ledger: Sequence[Judged]) -> list[tuple[str, list[str], str]]:
-    """What would measure what is not measured: a command for each preset, the claims that it is for, and what a machine
-    needs."""
+def commands(ledger: Sequence[Judged]) -> list[tuple[tuple[str, str], str, list[str], str]]:
+    """What would measure what is not measured: of each suite and preset a command, the claims that it is for, and what
+    a machine needs."""
     groups = dict[tuple[str, str], list[tuple[str, Finding]]]()
     for judged in ledger:
         for finding in wanting(judged):
@@ -93,11 +94,12 @@ def commands(ledger: Sequence[Judged]) -> list[tuple[str, list[str], str]]:
                 groups.setdefault((at.suite, at.preset), []).append((judged.claim.id, finding))
     return [
         (
+            preset,
             command([one.comparison.at for _, one in group], [name for _, one in group for name in one.lacking]),
             list(dict.fromkeys(claim for claim, _ in group)),
             group[0][1].comparison.at.needs,
         )
-        for group in groups.values()
+        for preset, group in groups.items()
     ]
 
 

@@ -87,7 +87,7 @@ class Judged:
     @property
     def deciding(self) -> Finding:
         """The comparison that the verdict hangs on: the weakest one, of a claim with ``some`` the strongest."""
-        rank = {FAILS: 0, NOT_MEASURED: 1, OPEN: 2, HOLDS: 3}
+        rank = {FAILS: 0, OPEN: 1, NOT_MEASURED: 2, HOLDS: 3}
         if self.claim.some:
             rank[NOT_MEASURED] = -1
         chosen = max if self.claim.some else min

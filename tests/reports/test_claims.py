@@ -36,13 +36,13 @@ def test_a_claim_is_judged_as_its_runs_are(claim: Claim) -> None:
         assert found.verdict == SUPPORTED
     else:
         assert found.verdict in (NOT_MEASURED, UNDECIDED)
-        assert any(f" {method_of(variant)}" in line for line, *_ in commands([found]))
+        assert any(f" {method_of(variant)}" in line for _, line, *_ in commands([found]))
 
 
 def test_without_runs_nothing_is_measured() -> None:
     ledger = judge(LEDGER, Held(), SIZE)
     assert {found.verdict for found in ledger} == {NOT_MEASURED}
-    assert {claim for _, claims, _ in commands(ledger) for claim in claims} == {claim.id for claim in LEDGER}
+    assert {claim for *_, claims, _ in commands(ledger) for claim in claims} == {claim.id for claim in LEDGER}
 
 
 def test_ids_are_unique_and_everything_is_said() -> None:

@@ -154,10 +154,12 @@ def test_the_report_begins_with_the_claims(tmp_path: Path) -> None:
     section = report.sections[0]
     assert (section.name, section.title) == ("claims", "Do the claims hold?")
     found = {artefact.name: artefact for artefact in section.artefacts}
-    assert list(found) == ["verdicts", "effects", "wanting"]
+    effects = ["effects-checkerboard-and-digits", "effects-follow-up"]
+    assert list(found) == ["verdicts", *effects, "wanting", "not-measured"]
     verdicts = found["verdicts"].table
     assert verdicts is not None
-    assert verdicts.frame.set_index("id").loc["checkerboard-bidsm-dsm", "verdict"] == "supported"
+    found_of = dict(zip(verdicts.frame["claim"].str.partition(":")[0], verdicts.frame["verdict"], strict=True))
+    assert found_of["checkerboard-bidsm-dsm"] == "supported"
     assert "not measured" not in set(verdicts.frame["verdict"])
     assert section.made_from(found["verdicts"])
     document.write_files(report, tmp_path, ["pdf", "png"])
@@ -165,7 +167,7 @@ def test_the_report_begins_with_the_claims(tmp_path: Path) -> None:
         form.write(report, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.index('id="claims"') < page.index('id="grbm-paper"')
-    assert 'id="claims-effects"' in page
+    assert 'id="claims-effects-follow-up"' in page
     assert "## Do the claims hold?" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "data" / "claims-verdicts.csv").exists()
 
