@@ -272,8 +272,8 @@ def _ledger(
 
 
 _HELD = (
-    "What the paper, its reviews and its follow-up say, each with a test and a margin that were written down before "
-    "any of these runs was looked at. All of them, with reasons: python -m reports claims --list."
+    "What the paper, its reviews and its follow-up say, each with a test whose margin stands in the code with its "
+    "reason. All of them: python -m reports claims --list."
 )
 
 

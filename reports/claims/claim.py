@@ -26,6 +26,7 @@ class Place:
     """A task of a preset of a suite, whose runs a comparison needs.
 
     Attributes:
+        steps: the preset's iterations; runs of others are of another file by the suite's name, and do not count.
         seeds: what to give to ``--seeds`` where the preset has too few for a verdict.
         needs: what else a machine must have, for people.
     """
@@ -33,6 +34,7 @@ class Place:
     suite: str
     preset: str
     task: str
+    steps: int
     seeds: str = ""
     needs: str = ""
 

@@ -29,7 +29,7 @@ from scipy import stats
 
 from bism.errors import InputError
 from reports import statistics
-from reports.claims.claim import Claim, Comparison
+from reports.claims.claim import Claim, Comparison, Place
 from reports.sweep import ENDED, Sweep
 
 HOLDS, FAILS, OPEN, NOT_MEASURED = "holds", "fails", "open", "not measured"
@@ -101,11 +101,11 @@ def judge(claims: Iterable[Claim], store: Any, size: int) -> list[Judged]:
         store: as ``reports.store.Store``.
         size: how many claims the whole ledger has.
     """
-    sweeps = _Sweeps(store)
-    found = []
-    for claim in claims:
+    chosen = list(claims)
+    sweeps, found = _Sweeps(store, chosen), []
+    for claim in chosen:
         family = size * len(claim.comparisons)
-        findings = [examine(one, sweeps.of(one.at.suite, one.at.preset), family) for one in claim.comparisons]
+        findings = [examine(one, sweeps.of(one.at), family) for one in claim.comparisons]
         found.append(Judged(claim, verdict([one.state for one in findings], claim.some), findings))
     return found
 
@@ -121,23 +121,29 @@ def verdict(states: Sequence[str], some: bool = False) -> str:
 
 
 class _Sweeps:
-    """What the store has of a preset, read once; None where it has nothing."""
+    """What the store has of a preset, read once: runs of as many iterations as comparisons ask for."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, claims: Sequence[Claim]) -> None:
         self._store, self._found = store, dict[tuple[str, str], Sweep | None]()
         self._presets = {suite: store.presets(suite) for suite in store.suites}
+        places = {one.at for claim in claims for one in claim.comparisons}
+        self._steps = {(at.suite, at.preset, at.task): at.steps for at in places}
 
-    def of(self, suite: str, preset: str) -> Sweep | None:
-        key = suite, preset
+    def of(self, at: Place) -> Sweep | None:
+        """None where there is nothing of it."""
+        key = at.suite, at.preset
         if key not in self._found:
-            self._found[key] = self._read(*key) if preset in self._presets.get(suite, ()) else None
+            self._found[key] = self._read(*key) if at.preset in self._presets.get(at.suite, ()) else None
         return self._found[key]
 
     def _read(self, suite: str, preset: str) -> Sweep | None:
         try:
-            return Sweep(self._store, suite, preset, Path())
+            sweep = Sweep(self._store, suite, preset, Path())
         except InputError:  # a plan of which no cell is left
             return None
+        asked = [self._steps.get((suite, preset, task)) for task in sweep.cells["task"]]
+        sweep.cells = sweep.cells[sweep.cells["steps"] == asked].reset_index(drop=True)
+        return sweep
 
 
 def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:

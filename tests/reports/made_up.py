@@ -91,7 +91,7 @@ def _values(
 def _add(held: Held, at: Place, variant: str, seed: int, row: Row, curves: Curves) -> None:
     """A cell that is done."""
     last = {name: points[max(points)] for name, points in curves.items()}
-    alike = {"host": "here", "compiled": "true", "threads": "1"}
+    alike = {"host": "here", "compiled": "true", "threads": "1", "steps": at.steps}
     run = held.add(variant, method_of(variant), seed, suite=at.suite, preset=at.preset, task=at.task,
                    **{"time/ms_per_step": 1.0, **alike, **last, **row})  # fmt: skip
     held.values |= {(run, name): sorted(points.items()) for name, points in curves.items()}

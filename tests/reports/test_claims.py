@@ -66,6 +66,7 @@ def test_every_claim_can_be_measured_by_the_shipped_suites(suites: dict[str, Sui
     for claim in LEDGER:
         for one in claim.comparisons:
             settings = suites[one.at.suite].presets[one.at.preset].tasks[one.at.task]
+            assert settings.steps == one.at.steps, claim.id
             there = {name: ours.id for _, ours, name in plan.variants(settings, plan.Choices(), known)}
             for variant in one.variants:
                 assert there.get(variant) == method_of(variant), (claim.id, variant, list(there))

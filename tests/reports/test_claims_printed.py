@@ -32,9 +32,9 @@ def board() -> Held:
     for variant, level in LEVELS.items():
         for seed in range(5):
             spread = 0.05 if variant == "BiSSM-5" else 0.001
-            held.add(variant, "m", seed, task="checkerboard", **{LL: level + spread * rng.normal()})
-    held.add("BiSSM-0", "bissm", 0, "diverged", task="checkerboard")
-    held.add("BiSSM-0", "bissm", 1, task="checkerboard", **{LL: -60.0})
+            held.add(variant, "m", seed, task="checkerboard", steps=100_000, **{LL: level + spread * rng.normal()})
+    held.add("BiSSM-0", "bissm", 0, "diverged", task="checkerboard", steps=100_000)
+    held.add("BiSSM-0", "bissm", 1, task="checkerboard", steps=100_000, **{LL: -60.0})
     return held
 
 

@@ -51,7 +51,7 @@ from reports.sweep import Sweep
 from tests.reports.error_rates import COUNTS, simulate
 from tests.reports.stores import FD, LL, Held, sweep
 
-AT = Place("grbm", "paper", "board")
+AT = Place("grbm", "paper", "board", 1000)
 
 
 def held(values: dict[str, list[float]], metric: str = LL, **more: object) -> Held:
@@ -216,7 +216,7 @@ def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
     runs = Held()
     for variant, level in (("VaGES-DSM-5", 29.0), ("BiDSM-5", 28.0), ("DSM", 30.0)):
         for seed in range(5):
-            runs.add(variant, "m", seed, task="digits", **{LL: level + 0.1 * seed * (variant == "DSM")})
+            runs.add(variant, "m", seed, task="digits", steps=20_000, **{LL: level + 0.1 * seed * (variant == "DSM")})
     together = judge(claims, runs, len(LEDGER))
     alone = [judge([claim], runs, len(LEDGER))[0] for claim in claims]
     assert [one.findings for one in together] == [one.findings for one in alone]
@@ -293,7 +293,7 @@ def test_how_straight_a_decay_is() -> None:
 
 
 def test_commands_name_what_is_to_be_run() -> None:
-    line = command([Place("freyface", "paper", "freyface", "0-4")], ["BiDSM-5", "DSM", "BiDSM-0"])
+    line = command([Place("freyface", "paper", "freyface", 20_000, "0-4")], ["BiDSM-5", "DSM", "BiDSM-0"])
     assert line.endswith(
         "-m benchmark run --suite freyface --preset paper --tasks freyface --methods bidsm dsm --seeds 0-4"
     )
@@ -339,8 +339,18 @@ def test_simulated_states_are_those_of_runs() -> None:
     assert found.deciding.comparison.what == "A − C"
 
 
+def test_runs_of_other_iterations_do_not_count() -> None:
+    """A file of one's own may have the name of a suite."""
+    claim = Claim("x", "x", "x", "x", "x", equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0))
+    runs = held({"A": [0.1, 0.2], "B": [0.1, 0.2]})
+    assert judge([claim], runs, 1)[0].verdict == SUPPORTED
+    for row in runs.rows:
+        row["steps"] = 999
+    assert judge([claim], runs, 1)[0].verdict == NOT_MEASURED
+
+
 def test_a_preset_that_is_not_there_is_not_read() -> None:
-    (one,) = lies(Place("grbm", "other", "board"), LIKELIHOOD, ["A"], low=0.5)
+    (one,) = lies(Place("grbm", "other", "board", 1000), LIKELIHOOD, ["A"], low=0.5)
     (found,) = judge([Claim("x", "x", "x", "x", "x", [one])], held({"A": [1.0, 1.0]}), 1)
     assert found.verdict == NOT_MEASURED
     assert isinstance(sweep(held({"A": [1.0]})), Sweep)

@@ -4,9 +4,9 @@ from reports import paper
 from reports.claims.claim import Claim, Place, better, equivalent, lies, not_worse, value
 from reports.claims.measures import Fall, Rise, Selected
 
-CIFAR = Place("cifar10", "paper", "cifar10", needs="a GPU, CIFAR-10 and Inception's weights")
-MNIST = Place("mnist", "paper", "mnist", seeds="0-4", needs="a GPU and MNIST")
-SMALL = Place("deep_digits", "quick", "digits", seeds="0-4")
+CIFAR = Place("cifar10", "paper", "cifar10", 300_000, needs="a GPU, CIFAR-10 and Inception's weights")
+MNIST = Place("mnist", "paper", "mnist", 100_000, seeds="0-4", needs="a GPU and MNIST")
+SMALL = Place("deep_digits", "quick", "digits", 3_000, seeds="0-4")
 FID = Selected("test/fid")  # by the task's rule at the checkpoint with the best FID of 1,000 samples: early stopping
 _SIZES = (20, 50, 100)
 LATENT = [f"BiMDSM-0 [hidden={m}]" for m in _SIZES]

@@ -4,7 +4,7 @@ from reports import paper
 from reports.claims.claim import Claim, Place, not_worse, order, value
 from reports.claims.measures import FISHER, LIKELIHOOD, Selected
 
-FACES = Place("freyface", "paper", "freyface", seeds="0-4", needs="the Frey faces; hours of a CPU")
+FACES = Place("freyface", "paper", "freyface", 20_000, seeds="0-4", needs="the Frey faces; hours of a CPU")
 _ORDER = ["BiDSM-0", "BiDSM-1", "BiDSM-5", "BiDSM-10"]
 _COLUMNS: dict[str, tuple[int, Selected, float, str]] = {  # name -> place in the table, measure, tolerance, why
     "ll": (

@@ -5,12 +5,12 @@ from reports.claims.ledger.checkerboard import BOARD, COMPARABLE, DIGITS, IMAGE_
 from reports.claims.ledger.frey_faces import FACES
 from reports.claims.measures import LIKELIHOOD, Cost, EqualTime, Selected
 
-INNER = Place("ablations", "inner_batches", "freyface", needs="the Frey faces")
-GRID = Place("ablations", "grid", "freyface", seeds="0-2", needs="the Frey faces; hours of a CPU")
-DEEP_COST = Place("bias", "cost_deep", "deep_digits")
-IMAGES = Place("cifar10", "methods", "width32", seeds="0-4", needs="a GPU, CIFAR-10 and Inception's weights")
-CODES = Place("latent", "paper", "toy", seeds="0-4")
-PLANE = [Place("toy2d", "paper", task) for task in ("eight_gaussians", "rings", "pinwheel", "checkerboard")]
+INNER = Place("ablations", "inner_batches", "freyface", 5_000, needs="the Frey faces")
+GRID = Place("ablations", "grid", "freyface", 5_000, seeds="0-2", needs="the Frey faces; hours of a CPU")
+DEEP_COST = Place("bias", "cost_deep", "deep_digits", 3_000)
+IMAGES = Place("cifar10", "methods", "width32", 50_000, seeds="0-4", needs="a GPU, CIFAR-10 and Inception's weights")
+CODES = Place("latent", "paper", "toy", 4_000, seeds="0-4")
+PLANE = [Place("toy2d", "paper", task, 5_000) for task in ("eight_gaussians", "rings", "pinwheel", "checkerboard")]
 _STEPS = 11  # gradients in an iteration of BiSM with K = N = 5
 _TIMES = f"1 + K + N = {_STEPS} gradients are made in the place of one; above that ratio the method wastes time"
 _NATS = "0.02 nats on the checkerboard and 1 nat on the digits, as for what is comparable there"

@@ -3,7 +3,7 @@
 from reports.claims.claim import Claim, Place, lies
 from reports.claims.measures import Ratio, Selected, Straight
 
-BIAS = Place("bias", "paper", "freyface", seeds="0-4", needs="the Frey faces")
+BIAS = Place("bias", "paper", "freyface", 20_000, seeds="0-4", needs="the Frey faces")
 _TRAINED = "at the end of a training by BiDSM-5"
 _LAW = "0.9: of a decay of which a tenth of the spread of log bias or more is bend nobody would say exponential"
 _HALF = "by half at least: a decay too slow to be seen in a figure is not what is said"
