@@ -72,6 +72,8 @@ def _text(ledger: Sequence[Judged], parts: Parts, size: int, console: Console) -
             for one in shown.wanting(judged):
                 text = f"{judged.claim.id}: {shown.what(judged.claim, one.comparison)}: {shown.would_decide(one)}"
                 tables.say(console, text, 2, bold=judged.claim.id)
+            if line := shown.more_seeds(judged):
+                console.print(f"      {line}", markup=False, highlight=False, soft_wrap=True)
     _commands(ledger, console)
     console.print()
     tables.say(console, shown.counts(ledger))

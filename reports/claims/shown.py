@@ -83,6 +83,16 @@ def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str
     return call("benchmark", *line, *(("--seeds", asked) if asked else ()))
 
 
+def more_seeds(judged: Judged) -> str:
+    """What would add the seeds that an undecided claim needs; nothing where that is no matter of seeds, or of more than
+    anybody would run."""
+    asking = [one for one in wanting(judged) if one.state == OPEN and 0 < one.total <= _COMMANDED]
+    if not asking:
+        return ""
+    variants = [name for one in asking for name in one.comparison.variants]
+    return command([one.comparison.at for one in asking], variants, max(one.total for one in asking))
+
+
 def commands(ledger: Sequence[Judged]) -> list[tuple[tuple[str, str], str, list[str], str]]:
     """What would measure what is not measured: of each suite and preset a command, the claims that it is for, and what
     a machine needs."""

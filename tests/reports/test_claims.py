@@ -50,6 +50,7 @@ def test_ids_are_unique_and_everything_is_said() -> None:
     for claim in LEDGER:
         assert all([claim.where, claim.says, claim.test, claim.margin, claim.comparisons])
         assert all(0 < one.margin < math.inf and one.low < one.high for one in claim.comparisons)
+        assert len({(one.at.suite, one.at.preset) for one in claim.comparisons}) == 1  # one command trains its runs
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def test_a_terminal_shows_verdicts_and_what_would_decide(width: int) -> None:
     assert f"{SIZE} claims: 4 supported, 1 contradicted, 3 undecided, {SIZE - 8} not measured" in words
     assert "checkerboard-bissm-ssm: BiSSM-5 − SSM: about" in words
     assert f"{call('benchmark', 'run')} --suite grbm --preset paper --tasks checkerboard" in commands[0]
+    assert commands[0].endswith("--methods bissm nce --seeds 0-46")  # of checkerboard-bissm-nce
     assert all(claim.id in words for claim in LEDGER)
 
 
@@ -142,7 +143,7 @@ def test_claims_are_listed_without_a_store(form: str, capsys: pytest.CaptureFixt
         assert content["claims_in_ledger"] == SIZE
         assert math.isinf(float(content["claims"][8]["comparisons"][0]["region"][1]))
     if form == "text":
-        assert "margin: 0.02 nats are a fiftieth" in " ".join(out.split())
+        assert "margin: 0.02 nats, a fiftieth" in " ".join(out.split())
         assert max(map(len, out.splitlines())) <= 80
 
 

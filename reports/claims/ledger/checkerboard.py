@@ -6,8 +6,7 @@ from reports.claims.measures import LIKELIHOOD, Iterations
 BOARD, DIGITS = Place("grbm", "paper", "checkerboard", 100_000), Place("grbm", "paper", "digits", 20_000)
 COMPARABLE = 0.02  # nats
 _WHY = (
-    "0.02 nats are a fiftieth of the nat by which Figure 3's curves rise from the plateau of a model without structure "
-    "(−0.35) to the most that there can be (log 2): less than a curve's width there"
+    "0.02 nats, a fiftieth of the nat between a model without structure (−0.35) and the most that there can be (log 2)"
 )
 IMAGE_MARGIN = 1.0  # nats of an image of 64 pixels
 _WHY_DIGITS = "1 nat of an image of 64 pixels, 0.016 nats a pixel, as little as 0.02 nats are of a point"
@@ -61,7 +60,8 @@ CLAIMS = (
         "Section 5.1, Figure 3",
         "BiSSM-5 converges as fast as SSM",
         "equivalence",
-        "a quarter more or fewer: evaluations are 2,000 iterations apart, and the curves turn at about 10,000",
+        "a quarter more or fewer, which is no other speed to anybody, and above what evaluations that are 2,000 "
+        "iterations apart leave open",
         equivalent(BOARD, _SPEED, "BiSSM-5", ["SSM"], 1.25),
     ),
     Claim(

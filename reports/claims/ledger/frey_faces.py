@@ -24,7 +24,7 @@ def _printed(variant: str, column: str) -> Claim:
     return Claim(
         f"freyface-{column}-{variant.lower()}",
         "Table 1",
-        f"The {measure.name} of {variant} is {number:,}",
+        f"The {measure.name} of {variant} is {number:,}".replace("-5,", "−5,"),
         "printed value",
         f"{within:g}: {why}; the paper prints one number without a spread",
         value(FACES, measure, variant, number, within),
