@@ -220,6 +220,9 @@ def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
     together = judge(claims, runs, len(LEDGER))
     alone = [judge([claim], runs, len(LEDGER))[0] for claim in claims]
     assert [one.findings for one in together] == [one.findings for one in alone]
+    (found,) = together[0].findings
+    ends = stats.t.interval(1 - 0.05 / len(LEDGER), 4, np.mean(found.values), stats.sem(found.values))
+    assert (found.low, found.high) == pytest.approx(ends)
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -271,6 +274,9 @@ def test_times_are_known_within_a_factor_and_compared_where_they_were_taken_alik
     assert "nearer to the margin" in would_decide(timed(2.5))
     other = timed(2.0, host="y")
     assert (other.state, other.reason) == (OPEN, "times were not taken alike: host x and y")
+    gone = held({"A": [1.0, 1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
+    gone.rows[0]["state"] = "diverged"  # its iterations took as long as others
+    assert (look(one, gone).state, look(one, gone).effect, look(one, gone).diverged) == (HOLDS, 0.0, {"A": 1})
     runs = held({"A": [1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
     assert look(one, runs).reason == "times were not taken alike: other seeds side by side"
 
