@@ -4,7 +4,8 @@ import unicodedata
 from pathlib import Path
 
 from reports.artefact import Artefact, Table
-from reports.document import Report, file_name, template
+from reports.document import file_name, template
+from reports.sections import Report
 
 _SYNTAX = {"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<",
            "variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip

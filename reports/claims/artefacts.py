@@ -27,6 +27,10 @@ _LOOKS = {HOLDS: ("#138c5a", "o"), FAILS: ("#c43c55", "X"), OPEN: ("#8a6d1f", "D
 _OF = {HOLDS: SUPPORTED, FAILS: CONTRADICTED, OPEN: UNDECIDED}
 _REACH = 4.0  # margins to either side that the axis shows
 _ROOM = "#80808030"
+NOTE = (
+    "What the paper, its reviews and its follow-up say, each with a test whose margin stands in the code with its "
+    "reason. All of them: python -m reports claims --list."
+)
 _ROWS = 26  # of a figure, which then fits a page
 _LONGEST = 72  # letters of a name: two lines
 

@@ -16,7 +16,7 @@ from benchmark.records.metrics import metric_of
 from reports import terms
 from reports.sweep import Sweep, better_is_high, selected
 
-_CONDITIONS = ("device", "host", "compiled", "threads")
+_CONDITIONS = ("device", "host", "machine", "compiled", "threads")
 _CLOCKS = ("time/processor_ms_per_step", "time/ms_per_step")
 _TIME = "time/train_seconds"
 
@@ -376,9 +376,9 @@ def _not_alike(sweep: Sweep, task: str, variants: Sequence[str]) -> str:
     cells = sweep.of(task, None)
     cells = cells[cells["state"].isin(("done", "diverged")) & cells["variant"].isin(variants)]
     for name in _CONDITIONS:
-        said = cells[name].astype(str)
-        if name in cells and said[said != ""].nunique() > 1:
-            return f"times were not taken alike: {name} {' and '.join(sorted(said.unique()))}"
+        said = sorted({str(text) for text in cells[name] if text}) if name in cells else []
+        if len(said) > 1:
+            return f"times were not taken alike: {name} {' and '.join(said)}"
     seeds = cells.groupby("variant")["seed"].agg(frozenset)
     return "" if seeds.nunique() <= 1 else "times were not taken alike: other seeds side by side"
 

@@ -18,7 +18,7 @@ from benchmark.tracking.store import has_tags, tag_condition
 from bism.errors import InputError
 from reports import document, html, latex, markdown, pdf, store
 from reports.__main__ import main
-from reports.document import Report
+from reports.sections import Report
 from reports.store import Store
 from reports.sweep import Sweep
 from reports.variants import apart

@@ -93,7 +93,7 @@ CLAIMS = (
         "The higher level's objective decreases stably",
         "value in a range",
         _SEEN,
-        lies(CIFAR, Rise("val/objective"), LATENT, high=1.1),
+        lies(CIFAR, Rise("train/objective"), LATENT, high=1.1),
     ),
     Claim(
         "digits-latents-used",
