@@ -197,3 +197,4 @@ def test_the_page_has_the_list_of_claims() -> None:
     head, _, rest = DOC.read_text().partition("## The list\n\n")
     assert rest == said.getvalue()
     assert f"{SIZE} claims" in head
+    assert f"# {SIZE} claims" in (DOC.parents[1] / "README.md").read_text()

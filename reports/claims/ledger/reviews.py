@@ -7,7 +7,7 @@ from reports.claims.measures import LIKELIHOOD, Cost, EqualTime, Selected
 
 INNER = Place("ablations", "inner_batches", "freyface", 5_000, needs="the Frey faces")
 GRID = Place("ablations", "grid", "freyface", 5_000, seeds="0-2", needs="the Frey faces; hours of a CPU")
-DEEP_COST = Place("bias", "cost_deep", "deep_digits", 3_000)
+DEEP_COST = Place("bias", "cost_deep", "deep_digits", 3_000, needs="hours of a CPU")
 IMAGES = Place("cifar10", "methods", "width32", 50_000, seeds="0-4", needs="a GPU, CIFAR-10 and Inception's weights")
 CODES = Place("latent", "paper", "toy", 4_000, seeds="0-4")
 PLANE = [Place("toy2d", "paper", task, 5_000) for task in ("eight_gaussians", "rings", "pinwheel", "checkerboard")]
