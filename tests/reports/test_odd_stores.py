@@ -76,6 +76,15 @@ def test_other_iterations_are_a_section_of_their_own_and_the_last_are_the_preset
     assert [section.name for section in report(held, tmp_path).sections] == ["grbm-paper", "grbm-paper-steps1000"]
 
 
+def test_cells_of_many_metrics_are_no_reason_for_pandas_to_warn() -> None:
+    """Warnings are errors here. A store's frame is made column by column."""
+    held = Held()
+    for seed in range(2):
+        held.add("A", "m", seed, **{f"bias/practical_K5_N{n}": 1.0 for n in range(200)})
+    cells, _ = apart(held.cells("grbm", "paper").astype({"seed": int, "steps": int}))
+    assert len(cells.assign(value=1.0)) == 2
+
+
 def test_of_two_that_nothing_tells_apart_the_later_stands(tmp_path: Path) -> None:
     some = {"CD-5": BOTH["CD-5"]}
     held = changed(learning(Held(), some), some)
