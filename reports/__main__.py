@@ -1,8 +1,9 @@
-"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``export``: a preset's results as a
-file; ``scaling``: what an iteration costs, from the records of ``python -m benchmark speed``.
+"""``python -m reports build``: figures, tables and a report from what MLflow holds; ``claims``: whether the claims of
+the paper hold; ``export``: a preset's results as a file; ``scaling``: what an iteration costs, from the records of
+``python -m benchmark speed``.
 
-Exit codes: 0 drawn from complete presets; 1 drawn, with cells that are missing or diverged (the report says so);
-2 bad input.
+Exit codes: 0 drawn from complete presets, or every claim that was asked about is decided; 1 drawn, with cells that are
+missing or diverged (the report says so), or some claim is undecided or not measured; 2 bad input.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_args(arguments)
             _settle()
-            return {"build": _build, "export": _export, "scaling": _scaling}[options.command](options)
+            return _COMMANDS[options.command](options)
         except (InputError, OSError) as error:
             print(f"error: {message(error)}", file=sys.stderr)
             return 2
@@ -74,6 +75,26 @@ def _parser() -> Parser:
         "--machine", metavar="TEXT", help="where cells were trained that do not say it: 'AMD EPYC, 2 cores'"
     )
     export.add_argument("--points", action=Whole, default=51, metavar="N", help="of each curve, at most (default: 51)")
+    claims = commands.add_parser(
+        "claims", help="which claims of the paper, its reviews and its follow-up your runs support or contradict"
+    )
+    claims.add_argument("claims", nargs="*", metavar="CLAIM", help="only these, by id (default: all)")
+    claims.add_argument("--suite", nargs="+", help="only those that need runs of these suites (default: all)")
+    claims.add_argument("--list", action="store_true", help="the claims with their tests and margins, without any run")
+    claims.add_argument(
+        "--format",
+        choices=("text", "markdown", "json", "csv"),
+        default="text",
+        metavar="FORMAT",
+        help="text, markdown, json or csv (default: text); json has every number that a verdict was made from",
+    )
+    claims.add_argument("--tracking-uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)")
+    claims.add_argument(
+        "--reference",
+        nargs="*",
+        metavar="FILE",
+        help="judged by the results that ship with the package, or by these files, instead of by your runs",
+    )
     scaling = commands.add_parser("scaling", help="draw what an iteration costs against seeds, hidden units, K and N")
     scaling.add_argument(
         "records", type=Path, nargs="+", help="files that `python -m benchmark speed --suite scaling --json` wrote"
@@ -89,6 +110,37 @@ def _settle() -> None:
         cache_folder()
     for warning in said:
         print(f"warning: {warning.message}", file=sys.stderr)
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from reports.claims import LEDGER, PARTS, judge, printing
+    from reports.claims.choosing import chosen
+    from reports.claims.verdict import CONTRADICTED, SUPPORTED
+
+    claims, console = chosen(LEDGER, options.claims, options.suite), Console()
+    if options.list:
+        printing.print_claims(claims, PARTS, len(LEDGER), options.format, console)
+        return 0
+    store = _judged_by(options)
+    with store.reading():
+        ledger = judge(claims, store, len(LEDGER))
+    printing.print_ledger(ledger, PARTS, len(LEDGER), options.format, console)
+    return 0 if all(judged.verdict in (SUPPORTED, CONTRADICTED) for judged in ledger) else 1
+
+
+def _judged_by(options: argparse.Namespace) -> "Results":
+    """One's own store, or the files that stand in its place."""
+    from benchmark.tracking.store import named
+    from reports import reference
+    from reports.store import Store
+
+    if options.reference is None:
+        return Store(named(options.tracking_uri))
+    if options.tracking_uri:
+        raise InputError("--reference judges by files and --tracking-uri by a store: give one of the two")
+    return reference.alone(options.reference)
 
 
 def _scaling(options: argparse.Namespace) -> int:
@@ -195,6 +247,9 @@ def _write(name: str, report: object, out: Path) -> Path:
     module = {"md": "markdown"}.get(name, name)
     written: Path = importlib.import_module(f"reports.{module}").write(report, out)
     return written
+
+
+_COMMANDS = {"build": _build, "claims": _claims, "export": _export, "scaling": _scaling}
 
 
 if __name__ == "__main__":

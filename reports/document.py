@@ -1,12 +1,11 @@
-"""The report before it takes a form: sections of artefacts, and the files that all forms share."""
+"""The report before it takes a form: what goes into its sections, and the files that all forms share."""
 
-import dataclasses
 import datetime
 import functools
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,13 @@ from bism.errors import InputError
 from reports import hover, style, terms
 from reports.artefact import Artefact
 from reports.artefacts import IN_ORDER, OF_STUDIES, RUN, SUMMARY
+from reports.claims import LEDGER, PARTS, artefacts, judge
+from reports.claims.choosing import shown_in
+from reports.claims.claim import Claim
+from reports.claims.verdict import NOT_MEASURED
 from reports.progress import silent
 from reports.results import Results
+from reports.sections import Report, Run, Section, Subsection
 from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
 
@@ -36,112 +40,6 @@ _CANVASES: dict[str, Any] = {  # by format, with what it must not write: the dat
     "svg": (FigureCanvasSVG, {"Date": None}),
     "png": (FigureCanvasAgg, None),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Subsection:
-    """A part of a section: a heading, facts as (name, value), figures and tables."""
-
-    title: str
-    artefacts: Sequence[Artefact] = ()
-    facts: Sequence[tuple[str, str]] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run that something was made from: its variant and seed, and its page in MLflow's UI."""
-
-    of: str
-    name: str
-    page: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """What one preset of one suite shows, or how a suite was tuned.
-
-    Attributes:
-        preset: None for tuning.
-        parts: in the order of a reader's questions.
-        missing: the cells that were planned and have no result.
-        note: what must be known of all that is shown.
-        steps: iterations that were asked for in place of the preset's, if they were.
-        diverged: how many cells diverged.
-        runs: by id.
-    """
-
-    suite: str
-    preset: str | None
-    parts: Sequence[Subsection]
-    missing: pd.DataFrame
-    note: str = ""
-    steps: int | None = None
-    diverged: int = 0
-    runs: Mapping[str, Run] = dataclasses.field(default_factory=dict)
-
-    @property
-    def artefacts(self) -> list[Artefact]:
-        """All figures and tables."""
-        return [artefact for part in self.parts for artefact in part.artefacts]
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """All facts."""
-        return [fact for part in self.parts for fact in part.facts]
-
-    @property
-    def name(self) -> str:
-        """For files and anchors."""
-        if self.preset is None:
-            return f"tuning-{self.suite}"
-        return f"{self.suite}-{self.preset}" + (f"-steps{self.steps}" if self.steps else "")
-
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        return f"Suite {self.suite}, " + ("Tuning" if self.preset is None else f"preset {self.preset}") + self._instead
-
-    @property
-    def short(self) -> str:
-        """For a list of contents."""
-        return f"{self.suite}: {'Tuning' if self.preset is None else self.preset}{self._instead}"
-
-    @property
-    def _instead(self) -> str:
-        return f" with {self.steps:,} iterations" if self.steps else ""
-
-    @property
-    def missing_names(self) -> list[str]:
-        """For people: "checkerboard CD-5 seed 3 (failed)"."""
-        return [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
-                for cell in self.missing.to_dict("records")]  # fmt: skip
-
-    def made_from(self, artefact: Artefact) -> dict[str, list[Run]]:
-        """The runs behind a figure or table, by what they are of; the trials of tuning are no one's."""
-        found = dict[str, list[Run]]()
-        for run in dict.fromkeys(artefact.runs):
-            if run in self.runs:
-                found.setdefault(self.runs[run].of, []).append(self.runs[run])
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """All sections, and where and when they were read."""
-
-    sections: Sequence[Section]
-    uri: str
-    made: str
-
-    @property
-    def missing(self) -> int:
-        """How many cells have no result."""
-        return sum(len(section.missing) for section in self.sections)
-
-    @property
-    def diverged(self) -> int:
-        """How many cells diverged."""
-        return sum(section.diverged for section in self.sections)
 
 
 def collect(
@@ -189,6 +87,8 @@ def collect(
                 or "no suite"
             )
         )
+    say("claims")
+    sections = [*_ledger(store, sections, shown_in(LEDGER, suites, presets, tasks, methods)), *sections]
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return Report(sections, store.uri, made)
 
@@ -240,6 +140,17 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
             runs=_runs(sweep),
         )
     ]
+
+
+def _ledger(store: Results, sections: Sequence[Section], claims: Sequence[Claim]) -> list[Section]:
+    """What the runs say of these claims, where something of them is measured."""
+    ledger = judge(claims, store, len(LEDGER))
+    if all(judged.verdict == NOT_MEASURED for judged in ledger):
+        return []
+    none = pd.DataFrame(columns=["task", "variant", "seed", "state", "run"])
+    runs = {name: run for section in sections for name, run in section.runs.items()}
+    parts = [Subsection("Verdicts of these runs", list(artefacts.build(ledger, PARTS, len(LEDGER))))]
+    return [Section("claims", None, parts, none, artefacts.NOTE, runs=runs, heading="Do the claims hold?")]
 
 
 def _label(sweep: Sweep) -> str:

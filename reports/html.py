@@ -7,7 +7,8 @@ from typing import Any
 
 from reports import hover, style
 from reports.artefact import Artefact, Table
-from reports.document import TEMPLATES, Report, Section, csv, file_name, render, template
+from reports.document import TEMPLATES, csv, file_name, render, template
+from reports.sections import Report, Section
 
 
 def write(report: Report, out: Path) -> Path:

@@ -4,7 +4,8 @@ import unicodedata
 from pathlib import Path
 
 from reports.artefact import Artefact, Table
-from reports.document import Report, file_name, template
+from reports.document import file_name, template
+from reports.sections import Report
 
 _SYNTAX = {"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<",
            "variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
@@ -17,6 +18,7 @@ _ESCAPES = {
     ">": "$>$", "|": r"\textbar{}", '"': "''", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "α": r"$\alpha$",
     "β": r"$\beta$", "σ": r"$\sigma$", "ν": r"$\nu$", "κ": r"$\kappa$", "φ": r"$\varphi$", "θ": r"$\theta$",
     "‖": r"$\|$", "⁰": r"$^0$", "⁴": r"$^4$", "⁵": r"$^5$", "²": r"$^2$", "¹": "$^1$", "⁻": "$^-$", "ⁿ": "$^n$",
+    "∞": r"$\infty$",
 }  # fmt: skip
 _GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"  # symbols of anybody's hyper-parameters
 

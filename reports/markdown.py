@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from reports.artefact import Table
-from reports.document import Report, file_name, template
+from reports.document import file_name, template
+from reports.sections import Report
 
 
 def write(report: Report, out: Path) -> Path:

@@ -10,7 +10,8 @@ import typst
 
 from reports import terms
 from reports.artefact import Artefact, Table
-from reports.document import TEMPLATES, Report, Section, file_name, render
+from reports.document import TEMPLATES, file_name, render
+from reports.sections import Report, Section
 
 
 def write(report: Report, out: Path) -> Path:

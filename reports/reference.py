@@ -25,39 +25,39 @@ _NOT = {*_JSON, "param", "seeds"}
 class ReferenceStore:
     """Files of results, one for each preset, with what ``Store`` offers.
 
-    Args:
+    Attributes:
         files: by suite and preset.
         name: whose they are, as legends and tables say it.
     """
 
     def __init__(self, files: Mapping[tuple[str, str], Path], name: str = NAME) -> None:
-        self.name, self.left_out, self._files = name, set[str](), dict(files)
+        self.name, self.left_out, self.files = name, set[str](), dict(files)
         self._runs = dict[str, tuple[Variant, Seed]]()
 
     @property
     def uri(self) -> str:
         """The files' names."""
-        return f"{self.name}: {', '.join(path.name for path in self._files.values())}"
+        return f"{self.name}: {', '.join(path.name for path in self.files.values())}"
 
     @property
     def suites(self) -> list[str]:
         """Those that there are files of."""
-        return list(dict.fromkeys(suite for suite, _ in self._files))
+        return list(dict.fromkeys(suite for suite, _ in self.files))
 
     def presets(self, suite: str) -> list[str]:
         """Those of a suite."""
-        found = [preset for one, preset in self._files if one == suite]
+        found = [preset for one, preset in self.files if one == suite]
         if not found:
             raise InputError(f"the {self.name} has no suite '{suite}': {nearest(suite, self.suites)}")
         return found
 
     @functools.cache  # noqa: B019  a store lives as long as its report
     def _read(self, suite: str, preset: str) -> Reference:
-        return reference.read(self._files[suite, preset])
+        return reference.read(self.files[suite, preset])
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         """As ``Store.cells``; ``source`` is whose they are."""
-        if (suite, preset) not in self._files:
+        if (suite, preset) not in self.files:
             raise InputError(f"the {self.name} has no preset '{preset}': {nearest(preset, self.presets(suite))}")
         found = self._read(suite, preset)
         rows = [self._row(found.header, variant, seed) for variant in found.variants for seed in variant.seeds]
@@ -243,6 +243,23 @@ def opened(given: Sequence[str]) -> list[ReferenceStore]:
         names.add(name)
         stores.append(ReferenceStore({(header.suite, header.preset): path}, name))
     return stores
+
+
+def alone(given: Sequence[str]) -> ReferenceStore:
+    """The files that ``opened`` finds as one place.
+
+    Raises:
+        InputError: also where two files are of the same preset.
+    """
+    found = dict[tuple[str, str], Path]()
+    for store in opened(given):
+        for place, path in store.files.items():
+            if place in found:
+                raise InputError(
+                    f"--reference: {found[place]} and {path} are both of suite {place[0]}, preset {place[1]}: give one"
+                )
+            found[place] = path
+    return ReferenceStore(found)
 
 
 def beside(own: Results | None, others: Sequence[ReferenceStore], everything: bool) -> Results:

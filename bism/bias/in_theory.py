@@ -1,4 +1,4 @@
-"""Theorem 2: nothing is random. Fixed points, the exact KL, gradient descent."""
+"""Theorems 1 and 2: nothing is random. Fixed points, the exact KL, gradient descent."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.func import grad
 
 from bism.bias.closed_forms import bernoulli_kl, exact_posterior, largest_curvature, logit_curvature
 from bism.bias.paths import as_trained, trajectory
@@ -23,6 +24,49 @@ class Theorem2:
 
     alpha: float
     rows: list[Bias]
+
+
+@dataclasses.dataclass(frozen=True)
+class Theorem1:
+    """What ``theorem1`` found.
+
+    Attributes:
+        error: ||grad J_Bi(theta, phi*(theta)) - grad J(theta)|| / ||grad J(theta)||, which the theorem says is 0.
+        frozen: the same with phi* taken for a constant in the first gradient, which is another then.
+    """
+
+    error: float
+    frozen: float
+
+
+def theorem1(trained: Trained, data: Tensor, *, seed: int = 0) -> Theorem1:
+    """How far the bi-level gradient at the true posterior is from that of the marginal objective.
+
+    At all points at once with noise that is drawn once, the same for both gradients: where q is p(h|v), the ratio
+    p~(v, h) / q(h|v) depends on no h, and one draw shows what the expectation is.
+
+    Args:
+        data: [n, D] in the parameters' dtype.
+        seed: of the noise.
+
+    Source: Bao et al. 2020, Theorem 1 and what stands above it, eq. (7)-(9).
+    """
+    check_data(data, trained.model)
+    noise, best = _noise(trained, data, seed), exact_posterior(trained.theta)
+    truth = flat(trained.true_gradient(data, noise["visible"]))
+    followed = grad(lambda theta: trained.upper(data, noise, theta, exact_posterior(theta)))(trained.theta)
+    fixed = grad(lambda theta: trained.upper(data, noise, theta, best))(trained.theta)
+    error, frozen = (float((flat(one) - truth).norm() / truth.norm()) for one in (followed, fixed))
+    return Theorem1(error, frozen)
+
+
+def _noise(trained: Trained, data: Tensor, seed: int) -> dict[str, Tensor]:
+    """The noise of v and of h at every point."""
+    rng = Rng(generator(seed, 0, "theorem 2", data.device), data.dtype)
+    return {
+        "visible": trained.estimator.draw(tuple(data.shape), rng),
+        "hidden": trained.model.latent.noise(rng, (len(data),)),
+    }
 
 
 def theorem2(
@@ -60,11 +104,7 @@ def theorem2(
     if len(data) <= data[0].numel():
         raise InputError(f"data must be more than the {data[0].numel()} visible units to span them, got {len(data)}")
     theta, best = trained.theta, exact_posterior(trained.theta)
-    rng = Rng(generator(seed, 0, "theorem 2", data.device), data.dtype)
-    noise = {
-        "visible": trained.estimator.draw(tuple(data.shape), rng),
-        "hidden": trained.model.latent.noise(rng, (len(data),)),
-    }
+    noise = _noise(trained, data, seed)
     points = trained.estimator.points(data, noise["visible"], trained.hyper)
 
     def lower(at: Tree, phi: Tree, _: Any) -> Tensor:

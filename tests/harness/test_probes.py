@@ -211,6 +211,7 @@ def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
     assert exact["bias/theorem2_distance_K2"] < exact["bias/theorem2_distance_K0"]
     assert exact["bias/theorem2_kappa_K0_low"] < exact["bias/theorem2_kappa_K0"] < exact["bias/theorem2_kappa_K0_high"]
     assert exact["bias/theorem2_alpha"] > 0
+    assert exact["bias/theorem1_error"] < 1e-4 < 1e-2 < exact["bias/theorem1_frozen"]
     assert drawn["bias/practical_floor_K2_N2"] > 0
     table = pd.read_csv(folder.artifacts / "bias_theorem2_step_00000020.csv")
     assert len(table) == 2 * 4

@@ -27,6 +27,7 @@ from bism.bias import (
     practical,
     practical_draw,
     spectrum,
+    theorem1,
     theorem2,
     trajectory,
 )
@@ -169,6 +170,19 @@ def test_the_curvatures_are_those_of_the_kl(off: float) -> None:
     if not off:
         variance = bound.model.hidden_logits(v).sigmoid()
         torch.testing.assert_close(weights, variance * (1 - variance))
+
+
+# --- Theorem 1 --------------------------------------------------------------------------------------------------------
+
+
+def test_at_the_true_posterior_the_gradients_are_the_same_unless_it_is_frozen() -> None:
+    # frozen, what is missing is dJ/dphi at phi*, since phi* = (W, c) copies theta: the bias at N = 0 from phi^0 = phi*
+    at, v = trained(0.7), data()
+    found = theorem1(at, v)
+    assert found.error < 1e-12
+    (row,) = theorem2(trained(), v, inner=(0,), unroll=(0,)).rows
+    assert found.frozen == pytest.approx(row.bias / row.gradient, rel=1e-9)
+    assert found.frozen > 0.02
 
 
 # --- Theorem 2 --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bism.errors import InputError
 from reports import document, frame, html, latex, markdown, pdf, store
 from reports.__main__ import main
 from reports.artefact import Table
-from reports.document import Report
+from reports.sections import Report
 from tests.reports.stores import BOTH, Held, biased, frey, incomplete, learning
 
 ODD = "DSM [a_b=1 & <c>, 5%]"  # letters that every form takes for markup

@@ -18,7 +18,7 @@ from benchmark.tracking.store import has_tags, tag_condition
 from bism.errors import InputError
 from reports import document, html, latex, markdown, pdf, store
 from reports.__main__ import main
-from reports.document import Report
+from reports.sections import Report
 from reports.store import Store
 from reports.sweep import Sweep
 from reports.variants import apart
@@ -74,6 +74,15 @@ def test_other_iterations_are_a_section_of_their_own_and_the_last_are_the_preset
         held.add("CD-5", "cd", seed, curves={LL: lambda seed, step: 0.1 * step})
         held.rows[-1] |= {"steps": 500, "started": 1, "run": f"later {seed}", "cell": f"later {seed}"}
     assert [section.name for section in report(held, tmp_path).sections] == ["grbm-paper", "grbm-paper-steps1000"]
+
+
+def test_cells_of_many_metrics_are_no_reason_for_pandas_to_warn() -> None:
+    """Warnings are errors here. A store's frame is made column by column."""
+    held = Held()
+    for seed in range(2):
+        held.add("A", "m", seed, **{f"bias/practical_K5_N{n}": 1.0 for n in range(200)})
+    cells, _ = apart(held.cells("grbm", "paper").astype({"seed": int, "steps": int}))
+    assert len(cells.assign(value=1.0)) == 2
 
 
 def test_of_two_that_nothing_tells_apart_the_later_stands(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +388,20 @@ def test_what_was_trained_is_exported_drawn_and_compared_with(tmp_path: Path) ->
     text = (tmp_path / "out" / "report.md").read_text()
     for name in ("Mine", "CD-1 (ours)", "BiDSM-5 (ours)"):
         assert f"| {name} " in text
+
+
+def test_claims_are_judged_by_files_in_the_place_of_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["claims", "--suite", "rbm", "--reference"]) == 2  # no claim needs it
+    assert "no claim needs runs of a suite 'rbm'" in capsys.readouterr().err
+    quick = files.shipped()["grbm", "quick"]
+    assert main(["claims", "checkerboard-bidsm-dsm", "--format", "json", "--reference", str(quick)]) == 1
+    (judged,) = json.loads(capsys.readouterr().out)["claims"]
+    assert judged["verdict"] == "not measured"  # it needs the preset paper
+    assert main(["claims", "--reference", "--tracking-uri", "sqlite:///mlflow.db"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+    again = shutil.copy(quick, tmp_path / "again.jsonl.gz")
+    assert main(["claims", "--reference", str(again), str(quick)]) == 2
+    assert "are both of suite grbm, preset quick: give one" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from bism.hyperparameters import specs
 from reports import document, html, latex, markdown, off_scale, pdf, terms
 from reports.artefact import Artefact
 from reports.artefacts import tuning_best, tuning_failures, tuning_front, tuning_importances, tuning_slices
-from reports.document import Report
+from reports.sections import Report
 from reports.store import Store
 from reports.studies import Studies, Study, value
 from tests.reports.stores import BOTH, Held, learning

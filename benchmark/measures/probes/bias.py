@@ -15,7 +15,18 @@ from benchmark.measures.pictures import draw_bias
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from bism import GRBM, BiDSM, Estimator
 from bism.amortised import Amortised
-from bism.bias import GROUPS, INNER, UNROLL, Bias, Trained, expected_bias, practical, reference_states, theorem2
+from bism.bias import (
+    GROUPS,
+    INNER,
+    UNROLL,
+    Bias,
+    Trained,
+    expected_bias,
+    practical,
+    reference_states,
+    theorem1,
+    theorem2,
+)
 from bism.bias.of_methods import unsuitable
 
 
@@ -66,6 +77,8 @@ class Theorem2(_OfBias):
     ``bias/theorem2_K5_N10`` is the norm of (gradient after 10 unrolled steps - true gradient), after 5 inner steps;
     ``bias/theorem2_distance_K5`` is ||phi^0 - phi*||; ``bias/theorem2_kappa_K5`` the factor per unrolled step that is
     fitted to N >= 1, with its 95% interval; ``bias/theorem2_alpha`` the rate of the gradient descent.
+    ``bias/theorem1_error`` is how far the gradient at phi*(theta) is from the true one, by the norm of that: 0 as
+    Theorem 1 says, but for rounding; ``bias/theorem1_frozen`` the same with phi* taken for a constant.
 
     Options:
         inner, unroll: the K and N.
@@ -77,8 +90,10 @@ class Theorem2(_OfBias):
     def measure(self, subject: Subject) -> Metrics:
         trained = _trained(subject)
         data = _training_data(subject, trained.theta["W"])
+        same = theorem1(trained, data, seed=self.seed)
         found = theorem2(trained, data, seed=self.seed, inner=self.inner, unroll=self.unroll)
-        metrics = self._write(subject, "theorem2", found.rows) | {"bias/theorem2_alpha": found.alpha}
+        metrics = {"bias/theorem1_error": same.error, "bias/theorem1_frozen": same.frozen}
+        metrics |= self._write(subject, "theorem2", found.rows) | {"bias/theorem2_alpha": found.alpha}
         for k in self.inner:
             curve = [row for row in found.rows if row.inner_steps == k]
             if sum(row.unroll_steps >= 1 for row in curve) >= 3:

@@ -1,0 +1,124 @@
+"""Section 5.2: deep models of images, and what their latent variables do."""
+
+from reports import paper
+from reports.claims.claim import Claim, Place, better, equivalent, lies, not_worse, value
+from reports.claims.measures import Fall, Rise, Selected
+
+CIFAR = Place("cifar10", "paper", "cifar10", 300_000, needs="a GPU, CIFAR-10 and Inception's weights")
+MNIST = Place("mnist", "paper", "mnist", 100_000, seeds="0-4", needs="a GPU and MNIST")
+SMALL = Place("deep_digits", "quick", "digits", 3_000, seeds="0-4")
+FID = Selected("test/fid")  # by the task's rule at the checkpoint with the best FID of 1,000 samples: early stopping
+_SIZES = (20, 50, 100)
+LATENT = [f"BiMDSM-0 [hidden={m}]" for m in _SIZES]
+_PRINTED = {"MDSM": "MDSM (their code)"} | {name: f"BiMDSM ({size})" for name, size in zip(LATENT, _SIZES, strict=True)}
+_ORDERS = "a hundredfold: from 10⁴ to 10² at least, the paper's own words"
+_SEEN = "a tenth: a rise that is seen in a figure"
+_NOTICED = "0.5: less than the smallest difference between rows of Table 2 that the paper reads something into (0.76)"
+_SHARE = Selected("latent/share_of_h", said="share of the samples' variance that h makes", up=True)
+_PROBE = Selected("latent/linear_probe_accuracy", said="accuracy of a linear classifier on E[h|v]")
+_POSTERIOR = "val/posterior_fisher_divergence"
+
+
+def _posterior_falls(name: str, at: Place, variants: list[str], where: str) -> Claim:
+    return Claim(
+        f"{name}-posterior",
+        where,
+        f"The posterior's Fisher divergence falls by two orders of magnitude in training ({name})",
+        "value in a range",
+        _ORDERS,
+        lies(at, Fall(_POSTERIOR), variants, low=100.0),
+    )
+
+
+CLAIMS = (
+    Claim(
+        "cifar10-samples",
+        "Section 5.2, Figure 4, Table 2",
+        "Samples of the EBLVM (50 latent units) and of the EBM are comparable",
+        "equivalence",
+        "3 of FID, about the standard deviation of one run that the paper prints (2.60 and 2.76)",
+        equivalent(CIFAR, FID, LATENT[1], ["MDSM"], 3.0),
+    ),
+    Claim(
+        "cifar10-latents",
+        "Section 5.2, Table 2",
+        "Latent variables can improve FID: with 20, 50 or 100 of them it is better than MDSM's",
+        "superiority",
+        _NOTICED,
+        [one for ours in LATENT for one in better(CIFAR, FID, ours, ["MDSM"], 0.5)],
+        some=True,
+    ),
+    *(
+        Claim(
+            f"cifar10-fid-{'mdsm' if variant == 'MDSM' else variant.partition('=')[2].rstrip(']')}",
+            "Table 2",
+            f"The FID of {variant} with early stopping is {paper.TABLE2[label][1]}",
+            "printed value",
+            f"{paper.TABLE2[label][2]}, the standard deviation over runs that the paper prints beside it",
+            value(CIFAR, FID, variant, float(paper.TABLE2[label][1] or 0), float(paper.TABLE2[label][2] or 0)),
+        )
+        for variant, label in _PRINTED.items()
+    ),
+    Claim(
+        "cifar10-dimension",
+        "Table 2; second review",
+        "More latent units do not help: FID with 50 and with 100 is no better than with 20",
+        "non-inferiority",
+        _NOTICED,
+        not_worse(CIFAR, FID, LATENT[0], LATENT[1:], 0.5),
+    ),
+    _posterior_falls("cifar10", CIFAR, LATENT, "Section 5.2, Figure 5 d"),
+    _posterior_falls("mnist", MNIST, LATENT, "Section 5.2, Figure 5 c"),
+    _posterior_falls("digits", SMALL, ["BiMDSM-0"], "Section 5.2, of other data"),
+    Claim(
+        "cifar10-instability",
+        "Section 5.2, Figure 5 d; second review",
+        "Learning curves rise at times: the posterior's divergence does, with 20, 50 or 100 latent units",
+        "value in a range",
+        _SEEN,
+        lies(CIFAR, Rise(_POSTERIOR), LATENT, low=1.1),
+        some=True,
+    ),
+    Claim(
+        "digits-instability",
+        "Section 5.2, of other data; second review",
+        "Learning curves rise at times: the posterior's divergence does, on 8 × 8 digits",
+        "value in a range",
+        _SEEN,
+        lies(SMALL, Rise(_POSTERIOR), ["BiMDSM-0"], low=1.1),
+    ),
+    Claim(
+        "cifar10-stability",
+        "Section 5.2, Figure 5 b",
+        "The higher level's objective decreases stably",
+        "value in a range",
+        _SEEN,
+        lies(CIFAR, Rise("train/objective"), LATENT, high=1.1),
+    ),
+    Claim(
+        "digits-latents-used",
+        "First, third and fourth review",
+        "Samples depend on h: a tenth of their variance is h's",
+        "value in a range",
+        "a tenth: of less nobody would see it on a sheet of samples",
+        lies(
+            SMALL,
+            _SHARE,
+            ["BiMDSM-0"],
+            low=0.1,
+        ),
+    ),
+    Claim(
+        "digits-latents-features",
+        "Appendix C.2; third review",
+        "h is a representation: a linear classifier on E[h|v] is right in nine of ten cases",
+        "value in a range",
+        "0.9: on the pixels themselves it is right in 0.96 of the cases",
+        lies(
+            SMALL,
+            _PROBE,
+            ["BiMDSM-0"],
+            low=0.9,
+        ),
+    ),
+)

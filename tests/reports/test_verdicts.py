@@ -1,0 +1,362 @@
+"""The rule from runs to verdicts against closed forms; what measures see; how often verdicts are wrong."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from reports.claims import LEDGER
+from reports.claims.claim import (
+    Claim,
+    Comparison,
+    Place,
+    better,
+    equivalent,
+    lies,
+    not_worse,
+    order,
+    ratio,
+    trend,
+    value,
+)
+from reports.claims.measures import (
+    FISHER,
+    LIKELIHOOD,
+    Cost,
+    EqualTime,
+    Selected,
+    Straight,
+    fall,
+    iterations,
+    rise,
+)
+from reports.claims.shown import command, would_decide
+from reports.claims.verdict import (
+    CONTRADICTED,
+    FAILS,
+    HOLDS,
+    NOT_MEASURED,
+    OPEN,
+    SUPPORTED,
+    UNDECIDED,
+    Finding,
+    examine,
+    judge,
+    seeds_needed,
+    verdict,
+)
+from reports.sweep import Sweep
+from tests.reports.error_rates import COUNTS, simulate
+from tests.reports.stores import FD, LL, Held, sweep
+
+AT = Place("grbm", "paper", "board", 1000)
+
+
+def held(values: dict[str, list[float]], metric: str = LL, **more: object) -> Held:
+    """A value for each seed of each variant; none where it is NaN, diverged where it is text."""
+    found = Held()
+    for variant, of_seeds in values.items():
+        for seed, one in enumerate(of_seeds):
+            if isinstance(one, str):
+                found.add(variant, "m", seed, one)
+            elif not math.isnan(one):
+                found.add(variant, "m", seed, **{metric: one, **more})
+    return found
+
+
+def look(one: Comparison, runs: Held, family: int = 1) -> Finding:
+    return examine(one, sweep(runs), family)
+
+
+# --- one comparison ---------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_the_paired_t_interval_of_its_family() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    a, b = [1.0, 2.0, 4.0, 3.0], [0.9, 2.1, 3.7, 3.0]
+    found = look(one, held({"A": a, "B": b}), family=7)
+    bounds = stats.ttest_rel(a, b).confidence_interval(1 - 0.05 / 7)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
+    assert found.effect == pytest.approx(np.mean(np.subtract(a, b)))
+    assert (found.state, list(found.seeds), len(found.runs)) == (HOLDS, [0, 1, 2, 3], 8)
+    np.testing.assert_allclose(found.values, np.subtract(a, b))
+
+
+@pytest.mark.parametrize(
+    ("shift", "state"), [(0.0, HOLDS), (0.97, OPEN), (1.03, OPEN), (1.2, FAILS), (-0.97, OPEN), (-1.2, FAILS)]
+)
+def test_where_the_interval_lies_decides(shift: float, state: str) -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [shift - 0.02, shift, shift + 0.02], "B": [0.0, 0.0, 0.0]}))
+    assert found.high - found.effect == pytest.approx(4.302653 * 0.02 / math.sqrt(3))
+    assert found.state == state
+
+
+def test_seeds_in_common_are_compared_and_those_of_others_are_not() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0, 2.0, math.nan, 9.0], "B": [1.0, 2.1, 5.0]}))
+    assert (list(found.seeds), found.effect) == ([0, 1], pytest.approx(-0.05))
+    assert look(one, held({"A": [1.0, math.nan], "B": [math.nan, 1.0]})).reason == "no seed in common"
+
+
+def test_of_one_seed_there_is_an_effect_and_no_verdict() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0], "B": [0.9]}))
+    assert (found.state, found.effect, found.total) == (OPEN, pytest.approx(0.1), 2)
+    assert math.isnan(found.low)
+    assert would_decide(found) == "2 seeds at least: of 1 seed no spread is known"
+
+
+def test_the_seeds_that_are_needed_are_enough() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=3)
+    few = 0.3 + (few - few.mean()) / few.std(ddof=1)
+    needed = look(one, held({"A": few.tolist(), "B": [0.0] * 3}), family=64).total
+    for count, state in ((needed, HOLDS), (needed - 1, OPEN)):
+        many = rng.normal(size=count)
+        many = 0.3 + (many - many.mean()) / many.std(ddof=1)
+        assert look(one, held({"A": many.tolist(), "B": [0.0] * count}), family=64).state == state
+    assert seeds_needed(1.5, 1.0, 3, -1.0, 1.0, 64) == pytest.approx(seeds_needed(0.5, 1.0, 3, -1.0, 1.0, 64), abs=1)
+    assert seeds_needed(1.0, 1.0, 3, -1.0, 1.0, 64) == 0
+    assert "more than 1,000 seeds" in would_decide(look(one, held({"A": [0.9, 1.0, 1.1], "B": [0.0] * 3})))
+
+
+def test_what_is_missing_is_counted_and_what_is_lacking_is_named() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0, 1.1, "failed"], "B": [1.0, 1.0, 1.0]}))  # type: ignore[list-item]
+    assert (found.missing, list(found.seeds)) == (1, [0, 1])
+    found = look(one, held({"A": [1.0, 1.1], "B": ["planned", "planned"]}))  # type: ignore[list-item]
+    assert (found.state, found.lacking) == (NOT_MEASURED, ["B"])
+    assert look(one, held({"A": [1.0], "B": [1.0]}, metric=FD)).lacking == ["A", "B"]
+    assert examine(one, None, 1).lacking == ["A", "B"]
+
+
+# --- seeds that diverged ----------------------------------------------------------------------------------------------
+
+
+def test_a_seed_that_diverged_is_the_worst_there_is() -> None:
+    runs = held({"A": [1.0, "diverged", 1.0], "B": [1.0, 1.0, 1.001]})  # type: ignore[list-item]
+    states = {
+        "equivalent": (equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0), FAILS),
+        "not worse": (not_worse(AT, LIKELIHOOD, "A", ["B"], 1.0), FAILS),
+        "the other not worse": (not_worse(AT, LIKELIHOOD, "B", ["A"], 1.0), HOLDS),
+        "the other better": (better(AT, LIKELIHOOD, "B", ["A"], 1.0), HOLDS),
+        "printed": (value(AT, LIKELIHOOD, "A", 1.0, 0.5), FAILS),
+    }
+    for said, ((one,), state) in states.items():
+        found = look(one, runs)
+        assert (found.state, found.diverged) == (state, {"A": 1}), said
+        assert math.isinf(found.effect)
+    low_is_good = held({"A": [1.0, "diverged"], "B": [1.0, 1.0]}, metric=FD)  # type: ignore[list-item]
+    (one,) = not_worse(AT, FISHER, "A", ["B"], 1.0)
+    assert (look(one, low_is_good).state, look(one, low_is_good).effect) == (FAILS, math.inf)
+
+
+def test_where_both_sides_diverged_nothing_is_known() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0, "diverged", 1.0], "B": ["diverged", 1.0, 1.0]}))  # type: ignore[list-item]
+    assert (found.state, found.reason) == (OPEN, "seeds diverged on both sides")
+
+
+def test_a_variant_of_which_all_seeds_diverged_is_measured() -> None:
+    (one,) = better(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0, 1.0], "B": ["diverged", "diverged"]}))  # type: ignore[list-item]
+    assert found.state == HOLDS
+
+
+# --- kinds of tests ---------------------------------------------------------------------------------------------------
+
+
+def test_better_is_up_or_down_as_the_measure_has_it() -> None:
+    for measure, regions in ((LIKELIHOOD, [(0.5, math.inf), (-0.5, math.inf)]),
+                             (FISHER, [(-math.inf, -0.5), (-math.inf, 0.5)])):  # fmt: skip
+        found = [*better(AT, measure, "A", ["B"], 0.5), *not_worse(AT, measure, "A", ["B"], 0.5)]
+        assert [(one.low, one.high) for one in found] == regions
+        assert all(one.weights == {"A": 1.0, "B": -1.0} for one in found)
+
+
+def test_an_order_is_of_neighbours() -> None:
+    found = order(AT, FISHER, ["A", "B", "C"], 2.0)
+    assert [(one.weights, one.high) for one in found] == [({"B": 1.0, "A": -1.0}, -2.0), ({"C": 1.0, "B": -1.0}, -2.0)]
+
+
+def test_a_trend_is_the_slope_of_least_squares() -> None:
+    places, y = {"A": 0.0, "B": 1.0, "C": 4.0}, [1.0, 2.5, 2.0]
+    (one,) = trend(AT, LIKELIHOOD, places, "x", low=0.1)
+    slope = stats.linregress(list(places.values()), y).slope
+    found = look(one, held({name: [level, level + 7.0] for name, level in zip(places, y, strict=True)}))
+    assert found.effect == pytest.approx(slope)
+
+
+def test_ratios_are_differences_of_logarithms() -> None:
+    (one,) = ratio(AT, Selected(LL, log=True), "A", ["B"], 1.0, 1.5)
+    assert (one.low, one.high) == pytest.approx((0.0, math.log(1.5)))
+    assert one.region == "×1 to ×1.5"
+    found = look(one, held({"A": [2.4, 2.4], "B": [2.0, 2.0]}))
+    assert (found.effect, found.state) == (pytest.approx(math.log(1.2)), HOLDS)
+    assert equivalent(AT, Selected(LL, log=True), "A", ["B"], 1.25)[0].region == "within ×1.25 either way"
+
+
+def test_all_have_to_hold_or_some() -> None:
+    cases = {
+        (HOLDS, HOLDS): (SUPPORTED, SUPPORTED), (HOLDS, FAILS): (CONTRADICTED, SUPPORTED),
+        (FAILS, FAILS): (CONTRADICTED, CONTRADICTED), (HOLDS, OPEN): (UNDECIDED, SUPPORTED),
+        (FAILS, NOT_MEASURED): (CONTRADICTED, UNDECIDED), (HOLDS, NOT_MEASURED): (UNDECIDED, SUPPORTED),
+        (NOT_MEASURED, NOT_MEASURED): (NOT_MEASURED, NOT_MEASURED), (OPEN, NOT_MEASURED): (UNDECIDED, UNDECIDED),
+    }  # fmt: skip
+    for states, expected in cases.items():
+        assert (verdict(states), verdict(states, some=True)) == expected
+
+
+def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
+    claims = [claim for claim in LEDGER if claim.id in ("vages-digits", "digits-bidsm-dsm")]
+    runs = Held()
+    for variant, level in (("VaGES-DSM-5", 29.0), ("BiDSM-5", 28.0), ("DSM", 30.0)):
+        for seed in range(5):
+            runs.add(variant, "m", seed, task="digits", steps=20_000, **{LL: level + 0.1 * seed * (variant == "DSM")})
+    together = judge(claims, runs, len(LEDGER))
+    alone = [judge([claim], runs, len(LEDGER))[0] for claim in claims]
+    assert [one.findings for one in together] == [one.findings for one in alone]
+    (found,) = together[0].findings
+    ends = stats.t.interval(1 - 0.05 / len(LEDGER), 4, np.mean(found.values), stats.sem(found.values))
+    assert (found.low, found.high) == pytest.approx(ends)
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def curve(points: dict[int, float]) -> pd.Series:
+    return pd.Series(points, dtype=float)
+
+
+def test_iterations_to_a_share_of_the_way() -> None:
+    """From -1 to 1: 0.9 is 95% of the way, half-way between the evaluations at 100 and 200."""
+    there = curve({0: -1.0, 100: 0.8, 200: 1.0, 900: 0.99, 1000: 1.01})
+    assert iterations(there, 0.95, high=True) == pytest.approx(150)
+    assert iterations(-there, 0.95, high=False) == pytest.approx(150)
+    assert iterations(curve({0: 1.0, 100: 0.5, 1000: 0.9}), 0.95, high=True) == math.inf
+
+
+def test_how_far_curves_fall_and_rise() -> None:
+    found = curve({0: 100.0, 100: 5.0, 200: 6.0, 300: 2.0, 400: 3.0, 900: 1.5, 1000: 0.5})
+    assert fall(found) == pytest.approx(math.log(100))
+    assert rise(found) == pytest.approx(math.log(1.5))
+    assert rise(curve({0: 3.0, 1: 2.0, 2: 1.0})) == 0
+    assert math.isnan(fall(curve({0: 1.0, 1: -1.0})))
+
+
+def test_equal_time_is_that_of_the_fastest() -> None:
+    """A ends after 10 s at 5; B, twice as slow, is at 4 by then and at 1 in the end."""
+    runs, metric = Held(), "val/fisher_divergence"
+    for variant, points, seconds in (("A", [9.0, 7.0, 5.0], 5.0), ("B", [9.0, 4.0, 1.0], 10.0)):
+        run = runs.add(variant, "m", 0, **{metric: points[-1], "time/train_seconds": 2 * seconds})
+        runs.values[run, metric] = list(enumerate(points))
+        runs.values[run, "time/train_seconds"] = [(step, step * seconds) for step in range(3)]
+    found = EqualTime(metric).values(sweep(runs), "board", ["A", "B"])
+    assert found.loc[0].to_dict() == {"A": 5.0, "B": 4.0}
+
+
+def test_times_are_known_within_a_factor_and_compared_where_they_were_taken_alike() -> None:
+    (one,) = ratio(AT, Cost(), "A", ["B"], None, 3.0)
+
+    def timed(milliseconds: float, **of_a: str) -> Finding:
+        runs = Held()
+        for seed in range(2):
+            runs.add("A", "m", seed, **{"time/ms_per_step": milliseconds, "host": "x", **of_a})
+            runs.add("B", "m", seed, **{"time/ms_per_step": 1.0, "host": "x"})
+        return look(one, runs)
+
+    assert [timed(ms).state for ms in (2.3, 2.5, 3.5, 3.8)] == [HOLDS, OPEN, OPEN, FAILS]
+    assert (timed(2.0).low, timed(2.0).high) == pytest.approx((math.log(1.6), math.log(2.5)))
+    assert "nearer to the margin" in would_decide(timed(2.5))
+    other = timed(2.0, host="y")
+    assert (other.state, other.reason) == (OPEN, "times were not taken alike: host x and y")
+    gone = held({"A": [1.0, 1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
+    gone.rows[0]["state"] = "diverged"  # its iterations took as long as others
+    assert (look(one, gone).state, look(one, gone).effect, look(one, gone).diverged) == (HOLDS, 0.0, {"A": 1})
+    runs = held({"A": [1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
+    assert look(one, runs).reason == "times were not taken alike: other seeds side by side"
+
+
+def test_how_straight_a_decay_is() -> None:
+    names = Straight("bias/N{N}", (1, 2, 5, 10)).metrics
+    assert names == ("bias/N1", "bias/N2", "bias/N5", "bias/N10")
+    runs = Held()
+    bent = [3.0, 1.0, 0.9, 0.8]
+    runs.add("A", "m", 0, **{name: 2 * 0.9**n for name, n in zip(names, (1, 2, 5, 10), strict=True)})
+    runs.add("A", "m", 1, **dict(zip(names, bent, strict=True)))
+    runs.add("A", "m", 2, **dict(zip(names, [1.0, 0.5, 0.0, 0.1], strict=True)))  # no logarithm
+    found = Straight("bias/N{N}", (1, 2, 5, 10)).values(sweep(runs), "board", ["A"])["A"]
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(np.corrcoef([1, 2, 5, 10], np.log(bent))[0, 1] ** 2)
+    assert math.isnan(found[2])
+
+
+# --- what would decide ------------------------------------------------------------------------------------------------
+
+
+def test_commands_name_what_is_to_be_run() -> None:
+    line = command([Place("freyface", "paper", "freyface", 20_000, "0-4")], ["BiDSM-5", "DSM", "BiDSM-0"])
+    assert line.endswith(
+        "-m benchmark run --suite freyface --preset paper --tasks freyface --methods bidsm dsm --seeds 0-4"
+    )
+    assert command([AT], ["DSM"], total=12).endswith("--seeds 0-11")
+    assert command([AT], ["DSM"], total=500) == ""
+
+
+# --- how often verdicts are wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", COUNTS)
+def test_wrong_verdicts_of_the_whole_ledger_are_rare(seeds: int) -> None:
+    """All claims false at the edge of their margins, and all true at the edge."""
+    repeats = 1000
+    allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+    assert simulate(seeds, "false", repeats).some_supported < allowed
+    assert simulate(seeds, "true", repeats).some_contradicted < allowed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shape", ["normal", "t with 3 degrees of freedom"])
+@pytest.mark.parametrize("seeds", COUNTS)
+def test_wrong_verdicts_are_rare_whatever_the_values_are(seeds: int, shape: str) -> None:
+    repeats = 10_000
+    allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+    assert simulate(seeds, "false", repeats, shape=shape).some_supported < allowed
+    assert simulate(seeds, "true", repeats, shape=shape).some_contradicted < allowed
+
+
+def test_true_claims_are_supported_where_seeds_are_many_or_alike() -> None:
+    assert simulate(5, "inside", 200, deviation=0.1).supported > 0.9
+    assert simulate(10, "inside", 200, deviation=0.3).supported > 0.9
+    assert simulate(3, "inside", 200, deviation=0.1).supported < 0.5  # three seeds decide little: nobody should hope so
+
+
+def test_simulated_states_are_those_of_runs() -> None:
+    """One experiment, by the rule that is simulated and by a store."""
+    claim = Claim("x", "x", "x", "x", "x", equivalent(AT, LIKELIHOOD, "A", ["B", "C"], 1.0))
+    values = {"A": [0.1, 0.2, 0.4], "B": [0.0, 0.1, 0.2], "C": [1.5, 1.6, 1.7]}
+    (found,) = judge([claim], held(values), 1)
+    assert [one.state for one in found.findings] == [HOLDS, FAILS]
+    assert found.verdict == CONTRADICTED
+    assert found.deciding.comparison.what == "A − C"
+
+
+def test_runs_of_other_iterations_do_not_count() -> None:
+    """A file of one's own may have the name of a suite."""
+    claim = Claim("x", "x", "x", "x", "x", equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0))
+    runs = held({"A": [0.1, 0.2], "B": [0.1, 0.2]})
+    assert judge([claim], runs, 1)[0].verdict == SUPPORTED
+    for row in runs.rows:
+        row["steps"] = 999
+    assert judge([claim], runs, 1)[0].verdict == NOT_MEASURED
+
+
+def test_a_preset_that_is_not_there_is_not_read() -> None:
+    (one,) = lies(Place("grbm", "other", "board", 1000), LIKELIHOOD, ["A"], low=0.5)
+    (found,) = judge([Claim("x", "x", "x", "x", "x", [one])], held({"A": [1.0, 1.0]}), 1)
+    assert found.verdict == NOT_MEASURED
+    assert isinstance(sweep(held({"A": [1.0]})), Sweep)
