@@ -63,9 +63,9 @@ class LeadingTrainer(Trainer):
         self._tell("run", steps)
         super().run(steps)
 
-    def objective_on(self, data: Tensor, batches: int = 3) -> Tensor:
-        self._tell("objective_on", data, batches)
-        return super().objective_on(data, batches)
+    def reports_on(self, data: Tensor, batches: int = 3) -> dict[str, Tensor]:
+        self._tell("reports_on", data, batches)
+        return super().reports_on(data, batches)
 
     def restore(self, saved: dict[str, Any], source: object) -> None:
         self._tell("restore", saved, source)
