@@ -93,7 +93,7 @@ def test_one_line_says_what_is_wrong(line: str, said: str, capsys: pytest.Captur
         ("build --format docx", "--format cannot be 'docx': valid: html, latex, md, pdf"),
         ("build --nope", "build takes no --nope: "),
         ("scaling", "the following arguments are required: records; `"),
-        ("buidl", "no command 'buidl': did you mean 'build'? valid: build, export, scaling"),
+        ("buidl", "no command 'buidl': did you mean 'build'? valid: build, claims, export, scaling"),
     ],
 )
 def test_the_reports_do_too(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
