@@ -62,7 +62,8 @@ def test_a_tilted_prior_has_its_log_z_and_what_is_rough_is_said(tmp_path: Path) 
     model.prior.network[-1].bias.data.add_(3)  # log Z rises by 3, and p(v) is the same
     v = torch.randn(30, 4)
     rough = {**OPTIONS, "steps": 4, "prior_chains": 20, "prior_draws": 1000}
-    with pytest.warns(UserWarning, match="seed 5, step 7: .*of 4 chains for each example one counts: .*takes more temp"):
+    said = "seed 5, step 7: .*of 4 chains for each example one counts: .*takes more temp"
+    with pytest.warns(UserWarning, match=said):
         found = LatentLikelihood(**rough).measure(made(model, None, DataSet("made", v, v[:10], v), tmp_path))
     assert found["latent/draws_exact"] == 0
     assert found["latent/log_z_lower"] < found["latent/log_z"] < found["latent/log_z_upper"]
