@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from benchmark.system.credentials import unsecret
 from benchmark.system.signals import ended_as_by_ctrl_c
-from benchmark.tracking import guardian
+from benchmark.tracking import QUIET, guardian
 from benchmark.tracking.check import SECONDS, check_database, check_file, check_form, scheme_of, with_driver
 from bism.errors import InputError
 
@@ -24,14 +24,6 @@ LOCAL_UI = "http://127.0.0.1:5000"
 INSTEAD = "Give another --tracking-uri, or --tracking-uri none and 'sync' later."  # of one that cannot be used
 PLANS = "plans"  # the folder in a plan's run with its cells, a file for each run directory
 PLANNED = ("id", "task", "method", "variant", "seed", "steps")  # of each
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_UV_AUTO_DETECT": "false",
-}  # no telemetry, no chatter: read when MLflow is imported; what fails, we say ourselves
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 _TABLES = ("alembic_version", "experiments", "runs", "metrics", "params", "tags")  # of every MLflow store
@@ -91,8 +83,6 @@ def check(uri: str, write: bool) -> bool:
     if file is not None:
         return check_file("tracking store", file, write, _TABLES)
     if scheme in ("http", "https"):
-        for name, value in QUIET.items():  # before MLflow is imported; what the user has set stays
-            os.environ.setdefault(name, value)
         from benchmark.tracking.server import check_server  # MLflow, which takes seconds to import
 
         with patience(seconds=int(SECONDS), retries=0):

@@ -1,6 +1,5 @@
-"""What every writer of an MLflow store shares. Importing it imports MLflow, and keeps that quiet."""
+"""What every writer of an MLflow store shares. Importing it imports MLflow."""
 
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -9,13 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from benchmark.system.credentials import unsecret
 from benchmark.system.invocation import call
 from benchmark.tracking.check import Unreachable, advised, brief, failure
 from benchmark.tracking.store import (
     LOCAL_UI,
-    QUIET,
     artifacts_folder,
     check,
     database_file,
@@ -27,13 +28,6 @@ from benchmark.tracking.store import (
     tag_condition,
 )
 from bism.errors import InputError
-
-for _name, _value in QUIET.items():  # before MLflow is imported; what the user has set stays
-    os.environ.setdefault(_name, _value)
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
 
 _BATCH = 800  # metrics per call; with the parameters and tags below MLflow's limit of 1,000 entities
 

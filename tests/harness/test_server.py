@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.tracking.store import QUIET
+from benchmark.tracking import QUIET
 from benchmark.tracking.store_writer import MlflowClient
 from reports.__main__ import main as reports
 from tests.harness.faults import RUN, SUITE, ended, exactly_once, free_port, same_end, started, tracked, until
