@@ -134,12 +134,16 @@ def _judged_by(options: argparse.Namespace) -> "Results":
     """One's own store, or the files that stand in its place."""
     from benchmark.tracking.store import named
     from reports import reference
+    from reports.claims import LEDGER
     from reports.store import Store
 
     if options.reference is None:
         return Store(named(options.tracking_uri))
     if options.tracking_uri:
         raise InputError("--reference judges by files and --tracking-uri by a store: give one of the two")
+    swallowed = [name for name in options.reference if name in {claim.id for claim in LEDGER}]
+    if swallowed:
+        raise InputError(f"{swallowed[0]} is a claim, and after --reference come files: name claims before it")
     return reference.alone(options.reference)
 
 

@@ -402,6 +402,8 @@ def test_claims_are_judged_by_files_in_the_place_of_a_store(
     assert judged["verdict"] == "not measured"  # it needs the preset paper
     assert main(["claims", "--reference", "--tracking-uri", "sqlite:///mlflow.db"]) == 2
     assert "give one of the two" in capsys.readouterr().err
+    assert main(["claims", "--reference", "theorem1"]) == 2
+    assert "theorem1 is a claim, and after --reference come files: name claims before it" in capsys.readouterr().err
     again = shutil.copy(quick, tmp_path / "again.jsonl.gz")
     assert main(["claims", "--reference", str(again), str(quick)]) == 2
     assert "are both of suite grbm, preset quick: give one" in capsys.readouterr().err
