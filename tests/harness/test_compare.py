@@ -347,7 +347,7 @@ def cheapest(path: Path) -> tuple[str, str] | None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("suite", "preset"), sorted(reference.shipped()), ids="-".join)
+@pytest.mark.parametrize(("suite", "preset"), sorted(reference.shipped()))
 def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: str, preset: str) -> None:
     """All random numbers follow from seed and iteration, and one thread adds in one order: with this torch on a
     processor of this kind the numbers are the same. The name of a processor does not tell its vector units, so that
