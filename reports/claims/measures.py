@@ -252,14 +252,10 @@ class Straight(Measure):
 
 
 @dataclasses.dataclass(frozen=True)
-class Fall(Measure):
-    """How often the last value of a curve (the mean over the last tenth of the iterations) is in the first."""
+class OfCurve(Measure):
+    """A ratio of values of one curve."""
 
     metric: str
-
-    @property
-    def name(self) -> str:
-        return f"first by last {terms.measure(self.metric, unit=False)}"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -268,6 +264,15 @@ class Fall(Measure):
     @property
     def log(self) -> bool:
         return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Fall(OfCurve):
+    """How often the last value of a curve (the mean over the last tenth of the iterations) is in the first."""
+
+    @property
+    def name(self) -> str:
+        return f"first by last {terms.measure(self.metric, unit=False)}"
 
     @property
     def higher(self) -> bool:
@@ -278,22 +283,12 @@ class Fall(Measure):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rise(Measure):
+class Rise(OfCurve):
     """How far a curve ever is above the lowest value that it had before, as a ratio: 1 of a curve that only falls."""
-
-    metric: str
 
     @property
     def name(self) -> str:
         return f"largest rise of {terms.measure(self.metric, unit=False)} above its lowest so far"
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
-
-    @property
-    def log(self) -> bool:
-        return True
 
     def values(self, sweep: Sweep, task: str, variants: Sequence[str]) -> pd.DataFrame:
         return _by_curve(sweep, task, self.metric, variants, rise)

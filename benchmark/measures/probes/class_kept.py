@@ -12,6 +12,7 @@ from benchmark.measures.probes.base import Metrics, Subject
 from benchmark.measures.probes.latents import Features, GivenH, hidden_mean, in_parts, seeded, share_of_h
 from benchmark.measures.probes.samples import Langevin
 from bism import Estimator
+from bism.rng import generator
 from bism.variables import Gaussian, visible_noise
 
 
@@ -52,7 +53,7 @@ class ClassKept(GivenH):
 
         data = subject.data
         assert data.labels is not None  # see lacking()
-        source = torch.Generator().manual_seed(subject.seed)
+        source = generator(subject.seed, 0, "examples to learn from")  # those of the probe ``features``
         chosen = torch.randperm(len(data.train), generator=source)[: self.train_examples]
         nearest = KNeighborsClassifier(min(self.neighbours, len(chosen)))
         nearest.fit(data.train[chosen].flatten(1).numpy(), data.labels[0][chosen].numpy())
