@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -136,6 +137,15 @@ def tracked(uri: str) -> "dict[str, Run]":
     runs = client.search_runs(experiments, "tags.kind = 'cell'") if experiments else []
     assert len({run.data.tags["cell"] for run in runs}) == len(runs)
     return {run.data.tags["cell"]: run for run in runs}
+
+
+def tracks(file: Path) -> bool:
+    """Whether a store has a measurement, asked of SQLite: MLflow would make the tables that another process makes."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            return bool(store.execute("SELECT count(*) FROM latest_metrics").fetchone()[0])
+    except sqlite3.OperationalError:
+        return False
 
 
 def exactly_once(folder: Path, uri: str) -> None:
