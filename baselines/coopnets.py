@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from baselines.chains import contrast
 from baselines.revision import Revised, distance, revised
-from bism.errors import InputError
 from bism.estimator import Estimator, Hyper
 from bism.functional import frozen
 from bism.generator import Generator
 from bism.hyperparameters import LOOP, Range, choice, count, number
-from bism.parts import check_gives
+from bism.parts import check_generator
 from bism.phases import Phase
 from bism.rng import Rng
 from bism.state import Info, State
@@ -29,9 +28,8 @@ class CoopNets(Estimator):
         the generator along  mean |v - g(z)|^2 / (2 s^2),
 
     so that it takes up what the model's dynamics did to its samples. Before that z may be revised by ``code_steps``
-    steps of Langevin dynamics on |z|^2 / 2 + |v - g(z)|^2 / (2 s^2), which is the posterior of v's code.
-
-    Its samples are revised ones, as the paper's; ``drawn`` says otherwise.
+    steps of Langevin dynamics on |z|^2 / 2 + |v - g(z)|^2 / (2 s^2), which is the posterior of v's code. Its samples
+    are revised ones, as the paper's; ``drawn`` says otherwise.
     """
 
     id: ClassVar[str] = "coopnets"
@@ -64,12 +62,7 @@ class CoopNets(Estimator):
 
     def modules(self, model: Any, given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         own = given["generator"] if "generator" in given else Generator(model.visible_shape, self.codes, self.width)
-        if getattr(own, "codes", self.codes) != self.codes:
-            raise InputError(f"{self.id}: generator must have codes of the size {self.codes}, got {own.codes}")
-        if "generator" in given:
-            shape, like = tuple(model.visible_shape), next(own.parameters())
-            wanted = f"generator must give v [batch, {', '.join(map(str, shape))}] of codes [batch, {self.codes}]"
-            check_gives(wanted, lambda: own(like.new_zeros(2, self.codes)), shape)
+        check_generator(self.id, own, self.codes, tuple(model.visible_shape))
         return {"model": model, "generator": own}
 
     def sampler(self, parts: Any) -> Any:

@@ -19,7 +19,10 @@ class ShortRun(ByChains):
 
     What is learnt is the sampler: a generator of v_k from v_0, whose samples follow the data when the loss's gradient
     vanishes, and an energy that need not be the data's. So samples are drawn by the same k steps (``sampler``), and
-    v_0 is the code of v_k (``DecodingRuns``). Noise on the data (0.03 in the paper) is training's ``data_noise``.
+    v_0 is the code of v_k (``DecodingRuns``). Noise on the data is training's ``data_noise``.
+
+    The authors' slope_size 1, noise_size 0.01 and noise on the data of 0.03 are for values from -1 to 1. A step in
+    x = c v moves v as one with slope_size / c^2 and noise_size / c does: for values from 0 to 1, c = 2.
     """
 
     id: ClassVar[str] = "short_run"

@@ -74,6 +74,19 @@ def _check_fits(part: str, module: Any, model: Any) -> None:
         check_gives(f"flow.log_prob(v) must give [batch] of v {batches}", lambda: module.log_prob(v), ())
 
 
+def check_generator(method: str, generator: Any, codes: int, visible: tuple[int, ...]) -> None:
+    """Refuses a generator for ``method`` that does not give v [batch, *visible] of codes [batch, codes].
+
+    Raises:
+        InputError: with what it gives.
+    """
+    if getattr(generator, "codes", codes) != codes:
+        raise InputError(f"{method}: generator must have codes of the size {codes}, got {generator.codes}")
+    like = next(generator.parameters())
+    wanted = f"generator must give v [batch, {', '.join(map(str, visible))}] of codes [batch, {codes}]"
+    check_gives(wanted, lambda: generator(like.new_zeros(_EXAMPLES, codes)), visible)
+
+
 def check_gives(what: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -> None:
     """Refuses what does not give a tensor [batch, *shape] for its examples, whose number is 2.
 

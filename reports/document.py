@@ -182,7 +182,7 @@ def _superseded(sweep: Sweep) -> str:
 def _advice(sweep: Sweep) -> list[str]:
     """What is to be thought of with the results of a task: data that are far from where models start."""
     told = dict.fromkeys(zip(sweep.cells["task"], sweep.cells["advice"], strict=True))
-    return [f"{terms.capital(str(task))}: {text}." for task, text in told if text]
+    return [f"Task {task}: {text}." for task, text in told if text]
 
 
 def _others(sweep: Sweep) -> str:

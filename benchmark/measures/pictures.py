@@ -5,6 +5,7 @@ reconstructions, and the receptive fields, which are the columns of W. Of all el
 beside points of the data, in the coordinates that vary most.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _CHAINS, _COORDINATES = 500, 8  # samples, and coordinates of them, that are kep
 _SHOWN = 64  # samples, and receptive fields
 _COLUMNS = 8
 _SWEEPS = 500
+_TITLE = 30  # letters in a line above a density
 
 
 def can_picture(data: DataSet, fitted: Fitted) -> bool:
@@ -169,7 +171,8 @@ def draw_density(axes: Sequence[np.ndarray], density: np.ndarray, points: np.nda
         panels[1].imshow(density, origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=2 * usual(points),
                          aspect="auto")  # fmt: skip
         for panel, name in zip(panels, ("data", title), strict=True):
-            panel.set(title=name, xlabel="$v_1$", xlim=extent[:2], ylim=extent[2:])
+            panel.set(xlabel="$v_1$", xlim=extent[:2], ylim=extent[2:])
+            panel.set_title(textwrap.fill(name, _TITLE), fontsize=9)
         panels[0].set_ylabel("$v_2$")
     figure.savefig(file)
 

@@ -20,7 +20,6 @@ _ERROR, _STDERR, _MEAN = (
     f"codes/{name}" for name in ("reconstruction_error", "reconstruction_error_stderr", "error_of_mean")
 )
 _COLUMNS = {_ERROR: "error", _STDERR: "standard error", _MEAN: "error of the mean"}
-_SOUGHT = "z sought by gradient descent on the squared error from where codes are drawn"
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -31,6 +30,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         missing = len(sweep.missing(task))
         of: dict[str, Any] = {"runs": runs, "missing": missing}
         said = f"{terms.capital(terms.seed_at(seed, arrays.values()))}." if arrays else ""
+        sought = _sought(arrays)
         planes = {variant: content for variant, content in arrays.items() if "points" in content}
         images = {variant: content for variant, content in arrays.items() if content["originals"].ndim > 2}
         if planes:
@@ -38,7 +38,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"codes-{task}",
                 title=f"Reconstructions and paths between codes ({task})",
                 caption=f"Points of the training data (grey); test data (black), with lines to what the sampler makes "
-                f"of the codes z found for them, {_SOUGHT} (red); and what it makes of codes on straight lines between "
+                f"of the codes z found for them, {sought} (red); and what it makes of codes on straight lines between "
                 f"those of two test data (blue). {said}",
                 alt=f"Points, reconstructions and paths of {', '.join(planes)}.",
                 numbers=_numbers(planes),
@@ -47,14 +47,14 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 **of,
             )
         if images:
-            yield from _sheets(task, images, said, of)
+            yield from _sheets(task, images, said, sought, of)
         table = errors(sweep, task)
         if not table.empty:
             yield Artefact(
                 name=f"reconstruction-{task}",
                 title=f"How much of the test data samplers can make ({task})",
                 caption="Mean squared error per visible unit between test data and what a method's sampler makes of "
-                f"the code z found for each, {_SOUGHT}; its standard error over test data, of one seed; and the error "
+                f"the code z found for each, {sought}; its standard error over test data, of one seed; and the error "
                 "of the training data's mean in its place. What is not found may yet be there. Means over seeds.",
                 numbers=table,
                 runs=list(sweep.of(task)["run"]),
@@ -63,13 +63,13 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             )
 
 
-def _sheets(task: str, images: Maps, said: str, of: dict[str, Any]) -> Iterator[Artefact]:
+def _sheets(task: str, images: Maps, said: str, sought: str, of: dict[str, Any]) -> Iterator[Artefact]:
     """Two of them: originals over reconstructions, and paths, a row each."""
     over = {name: figure4.sheet([x["originals"], x["reconstructions"]], False) for name, x in images.items()}
     along = {name: figure4.paged(list(content["paths"]), content["paths"].shape[1]) for name, content in images.items()}
     for what, sheets, title, caption in (
         ("reconstructions", over, "Reconstructions",
-         f"Test images (odd rows) and what the sampler makes of the codes z found for them, {_SOUGHT}."),
+         f"Test images (odd rows) and what the sampler makes of the codes z found for them, {sought}."),
         ("paths", along, "Between codes",
          "In each row what the sampler makes of codes evenly on the straight line between those found for two test "
          "images, ends included."),
@@ -84,6 +84,12 @@ def _sheets(task: str, images: Maps, said: str, of: dict[str, Any]) -> Iterator[
             arrays=_kept(images),
             **of,
         )
+
+
+def _sought(contents: Maps) -> str:
+    """How codes were sought, as far as the files say it."""
+    by = " or ".join(dict.fromkeys(str(content["sought"]) for content in contents.values() if "sought" in content))
+    return f"z sought by {by + ' of ' if by else ''}gradient descent on the squared error from where codes are drawn"
 
 
 def _kept(contents: Maps) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from reports.artefact import Artefact, Table, fixed
 from reports.methods import Method, of_variants
 from reports.sweep import Sweep, better_is_high, selected, variants
 
+_LETTER = 0.058  # inches of a letter along the axis
 _VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
 _WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
 
@@ -222,10 +223,25 @@ def draw(compared: pd.DataFrame, method: dict[str, Method], metric: str) -> tupl
 
 
 def _few_ticks(axes: Axes, near: float) -> None:
-    """Along an axis that is logarithmic beyond ``near``: 0, and powers of ten as far apart as they need to be."""
+    """Along an axis that is logarithmic beyond ``near``: 0, and powers of ten as far apart as they and their numbers
+    need to be."""
     low, high = axes.get_xlim()
     first, last = math.ceil(math.log10(near)), math.floor(math.log10(max(abs(low), abs(high))))
-    powers = [10.0**power for power in range(first, last + 1, 1 + (last - first) // 4)]
-    at = [-power for power in powers[::-1] if -power >= low] + [0.0] + [power for power in powers if power <= high]
-    axes.set_xticks(at, [f"{place:g}".replace("-", "−") for place in at])
+    for apart in range(1, last - first + 2):
+        powers = [10.0**power for power in range(first, last + 1, apart)]
+        at = [-power for power in powers[::-1] if -power >= low] + [0.0] + [power for power in powers if power <= high]
+        written = [f"{place:,g}".replace("-", "−") for place in at]
+        if _have_room(axes, at, written):
+            break
+    axes.set_xticks(at, written)
     axes.minorticks_off()
+
+
+def _have_room(axes: Axes, at: Sequence[float], written: Sequence[str]) -> bool:
+    """Whether numbers along the horizontal axis leave each other free."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # which lays it out
+    places = axes.transData.transform([(x, 0.0) for x in at])[:, 0] / figure.dpi
+    letters = np.array([len(text) + 1 for text in written]) * _LETTER
+    return bool((np.diff(places) >= (letters[1:] + letters[:-1]) / 2).all())

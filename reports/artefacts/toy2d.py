@@ -53,13 +53,29 @@ def _caption(shown: Maps, seed: int) -> str:
     top = _brightest(first)
     truth = "True density and points of the training data" if "truth" in first else "Points of the training data"
     drawn, chains = terms.counted(len(first["own"]), "sample"), terms.counted(len(first["long"]), "chain")
+    (left, right), (bottom, up) = ((first[name][0], first[name][-1]) for name in ("first", "second"))
+    ranges = f"v₁ from {left:.3g} to {right:.3g}, v₂ from {bottom:.3g} to {up:.3g}".replace("-", "−")
     return (
         f"{truth}, then of each variant its density, {drawn} as the method draws them, and the ends of {chains} that "
-        "go on from there by many steps of the Metropolis-adjusted Langevin algorithm on the trained energy: samples "
-        f"that they leave were none of the model. Densities from 0 to {top:.2g}. "
-        f"{terms.capital(terms.seed_at(seed, shown.values()))}. Where mass or samples lie beyond the panel, their "
-        "share is written."
+        f"go on from there by {_steps(shown)} of the Metropolis-adjusted Langevin algorithm on the trained energy"
+        f"{_instead(shown)}: samples that they leave were none of the model. All panels are of {ranges}, densities "
+        f"from 0 to {top:.2g}. {terms.capital(terms.seed_at(seed, shown.values()))}. Where mass or samples lie beyond "
+        "the panel, their share is written."
     )
+
+
+def _steps(shown: Maps) -> str:
+    """Of the chains; earlier files do not say how many."""
+    return " or ".join(dict.fromkeys(str(x["steps"]) for x in shown.values() if "steps" in x)) or "many steps"
+
+
+def _instead(shown: Maps) -> str:
+    """What some variants have in the place of chains."""
+    of = dict[str, list[str]]()
+    for variant, content in shown.items():
+        if "instead" in content:
+            of.setdefault(str(content["instead"]), []).append(variant)
+    return "".join(f" (of {', '.join(names)}: {what})" for what, names in of.items())
 
 
 def _brightest(content: Mapping[str, np.ndarray]) -> float:
@@ -152,12 +168,13 @@ def _table(sweep: Sweep, task: str, missing: int) -> Artefact:
     return Artefact(
         name=f"two-samples-{task}",
         title=f"Samples and long chains ({task})",
-        caption="Distances of samples from the test data: squared maximum mean discrepancy, squared kernel Stein "
-        "discrepancy to the true density's score where it has one, both unbiased and about 0 for samples of the data's "
-        "law, and the accuracy of a nearest-neighbour classifier, then about 1/2. First of the samples as the method "
-        "draws them, then of the ends of long chains that go on from them on the trained energy. Energy gap: the mean "
-        "energy of the former less that of the latter; |∇E|: the mean norm of its gradient. Accepted: the share of "
-        "the long chains' proposals that were. Means over seeds.",
+        caption="Distances of samples from the test data: squared maximum mean discrepancy (MMD²), squared kernel "
+        "Stein discrepancy to the true density's score where it has one (KSD²), both unbiased and about 0 for samples "
+        "of the data's law, and the accuracy of a nearest-neighbour classifier that tells them apart (C2ST), then "
+        "about 1/2. First of the samples as the method draws them, then of the ends of long chains that go on from "
+        "them on the trained energy, or, of a model with a prior, of what this prior's draws decode to. Energy gap: "
+        "the mean energy of the former less that of the latter; |∇E|: the mean norm of its gradient. Accepted: the "
+        "share of the long chains' proposals that were. Means over seeds.",
         numbers=frame,
         runs=list(done["run"]),
         missing=missing,

@@ -45,6 +45,12 @@ def test_the_auroc_of_known_energies(sign: int, expected: float, tmp_path: Path)
     torch.testing.assert_close(written["test"], sign * brightness(dark.test))
 
 
+def test_points_are_no_images() -> None:
+    v = torch.rand(6, 2)
+    assert OutOfDistribution.lacking(DataSet("points", v, v, v)) == "the data set points has no images"
+    assert OutOfDistribution.lacking(DataSet("pixels", v, v, v, image=(1, 2))) is None
+
+
 def test_without_a_free_energy_its_bound_is_taken(tmp_path: Path) -> None:
     model = Pictures().double().requires_grad_(False)
     sure = types.SimpleNamespace(**{name: getattr(model, name) for name in ("energy", "latent", "parameters")})

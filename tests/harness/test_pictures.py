@@ -9,7 +9,7 @@ import torch
 
 from baselines import SM, TrainDBM, TrainDBN
 from benchmark.data.datasets import DataSet
-from benchmark.measures.pictures import can_picture, draw_sheet, picture
+from benchmark.measures.pictures import can_picture, draw_density, draw_sheet, picture
 from bism import DBM, DBN, GRBM
 from bism.engine import Trainer
 
@@ -65,6 +65,13 @@ def test_deep_models_show_what_their_lowest_layer_sees(tmp_path: Path) -> None:
             expected = torch.sigmoid(model.directed[0].b + torch.sigmoid(lowest.c + v @ lowest.W) @ weights.T)
         np.testing.assert_array_equal(shown["receptive_fields"]["fields"][3], weights[:, 3].reshape(4, 3))
         np.testing.assert_allclose(shown["reconstructions"]["reconstructions"], expected.reshape(-1, 4, 3), atol=1e-6)
+
+
+def test_a_long_name_above_a_density_stays_in_the_picture(tmp_path: Path) -> None:
+    axes, points = [np.linspace(-1, 1, 9)] * 2, np.random.default_rng(0).normal(size=(50, 2))
+    for name in ("SM", "Generative ConvNet-10 [step_size=0.05, spectral_norm=True]"):
+        draw_density(axes, np.ones((9, 9)), points, tmp_path / "density.png", f"{name}, step 5,000")
+        assert matplotlib.image.imread(tmp_path / "density.png")[:, -3:, :3].min() == 1
 
 
 def test_a_sheet_shows_images_from_left_to_right(tmp_path: Path) -> None:

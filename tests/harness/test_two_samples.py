@@ -152,6 +152,7 @@ def test_the_probe(tmp_path: Path) -> None:
     with np.load(tmp_path / "toy2d_step_00000020.npz") as arrays:
         assert arrays["own"].shape == (100, 2)
         assert arrays["long"].shape == (50, 2)
+        assert str(arrays["steps"]) == f"{probe.steps} steps"
         at = torch.from_numpy(np.stack([np.full(121, arrays["first"][7]), arrays["second"]], 1))
         np.testing.assert_allclose(
             arrays["truth"][:, 7], LAWS["rings"].log_density(at).exp().numpy(), rtol=1e-5, atol=1e-30
@@ -193,6 +194,7 @@ def test_a_model_with_a_prior_is_drawn_from_as_its_method_s_joint_model(tmp_path
     expected = data.scaling.own(drawn) if data.scaling else drawn
     with np.load(tmp_path / "toy2d_step_00000005.npz") as arrays:
         np.testing.assert_allclose(arrays["long"], expected.numpy(), rtol=1e-5, atol=1e-5)
+        assert str(arrays["instead"]) == "draws of the trained prior, decoded"
         assert arrays["own"].shape == (100, 2)
         assert abs(arrays["own"].mean() - arrays["long"].mean()) < 1  # of the same units
 

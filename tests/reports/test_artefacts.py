@@ -223,7 +223,14 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     numbers = found["toy2d-board"].numbers.set_index("variant").loc["SM 3"]
     assert numbers["mass on the map"] == pytest.approx(0.03 * 41**2 * 0.1**2)
     assert list(numbers[["samples beyond it", "long chains beyond it"]]) == [0, 0.5]
-    assert "100 samples as the method draws them, and the ends of 100 chains" in found["toy2d-board"].caption
+    caption = found["toy2d-board"].caption
+    assert "100 samples as the method draws them, and the ends of 100 chains that go on from there by many" in caption
+    assert "v₁ from −2 to 2, v₂ from −2 to 2, densities from 0 to 0.12" in caption
+    for i, how in enumerate([{"steps": "500 steps"}, {"instead": "draws of the trained prior, decoded"}]):
+        held.arrays[f"grbm-paper-board-SM {i}-0", "toy2d"] |= {name: np.array(text) for name, text in how.items()}
+    caption = built(toy2d, held, tmp_path)["toy2d-board"].caption
+    assert "by 500 steps of the Metropolis-adjusted Langevin algorithm" in caption
+    assert "trained energy (of SM 1: draws of the trained prior, decoded)" in caption
     assert list(found["toy2d-board-2"].numbers["variant"]) == ["SM 11"]
 
 
@@ -332,7 +339,8 @@ def test_codes_of_images_are_reconstructions_below_originals_and_a_row_for_each_
         held.add("CoopNets-15", "coopnets", seed, **measured)  # type: ignore[arg-type]
     held.add("CD-1", "cd", 0)
     originals, paths = draws.random((10, 3, 4)), draws.random((3, 8, 3, 4))
-    held_codes(held, "CoopNets-15", originals=originals, reconstructions=originals / 2, paths=paths)
+    held_codes(held, "CoopNets-15", originals=originals, reconstructions=originals / 2, paths=paths,
+               sought=np.array("the best of 3 times 20 steps"))  # fmt: skip
     found = built(codes, held, tmp_path)
     assert list(found) == ["codes-reconstructions-board", "codes-paths-board", "reconstruction-board"]
     over, along = (
@@ -346,6 +354,8 @@ def test_codes_of_images_are_reconstructions_below_originals_and_a_row_for_each_
     (row,) = found["reconstruction-board"].numbers.to_dict("records")
     assert row == pytest.approx({"variant": "CoopNets-15", "error": 0.2, "error of the mean": 2.0})
     assert "Seed 0 of each variant, at iteration 5" in found["codes-paths-board"].caption
+    assert all("z sought by the best of 3 times 20 steps of gradient" in one.caption or name == "codes-paths-board"
+               for name, one in found.items())  # fmt: skip
     assert built(codes, learning(Held(), BOTH)) == {}
 
 

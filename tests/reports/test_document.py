@@ -120,7 +120,7 @@ def test_what_was_run_names_the_command_and_every_variant_s_hyper_parameters(tmp
 
 def test_advice_about_the_data_stands_above_their_results(tmp_path: Path) -> None:
     held = learning(Held(), BOTH, advice="the values lie between -1000 and 1000")
-    assert "Board: the values lie between -1000 and 1000." in report(held, tmp_path).sections[0].note
+    assert "Task board: the values lie between -1000 and 1000." in report(held, tmp_path).sections[0].note
     assert "values lie" not in report(learning(Held(), BOTH), tmp_path).sections[0].note
 
 

@@ -1,5 +1,6 @@
 """Tables and comparisons have the numbers of the cells they are given."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 from reports import paper
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts import bounds, cost, failures, log_z, ranking, table1, table2
-from reports.methods import BEFORE
+from reports.methods import BEFORE, method
 from tests.reports.stores import BOTH, FD, LL, Held, built, frey, incomplete, learning
 
 # --- how cells ended --------------------------------------------------------------------------------------------------
@@ -173,6 +174,19 @@ def test_an_axis_that_is_logarithmic_in_part_is_said() -> None:
     artefact = built(ranking, held)["comparisons-board"]
     assert "linear up to ±0.110 and logarithmic beyond" in artefact.caption
     assert "logarithmic" not in comparisons(3)[0].caption
+
+
+def test_numbers_along_a_logarithmic_axis_do_not_touch() -> None:
+    for furthest in (40.0, 6e2, 6e3, 6e5):
+        compared = pd.DataFrame({"variant": ["CD-1", "SM"], "difference": [-0.1, -0.2], "low": [-0.9, -furthest],
+                                 "high": [0.8, furthest], "conclusion": "no conclusion"})  # fmt: skip
+        compared.attrs["best"] = "CD-5"
+        figure, near = ranking.draw(compared, {"CD-1": method("cd"), "SM": method("sm"), "CD-5": method("cd")}, LL)
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+        assert near > 0
+        assert len(boxes) >= 5
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_a_small_bound_keeps_its_digits() -> None:

@@ -67,7 +67,8 @@ class Codes(Probe):
         with torch.no_grad():
             made = torch.cat([sampler.decode(z).to(v) for z in torch.split(codes, self.batch)])
             paths = self.paths(sampler, codes, _CURVE if v.shape[1:] == (2,) else _ROW).to(v)
-        self.keep(subject, v, made, paths)
+        tries = "" if self.starts == 1 else f"the best of {self.starts} times "
+        self.keep(subject, v, made, paths, f"{tries}{self.steps:,} steps")
         mean = subject.data.train.double().mean(0).to(v)
         return {
             "codes/reconstruction_error": float(errors.double().mean()),
@@ -101,15 +102,17 @@ class Codes(Probe):
         return torch.stack([sampler.decode(line) for line in lines])
 
     @staticmethod
-    def keep(subject: Subject, v: Tensor, made: Tensor, paths: Tensor) -> None:
-        """Writes arrays and pictures."""
+    def keep(subject: Subject, v: Tensor, made: Tensor, paths: Tensor, sought: str) -> None:
+        """Writes arrays, how codes were sought, and pictures."""
         folder, step, data = subject.folder, subject.fitted.step, subject.data
         folder.mkdir(parents=True, exist_ok=True)
         v, made, paths = (x.detach().cpu().float() for x in (v, made, paths))
         if data.image is not None:
             v, made, paths = (x.reshape(*x.shape[: x.ndim - v.ndim + 1], *_sides(data.image)) for x in (v, made, paths))
         points = {"points": data.train[:_POINTS].float()} if v.shape[1:] == (2,) else {}
-        file = save_arrays(folder, "codes", step, originals=v, reconstructions=made, paths=paths, **points)
+        file = save_arrays(
+            folder, "codes", step, originals=v, reconstructions=made, paths=paths, sought=sought, **points
+        )
         if points:
             ends = [limits(values) for values in data.train.numpy().T]
             draw_paths(points["points"].numpy(), v.numpy(), made.numpy(), paths.numpy(), ends, file, f"step {step:,}")

@@ -52,6 +52,10 @@ class OutOfDistribution(Probe):
             return "the model has no free energy, and without a posterior there is no bound of it"
         return None
 
+    @staticmethod
+    def lacking(data: DataSet) -> str | None:
+        return f"the data set {data.name} has no images" if data.image is None else None
+
     def measure(self, subject: Subject) -> Metrics:
         from sklearn.metrics import roc_auc_score
 
@@ -124,6 +128,6 @@ def draw_energies(energies: Mapping[str, np.ndarray], metrics: Metrics, file: Pa
         label = name if auroc is None else f"{name} (AUROC {auroc:.3f})"
         counts, _ = np.histogram(values, edges)
         axes.stairs(counts / len(values), edges, fill=name == "test", label=label)
-    axes.set(title=title, xlabel="energy", ylabel="share of images")
+    axes.set(title=title, xlabel="energy (nats)", ylabel="share of images")
     axes.legend(fontsize=7)
     figure.savefig(file)

@@ -84,7 +84,7 @@ class TwoSamples(Probe):
             "langevin/gradient_long": float(slope_long.norm(dim=1).mean()),
             "langevin/acceptance": accepted,
         }
-        self.keep(subject, model, law, own, long)
+        self.keep(subject, model, law, own, long, steps=f"{self.steps:,} steps")
         return found
 
     def of_prior(self, subject: Subject, joint: Any, law: Law | None, test: Tensor, own: Tensor) -> Metrics:
@@ -96,7 +96,7 @@ class TwoSamples(Probe):
         long = scaling.own(long) if scaling else long
         found = self.compared(own.double().cpu(), test, law, "")
         found |= self.compared(long.double().cpu(), test, law, "long_")
-        self.keep(subject, model, law, own, long)
+        self.keep(subject, model, law, own, long, instead="draws of the trained prior, decoded")
         return found
 
     def chained(self, model: Any, v: Tensor, alive: Callable[..., None]) -> tuple[Tensor, float]:
@@ -144,8 +144,8 @@ class TwoSamples(Probe):
             found[f"test/{name}ksd"] = squared_ksd(samples, law.score(samples), BANDWIDTHS[1] * distance)
         return found
 
-    def keep(self, subject: Subject, model: Any, law: Law | None, own: Tensor, long: Tensor) -> None:
-        """Writes the arrays."""
+    def keep(self, subject: Subject, model: Any, law: Law | None, own: Tensor, long: Tensor, **how: str) -> None:
+        """Writes the arrays, and of how many ``steps`` the long chains are, or what there is ``instead`` of them."""
         train = subject.data.train
         axes = [torch.linspace(*limits(values), _GRID, dtype=torch.float64) for values in train.numpy().T]
         grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1).reshape(-1, 2)
@@ -156,7 +156,7 @@ class TwoSamples(Probe):
             arrays["density"] = grid_density(model.cpu(), *axes, tolerance=_SEEN).float()
         subject.folder.mkdir(parents=True, exist_ok=True)
         step = subject.fitted.step
-        save_arrays(subject.folder, "toy2d", step, first=axes[0], second=axes[1], **arrays)
+        save_arrays(subject.folder, "toy2d", step, first=axes[0], second=axes[1], **arrays, **how)
 
 
 def _energy_and_slope(model: Any, v: Tensor) -> tuple[Tensor, Tensor]:
