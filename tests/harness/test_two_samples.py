@@ -132,7 +132,7 @@ def test_data_that_are_mostly_alike_have_a_distance_all_the_same() -> None:
     assert median_distance(x) == 3
     assert math.isnan(median_distance(x[:20]))
     found = TwoSamples().compared(x.double(), x.double() + 100, None, "")
-    assert found["test/mmd"] == pytest.approx(2 * 19 / 21, rel=0.05)  # nowhere near, and twice the share of pairs that are alike
+    assert found["test/mmd"] == pytest.approx(2 * 19 / 21, rel=0.05)  # nowhere near: twice the share of equal pairs
 
 
 @pytest.mark.parametrize("probe", [TwoSamples, Codes, Aggregate])
