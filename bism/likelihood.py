@@ -22,6 +22,10 @@ _ROUGH, _UNKNOWN = 0.01, 1.0  # nats, above which an error of quadrature is wort
 NO_SCORE = "its v is binary, and the score is a derivative in v"
 
 
+class NotIntegrable(InputError):
+    """exp(-E) of a model cannot be integrated: what it is of must be another model, or otherwise trained."""
+
+
 def log_partition(
     model: Any,
     method: str = "auto",
@@ -45,6 +49,7 @@ def log_partition(
 
     Raises:
         InputError: the method cannot be had for this model.
+        NotIntegrable: log Z is infinite, or the model's mass farther away than can be told from it.
     """
     if method not in METHODS:
         raise InputError(f"log_partition: method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -70,6 +75,16 @@ def log_partition(
     return float(log_weights(model).logsumexp(0))
 
 
+def log_partition_if_any(model: Any, *, data: Tensor | None = None) -> float:
+    """``log_partition`` of a model as training has left it: NaN, with a warning, where that has lost the integral, as a
+    divergence without a number that is not finite does; so that what is measured beside it is not lost with it."""
+    try:
+        return log_partition(model, data=data)
+    except NotIntegrable as error:
+        warnings.warn(f"{error}; NaN is given in its place", stacklevel=2)
+        return math.nan
+
+
 def not_exact(model: Any) -> str | None:
     """Why log p(v) can be had neither by enumeration nor by quadrature, over v or h, or None."""
     if not_summable(model) is None:
@@ -89,9 +104,9 @@ def _no_quadrature(model: Any) -> str | None:
 def _told(model: Any, found: Quadrature) -> float:
     """log Z by quadrature, with a warning where it is rough, and NaN where it is not known."""
     if math.isinf(found.log_z):
-        raise InputError(
-            f"log Z of {type(model).__name__}: its energy does not rise in all directions, so that exp(-E) cannot be "
-            f"integrated"
+        raise NotIntegrable(
+            f"log Z of {type(model).__name__}: its energy does not rise in all directions, as far out as is looked "
+            f"(10^12 times the data's spread), so that exp(-E) cannot be integrated"
         )
     if found.error > _ROUGH and not math.isnan(found.log_z):
         known = found.error <= _UNKNOWN
@@ -194,7 +209,7 @@ def grid_density(model: Any, *axes: Tensor, tolerance: float = TOLERANCE) -> Ten
 
     Returns:
         p [n], or p [n2, n1] where p[i, j] is at (v_1, v_2) = (axes[0][j], axes[1][i]), as an image with its origin at
-        the lower left shows it.
+        the lower left shows it; NaN where there is no log Z (``log_partition_if_any``).
 
     Raises:
         InputError: v is binary.
@@ -203,4 +218,6 @@ def grid_density(model: Any, *axes: Tensor, tolerance: float = TOLERANCE) -> Ten
         raise InputError(f"v of {type(model).__name__} is binary: there is no density on a grid")
     grid = torch.meshgrid(*(axis.double() for axis in axes), indexing="xy")
     v = torch.stack([values.flatten() for values in grid], dim=1)
-    return log_likelihood(model, v, log_partition(model, data=v), tolerance=tolerance).exp().reshape(grid[0].shape)
+    return (
+        log_likelihood(model, v, log_partition_if_any(model, data=v), tolerance=tolerance).exp().reshape(grid[0].shape)
+    )

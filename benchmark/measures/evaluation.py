@@ -10,7 +10,7 @@ from benchmark.data.datasets import DataSet
 from bism.bilevel import posterior_fisher_divergence
 from bism.fitted import Fitted
 from bism.latent_quadrature import not_summable
-from bism.likelihood import fisher_divergence, log_likelihood, log_partition
+from bism.likelihood import fisher_divergence, log_likelihood, log_partition_if_any
 from bism.rng import Rng, generator
 from bism.scaling import Scaling
 
@@ -51,7 +51,7 @@ def _of_model(model: Any, splits: Mapping[str, Tensor], metrics: Sequence[str]) 
     values: dict[str, float] = {}
     if "log_likelihood" in metrics:
         sound, some = all(p.isfinite().all() for p in model.parameters()), next(iter(moved.values()))[:_LOOKED_AT]
-        log_z = log_partition(model, data=some) if sound else math.nan
+        log_z = log_partition_if_any(model, data=some) if sound else math.nan
         values |= {f"{name}/log_likelihood": float(log_likelihood(model, v, log_z).mean()) for name, v in moved.items()}
     if "fisher_divergence" in metrics:
         values |= {f"{name}/fisher_divergence": float(fisher_divergence(model, v).mean()) for name, v in moved.items()}

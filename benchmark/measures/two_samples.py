@@ -15,8 +15,11 @@ _PAIRS = 1 << 18  # whose terms are held at once, 2 MB for each number
 
 
 def median_distance(x: Tensor) -> float:
-    """Between two of x [n, D], the median over all pairs."""
-    return float(torch.nn.functional.pdist(x.double()).median())
+    """Between two of x [n, D], the median over all pairs, or where most are alike over those that are not; NaN where
+    all are."""
+    distances = torch.nn.functional.pdist(x.double())
+    found = float(distances.median())
+    return found if found > 0 else float(distances[distances > 0].median())
 
 
 def squared_mmd(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from bism import Estimator
 from bism.checkpoint import load_checkpoint
 from bism.checks import check_count, not_binary
 from bism.errors import InputError
-from bism.likelihood import log_density_bound, log_likelihood, log_partition, not_exact
+from bism.likelihood import log_density_bound, log_likelihood, log_partition_if_any, not_exact
 from bism.posteriors import default_posterior
 from bism.rng import Rng, generator
 from bism.sampling import no_sampler, sampler
@@ -51,7 +51,7 @@ class TrainedModel(PythonModel):
             self.scaling = scaling = Scaling.from_record(config["data"]["scaling"])
             self.model = scaling.model(self.model)
             self.posterior = self.posterior and scaling.posterior(self.posterior)
-        self.log_z = None if not_exact(self.model) else log_partition(self.model)
+        self.log_z = None if not_exact(self.model) else log_partition_if_any(self.model)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

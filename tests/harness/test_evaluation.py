@@ -1,5 +1,7 @@
 """What is measured on the models as they are."""
 
+import math
+import types
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from torch import Tensor
 from benchmark.data.datasets import DataSet
 from benchmark.measures import evaluation
 from bism import BiSSM
+from bism.likelihood import log_likelihood
 from tests.maths.checks import LinearGaussian, draws
+from tests.maths.test_quadrature import Away
 
 
 def test_the_posterior_is_judged_by_particles_that_share_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +43,14 @@ def test_the_posterior_is_judged_by_particles_that_share_no_noise(monkeypatch: p
         trace = torch.einsum("nij,nj,nji->n", excess, variance, excess)
         expected = 0.5 * (((mu - mean) @ precision).square().sum(1) + trace)
     assert found["test/posterior_fisher_divergence"] == pytest.approx(float(expected.mean()), rel=0.05)
+
+
+def test_a_seed_that_has_lost_its_integral_costs_the_others_nothing() -> None:
+    """What blew up with numbers that are all finite has no likelihood; those trained beside it have theirs."""
+    v, sound, lost = draws(1).normal((50, 2)), Away(1.0, 4.0).double(), Away(1e20, 4.0).double()
+    fitted: Any = types.SimpleNamespace(seeds=(0, 1), model=lambda seed: (lost, sound)[seed])
+    with pytest.warns(UserWarning, match="cannot be integrated; NaN is given in its place"):
+        found = evaluation.evaluate(fitted, DataSet("points", v, v, v), ["log_likelihood"])
+    assert math.isnan(found[0]["test/log_likelihood"])
+    expected = log_likelihood(sound, v).mean()
+    assert found[1]["test/log_likelihood"] == pytest.approx(float(expected), abs=1e-3)

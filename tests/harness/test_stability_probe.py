@@ -13,6 +13,7 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Stability, Subject
 from benchmark.measures.probes.stability import singular_values
 from bism import GRBM, RBM, BiDSM, BiMDSM
+from bism.convnet import ConvEBM
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM
 from tests.maths.checks import configurations, draws
@@ -43,6 +44,10 @@ def test_singular_values_are_those_of_the_weights_as_they_are_used() -> None:
     assert found["network.2"] == pytest.approx(float(torch.linalg.matrix_norm(plain.network[2].weight.detach(), 2)))
     assert list(singular_values(normal).values()) == pytest.approx([1, 1, 1], rel=0.01)
     assert list(singular_values(GRBM(2, 3))) == ["W"]
+    convolutions, normalised = (ConvEBM((1, 8, 8), 4, spectral_norm=one) for one in (False, True))
+    kernel = convolutions.network[2].weight.detach().flatten(1)
+    assert singular_values(convolutions)["network.2"] == pytest.approx(float(torch.linalg.matrix_norm(kernel, 2)))
+    assert list(singular_values(normalised).values()) == pytest.approx([1, 1, 1], rel=0.03)
 
 
 def test_it_is_measured_of_a_method_s_own_samples(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from torch.func import grad, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines import CD, DSM, VAEMixture
-from benchmark.data.datasets import load
+from benchmark.data.datasets import DataSet, load
 from benchmark.data.points import LAWS, law_of
 from benchmark.measures import two_samples
 from benchmark.measures.evaluation import in_own_units
-from benchmark.measures.probes import Subject, TwoSamples
+from benchmark.measures.probes import Aggregate, Codes, Probe, Subject, TwoSamples
 from benchmark.measures.two_samples import BANDWIDTHS, c2st, median_distance, squared_ksd, squared_mmd
 from bism import GRBM, RBM
 from bism.latent import latent_mlp
@@ -127,6 +127,23 @@ def test_a_classifier_tells_laws_apart() -> None:
     assert median_distance(torch.tensor([[0.0], [1.0], [5.0]])) == 4
 
 
+def test_data_that_are_mostly_alike_have_a_distance_all_the_same() -> None:
+    x = torch.tensor([[1.0, 2.0]] * 20 + [[1.0, 5.0]])
+    assert median_distance(x) == 3
+    assert math.isnan(median_distance(x[:20]))
+    found = TwoSamples().compared(x.double(), x.double() + 100, None, "")
+    assert found["test/mmd"] == pytest.approx(2 * 19 / 21, rel=0.05)  # nowhere near: twice the share of equal pairs
+
+
+@pytest.mark.parametrize("probe", [TwoSamples, Codes, Aggregate])
+def test_too_few_test_data_are_said_before_anything_trains(probe: type[Probe]) -> None:
+    one, two = (DataSet("few", *[torch.arange(2.0 * n).reshape(n, 2)] * 3) for n in (1, 2))
+    assert probe.lacking(one) == "it compares test data with each other, and few has 1 of them"
+    assert probe.lacking(two) is None
+    alike = DataSet("few", *[torch.ones(5, 2)] * 3)
+    assert probe.lacking(alike) == ("the test data of few are all alike" if probe is TwoSamples else None)
+
+
 def test_chains_end_where_the_model_is() -> None:
     """From far away to N(0, 4 I), which an energy without a network is."""
     model = MLPEBM(2, width=2, reference=2.0)
@@ -158,6 +175,8 @@ def test_the_probe(tmp_path: Path) -> None:
             arrays["truth"][:, 7], LAWS["rings"].log_density(at).exp().numpy(), rtol=1e-5, atol=1e-30
         )
         assert arrays["density"].shape == (121, 121)
+        shape = (-fitted.model(3).free_energy(at.float())).exp().detach().numpy()
+        np.testing.assert_allclose(arrays["density"][:, 7] / arrays["density"][60, 7], shape / shape[60], rtol=1e-3)
         own = torch.from_numpy(arrays["own"]).double()
         assert found["test/ksd"] == pytest.approx(
             squared_ksd(own, LAWS["rings"].score(own), 0.3 * median_distance(data.test[:100]))

@@ -126,6 +126,17 @@ def test_the_chosen_slots_of_the_buffer_move_and_no_others() -> None:
     assert not torch.equal(carry["buffer"][slots], before.carry["buffer"][slots])
 
 
+@pytest.mark.parametrize(("asked", "held"), [(1, 7), (7, 7), (8, 14)])
+def test_a_buffer_has_as_many_chains_for_each_of_a_minibatch_and_no_fewer_than_asked_for(asked: int, held: int) -> None:
+    data = draws(1).normal((60, 2))
+    estimator = IGEBM(buffer=asked, restart=0.0)
+    carry = estimator.init_carry(Parabola().double(), data, BATCH, draws(2))
+    assert carry["buffer"].shape == (held, 2)
+    begun = estimator.begin(carry, estimator.start_noise(None, (BATCH, 2), draws(3)), hyper(estimator))
+    assert torch.equal(begun["slots"] // (held // BATCH), torch.arange(BATCH))
+    assert torch.equal(begun["x"], carry["buffer"][begun["slots"]])
+
+
 def test_every_slot_is_chosen_as_often_and_one_chain_in_twenty_starts_anew() -> None:
     estimator, rng, chains = IGEBM(buffer=12), draws(3), 4
     data = draws(1).normal((20, 1))

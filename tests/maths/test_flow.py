@@ -177,11 +177,11 @@ def test_the_gradients_are_those_of_the_game() -> None:
 
 @pytest.mark.parametrize("accuracy", [0.2, 0.9])
 def test_one_player_moves_and_the_other_stays_to_the_last_bit(accuracy: float) -> None:
-    estimator = FlowContrast(threshold=0.6, memory=0.5)
+    estimator = FlowContrast(threshold=0.6, memory=0.8)
     before = players(estimator, 1.7, 0.4, 0.5, 1.3, accuracy=accuracy)
     data, z = draws(1).normal((8, 1)), draws(2).normal((8, 1))
     after, info = estimator.step(before, data[None], z, hyper(estimator))
-    running = 0.5 * accuracy + 0.5 * info["accuracy"]
+    running = 0.8 * accuracy + 0.2 * info["accuracy"]
     assert float(after.carry["accuracy"]) == pytest.approx(float(running))
     still = ("flow",) if running <= 0.6 else ("model", "normaliser")
     assert (running <= 0.6) == (accuracy == 0.2)
@@ -195,6 +195,19 @@ def test_at_equilibrium_the_objective_is_log_4_and_nobody_can_tell() -> None:
     parts = players(estimator, 4.0, 0.5 * math.log(math.pi / 2), 0.0, 0.5).bind()
     value, _, _ = estimator.loss(parts, draws(1).normal((9, 1)), draws(2).normal((9, 1)), {}, {})
     assert float(value) == pytest.approx(math.log(4), abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_the_accuracy_is_the_share_that_is_told_right_of_both_classes(scale: float) -> None:
+    """As likely each, whatever there is more of; a point is taken for data where log p > log q."""
+    estimator, data, z = FlowContrast(), draws(1).normal((40, 1)), 3 * draws(2).normal((60, 1))
+    parts = players(estimator, 1.0, 0.5 * math.log(2 * math.pi), 0.0, scale).bind()
+    p, q = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, scale)
+    taken = [(p.log_prob(v) > q.log_prob(v)).double().mean() for v in (data, scale * z)]
+    assert 0.1 < taken[0] < 0.9
+    assert 0.1 < taken[1] < 0.9
+    _, _, info = estimator.loss(parts, data, z, {}, {})
+    assert float(info["accuracy"]) == pytest.approx(float(0.5 * (taken[0] + 1 - taken[1])))
 
 
 def test_at_the_data_s_density_and_log_z_the_model_rests() -> None:
@@ -249,6 +262,8 @@ def test_the_flow_is_fitted_first_and_then_c_is_log_z() -> None:
     begun = second.begin(before, hyper(estimator))
     assert float(begun.params["normaliser"]["c"]) == pytest.approx(0.5 * math.log(math.pi / 2), abs=1e-12)
     assert [stage.name for stage in FlowContrast(pretraining=0.0).stages] == ["contrast"]
+    assert bool(flat(after.optimiser).any())  # of the flow's likelihood, which the game has nothing to do with
+    assert not bool(flat(second.begin(after, hyper(estimator)).optimiser).any())
 
 
 def test_both_stages_train_on_images() -> None:

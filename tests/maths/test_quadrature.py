@@ -11,7 +11,7 @@ from torch.func import grad
 
 from bism import DBM, GRBM, InputError, log_partition
 from bism.enumeration import free_energy
-from bism.likelihood import grid_density, log_likelihood, not_exact
+from bism.likelihood import NotIntegrable, grid_density, log_likelihood, log_partition_if_any, not_exact
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.quadrature import Quadrature, log_integral, quadrature
 from bism.scaling import Scaling
@@ -97,6 +97,19 @@ def test_what_does_not_fall_off_is_refused() -> None:
     with pytest.raises(InputError, match="does not rise in all directions"):
         log_partition(Away(1.0, math.inf))
     assert math.isnan(log_partition(Away(math.nan, 1.0)))
+
+
+def test_training_that_has_lost_the_integral_leaves_a_model_without_a_likelihood() -> None:
+    """Of finite parameters: nothing is raised that would end what other seeds are measured with."""
+    lost, axis = Away(1e20, 4.0), torch.linspace(-1, 1, 3, dtype=torch.float64)
+    with pytest.raises(NotIntegrable):
+        log_partition(lost)
+    with pytest.warns(UserWarning, match=r"Away: its energy does not rise .*cannot be integrated; NaN is given in its"):
+        assert math.isnan(log_partition_if_any(lost))
+    with pytest.warns(UserWarning, match="NaN is given"):
+        assert grid_density(lost, axis, axis).isnan().all()
+    sound = Away(1.0, 4.0)
+    assert log_partition_if_any(sound) == log_partition(sound)
 
 
 def test_a_density_with_features_too_narrow_is_said_to_be_rough() -> None:

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from benchmark.data.datasets import DataSet
 from benchmark.measures.pictures import save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from benchmark.measures.probes.latents import in_parts, seeded
@@ -40,6 +41,10 @@ class Aggregate(Probe):
         if not isinstance(model.latent, Gaussian) or model.latent.size != 2:
             return "it draws models of two real codes"
         return None if hasattr(model, "prior") else "the model has no prior to sample h from"
+
+    @staticmethod
+    def lacking(data: DataSet) -> str | None:
+        return Probe.of_two(data)
 
     def measure(self, subject: Subject) -> Metrics:
         model, posterior = subject.fitted.joint(subject.seed)  # in the units of the training

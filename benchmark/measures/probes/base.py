@@ -60,6 +60,12 @@ class Probe(BaseModel, ABC):
         """What it needs of the data and these have not, or None."""
         return None
 
+    @staticmethod
+    def of_two(data: DataSet) -> str | None:
+        """``lacking`` of a probe that compares test data with each other."""
+        count = len(data.test)
+        return None if count > 1 else f"it compares test data with each other, and {data.name} has {count} of them"
+
     @abstractmethod
     def measure(self, subject: Subject) -> Metrics:
         """Takes it."""

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from benchmark.data.datasets import DataSet
 from benchmark.measures.density import limits
 from benchmark.measures.pictures import draw_sheet, save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
@@ -54,6 +55,10 @@ class Codes(Probe):
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         return None if estimator.maps_codes else "the method's samples are not made of codes, as a generator's are"
+
+    @staticmethod
+    def lacking(data: DataSet) -> str | None:
+        return Probe.of_two(data)
 
     def measure(self, subject: Subject) -> Metrics:
         sampler: Any = subject.fitted.sampler(subject.seed)

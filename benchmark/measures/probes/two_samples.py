@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from benchmark.data.datasets import DataSet
 from benchmark.data.points import Law, law_of
 from benchmark.measures.density import limits
 from benchmark.measures.pictures import save_arrays
@@ -63,6 +64,11 @@ class TwoSamples(Probe):
         if has_free_energy(model) or hasattr(model, "prior_energy"):
             return None
         return "its chains need the energy of v alone, or a prior"
+
+    @staticmethod
+    def lacking(data: DataSet) -> str | None:
+        alike = bool((data.test == data.test[:1]).all())
+        return Probe.of_two(data) or (f"the test data of {data.name} are all alike" if alike else None)
 
     def measure(self, subject: Subject) -> Metrics:
         if self.seeds is not None and subject.seed >= self.seeds:
