@@ -23,7 +23,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         frame = ranking.ranking(sweep, task, metric).dropna(subset=["mean"])
         if not np.isfinite(frame["mean"]).any():
             continue
-        figure, off = draw(frame[: style.MANY], of_variants(sweep.of(task, None)), metric)
+        figure, off, cut = draw(frame[: style.MANY], of_variants(sweep.of(task, None)), metric)
         missing, alone = len(sweep.missing(task)), int(frame["± 95%"].isna().sum())
         name, best = terms.measure(metric), frame.iloc[0]
         yield Artefact(
@@ -35,6 +35,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                if alone else "")
             + (f" Hollow triangles stand at the edge for {terms.counted(off, 'variant')} beyond it, with "
                f"{'its value' if off == 1 else 'their values'}." if off else "")
+            + (" Intervals that reach the edge go on beyond it." if cut else "")
             + f" First is {best['variant']} with {terms.number(best['mean'])}; "
             + ("with one seed each nothing says whether it is better than the others." if alone == len(frame)
                else "whether it is better than others the comparisons say, not this order."),
@@ -52,16 +53,19 @@ def _seeds(frame: pd.DataFrame) -> str:
     return terms.counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
-def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int]:
-    """A row for each variant; what is far from the best is a hollow triangle at the edge.
+def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int, bool]:
+    """A row for each variant; what is far from the best is a hollow triangle at the edge. Intervals take at most as much
+    room as all means do: those that are wider go on beyond it.
 
     Returns:
-        The figure, and how many triangles it has.
+        The figure, how many triangles it has, and whether an interval goes on beyond the edge.
     """
-    half = frame["± 95%"].fillna(0.0)
-    axis = off_scale.axis(
-        frame["mean"], pd.concat([frame["mean"] - half, frame["mean"] + half]), better_is_high(metric)
-    )
+    high = better_is_high(metric)
+    of_means = off_scale.axis(frame["mean"], frame["mean"], high)
+    assert of_means is not None
+    half, room = frame["± 95%"].fillna(0.0), (of_means.high - of_means.low) / 2
+    reach = pd.concat([frame["mean"] - half, frame["mean"] + half]).clip(of_means.low - room, of_means.high + room)
+    axis = off_scale.axis(frame["mean"], reach, high)
     assert axis is not None
     far = axis.beyond(frame["mean"])
     with style.look():
@@ -84,4 +88,5 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
         axes.locator_params(axis="x", nbins=6)
         axes.set(xlim=(axis.low, axis.high), xlabel=terms.measure(metric))
         style.below_power(axes)
-    return figure, int(far.sum())
+    outside = (frame["mean"] - half < axis.low) | (frame["mean"] + half > axis.high)
+    return figure, int(far.sum()), bool((outside & ~far).any())

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from reports.artefacts import stability
-from tests.reports.stores import BOTH, Held, built, learning
+from tests.reports.stores import BOTH, LL, Held, built, learning
 
 
 def test_what_diverged_stands_with_its_first_and_last_step() -> None:
@@ -41,6 +41,22 @@ def test_what_was_measured_is_averaged_over_the_seeds_that_are_done() -> None:
          "energy gap": 1.5, "slope at data": 2.5}
     )  # fmt: skip
     assert "energy gap" in artefact.caption
+
+
+def test_what_ends_below_its_start_ran_away_though_finite() -> None:
+    held = learning(Held(), BOTH)  # CD-5 and BiDSM-5 rise from 0
+    ends = {0: -5.0, 1: 0.4, 2: -math.inf}
+
+    def risen_first(seed: int, step: int) -> float:
+        return ends[seed] if step == 1000 else min(step, 1.0)
+
+    for seed in ends:
+        held.add("PCD-1", "pcd", seed, curves={LL: risen_first})
+    artefact = built(stability, held)["stability-board"]
+    table = artefact.numbers.set_index("variant")
+    assert table["ran away"].to_dict() == {"PCD-1": 2}
+    assert "2 seeds ran away: finite to the end" in artefact.caption
+    assert artefact.caption.startswith("No seed became not finite")
 
 
 def test_a_store_where_nothing_of_it_happened_has_no_such_table() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from reports import paper
 from reports.artefact import Artefact, Table, fixed
-from reports.artefacts import bounds, cost, failures, log_z, ranking, table1, table2
+from reports.artefacts import bounds, cost, failures, log_z, ranking, summary, table1, table2
 from reports.methods import BEFORE, method
 from tests.reports.stores import BOTH, FD, LL, Held, built, frey, incomplete, learning
 
@@ -246,6 +246,18 @@ def test_all_are_timed_to_one_level_which_is_said() -> None:
         curves = {FD: lambda seed, step: -float(step), "time/train_seconds": lambda seed, step: float(step)}
         held.add(variant, "dsm", 0, curves=curves, **{LL: 1.0, "time/ms_per_step": 1.0})
     assert "s to −950 of Fisher divergence" in built(cost, held)["cost-board"].numbers
+
+
+def test_a_wide_interval_leaves_the_others_room_in_the_summary() -> None:
+    names = ["CD-5", "BiDSM-5", "Wide"]
+    frame = pd.DataFrame({"variant": names, "mean": [0.5, 0.4, 0.3], "± 95%": [0.01, 0.02, 1900.0]})
+    methods = {name: BEFORE[one] for name, one in zip(names, ["cd", "bidsm", "dsm"], strict=True)}
+    figure, off, cut = summary.draw(frame, methods, LL)
+    low, high = figure.axes[0].get_xlim()
+    assert (off, cut) == (0, True)
+    assert 0.0 < low < 0.3 < 0.5 < high < 0.8
+    frame["± 95%"] = [0.01, 0.02, 0.05]
+    assert summary.draw(frame, methods, LL)[1:] == (0, False)
 
 
 def quality() -> pd.DataFrame:
