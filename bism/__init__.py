@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bism.phases import Phase
     from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
     from bism.protocols import EnergyModel, Posterior, Sampler
-    from bism.resnet import ResNetEBLVM, ResNetEBM
+    from bism.resnet import BilinearEBLVM, ResNetEBLVM, ResNetEBM
     from bism.stages import Stage
     from bism.variables import Bernoulli, Gaussian
 
@@ -40,7 +40,7 @@ _MODULES = {
     "phases": ("Phase",),
     "posteriors": ("DiagonalGaussian", "RelaxedBernoulli"),
     "protocols": ("EnergyModel", "Posterior", "Sampler"),
-    "resnet": ("ResNetEBLVM", "ResNetEBM"),
+    "resnet": ("BilinearEBLVM", "ResNetEBLVM", "ResNetEBM"),
     "stages": ("Stage",),
     "variables": ("Bernoulli", "Gaussian"),
 }
@@ -58,6 +58,7 @@ __all__ = [
     "BiMDSM",
     "BiSM",
     "BiSSM",
+    "BilinearEBLVM",
     "ConvEBM",
     "DiagonalGaussian",
     "EnergyModel",

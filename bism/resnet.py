@@ -104,7 +104,32 @@ class ResNetEBM(nn.Module):
         return self.energy(v)
 
 
-class ResNetEBLVM(nn.Module):
+class _LatentResNet(nn.Module):
+    """What energies E(v, h) of images with real h share: features f(v) of a ``ResNet``, a code g1(v) = B f(v) + b in
+    R^m, and the posterior that is trained beside them.
+
+    Args: as ``ResNet``, and
+        hidden: number m of latent units.
+        posterior_width: channels of the posterior's first convolution.
+    """
+
+    def __init__(
+        self, visible_shape: tuple[int, ...], hidden: int, width: int = 64, layers: int = 12, posterior_width: int = 64
+    ) -> None:
+        super().__init__()
+        self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
+        self.visible_units = Gaussian(flat_size(self.visible_shape))
+        self._posterior_width = posterior_width
+        self.activations = math.prod(self.visible_shape) * width + hidden
+        self.features = ResNet(self.visible_shape, width, layers)
+        self.code = nn.Linear(self.features.size, hidden)
+
+    def default_posterior(self) -> DiagonalGaussian:
+        """q(h|v), Gaussian and convolutional."""
+        return convolutional(self.visible_shape, self.latent.size, self._posterior_width)
+
+
+class ResNetEBLVM(_LatentResNet):
     """E(v, h) = g3(g2(g1(v), h)) (Bao et al. 2020, Section 5.2), h real.
 
     g1(v) = B f(v) + b in R^m with the features f of a ``ResNet``; g2(x, h) = (x + h, h), an additive coupling (Dinh et
@@ -122,20 +147,50 @@ class ResNetEBLVM(nn.Module):
     def __init__(
         self, visible_shape: tuple[int, ...], hidden: int, width: int = 64, layers: int = 12, posterior_width: int = 64
     ) -> None:
-        super().__init__()
-        self.visible_shape, self.latent = tuple(visible_shape), Gaussian(hidden)
-        self.visible_units = Gaussian(flat_size(self.visible_shape))
-        self._posterior_width = posterior_width
-        self.activations = math.prod(self.visible_shape) * width + hidden
-        self.features = ResNet(self.visible_shape, width, layers)
-        self.code = nn.Linear(self.features.size, hidden)
+        super().__init__(visible_shape, hidden, width, layers, posterior_width)
         self.head = nn.Linear(2 * hidden, self.features.units)
-
-    def default_posterior(self) -> DiagonalGaussian:
-        """q(h|v), Gaussian and convolutional."""
-        return convolutional(self.visible_shape, self.latent.size, self._posterior_width)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]."""
         coupled = torch.cat([self.code(self.features(v)) + h, h.expand(len(v), -1)], dim=1)
         return _sum_of_squares(self.head(coupled))
+
+
+class BilinearEBLVM(_LatentResNet):
+    """E(v, h) = E0(v) - h . g1(v) + ||h||^2 / 2, h real: an energy like that of ``ResNetEBM`` and one like that of
+    ``ResNetEBLVM`` whose posterior is known exactly.
+
+    E0(v) = sum_i elu(A f(v) + a)_i^2 and g1(v) = B f(v) + b in R^m with the features f of one ``ResNet``, and so
+
+        p(h|v) = N(g1(v), I),   F(v) = E0(v) - ||g1(v)||^2 / 2 - m/2 log(2 pi).
+
+    Score matching on F is what BiSM is with the exact posterior: the two side by side show what of a result is made by
+    the posterior's error. The model is ours.
+
+    Args: as ``ResNetEBLVM``.
+
+    Example:
+        >>> BilinearEBLVM((1, 8, 8), hidden=3, width=4).energy(torch.zeros(5, 1, 8, 8), torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self, visible_shape: tuple[int, ...], hidden: int, width: int = 64, layers: int = 12, posterior_width: int = 64
+    ) -> None:
+        super().__init__(visible_shape, hidden, width, layers, posterior_width)
+        self.head = nn.Linear(self.features.size, self.features.units)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h), [batch]."""
+        alone, code = self._parts(v)
+        return alone + (0.5 * h.square() - h * code).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v), [batch]."""
+        alone, code = self._parts(v)
+        return alone - 0.5 * (code.square() + math.log(2 * math.pi)).sum(-1)
+
+    def _parts(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """E0(v) [batch] and g1(v) [batch, m]."""
+        f = self.features(v)
+        return _sum_of_squares(self.head(f)), self.code(f)

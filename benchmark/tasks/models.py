@@ -16,7 +16,7 @@ from bism.convnet import ConvEBM
 from bism.errors import InputError, described, first_line, nearest, shortened, shown
 from bism.latent import latent_conv, latent_mlp
 from bism.mlp import MLPEBLVM, MLPEBM
-from bism.resnet import ResNetEBLVM, ResNetEBM
+from bism.resnet import BilinearEBLVM, ResNetEBLVM, ResNetEBM
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "grbm": GRBM,
@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "latent_conv": latent_conv,
     "resnet_ebm": ResNetEBM,
     "resnet_eblvm": ResNetEBLVM,
+    "resnet_bilinear": BilinearEBLVM,
 }
 
 

@@ -294,6 +294,16 @@ def test_chains_start_from_the_gaussian_that_is_asked_for(tmp_path: Path, data: 
     assert float(start.std()) == pytest.approx(0.1, rel=0.05)
 
 
+def by_pixels(images: torch.Tensor, data: torch.Tensor) -> float:
+    """The squared MMD of images with 256 grey levels, pair by pair."""
+    both = torch.cat([images.flatten(1), (data * 255).round().flatten(1)]).double() / 255
+    n, apart = len(images), torch.cdist(both, both)
+    unit = apart[n:, n:][*torch.triu_indices(len(data), len(data), 1)].median()
+    kernel = sum((-0.5 * (apart / (b * unit)) ** 2).exp() for b in (0.1, 0.3, 1.0)) / 3 - torch.eye(len(both))
+    among = [k.sum() / (len(k) * (len(k) - 1)) for k in (kernel[:n, :n], kernel[n:, n:])]
+    return float(sum(among) - 2 * kernel[:n, n:].mean())
+
+
 def test_the_distances_are_of_the_samples_to_the_training_images(
     tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,9 +314,11 @@ def test_the_distances_are_of_the_samples_to_the_training_images(
         return SimpleNamespace(metrics={"fid": 3.0}, missing={"kid": "it is missing"})
 
     monkeypatch.setattr(benchmark.measures.sample_quality, "judge", judge)
-    probe = Samples(count=12, schedule=SCHEDULE, metrics=["fid", "kid"], split="val")
+    one = subject(tmp_path, data, False)
+    probe = Samples(count=12, schedule=SCHEDULE, metrics=["fid", "kid", "mmd"], split="val")
     with pytest.warns(UserWarning, match="kid was not computed: it is missing"):
-        assert probe.measure(subject(tmp_path, data, False)) == {"val/fid": 3.0}
+        found = probe.measure(one)
+    assert found == {"val/fid": 3.0, "val/mmd": pytest.approx(by_pixels(probe.draw(one), data.val))}
     assert given["samples"].shape == (12, 1, 8, 8)
     official = torch.cat([data.train, data.val])  # the official training set: a part of it is validation data here
     assert torch.equal(given["reference"], (official.clamp(0, 1) * 255).round().to(torch.uint8))

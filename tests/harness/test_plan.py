@@ -94,6 +94,16 @@ def test_variants_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert names(grid) == ["BiDSM-0 [K=1]", "BiDSM-0 [K=2]", "BiDSM-5 [K=1]", "BiDSM-5 [K=2]"]
 
 
+def test_models_of_two_sizes_are_told_apart_where_names_do_not(tmp_path: Path) -> None:
+    small, large = (f"model: {{name: grbm, hidden: {m}}}" for m in (2, 5))
+    suite = with_variants(tmp_path, f"{{method: cd, {small}}}", f"{{method: cd, {large}}}")
+    assert names(suite) == ["CD-1 [hidden=2]", "CD-1 [hidden=5]"]
+    suite = with_variants(tmp_path, f"{{method: cd, {small}}}", f"{{method: cd, {large}, name: wide}}", "{method: dsm}")
+    assert names(suite) == ["CD-1", "wide", "DSM"]
+    suite = with_variants(tmp_path, *(f"{{method: cd, {size}, name: wide}}" for size in (small, large)))
+    assert names(suite) == ["wide [hidden=2]", "wide [hidden=5]"]
+
+
 def test_a_name_belongs_to_one_configuration(tmp_path: Path) -> None:
     suite = with_variants(tmp_path, "{method: bidsm, set: {N: 0, K: 1}}", "{method: bidsm, set: {N: 5, K: 2}}")
     for overrides in ([], [("bidsm", "N", 3)], [("bidsm", "K", 7)], [("bidsm", "lr", 0.5)]):

@@ -16,7 +16,7 @@ from bism import BiDSM, BiMDSM, BiSSM, InputError
 from bism.compiler import count_work, simplify, trace
 from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
-from bism.resnet import ResidualBlock, ResNet, ResNetEBLVM, ResNetEBM
+from bism.resnet import BilinearEBLVM, ResidualBlock, ResNet, ResNetEBLVM, ResNetEBM
 from tests.contracts.cases import discovered
 from tests.maths.checks import (
     bilevel_batch,
@@ -89,6 +89,22 @@ def test_the_energies_are_those_of_section_5_2() -> None:
     g2 = torch.cat([g1 + h, h], dim=1)
     torch.testing.assert_close(deep.energy(v, h), elu(deep.head(g2)).square().sum(1))
     torch.testing.assert_close(deep.energy(v, h[:1]), deep.energy(v, h[:1].expand(4, -1)))  # one h for all
+
+
+def test_the_bilinear_energy_is_its_free_energy_and_its_posterior() -> None:
+    """E(v, h) = F(v) - log N(h; g1(v), I) at any h, which is not near g1(v) only."""
+    torch.manual_seed(0)
+    model, v, h = BilinearEBLVM(SHAPE, 3, 2).double(), draws(1).normal((4, *SHAPE)), 2 * draws(2).normal((4, 3))
+    with torch.no_grad():
+        model.code.weight.mul_(30)
+    code = model.code(model.features(v))
+    given = torch.distributions.Normal(code, 1.0).log_prob(h).sum(1)
+    torch.testing.assert_close(model.energy(v, h), model.free_energy(v) - given)
+    expected = elu(model.head(model.features(v))).square().sum(1) - (h * code).sum(1) + 0.5 * h.square().sum(1)
+    torch.testing.assert_close(model.energy(v, h), expected)
+    assert float(code.detach().abs().mean()) > 0.3
+    assert MDSM().unsupported(model) is None
+    assert BiMDSM(lower="fisher").unsupported(model) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (64,), (3, 32, 0), (8, 8)])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmark.measures.pictures import draw_sheet, save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
+from benchmark.measures.two_samples import BANDWIDTHS, median_distance, squared_mmd
 from bism import Estimator
 from bism.checkpoint import save_checkpoint
 from bism.errors import InputError
@@ -22,6 +23,7 @@ from bism.rng import Rng, generator
 from bism.sampling import LangevinChains, no_sampler, sampler
 
 _SHOWN = 64
+_PAIRED = 2000  # images of whose distances the median is taken
 _SIGNS = 50  # steps between two signs of life
 
 
@@ -124,7 +126,8 @@ class Langevin(Probe):
 class Samples(Langevin):
     """Samples, as a sheet of images and as ``samples_step_*.npy`` (uint8 [count, channels, height, width]) in the
     cell's folder ``samples``; and their distance from the official training set (of which a part is validation data
-    here): FID, KID, Inception Score, a Fréchet distance over the features of a ResNet-56; ``<split>/fid`` and so on.
+    here): FID, KID, Inception Score, a Fréchet distance over the features of a ResNet-56; ``<split>/fid`` and so on. Of
+    images of any size, and no weights needed: ``<split>/mmd``, their squared MMD from that split's images, by pixels.
 
     They are drawn as the method or the model says (``bism.sampling``). Where that is by Langevin dynamics, the options
     below say how, and of a model with latent variables v is sampled given h, which is the posterior's mean at random
@@ -139,7 +142,7 @@ class Samples(Langevin):
     """
 
     count: int = Field(1000, ge=10)  # as few as an Inception Score can be computed of
-    metrics: list[Literal["fid", "kid", "inception_score", "frechet_resnet56"]] = Field([])
+    metrics: list[Literal["fid", "kid", "inception_score", "frechet_resnet56", "mmd"]] = Field([])
     split: Literal["val", "test"] = "test"
     h: Literal["posterior", "joint"] = "posterior"
     step_size_h: float = Field(0.02, gt=0)
@@ -160,8 +163,12 @@ class Samples(Langevin):
         subject.folder.mkdir(parents=True, exist_ok=True)
         sheet = save_arrays(subject.folder, "samples", step, samples=images[:_SHOWN].float() / 255)
         draw_sheet(_shown(images[:_SHOWN]), sheet, f"samples, step {step:,}")
-        if not self.metrics:
-            return {}
+        by_pixels = (
+            {f"{self.split}/mmd": _mmd(images, getattr(subject.data, self.split))} if "mmd" in self.metrics else {}
+        )
+        by_networks = [name for name in self.metrics if name != "mmd"]
+        if not by_networks:
+            return by_pixels
         from benchmark.measures.sample_quality import judge  # torch-fidelity takes seconds to import
 
         device = next(subject.fitted.model(subject.seed).parameters()).device
@@ -172,11 +179,11 @@ class Samples(Langevin):
             resnet56=subject.judges.resnet56,
             cache=subject.folder.parents[2] / "statistics",
             device=device,
-            names=self.metrics,
+            names=by_networks,
         )
         for name, reason in judged.missing.items():
             warnings.warn(f"{name} was not computed: {reason}", stacklevel=2)
-        return {f"{self.split}/{name}": value for name, value in judged.metrics.items()}
+        return by_pixels | {f"{self.split}/{name}": value for name, value in judged.metrics.items()}
 
     def draw(self, subject: Subject) -> Tensor:
         """``count`` samples, uint8 [count, c, H, W], batch by batch; goes on where an earlier process has stopped."""
@@ -235,6 +242,13 @@ class Samples(Langevin):
                 x = self.run(lambda at: model.energy(at["v"], h), start, subject, **where)
             v = self.cleaned(lambda at: model.energy(at, h), x["v"], subject)
         return _in_bytes(v).cpu()
+
+
+def _mmd(images: Tensor, data: Tensor) -> float:
+    """Of uint8 images and of data from 0 to 1, both with 256 levels; bandwidths are those of points in the plane."""
+    samples, seen = images.flatten(1) / 255, _in_bytes(data).flatten(1).cpu() / 255
+    distance = median_distance(seen[:_PAIRED])
+    return squared_mmd(samples, seen, [b * distance for b in BANDWIDTHS])
 
 
 def _in_bytes(v: Tensor) -> Tensor:
