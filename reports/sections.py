@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from reports import terms
 from reports.artefact import Artefact
 
 
@@ -87,9 +88,12 @@ class Section:
 
     @property
     def missing_names(self) -> list[str]:
-        """For people: "checkerboard CD-5 seed 3 (failed)"."""
-        return [f"{cell['task']} {cell['variant']} seed {cell['seed']} ({cell['state']})"
-                for cell in self.missing.to_dict("records")]  # fmt: skip
+        """For people: "checkerboard CD-5 seed 3 (failed)", "checkerboard DSM seeds 0 to 4 (planned)"."""
+        alike = dict[tuple[str, str, str], list[int]]()
+        for cell in self.missing.to_dict("records"):
+            alike.setdefault((cell["task"], cell["variant"], cell["state"]), []).append(int(cell["seed"]))
+        return [f"{task} {variant} seed{'s' if len(seeds) > 1 else ''} {terms.ranges(seeds)} ({state})"
+                for (task, variant, state), seeds in alike.items()]  # fmt: skip
 
     def made_from(self, artefact: Artefact) -> dict[str, list[Run]]:
         """The runs behind a figure or table, by what they are of; the trials of tuning are no one's."""

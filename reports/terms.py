@@ -79,6 +79,17 @@ def setting(value: Any) -> str:
     return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
 
 
+def ranges(numbers: list[int]) -> str:
+    """ "0 to 4, 7" of 0, 1, 2, 3, 4, 7."""
+    found = list[list[int]]()
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in found)
+
+
 def missing(count: int) -> str:
     """What a figure or table says that lacks cells; nothing where it lacks none."""
     return "" if not count else f"INCOMPLETE: {counted(count, 'cell')} {'is' if count == 1 else 'are'} missing"

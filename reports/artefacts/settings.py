@@ -59,7 +59,7 @@ def settings(cells: pd.DataFrame) -> pd.DataFrame:
     declared, rows = agreed(map(symbols, set(cells["symbols"]))), []
     for variant in variants(cells):
         of = cells[cells["variant"] == variant]
-        row = {"variant": variant, "seeds": ranges(sorted(of["seed"])),
+        row = {"variant": variant, "seeds": terms.ranges(sorted(of["seed"])),
                "iterations": ", ".join(f"{steps:,}" for steps in sorted(of["steps"].unique()))}  # fmt: skip
         for column in [*own, *(name for name in columns if name not in own)]:
             values = list(dict.fromkeys(str(value) for value in of[column].dropna()))
@@ -67,14 +67,3 @@ def settings(cells: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.drop(columns=[name for name in frame if (frame[name] == "").all()])
-
-
-def ranges(numbers: list[int]) -> str:
-    """ "0 to 4, 7" of 0, 1, 2, 3, 4, 7."""
-    found = list[list[int]]()
-    for number in numbers:
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in found)

@@ -1,6 +1,7 @@
 """The report in its forms: whole, self-contained, honest about what is missing."""
 
 import base64
+import dataclasses
 import io
 import re
 import shutil
@@ -291,6 +292,9 @@ def test_every_form_says_what_is_missing(tmp_path: Path) -> None:
     for text in (markdown.write(found, tmp_path).read_text(), latex.write(found, tmp_path).read_text()):
         assert "INCOMPLETE: 2" in text
         assert "board CD-5 seed 4 (planned)" in text
+    (alike,) = [section for section in found.sections if len(section.missing)]
+    alike = dataclasses.replace(alike, missing=alike.missing.assign(state="planned"))
+    assert alike.missing_names == ["board CD-5 seeds 3, 4 (planned)"]
     assert "INCOMPLETE" not in html.page(report(learning(Held(), BOTH), tmp_path))
 
 
