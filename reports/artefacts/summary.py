@@ -54,8 +54,8 @@ def _seeds(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int, bool]:
-    """A row for each variant; what is far from the best is a hollow triangle at the edge. Intervals take at most as
-    much room as all means do: those that are wider go on beyond it.
+    """A row for each variant; what is far from the best is a hollow triangle at the edge. Intervals take at most the
+    room that all means take: those that are wider go on beyond it.
 
     Returns:
         The figure, how many triangles it has, and whether an interval goes on beyond the edge.
