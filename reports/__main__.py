@@ -117,7 +117,7 @@ def _claims(options: argparse.Namespace) -> int:
 
     from reports.claims import LEDGER, PARTS, judge, printing
     from reports.claims.choosing import chosen
-    from reports.claims.verdict import CONTRADICTED, SUPPORTED
+    from reports.claims.verdict import CONTRADICTED, NOT_MEASURED, SUPPORTED
 
     claims, console = chosen(LEDGER, options.claims, options.suite), Console()
     if options.list:
@@ -127,6 +127,9 @@ def _claims(options: argparse.Namespace) -> int:
     with store.reading():
         ledger = judge(claims, store, len(LEDGER))
     printing.print_ledger(ledger, PARTS, len(LEDGER), options.format, console)
+    if all(judged.verdict == NOT_MEASURED for judged in ledger):
+        there = ", ".join(f"{suite} {preset}" for suite in store.suites for preset in store.presets(suite))
+        print(f"none of these claims is measured by {store.uri}: it has {there or 'no preset'}", file=sys.stderr)
     return 0 if all(judged.verdict in (SUPPORTED, CONTRADICTED) for judged in ledger) else 1
 
 

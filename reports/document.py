@@ -25,7 +25,7 @@ from reports.claims.choosing import shown_in
 from reports.claims.claim import Claim
 from reports.claims.verdict import NOT_MEASURED
 from reports.progress import silent
-from reports.results import Results
+from reports.results import NoCellsError, Results
 from reports.sections import Report, Run, Section, Subsection
 from reports.studies import ENDED, Studies
 from reports.sweep import Sweep
@@ -70,7 +70,7 @@ def collect(
                 say(f"{suite}, {preset}: reading the store")
                 try:
                     own = Sweep(store, suite, preset, folder, tasks, methods)
-                except InputError:  # a plan of which no cell is left
+                except NoCellsError:  # a plan of which no cell is left
                     continue
                 order += own.tasks
                 others = [Sweep(store, suite, preset, folder, tasks, methods, steps) for steps in own.others]

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmark.records import reference
 from benchmark.records.reference import Reference
 from benchmark.records.results import OPEN, Header, Seed, Variant
 from bism.errors import InputError, nearest
-from reports.results import Results
+from reports.results import NoCellsError, Results
 from reports.store import LABELS, STUDY
 from reports.variants import by_task, called
 
@@ -156,12 +156,17 @@ class Beside:
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
         """All cells; ``source`` is "" of one's own."""
-        frames = [self._own.cells(suite, preset).assign(source="")] if _has(self._own, suite, preset) else []
+        frames = list[pd.DataFrame]()
+        if _has(self._own, suite, preset):
+            with suppress(NoCellsError):  # those of others are there still
+                frames.append(self._own.cells(suite, preset).assign(source=""))
         for other in self._others:
             if _has(other, suite, preset):
                 self._met.add(other.name)
                 found = other.cells(suite, preset)
                 frames.append(found.assign(variant=[called(name, other.name) for name in found["variant"]]))
+        if not frames:
+            raise NoCellsError(f"{self.uri}: no cells of suite '{suite}', preset '{preset}'")
         cells = pd.concat(frames, ignore_index=True)
         labels = [name for name in (*LABELS, "data_hash") if name in cells]
         return by_task(cells.assign(**cells[labels].fillna("")), cells["task"])

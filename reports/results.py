@@ -7,6 +7,12 @@ from typing import Protocol
 
 import pandas as pd
 
+from bism.errors import InputError
+
+
+class NoCellsError(InputError):
+    """A preset was planned, and no cell of it is left."""
+
 
 class Results(Protocol):
     """What figures and tables ask of a place that holds results; ``reports.store.Store`` says what each gives.
@@ -28,7 +34,11 @@ class Results(Protocol):
         """Those that were planned."""
 
     def cells(self, suite: str, preset: str) -> pd.DataFrame:
-        """A row per cell; with ``source``, whose they are, where that is not who asks."""
+        """A row per cell; with ``source``, whose they are, where that is not who asks.
+
+        Raises:
+            NoCellsError: there is none.
+        """
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """run, step, value."""

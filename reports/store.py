@@ -31,6 +31,7 @@ from benchmark.system.invocation import call
 from benchmark.tracking.check import brief
 from benchmark.tracking.store import PLANS, check, database_file, has_tags, patience, resolve, tag_condition
 from bism.errors import InputError
+from reports.results import NoCellsError
 from reports.variants import by_task
 
 _PAGE = 1000  # runs
@@ -139,7 +140,7 @@ class Store:
         plan = self._planned(suite, preset)
         rows += [planned for planned in plan if planned["cell"] not in begun]
         if not rows:
-            raise InputError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
+            raise NoCellsError(f"the tracking store has no cells of suite '{suite}', preset '{preset}'")
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})
         return by_task(frame, [*(planned["task"] for planned in plan), *sorted(frame["task"])])
 

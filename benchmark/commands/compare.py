@@ -104,12 +104,12 @@ def _settled(suite: Suite, chosen: Choices, found: Reference, path: Path, own: S
     if header.preset not in suite.presets:
         raise InputError(f"{path}: is of the preset {header.preset}, which this suite has no more")
     there = [task for task in suite.presets[header.preset].tasks if found.seeds([task])]
+    if not there:
+        raise InputError(f"{path}: has no results of a task that the preset {header.preset} of this suite has")
     for task in chosen.tasks or ():
         if task not in there:
             raise InputError(f"{path}: has no results of the task '{task}': {nearest(task, there)}")
     tasks = [task for task in there if not chosen.tasks or task in chosen.tasks]
-    if not tasks:
-        raise InputError(f"{path}: has no results of a task that the preset {header.preset} of this suite has")
     known = found.seeds(tasks)
     seeds = list(chosen.seeds if chosen.seeds is not None else known)
     if not set(seeds) & set(known):

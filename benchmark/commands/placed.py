@@ -59,6 +59,8 @@ class Placing:
         metric = ranked_by({*map(str, sound[0])} & {*map(str, sound[1])})
         if sound[0].empty:
             return [f"{name.removesuffix(YOURS)} diverged with all of its seeds." for name in own["variant"].unique()]
+        if sound[1].empty:
+            return ["all seeds of the reference diverged, and nothing can be compared."]
         if metric is None:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)

@@ -80,7 +80,24 @@ def read(path: Path) -> Reference:
             if cell in seen:
                 raise InputError(f"{path}: line {number}: seed {cell[2]} of {cell[1]}, {cell[0]}, is given twice")
             seen.add(cell)
+    _check_lines(path, variants)
     return Reference(header, variants)
+
+
+def _check_lines(path: Path, variants: Sequence[Variant]) -> None:
+    """A variant has more than one line where its seeds were trained elsewhere or by other versions; never where they
+    were trained otherwise, which other names would tell."""
+    first = dict[tuple[str, str], tuple[int, Variant]]()
+    for number, one in enumerate(variants, start=2):
+        if any(seed.state in ENDED for seed in one.seeds):
+            line, before = first.setdefault((one.task, one.variant), (number, one))
+            other = [name for name in ("method", "steps") if getattr(one, name) != getattr(before, name)]
+            other += [name for name in one.param if before.param.get(name, one.param[name]) != one.param[name]]
+            if other:
+                raise InputError(
+                    f"{path}: line {number}: {one.variant}, {one.task}, differs from line {line} in "
+                    f"{', '.join(other[:5])}: what was trained otherwise needs a name of its own"
+                )
 
 
 def header_of(path: Path) -> Header:

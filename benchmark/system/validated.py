@@ -21,14 +21,23 @@ _EXPECTED = {
     "string_too_short": "needs at least {min_length} characters",
     "too_short": "needs at least {min_length}",
     "too_long": "takes at most {max_length}",
-    "string_pattern_mismatch": "must consist of letters, digits, '.', '_' and '-'",
+    "string_pattern_mismatch": "must be as {pattern} says",
+}
+_PATTERNS = {  # in words
+    "^[A-Za-z0-9_.-]+$": "must consist of letters, digits, '.', '_' and '-'",
+    "^[A-Za-z0-9_-]+$": "must consist of letters, digits, '_' and '-'",
+    "^[0-9]{0,5}$": "must be a whole number of at most 5 digits",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "must be a day as in 2026-01-31",
+    "^[0-9a-f]{0,64}$": "must be a hash of at most 64 hexadecimal digits",
+    "^[0-9a-f]{64}$": "must be a hash of 64 hexadecimal digits",
 }
 
 
 def expected(problem: Any) -> str:
     """What one of pydantic's errors expected, and what it got."""
     message = problem["msg"].removeprefix("Value error, ")
-    text = _EXPECTED.get(problem["type"], message).format(**problem.get("ctx", {}))
+    given = problem.get("ctx", {})
+    text = _PATTERNS.get(given.get("pattern", "")) or _EXPECTED.get(problem["type"], message).format(**given)
     return f"{text}, got {shown(problem['input'])}"
 
 

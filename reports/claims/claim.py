@@ -203,7 +203,7 @@ def _scaled(measure: Measure, margin: float) -> float:
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value >= 700 else math.exp(value)
 
 
 def _plain(value: float) -> str:

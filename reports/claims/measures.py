@@ -101,6 +101,11 @@ class Selected(Measure):
         done = sweep.of(task)
         return _table(done.assign(value=_logarithm(selected(done, self.metric), self.log)), variants)
 
+    def problem(self, sweep: Sweep, task: str, variants: Sequence[str]) -> str:
+        done = sweep.of(task)
+        rules = sorted({rule for rule in done.loc[done["variant"].isin(variants), "select"] if rule})
+        return f"seeds are represented by different rules: {' and '.join(rules)}" if len(rules) > 1 else ""
+
 
 @dataclasses.dataclass(frozen=True)
 class Iterations(Measure):

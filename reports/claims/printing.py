@@ -166,6 +166,7 @@ def _as_found(finding: Finding) -> dict[str, Any]:
         "per_seed": [_number(value) for value in finding.values],
         "diverged": dict(finding.diverged),
         "missing_cells": finding.missing,
+        "cells_without_value": finding.valueless,
         "seeds_needed": finding.total or None,
         "reason": finding.reason,
         "runs": list(finding.runs),

@@ -46,6 +46,7 @@ def seeds(finding: Finding) -> str:
     told = [str(len(finding.seeds))] if finding.seeds else []
     told += [f"{variant} diverged in {count}" for variant, count in finding.diverged.items()]
     told += [f"{counted(finding.missing, 'cell')} missing"] if finding.missing else []
+    told += [f"{counted(finding.valueless, 'cell')} without a value"] if finding.valueless and finding.seeds else []
     return ", ".join(told)
 
 
@@ -153,6 +154,7 @@ def numbers(ledger: Sequence[Judged], size: int) -> pd.DataFrame:
                 "seeds": ranges(finding.seeds),
                 "diverged": sum(finding.diverged.values()),
                 "missing": finding.missing,
+                "without value": finding.valueless,
                 "family": size * len(judged.claim.comparisons),
                 "would decide": would_decide(finding) if finding in wanting(judged) else "",
             }

@@ -27,10 +27,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bism.errors import InputError
 from reports import statistics
 from reports.claims.claim import Claim, Comparison, Place
-from reports.results import Results
+from reports.results import NoCellsError, Results
 from reports.sweep import ENDED, Sweep
 
 HOLDS, FAILS, OPEN, NOT_MEASURED = "holds", "fails", "open", "not measured"
@@ -49,6 +48,7 @@ class Finding:
         seeds: those in common.
         diverged: how many seeds did, by variant.
         missing: cells that were planned and have no result.
+        valueless: cells that are done, and of which the measure has no value.
         lacking: variants without any value.
         total: seeds with which the interval would fit, at the spread seen; 0 where that is not known or not asked.
         reason: why it is open, where that is no matter of seeds.
@@ -63,6 +63,7 @@ class Finding:
     seeds: Sequence[int] = ()
     diverged: Mapping[str, int] = dataclasses.field(default_factory=dict)
     missing: int = 0
+    valueless: int = 0
     lacking: Sequence[str] = ()
     total: int = 0
     reason: str = ""
@@ -140,7 +141,7 @@ class _Sweeps:
     def _read(self, suite: str, preset: str) -> Sweep | None:
         try:
             sweep = Sweep(self._store, suite, preset, Path())
-        except InputError:  # a plan of which no cell is left
+        except NoCellsError:
             return None
         asked = [self._steps.get((suite, preset, task)) for task in sweep.cells["task"]]
         sweep.cells = sweep.cells[sweep.cells["steps"] == asked].reset_index(drop=True)
@@ -152,18 +153,21 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
     if sweep is None or one.at.task not in sweep.tasks:
         return Finding(one, NOT_MEASURED, lacking=one.variants)
     cells = sweep.of(one.at.task, None)
-    cells = cells.loc[cells["variant"].isin(one.variants), ["variant", "seed", "state", "run"]]
+    cells = cells.loc[cells["variant"].isin(one.variants), ["variant", "seed", "state", "run", "data_hash"]]
     values = one.measure.values(sweep, one.at.task, one.variants)
     values = _with_diverged(values, cells, one) if not one.measure.error else values
     gone = cells[cells["state"] == "diverged"].groupby("variant").size().to_dict()
     about: dict[str, Any] = {
         "diverged": {str(name): int(count) for name, count in gone.items()},
         "missing": int((~cells["state"].isin(ENDED)).sum()),
+        "valueless": _valueless(values, cells),
         "runs": [run for run in cells[cells["state"].isin(ENDED)]["run"] if run],
     }
     lacking = [variant for variant in one.variants if not values[variant].notna().any()]
     if lacking:
         return Finding(one, NOT_MEASURED, lacking=lacking, **about | {"runs": ()})
+    if mixed := _other_data(cells):
+        return Finding(one, OPEN, reason=mixed, **about)
     weights = np.array([one.weights[variant] for variant in one.variants])
     return _found(one, values, weights, family, one.measure.problem(sweep, one.at.task, one.variants), about)
 
@@ -180,6 +184,23 @@ def _with_diverged(values: pd.DataFrame, cells: pd.DataFrame, one: Comparison) -
     return values
 
 
+def _valueless(values: pd.DataFrame, cells: pd.DataFrame) -> int:
+    """How many cells are done and have no value: never measured, not a number, or without a logarithm."""
+    done = cells[cells["state"] == "done"]
+    there = values.reindex(done["seed"].unique()).notna()
+    return sum(not there.at[seed, variant] for seed, variant in zip(done["seed"], done["variant"], strict=True))
+
+
+def _other_data(cells: pd.DataFrame) -> str:
+    """That the cells are of data that differ, by their hashes, or nothing."""
+    ended = cells[cells["state"].isin(ENDED) & (cells["data_hash"] != "")]
+    whose = ended.groupby("data_hash", sort=False)["variant"].unique()
+    if len(whose) < 2:
+        return ""
+    said = "; ".join(f"{', '.join(names)} on {str(data)[:12]}" for data, names in whose.items())
+    return f"they were trained on different data ({said}), and nothing is compared"
+
+
 def _found(
     one: Comparison, values: pd.DataFrame, weights: np.ndarray, family: int, problem: str, about: dict[str, Any]
 ) -> Finding:
@@ -188,7 +209,8 @@ def _found(
     if np.isinf(parts).any():
         signs = set(np.sign(parts[np.isinf(parts)]))
         if len(signs) == 2:
-            return Finding(one, OPEN, reason="seeds diverged on both sides", **about)
+            what = "seeds diverged" if about["diverged"] else "values are infinite"
+            return Finding(one, OPEN, reason=f"{what} on both sides", **about)
         effect = float(signs.pop() * math.inf)
         state = HOLDS if one.low <= effect <= one.high else FAILS
         return Finding(one, state, effect, effect, effect, seeds=list(values.index), **about)

@@ -229,6 +229,14 @@ def test_diverged_seeds_are_counted_and_not_compared(folder: Path) -> None:
     assert "over the seeds 0-3 that both have" in verdict(said)
 
 
+def test_a_reference_of_which_all_seeds_diverged(folder: Path) -> None:
+    theirs(folder, {"Other": own(folder)})
+    broken = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
+    broken["seeds"] = [{"seed": seed, "state": "diverged"} for seed in range(5)]
+    written(folder / "theirs.jsonl.gz", broken)
+    assert "board: all seeds of the reference diverged, and nothing can be compared." in command(folder, *COMPARE).out
+
+
 # --- what is not fair, and what cannot be -----------------------------------------------------------------------------
 
 
@@ -304,6 +312,7 @@ def test_a_reference_without_results(folder: Path) -> None:
     written(folder / "theirs.jsonl.gz", empty)
     said = command(folder, *COMPARE)
     assert said.err == ("error: theirs.jsonl.gz: has no results of a task that the preset test of this suite has\n")
+    assert command(folder, *COMPARE, "--tasks", "board").err == said.err
 
 
 def test_times_are_the_processor_s_where_both_have_them_and_the_machine_is_said(folder: Path) -> None:

@@ -136,11 +136,14 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         ("0/variants", 3, "has 2 variants, and its first line says 3"),
         ("0/cells", 5, "has 4 cells, and its first line says 5"),
         ("0/cells", 10**20, "line 1: cells: must be at most 200,000"),
-        ("0/sha256", "x", "line 1: sha256"),
+        ("0/sha256", "x", "line 1: sha256: must be a hash of 64 hexadecimal digits, got 'x'"),
+        ("0/trained", ["May"], "line 1: trained.0: must be a day as in 2026-01-31, got 'May'"),
+        ("1/data_hash", "zz", "line 2: data_hash: must be a hash of at most 64 hexadecimal digits, got 'zz'"),
+        ("1/threads", "few", "line 2: threads: must be a whole number of at most 5 digits, got 'few'"),
         ("0/more", 1, "line 1: more: unknown key"),
         ("0/suite", ..., "line 1: suite: this key is missing"),
         ("1", [], "line 2 must be a mapping"),
-        ("1/method", "a b", "line 2: method"),
+        ("1/method", "a b", "line 2: method: must consist of letters, digits, '_' and '-', got 'a b'"),
         ("1/method", 5, "line 2: method: must be a text, got 5"),
         ("1/variant", "a\nb", "line 2: variant: must be one line without control characters"),
         ("1/variant", "CD [w=/home/me/w.pt]", "line 2: variant: must name no folder"),
@@ -186,6 +189,23 @@ def test_a_file_that_somebody_has_edited(tmp_path: Path, place: str, value: Any,
     else:
         target[last] = value
     refused(tmp_path / "a.jsonl.gz", again(parts, summed=place != "0/sha256"), words)
+
+
+def test_one_name_is_of_one_way_to_train(tmp_path: Path) -> None:
+    """Seeds of another machine have a line of their own; those of other hyper-parameters need another name."""
+    path = tmp_path / "a.jsonl.gz"
+    one, two = variant("CD-1", [0.1, 0.2], param={"lr": "0.1"}), variant("CD-1", [0.3, 0.4], param={"lr": "0.1"})
+    for number, of in enumerate(two["seeds"]):
+        of["seed"] = 2 + number
+    written(path, one, two | {"git_commit": "f" * 40, "param": {"lr": "0.1", "k": "1"}})
+    assert len(read(path).variants) == 2
+    for changed, words in (({"param": {"lr": "0.2"}}, "lr"), ({"method": "pcd", "steps": 40}, "method, steps")):
+        written(path, one, two | changed)
+        with pytest.raises(InputError, match=rf"line 3: CD-1, board, differs from line 2 in {words}: "):
+            read(path)
+    planned = {"seeds": [{"seed": 2, "state": "planned"}], "param": {"lr": "0.2"}}  # of which there is no result
+    written(path, one, two | planned)
+    assert len(read(path).variants) == 2
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_other_forms(command: Callable[..., tuple[int, str, str]]) -> None:
     assert (row["state"], row["seeds"], row["family"], row["holds to"]) == ("holds", "0-4", SIZE, 0.02)
     ratio = table[table["unit"] == "ratio"].iloc[0]
     assert ratio["holds to"] == pytest.approx(1.25)
+    assert table.loc[table["state"] == "not measured", ["effect", "low", "high"]].isna().all(axis=None)
     text = command("--format", "markdown")[1]
     assert "| `checkerboard-bidsm-dsm` BiDSM-5 ends where DSM does, which can sum over h | **supported** |" in text
     assert "## What would measure the rest" in text

@@ -18,6 +18,7 @@ from reports import document, export, markdown, reference
 from reports.__main__ import main
 from reports.artefacts import beside, table1
 from reports.reference import Beside, ReferenceStore
+from reports.results import NoCellsError
 from reports.store import LABELS, Store
 from reports.sweep import Sweep
 from tests.harness.tiny import command, write
@@ -398,8 +399,10 @@ def test_claims_are_judged_by_files_in_the_place_of_a_store(
     assert "no claim needs runs of a suite 'rbm'" in capsys.readouterr().err
     quick = files.shipped()["grbm", "quick"]
     assert main(["claims", "checkerboard-bidsm-dsm", "--format", "json", "--reference", str(quick)]) == 1
-    (judged,) = json.loads(capsys.readouterr().out)["claims"]
+    said = capsys.readouterr()
+    (judged,) = json.loads(said.out)["claims"]
     assert judged["verdict"] == "not measured"  # it needs the preset paper
+    assert said.err == "none of these claims is measured by reference: grbm-quick.jsonl.gz: it has grbm quick\n"
     assert main(["claims", "--reference", "--tracking-uri", "sqlite:///mlflow.db"]) == 2
     assert "give one of the two" in capsys.readouterr().err
     assert main(["claims", "--reference", "theorem1"]) == 2
@@ -407,3 +410,32 @@ def test_claims_are_judged_by_files_in_the_place_of_a_store(
     again = shutil.copy(quick, tmp_path / "again.jsonl.gz")
     assert main(["claims", "--reference", str(again), str(quick)]) == 2
     assert "are both of suite grbm, preset quick: give one" in capsys.readouterr().err
+
+
+def test_a_file_that_was_altered_is_said_and_not_taken_for_one_without_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first line is sound, and the damage is found where its cells are read."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    path = exported(stored(), tmp_path)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"seed":1', b'"seed":0', 1)))
+    for words in (["claims"], ["build", "--out", str(tmp_path / "out")]):
+        assert main([*words, "--reference", str(path)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "its content is not what was exported" in said.err
+    with pytest.raises(InputError, match="not what was exported"):
+        document.collect(Beside(stored(), [opened(path)]), tmp_path)
+
+
+def test_a_plan_without_cells_leaves_those_of_others(tmp_path: Path) -> None:
+    class Planned(Held):
+        def cells(self, suite: str, preset: str) -> pd.DataFrame:
+            raise NoCellsError("none is left")
+
+    own = Planned()
+    own.rows = stored().rows
+    found = Beside(own, [opened(exported(stored(), tmp_path))]).cells("grbm", "paper")
+    assert set(found["source"]) == {"reference"}
+    with pytest.raises(NoCellsError):
+        Beside(own, []).cells("grbm", "paper")

@@ -32,7 +32,7 @@ from reports.claims.measures import (
     iterations,
     rise,
 )
-from reports.claims.shown import command, would_decide
+from reports.claims.shown import command, seeds, would_decide
 from reports.claims.verdict import (
     CONTRADICTED,
     FAILS,
@@ -132,6 +132,38 @@ def test_what_is_missing_is_counted_and_what_is_lacking_is_named() -> None:
     assert (found.state, found.lacking) == (NOT_MEASURED, ["B"])
     assert look(one, held({"A": [1.0], "B": [1.0]}, metric=FD)).lacking == ["A", "B"]
     assert examine(one, None, 1).lacking == ["A", "B"]
+
+
+def test_a_value_that_is_none_is_counted() -> None:
+    """Such a seed is neither missing nor diverged, and whoever reads a verdict should know of it."""
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    runs = held({"A": [1.0, 1.1, 1.2], "B": [1.0, 1.0, 1.0]})
+    runs.rows[1][LL] = math.nan
+    found = look(one, runs)
+    assert (found.valueless, found.missing, list(found.seeds)) == (1, 0, [0, 2])
+    assert seeds(found) == "2, 1 cell without a value"
+    assert look(one, held({"A": [1.0, 1.1], "B": [1.0, 1.0]})).valueless == 0
+
+
+def test_nothing_is_compared_of_different_data_or_rules() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    runs = held({"A": [1.0, 1.1], "B": [1.0, 1.1]}, data_hash="a" * 36)
+    assert look(one, runs).state == HOLDS
+    runs.rows[0]["data_hash"] = ""  # of which nothing is known
+    assert look(one, runs).state == HOLDS
+    runs.rows[1]["data_hash"] = "b" * 36  # of one variant, too
+    found = look(one, runs)
+    assert (found.state, math.isnan(found.effect)) == (OPEN, True)
+    assert would_decide(found) == (
+        "they were trained on different data (A on bbbbbbbbbbbb; B on aaaaaaaaaaaa), and nothing is compared"
+    )
+    runs = held({"A": [1.0, 1.1], "B": [1.0, 1.1]})
+    runs.rows[0]["select"] = "best_validation val/log_likelihood"
+    found = look(one, runs)
+    assert (found.state, math.isnan(found.low)) == (OPEN, True)
+    assert would_decide(found) == (
+        "seeds are represented by different rules: best_validation val/log_likelihood and last val/log_likelihood"
+    )
 
 
 # --- seeds that diverged ----------------------------------------------------------------------------------------------
