@@ -32,7 +32,11 @@ def cells_of(suite: Suite, preset: str) -> list[Cell]:
         entry, image = suite.tasks[task].data, IMAGES.get(str(suite.tasks[task].data.name))
         labels = None if image is None else (torch.zeros(2, dtype=torch.long),) * 3
         made = DataSet(
-            str(entry.name), *[torch.zeros(2, math.prod(image or (2,)))] * 3, image, labels, held_out=entry.held_out
+            str(entry.name),
+            *[torch.arange(2.0)[:, None].repeat(1, math.prod(image or (2,)))] * 3,
+            image,
+            labels,
+            held_out=entry.held_out,
         )
         made = made.cropped(entry.crop) if entry.crop else made
         made = made.padded(entry.pad) if entry.pad else made
