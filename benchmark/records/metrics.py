@@ -117,8 +117,8 @@ def ranked_by(measured: Container[str]) -> str | None:
 _OF_A_SPLIT = ("lower_objective", "critic_fisher_divergence", "ais_effective_samples", "iw_effective_samples")
 _ERRORS = ("", "_stderr", "_examples_stderr")
 STUDIES = (
-    "ais", "anomaly", "bias", "bound", "codes", "coupling", "couplings", "langevin", "latent", "log_z", "ood",
-    "stability", "time", "memory",
+    "ais", "anomaly", "bias", "bound", "class_kept", "codes", "coupling", "couplings", "langevin", "latent", "log_z",
+    "ood", "stability", "time", "memory",
 )  # fmt: skip
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from benchmark.records import reference, sharing
-from benchmark.records.metrics import is_measured
+from benchmark.records.metrics import SPLITS, STUDIES, is_measured
 from benchmark.records.reference import SHIPPED, UNPACKED, header_of, read, shipped
 from benchmark.records.results import ENDED, Variant, thinned
 from bism.errors import InputError
 from tests.harness.shared import LL, TWO, again, lines, packed, seed, variant, written
+from tests.harness.tiny import ROOT
 
 MOST = 3_000_000  # bytes of all files that ship
 
@@ -347,8 +348,6 @@ def test_what_ships_tells_nothing_of_whose_machine_it_was() -> None:
 def test_what_ships_is_in_the_wheel() -> None:
     import tomllib
 
-    from tests.harness.tiny import ROOT
-
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["reports"]
     assert f"reference/*{reference.ENDING}" in data
 
@@ -360,6 +359,14 @@ def test_metrics_are_those_that_the_package_measures() -> None:
         assert is_measured(name), name
     for name in ("log_likelihood", "test/", "test/score", "mine/score", "selected/time/x", "ais/a b", "ais/../x", ""):
         assert not is_measured(name), name
+
+
+def test_what_probes_measure_is_exported() -> None:
+    """By the beginnings of names in their code: those of a probe that is new would be left out."""
+    code = "".join(file.read_text() for file in (ROOT / "benchmark" / "measures" / "probes").glob("*.py"))
+    begun = {name for name in re.findall(r'f?"([a-z_]+)/[a-z_{]', code) if name not in SPLITS}
+    assert begun > {"ais", "class_kept", "latent"}
+    assert begun <= set(STUDIES)
 
 
 def test_a_seed_s_own_numbers_are_what_stands_in_a_reference() -> None:
