@@ -4,6 +4,7 @@ The ResNet is that of MDSM (Li et al. 2019): no normalisation, ELU, and three st
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +124,11 @@ class _LatentResNet(nn.Module):
         self.activations = math.prod(self.visible_shape) * width + hidden
         self.features = ResNet(self.visible_shape, width, layers)
         self.code = nn.Linear(self.features.size, hidden)
+        self.head = nn.Linear(self._read_by_head(), self.features.units)
+
+    @abstractmethod
+    def _read_by_head(self) -> int:
+        """How many numbers the last layer's units are linear in."""
 
     def default_posterior(self) -> DiagonalGaussian:
         """q(h|v), Gaussian and convolutional."""
@@ -144,11 +150,8 @@ class ResNetEBLVM(_LatentResNet):
         torch.Size([5])
     """
 
-    def __init__(
-        self, visible_shape: tuple[int, ...], hidden: int, width: int = 64, layers: int = 12, posterior_width: int = 64
-    ) -> None:
-        super().__init__(visible_shape, hidden, width, layers, posterior_width)
-        self.head = nn.Linear(2 * hidden, self.features.units)
+    def _read_by_head(self) -> int:
+        return 2 * self.latent.size
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]."""
@@ -174,11 +177,8 @@ class BilinearEBLVM(_LatentResNet):
         torch.Size([5])
     """
 
-    def __init__(
-        self, visible_shape: tuple[int, ...], hidden: int, width: int = 64, layers: int = 12, posterior_width: int = 64
-    ) -> None:
-        super().__init__(visible_shape, hidden, width, layers, posterior_width)
-        self.head = nn.Linear(self.features.size, self.features.units)
+    def _read_by_head(self) -> int:
+        return self.features.size
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h), [batch]."""

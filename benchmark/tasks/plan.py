@@ -293,10 +293,9 @@ def variants(
 
 
 def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
-    """What an entry has of its own beside hyper-parameters: noise on its data, and another size of model than others
-    of its method and name."""
-    same = (entry.method, entry.name)
-    others = [one.model.sizes for one in settings.variants if one.model and (one.method, one.name) == same]
+    """What an entry has beside hyper-parameters: noise on its data, another size of model than others of its name."""
+    alike = [one for one in settings.variants if (one.method, one.name) == (entry.method, entry.name)]
+    others = [one.model.sizes for one in alike if one.model]
     sizes = entry.model.sizes if entry.model else {}
     own = {key: value for key, value in sizes.items() if any(other.get(key) != value for other in others)}
     return ({"data_noise": entry.data_noise} if entry.data_noise else {}) | own

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -245,7 +246,10 @@ class Samples(Langevin):
 
 
 def _mmd(images: Tensor, data: Tensor) -> float:
-    """Of uint8 images and of data from 0 to 1, both with 256 levels; bandwidths are those of points in the plane."""
+    """Of uint8 images and of data from 0 to 1, both with 256 levels; bandwidths are those of points in the plane. NaN
+    of one image, which says nothing of a law."""
+    if len(data) < 2:
+        return math.nan
     samples, seen = images.flatten(1) / 255, _in_bytes(data).flatten(1).cpu() / 255
     distance = median_distance(seen[:_PAIRED])
     return squared_mmd(samples, seen, [b * distance for b in BANDWIDTHS])
