@@ -319,6 +319,8 @@ def test_the_distances_are_of_the_samples_to_the_training_images(
     with pytest.warns(UserWarning, match="kid was not computed: it is missing"):
         found = probe.measure(one)
     assert found == {"val/fid": 3.0, "val/mmd": pytest.approx(by_pixels(probe.draw(one), data.val))}
+    alone = dataclasses.replace(one, data=dataclasses.replace(data, val=data.val[:1]))
+    assert np.isnan(Samples(count=12, schedule=SCHEDULE, metrics=["mmd"], split="val").measure(alone)["val/mmd"])
     assert given["samples"].shape == (12, 1, 8, 8)
     official = torch.cat([data.train, data.val])  # the official training set: a part of it is validation data here
     assert torch.equal(given["reference"], (official.clamp(0, 1) * 255).round().to(torch.uint8))
