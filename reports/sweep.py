@@ -16,7 +16,7 @@ from reports.results import Results
 from reports.variants import apart
 
 ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
-_SELECTED = "selected/"
+_SELECTED, _LIKELIHOOD = "selected/", "test/log_likelihood"
 
 
 class Sweep:
@@ -139,6 +139,18 @@ def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
     """A metric where the task's selection rule stopped: its last value under the rule "last"."""
     last = cells[metric] if metric in cells else pd.Series(float("nan"), cells.index)
     return cells[_SELECTED + metric].fillna(last) if _SELECTED + metric in cells else last
+
+
+def below_start(sweep: Sweep, task: str) -> set[str]:
+    """The runs that are done and whose last test log-likelihood is below that of step 0: better untrained.
+
+    Of some the energy ran away, of others the objective's own optimum is there (pseudo-likelihood that overfits).
+    """
+    curves = sweep.curves(task, _LIKELIHOOD).sort_values("step")
+    begun = curves[curves["step"] == 0].set_index("run")["value"]
+    ended = curves.groupby("run").tail(1).set_index("run")
+    ended = ended[(ended["step"] > 0) & ended.index.isin(begun.index)]
+    return set(ended.index[~(ended["value"] >= begun[ended.index])])
 
 
 def better_is_high(metric: str) -> bool:

@@ -42,9 +42,13 @@ def effect(finding: Finding) -> str:
 
 
 def seeds(finding: Finding) -> str:
-    """How many seeds, and what became of the others: "10", "9, BiSSM-0 diverged in 1, 2 cells missing"."""
+    """How many seeds, and what became of the others: "10", "9, BiSSM-0 diverged in 1, 2 cells missing".
+
+    Named, too, is what ended below its untrained model: a mean of such seeds says little, and its spread less.
+    """
     told = [str(len(finding.seeds))] if finding.seeds else []
     told += [f"{variant} diverged in {count}" for variant, count in finding.diverged.items()]
+    told += _fallen(finding)
     told += [f"{counted(finding.missing, 'cell')} missing"] if finding.missing else []
     told += [f"{counted(finding.valueless, 'cell')} without a value"] if finding.valueless and finding.seeds else []
     return ", ".join(told)
@@ -66,11 +70,16 @@ def would_decide(finding: Finding) -> str:
         return f"runs of {', '.join(finding.lacking)} with {named}{needs}"
     if finding.reason:
         return finding.reason
+    told = f"; {', '.join(_fallen(finding))}: other settings come first" if finding.fallen else ""
     if not finding.total:
-        return f"more than {MOST_SEEDS:,} seeds: the effect is at the edge of the margin, or its spread is wide"
+        return f"more than {MOST_SEEDS:,} seeds: the effect is at the edge of the margin, or its spread is wide{told}"
     if math.isnan(finding.low):
         return f"{finding.total} seeds at least: of {counted(len(finding.seeds), 'seed')} no spread is known"
-    return f"about {counted(finding.total, 'seed')} at the spread seen; there are {len(finding.seeds)}"
+    return f"about {counted(finding.total, 'seed')} at the spread seen; there are {len(finding.seeds)}{told}"
+
+
+def _fallen(finding: Finding) -> list[str]:
+    return [f"{variant} below its start in {count}" for variant, count in finding.fallen.items()]
 
 
 def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str:
@@ -153,6 +162,7 @@ def numbers(ledger: Sequence[Judged], size: int) -> pd.DataFrame:
                 "state": finding.state,
                 "seeds": ranges(finding.seeds),
                 "diverged": sum(finding.diverged.values()),
+                "below start": sum(finding.fallen.values()),
                 "missing": finding.missing,
                 "without value": finding.valueless,
                 "family": size * len(judged.claim.comparisons),

@@ -29,8 +29,9 @@ from scipy import stats
 
 from reports import statistics
 from reports.claims.claim import Claim, Comparison, Place
+from reports.claims.measures import LIKELIHOOD
 from reports.results import NoCellsError, Results
-from reports.sweep import ENDED, Sweep
+from reports.sweep import ENDED, Sweep, below_start
 
 HOLDS, FAILS, OPEN, NOT_MEASURED = "holds", "fails", "open", "not measured"
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -47,6 +48,8 @@ class Finding:
         effect, low, high: mean over seeds and its interval, in logarithms where the measure is one; NaN where unknown.
         seeds: those in common.
         diverged: how many seeds did, by variant.
+        fallen: of a comparison by test log-likelihood, how many seeds are finite and below their untrained model, by
+            variant. They are counted as they are, and whoever reads the mean has to know.
         missing: cells that were planned and have no result.
         valueless: cells that are done, and of which the measure has no value.
         lacking: variants without any value.
@@ -62,6 +65,7 @@ class Finding:
     high: float = math.nan
     seeds: Sequence[int] = ()
     diverged: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    fallen: Mapping[str, int] = dataclasses.field(default_factory=dict)
     missing: int = 0
     valueless: int = 0
     lacking: Sequence[str] = ()
@@ -159,6 +163,7 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
     gone = cells[cells["state"] == "diverged"].groupby("variant").size().to_dict()
     about: dict[str, Any] = {
         "diverged": {str(name): int(count) for name, count in gone.items()},
+        "fallen": _fallen(sweep, cells, one),
         "missing": int((~cells["state"].isin(ENDED)).sum()),
         "valueless": _valueless(values, cells),
         "runs": [run for run in cells[cells["state"].isin(ENDED)]["run"] if run],
@@ -182,6 +187,14 @@ def _with_diverged(values: pd.DataFrame, cells: pd.DataFrame, one: Comparison) -
     for variant, seed in zip(gone["variant"], gone["seed"], strict=True):
         values.loc[seed, variant] = worst
     return values
+
+
+def _fallen(sweep: Sweep, cells: pd.DataFrame, one: Comparison) -> dict[str, int]:
+    """By variant, the seeds whose test log-likelihood ended below that of the untrained model."""
+    if LIKELIHOOD.metric not in one.measure.metrics:
+        return {}
+    low = cells[cells["run"].isin(below_start(sweep, one.at.task))]
+    return {str(name): int(count) for name, count in low.groupby("variant").size().items()}
 
 
 def _valueless(values: pd.DataFrame, cells: pd.DataFrame) -> int:

@@ -43,7 +43,7 @@ def test_what_was_measured_is_averaged_over_the_seeds_that_are_done() -> None:
     assert "energy gap" in artefact.caption
 
 
-def test_what_ends_below_its_start_ran_away_though_finite() -> None:
+def test_what_ends_below_its_start_is_counted_though_finite() -> None:
     held = learning(Held(), BOTH)  # CD-5 and BiDSM-5 rise from 0
     ends = {0: -5.0, 1: 0.4, 2: -math.inf}
 
@@ -54,8 +54,8 @@ def test_what_ends_below_its_start_ran_away_though_finite() -> None:
         held.add("PCD-1", "pcd", seed, curves={LL: risen_first})
     artefact = built(stability, held)["stability-board"]
     table = artefact.numbers.set_index("variant")
-    assert table["ran away"].to_dict() == {"PCD-1": 2}
-    assert "2 seeds ran away: finite to the end" in artefact.caption
+    assert table["below start"].to_dict() == {"PCD-1": 2}
+    assert "2 seeds ended below the start: finite" in artefact.caption
     assert artefact.caption.startswith("No seed became not finite")
 
 

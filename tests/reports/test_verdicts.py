@@ -187,6 +187,22 @@ def test_a_seed_that_diverged_is_the_worst_there_is() -> None:
     assert (look(one, low_is_good).state, look(one, low_is_good).effect) == (FAILS, math.inf)
 
 
+def test_seeds_that_end_below_their_start_are_named_and_counted_as_they_are() -> None:
+    """On rings two methods ran away to −150,000 and −900,000 nats: undecided, and the reader is told why."""
+    runs = Held()
+    for seed, (away, well) in enumerate([(-150.0, -2.0), (-900.0, -2.1), (1.0, -2.2)]):
+        for variant, end in (("A", away), ("B", well)):
+            runs.add(variant, "m", seed, curves={LL: lambda seed, step, end=end: end if step else -7.0})
+    (one,) = not_worse(AT, LIKELIHOOD, "A", ["B"], 0.1)
+    found = look(one, runs)
+    assert (found.state, found.fallen) == (OPEN, {"A": 2})
+    assert found.effect == pytest.approx(np.mean([-150 + 2, -900 + 2.1, 1 + 2.2]))
+    assert seeds(found) == "3, A below its start in 2"
+    assert would_decide(found).endswith("A below its start in 2: other settings come first")
+    (other,) = not_worse(AT, Selected("test/mmd"), "A", ["B"], 0.1)
+    assert look(other, runs).fallen == {}
+
+
 def test_where_both_sides_diverged_nothing_is_known() -> None:
     (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
     found = look(one, held({"A": [1.0, "diverged", 1.0], "B": ["diverged", 1.0, 1.0]}))  # type: ignore[list-item]
