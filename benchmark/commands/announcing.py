@@ -111,10 +111,12 @@ def about_the_default(
     runs: RunDir,
     data_dir: Path | None,
     where: timing.Conditions,
+    options: str,
 ) -> str:
-    """The command that trains the suite's main preset, and how long it takes here."""
+    """The command that trains the suite's main preset with these options, and how long it takes here."""
     name = suite.default_preset
-    command = f"train {suite.presets[name].description}: {call('benchmark', f'run --suite {given} --preset {name}')}"
+    called = call("benchmark", f"run --suite {given} --preset {name}{options}")
+    command = f"train {suite.presets[name].description}: {called}"
     try:
         data = load_data(suite, suite.presets[name].tasks, data_folder(data_dir))
     except InputError:  # other data than that of this preset, which are not there

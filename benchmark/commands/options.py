@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.commands import handlers
-from benchmark.records.rundir import DAMAGED, STATES
+from benchmark.records.rundir import DAMAGED, STATES, USUAL
 from benchmark.system.arguments import Number, Parser, Whole
 from benchmark.tracking.store import DEFAULT_STORE, DEFAULT_STUDIES
 
@@ -350,7 +350,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_stores(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run-dir", type=Path, default=Path("runs"), help="where results are kept (default: runs)")
+    parser.add_argument("--run-dir", type=Path, default=USUAL, help=f"where results are kept (default: {USUAL})")
     _add_tracking(parser)
 
 

@@ -18,7 +18,7 @@ from benchmark.commands import announcing, standing
 from benchmark.data.datasets import DataSet, data_folder
 from benchmark.records import integrity
 from benchmark.records.looking import looked_at, planned_in, written_where_it_can_be
-from benchmark.records.rundir import DAMAGED, FINISHED, Record, RunDir
+from benchmark.records.rundir import DAMAGED, FINISHED, USUAL, Record, RunDir
 from benchmark.running import timing
 from benchmark.running.executors import Executor, LocalExecutor, check_precision, places
 from benchmark.running.job import JobSettings
@@ -43,6 +43,7 @@ from benchmark.tasks.plan import (
 )
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite
+from benchmark.tracking.store import is_usual, named, resolve
 from benchmark.tracking.writer import Writer, project
 from bism import Estimator
 from bism.errors import InputError, shown
@@ -102,6 +103,17 @@ class Setup:
     settings: JobSettings
     stall_seconds: float
     log_models: str
+
+    @property
+    def options(self) -> str:
+        """Which methods there are, and where data are found and results kept, as options; nothing of what is usual."""
+        store = "none" if self.store is None else unsecret(self.store)
+        usual = named(None) == "none" if self.store is None else is_usual(resolve(self.store))
+        given: list[tuple[str, object]] = [("--plugin", file) for file in self.settings.plugins]
+        given += [] if self.data_dir is None else [("--data-dir", self.data_dir)]
+        given += [] if self.run_dir == USUAL else [("--run-dir", self.run_dir)]
+        given += [] if usual else [("--tracking-uri", store)]
+        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +228,7 @@ def carry_out(
             about = None
             if planned.given is not None:
                 about = functools.partial(announcing.about_the_default, planned.given, suite, planned.methods, runs,
-                                          place.data_dir, where)  # fmt: skip
+                                          place.data_dir, where, place.options)  # fmt: skip
             more = "" if show is None else " --reference"
             announcing.show_next(console, suite, choose_preset(suite, planned.chosen)[0], writer, about, more)
         return code

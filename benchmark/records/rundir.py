@@ -42,6 +42,7 @@ from bism.errors import InputError
 
 STATES = ("planned", "running", "done", "diverged", "failed", "stopped")
 FINISHED = ("done", "diverged")
+USUAL = Path("runs")  # where nobody says another
 DAMAGED = "damaged"  # a finished cell that is not what it was (``integrity``); no state of the index
 
 

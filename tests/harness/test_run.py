@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -756,6 +757,9 @@ def test_a_run_says_what_to_look_at_next(tmp_path: Path) -> None:
         + said.out.splitlines()[-1].partition("--preset test ")[2],
     ]
     assert re.search(r"\(about \d+ s, by what has been trained here\)$", said.out.splitlines()[-1])
+    elsewhere = ("--run-dir", "the other", "--tracking-uri", "sqlite:///mine.db")
+    said = command(tmp_path, "run", "--suite", "tiny.yaml", "--preset", "small", *elsewhere)
+    assert f"run --suite tiny.yaml --preset test {shlex.join(elsewhere)} (" in said.out.splitlines()[-1]
     main_preset = command(tmp_path, "run", "--suite", "tiny.yaml", "--methods", "cd")
     assert "what to look at next" not in main_preset.out
 
