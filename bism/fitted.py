@@ -210,5 +210,8 @@ class Fitted:
         return GibbsChains(model, start, sweeps=sweeps).draw(len(start), rng)
 
     def save(self, path: Path | str) -> None:
-        """Writes the checkpoint, from which ``Estimator.fit(..., resume=path)`` goes on; whole or not at all."""
+        """Writes the checkpoint, from which ``Estimator.fit(..., resume=path)`` goes on; whole or not at all.
+
+        With as many ``steps`` as the checkpoint has, ``fit`` trains nothing and gives this back.
+        """
         save_checkpoint(self._checkpoint, path)
