@@ -13,7 +13,7 @@ from bism.bilevel import log_ratio
 from bism.errors import InputError
 from bism.estimator import Hyper
 from bism.functional import frozen
-from bism.hyperparameters import LOOP, Range, choice, count, number
+from bism.hyperparameters import LOOP, choice, count, number
 from bism.rng import Rng
 from bism.state import Info, State
 from bism.variables import Bernoulli
@@ -47,7 +47,7 @@ class VaGES(Amortised):
     corrector_steps: int = count(
         0, "Langevin steps that samples of real h take towards p(h|v)", minimum=0, maximum=LOOP
     )
-    corrector_step_size: float = number(0.01, "a of these: h - a/2 dE/dh", tune=Range(1e-4, 1e-1, log=True))
+    corrector_step_size: float = number(0.01, "a of these: h - a/2 dE/dh")  # no tune: without steps it does nothing
     corrector_noise: float = number(
         1e-4, "standard deviation of the noise in each of them; the root of a samples p(h|v)", minimum=0.0
     )

@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmark.commands import standing
 from benchmark.commands.placed import Placing, unlikes
 from benchmark.commands.run_directory import Planned, Setup, carry_out, inspected
-from benchmark.data.datasets import data_folder
+from benchmark.data.datasets import DataSet, data_folder
 from benchmark.measures import placing
 from benchmark.records import reference
 from benchmark.records.looking import looked_at
@@ -20,9 +20,13 @@ from benchmark.records.results import Variant
 from benchmark.records.rundir import FINISHED
 from benchmark.system import tables
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Cell, Choices, load_data, plan
-from benchmark.tasks.suite import Suite, with_methods
+from benchmark.tasks.models import build_model
+from benchmark.tasks.plan import Cell, Choices, load_data, model_config, plan
+from benchmark.tasks.registry import find
+from benchmark.tasks.suite import ModelEntry, Suite, lacking, with_methods
 from benchmark.tasks.suite_file import load_suite
+from bism import Estimator
+from bism.checks import check_model
 from bism.errors import InputError, nearest
 
 
@@ -49,8 +53,9 @@ def compare(
     path = file or _shipped(shipped, chosen.preset)
     found = reference.read(path)
     chosen = _settled(shipped, chosen, found, path, _of_plugins(methods, place.settings.plugins))
-    suite = with_methods(shipped, chosen.preset or "", chosen.tasks or (), chosen.methods or ())
-    data = load_data(suite, chosen.tasks or (), data_folder(place.data_dir))
+    data = load_data(shipped, chosen.tasks or (), data_folder(place.data_dir))
+    models = _models(shipped, chosen, methods, data, console)
+    suite = with_methods(shipped, chosen.preset or "", chosen.tasks or (), chosen.methods or (), models)
     cells = plan(suite, chosen, methods, data)
     others = _comparable(cells, found, path)
     _introduce(console, found, path, cells, others)
@@ -123,6 +128,45 @@ def _settled(suite: Suite, chosen: Choices, found: Reference, path: Path, own: S
     return dataclasses.replace(chosen, preset=header.preset, tasks=tasks, methods=methods, seeds=seeds)
 
 
+def _models(
+    suite: Suite, chosen: Choices, methods: dict[str, type[Estimator]], data: Mapping[str, DataSet], console: Console
+) -> dict[tuple[str, str], ModelEntry]:
+    """By task and method, where the method cannot train the task's model, the first of its variants' models that it can
+    train; it is said.
+
+    Raises:
+        InputError: it can train none of them.
+    """
+    found = dict[tuple[str, str], ModelEntry]()
+    for task in chosen.tasks or ():
+        of = suite.presets[chosen.preset or ""].tasks[task]
+        own = suite.tasks[task].model
+        for method in lacking(of, chosen.methods or ()):
+            estimator = find(method, methods)()
+            refused = _refused(estimator, own, data[task])
+            if not refused:
+                continue
+            others = (one.model for one in of.variants if one.model and not _refused(estimator, one.model, data[task]))
+            if (other := next(others, None)) is None:
+                raise InputError(
+                    f"task {task}: {refused}, nor can it train another of the models there: leave the method out by "
+                    f"--methods, take other --tasks, or give it a model in a suite file (docs/adding_a_method.md)"
+                )
+            sizes = ", ".join(f"{name} {value}" for name, value in other.sizes.items())
+            tables.say(console, f"note: task {task}: {refused}; so it trains {other.name} ({sizes}), as others here do")
+            found[task, method] = other
+    return found
+
+
+def _refused(estimator: Estimator, model: ModelEntry, data: DataSet) -> str:
+    """Why a method cannot train a model; nothing where it can."""
+    try:
+        check_model(estimator, build_model(model_config(model, data)))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _comparable(cells: Sequence[Cell], found: Reference, path: Path) -> dict[str, list[Variant]]:
     """The variants of each task whose numbers can stand beside ours.
 
@@ -155,10 +199,16 @@ def _introduce(
         left_out = len(found.of(task)) - len(variants)
         if left_out:
             tables.say(console, f"note: {task}: {left_out} variants have other data or another rule, and are left out")
-        for what, names in unlikes(task, cells, variants).items():
-            which = "all of it" if len(names) == len(variants) else ", ".join(names)
+        trained = {str(cell.config["variant"]) for cell in cells if cell.config["task"] == task}
+        ways = dict[tuple[str, str], list[str]]()  # what is said alike of several of ours is said once
+        for name, unlike in unlikes(task, cells, variants).items():
+            for what, names in unlike.items():
+                which = "all of it" if len(names) == len(variants) else ", ".join(names)
+                ways.setdefault((what, which), []).append(name)
+        for (what, which), ours in ways.items():
             of = f"{task}: " if several else ""
-            tables.say(console, f"note: {of}not a fair comparison: in the reference {what} ({which})")
+            mine = "" if len(ours) == len(trained) else f", for {' and '.join(ours)}"
+            tables.say(console, f"note: {of}not a fair comparison{mine}: in the reference {what} ({which})")
 
 
 def _provenance(variants: Sequence[Variant]) -> str:

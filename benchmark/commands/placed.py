@@ -68,13 +68,16 @@ class Placing:
         tables.show(self.console, ranking.table(ranked, title, metric, ranking.rules(both, metric)))
         compared = placing.against(sound[0], sound[1], metric)
         unfair = unlikes(task, self.cells, variants)
-        tables.show(self.console, _table(compared, metric, {name for names in unfair.values() for name in names}))
+        marked = {(name, of) for name, ways in unfair.items() for names in ways.values() for of in names}
+        tables.show(self.console, _table(compared, metric, marked))
         said = []
         for name in own["variant"].unique():
             mine = own[own["variant"] == name]
             rows = compared[compared["ours"] == name]
             rows.attrs = compared.attrs
-            said.append(_unfair(unfair, len(variants)) + _verdict(name, rows, metric, mine))
+            said.append(
+                _unfair(unfair.get(name.removesuffix(YOURS), {}), len(variants)) + _verdict(name, rows, metric, mine)
+            )
         return said
 
 
@@ -93,7 +96,7 @@ def _unfair(unfair: Mapping[str, Sequence[str]], variants: int) -> str:
     return f"not a fair comparison ({which}: {'; '.join(unfair)}): "
 
 
-def _table(compared: pd.DataFrame, metric: str, marked: set[str]) -> Table:
+def _table(compared: pd.DataFrame, metric: str, marked: set[tuple[str, str]]) -> Table:
     found, family, seeds = metric_of(metric), compared.attrs.get("family", 0), len(compared.attrs.get("common", ()))
     least = placing.detectable(seeds, family) if family and seeds > 1 else math.nan
     shown = Table(
@@ -121,10 +124,8 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[str]) -> Table:
     for row in compared.to_dict("records"):
         half = (row["high"] - row["low"]) / 2
         numbers = [written(row[name], half, "+") for name in ("difference", "low", "high")]
-        names = [
-            *([row["ours"].removesuffix(YOURS)] if several else []),
-            row["variant"] + "*" * (row["variant"] in marked),
-        ]
+        ours = row["ours"].removesuffix(YOURS)
+        names = [*([ours] if several else []), row["variant"] + "*" * ((ours, row["variant"]) in marked)]
         p = "-" if pd.isna(row["p"]) else f"{row['p']:.3f}" if row["p"] >= _LEAST_P else f"< {_LEAST_P}"
         shown.add_row(*map(Text, names), str(row["seeds"]), *numbers, p, row["conclusion"])
     return shown
@@ -168,12 +169,12 @@ def _timed(variant: Variant) -> dict[str, Any]:
     return {"device": variant.device, "timing": timing}
 
 
-def unlikes(task: str, cells: Sequence[Cell], variants: Sequence[Variant]) -> dict[str, list[str]]:
-    """What is not alike in a task, and of which variants of the reference."""
-    found = dict[str, list[str]]()
+def unlikes(task: str, cells: Sequence[Cell], variants: Sequence[Variant]) -> dict[str, dict[str, list[str]]]:
+    """For each variant that is trained here what is not alike in a task, and of which variants of the reference."""
+    found = dict[str, dict[str, list[str]]]()
     configs = {str(cell.config["variant"]): cell.config for cell in cells if cell.config["task"] == task}
-    for one in variants:
-        for what in dict.fromkeys(placing.unlike(config, one) for config in configs.values()):
-            if what:
-                found.setdefault(what, []).append(one.variant)
+    for name, config in configs.items():
+        for one in variants:
+            if what := placing.unlike(config, one):
+                found.setdefault(name, {}).setdefault(what, []).append(one.variant)
     return found

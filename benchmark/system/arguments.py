@@ -21,6 +21,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*given, **settings)
         self._negative_number_matcher = re.compile(r"-[0-9.]")  # "-1s" is a value that is wrong, and no option
         self.set_defaults(parser=self)  # of a command's options, the innermost
+        self._line: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's."""
+        self._line = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]  # two of its overloads
         """The options; ``parser`` is that of the command.
@@ -46,6 +52,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             is_command = action.nargs == argparse.PARSER
+            before = self._line[max(0, self._line.index(value) - 1)] if is_command and value in self._line else ""
+            if before.startswith("--") and before not in self._option_string_actions:  # its value, and no command
+                raise InputError(_said_of(self, before, self._line))
             what = f"no command {shown(value)}" if is_command else f"{_name(action)} cannot be {shown(value)}"
             raise InputError(f"{what}: {nearest(str(value), map(str, action.choices))}")
 

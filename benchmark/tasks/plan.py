@@ -182,7 +182,7 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         examples = shared["batch_size"] // shared["accumulate"]
         _check_probes(suite, preset, task, methods, data[task])
         for entry, estimator, variant in variants(preset.tasks[task], choices, methods):
-            config = _model(entry.model or suite.tasks[task].model, data[task])
+            config = model_config(entry.model or suite.tasks[task].model, data[task])
             placed = functools.partial(suite.of_variant, preset_name, task, entry)
             model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples, placed)
             check_visible(model, entry, task, data[task])
@@ -250,7 +250,7 @@ def _shared_config(
     }
 
 
-def _model(entry: ModelEntry, data: DataSet) -> dict[str, Any]:
+def model_config(entry: ModelEntry, data: DataSet) -> dict[str, Any]:
     """A model for these data, as ``build_model`` takes it."""
     shape = list(data.train.shape[1:])
     return {"name": entry.name, "visible": shape[0] if len(shape) == 1 else shape, **entry.sizes}
@@ -323,9 +323,9 @@ def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, ty
     if not preset.tasks[task].probes:
         return
     for entry in preset.tasks[task].variants:
-        check_size(f"task {task}: {entry.method}", _model(entry.model or suite.tasks[task].model, data), 1, 0)
+        check_size(f"task {task}: {entry.method}", model_config(entry.model or suite.tasks[task].model, data), 1, 0)
     trained = [
-        (estimator, build_model(_model(entry.model or suite.tasks[task].model, data)))
+        (estimator, build_model(model_config(entry.model or suite.tasks[task].model, data)))
         for entry, estimator, _ in variants(preset.tasks[task], Choices(), methods)
     ]
     for probe in preset.tasks[task].probes:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -315,13 +315,28 @@ def expand(entry: Variant, shared: dict[str, Any], estimator: type[Estimator]) -
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*lists)]
 
 
-def with_methods(suite: Suite, preset: str, tasks: Iterable[str], methods: Iterable[str]) -> Suite:
+def lacking(task: PresetTask, methods: Iterable[str]) -> list[str]:
+    """Those of the methods that none of the task's variants is of."""
+    there = {entry.method for entry in task.variants}
+    return [method for method in methods if method not in there]
+
+
+def with_methods(
+    suite: Suite,
+    preset: str,
+    tasks: Iterable[str],
+    methods: Iterable[str],
+    models: Mapping[tuple[str, str], ModelEntry],
+) -> Suite:
     """The suite with an entry for each of these methods in the tasks of a preset that have none of it: with the
-    hyper-parameters that the preset sets for all methods, and else its own."""
+    hyper-parameters that the preset sets for all methods, and else its own; ``models`` stand in for the task's, by task
+    and method."""
     changed = dict(suite.presets[preset].tasks)
     for task in tasks:
-        there = {entry.method for entry in changed[task].variants}
-        new = [Variant.model_validate({"method": method}) for method in methods if method not in there]
+        new = [
+            Variant.model_validate({"method": method, "model": models.get((task, method))})
+            for method in lacking(changed[task], methods)
+        ]
         changed[task] = changed[task].model_copy(update={"variants": [*changed[task].variants, *new]})
     presets = {**suite.presets, preset: suite.presets[preset].model_copy(update={"tasks": changed})}
     return suite.model_copy(update={"presets": presets})

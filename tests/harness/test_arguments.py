@@ -51,6 +51,7 @@ def test_no_option_takes_an_empty_value(name: str) -> None:
         ("go", "no command 'go': valid: compare, data, delete, doctor"),
         ("statu", "no command 'statu': did you mean 'status'? valid: "),
         ("tune lst", "no command 'lst': did you mean 'list'? valid: export, list"),
+        ("tune --run-dir x --suite grbm", "tune takes no --run-dir: did you mean '--pruner'? valid: "),
         ("data nope", "no command 'nope': valid: download, list, verify, where"),
         ("delete --states nope", "--states cannot be 'nope': did you mean 'stopped'? valid: damaged, diverged, "),
         ("delete --states done nope", "--states cannot be 'nope': "),

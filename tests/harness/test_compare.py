@@ -131,6 +131,51 @@ def test_a_method_of_the_package_is_compared_too(folder: Path) -> None:
     assert re.search(r"│ CD-1 +│", said.out)
 
 
+# A task whose own model has no h, and a method that needs one.
+VISIBLE = replaced(
+    ("{name: grbm, hidden: 3}", "{name: mlp_ebm, width: 4}\n    metrics: [log_likelihood]"),
+    ("- {method: cd}", "- {method: dsm}"),
+)
+LATENT = VISIBLE.replace("- {method: bidsm}", "- {method: bidsm, model: {name: mlp_eblvm, hidden: 2, width: 3}}")
+BILEVEL = MINE.replace("baselines import CD", "bism import BiDSM").replace("Mine(CD)", "Mine(BiDSM)")
+PLAIN = MINE.replace("CD", "DSM").replace("Mine(", "Plain(").replace('"mine", "Mine"', '"plain", "P"')
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    write(tmp_path, LATENT)
+    write(tmp_path, BILEVEL, "mine.py")
+    write(tmp_path, PLAIN, "plain.py")
+    of = {"batch_size": "100", "precision": "float32", "model_visible": "2"}
+    h, v = {"model": "mlp_eblvm", "model_hidden": "2", "model_width": "3"}, {"model": "mlp_ebm", "model_width": "4"}
+    more = {"data_hash": _hash(tmp_path), "select": "last_tenth val/log_likelihood"}
+    written(
+        tmp_path / "theirs.jsonl.gz",
+        variant("BiDSM-5", [0.0, 0.1], param=of | h, **more),
+        variant("DSM", [0.0, 0.1], param=of | v, **more),
+    )
+    return tmp_path
+
+
+def test_a_method_that_cannot_train_the_task_s_model_takes_that_of_others_like_it(deep: Path) -> None:
+    said = command(deep, *COMPARE, "--plugin", "plain.py", "--dry-run")
+    text = re.sub(r"\s+", " ", said.out)
+    assert (said.code, said.err) == (0, "")
+    assert "mine cannot train MLPEBM: it learns latent-variable models, and this model has no latent variables" in text
+    assert "so it trains mlp_eblvm (hidden 2, width 3), as others here do" in text
+    assert "plain cannot" not in text
+    unlike = re.findall(r"not a fair comparison, for (\w+): .*?\((DSM|BiDSM-5)\)", text)
+    assert sorted(unlike) == [("Mine", "DSM"), ("P", "BiDSM-5")]
+
+
+def test_without_a_model_that_it_can_train_it_says_how_to_mend_it(deep: Path) -> None:
+    write(deep, VISIBLE.replace("          - {method: bidsm}\n", ""))
+    said = command(deep, *COMPARE, "--dry-run")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "task board: mine cannot train MLPEBM: it learns latent-variable models" in said.err
+    assert "leave the method out by --methods, take other --tasks, or give it a model in a suite file" in said.err
+
+
 # --- where it places it -----------------------------------------------------------------------------------------------
 
 

@@ -234,6 +234,21 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     assert list(found["toy2d-board-2"].numbers["variant"]) == ["SM 11"]
 
 
+def test_long_names_stay_within_their_panels_of_points(tmp_path: Path) -> None:
+    held = learning(Held(), {"Generative ConvNet-10 [steps=50]": ("generative_convnet", 0.3)})
+    axis, points = np.linspace(-2, 2, 41), np.zeros((10, 2))
+    held.arrays["grbm-paper-board-Generative ConvNet-10 [steps=50]-0", "toy2d"] = {
+        "first": axis, "second": axis, "points": points, "own": points, "long": points, "step": np.array(1000),
+        "density": np.full((41, 41), 0.03)}  # fmt: skip
+    figure = built(toy2d, held, tmp_path)["toy2d-board"].figure
+    assert figure is not None
+    figure.draw_without_rendering()
+    named = next(axes for axes in figure.axes if axes.get_title().startswith("Generative"))
+    title, panel = named.title.get_window_extent(), named.get_window_extent()
+    assert panel.x0 <= title.x0
+    assert title.x1 <= panel.x1
+
+
 def test_densities_of_older_runs_are_shown_without_inventing_data(tmp_path: Path) -> None:
     held, axis = learning(Held(), {"SM": ("sm", 0.3)}), np.linspace(-0.25, 1.25, 151)
     held.arrays["grbm-paper-board-SM-0", "density"] = {
