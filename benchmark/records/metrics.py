@@ -116,6 +116,7 @@ def ranked_by(measured: Container[str]) -> str | None:
 # What else stands in journals: of a split beside the metrics above, and what probes and the clock measure.
 _OF_A_SPLIT = ("lower_objective", "critic_fisher_divergence", "ais_effective_samples", "iw_effective_samples")
 _ERRORS = ("", "_stderr", "_examples_stderr")
+_OF_A_METHOD = re.compile("val/[a-z][a-z0-9_]{0,60}")  # figures of its own: how many coupled chains have not met
 STUDIES = (
     "ais", "anomaly", "bias", "bound", "class_kept", "codes", "coupling", "couplings", "langevin", "latent", "log_z",
     "ood", "stability", "time", "memory",
@@ -123,7 +124,12 @@ STUDIES = (
 
 
 def is_measured(name: str) -> bool:
-    """Whether the package measures something by this name: "test/log_likelihood_bound_stderr", "ais/gap"."""
+    """Whether something by this name is measured here: "test/log_likelihood_bound_stderr", "ais/gap", "val/not_met".
+
+    Methods, those of users too, name their own figures, which are of validation data.
+    """
+    if _OF_A_METHOD.fullmatch(name):
+        return True
     split, slash, own = name.partition("/")
     if split == "selected":
         return own == "step" or (own.partition("/")[0] in SPLITS and is_measured(own))
