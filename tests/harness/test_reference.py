@@ -355,7 +355,8 @@ def test_what_ships_is_in_the_wheel() -> None:
 def test_metrics_are_those_that_the_package_measures() -> None:
     for name in ("test/log_likelihood", "val/fisher_divergence", "train/objective", "ais/gap", "time/train_seconds",
                  "selected/test/log_likelihood", "selected/step", "test/log_likelihood_bound_examples_stderr",
-                 "bias/theorem2_K5_N10", "latent/labels_10_accuracy", "val/ais_effective_samples", "val/not_met"):  # fmt: skip
+                 "bias/theorem2_K5_N10", "latent/labels_10_accuracy", "val/ais_effective_samples",
+                 "val/not_met"):  # fmt: skip
         assert is_measured(name), name
     for name in (
         "log_likelihood",
