@@ -13,6 +13,7 @@ from matplotlib.transforms import Bbox
 _MARKER = 4  # points around a marker's middle that belong to it
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _DISTANCES = (5, 9, 14, 20, 27, 35, 44, 54)  # points
+_AWAY = 10  # points above or below its marker, from which on a name has a line to it
 _SIZE, _LINE = 6.5, 9.0  # points
 
 
@@ -28,7 +29,8 @@ class Point:
 
 
 def label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Names every point, in the first free place around it; where none is free, in the one that covers least."""
+    """Names every point, in the first free place around it; where none is free, in the one that covers least. A name
+    that is some way off has a line to its point."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
     unit = figure.dpi / 72  # pixels per point
@@ -40,6 +42,13 @@ def label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         middle = axes.transData.transform((point.x, point.y))
         best = min(_places(size, unit), key=lambda place: _covered(_box(middle, place, size, unit), taken, axes.bbox))
         text.set_position(best)
+        if abs(best[1]) > _AWAY:
+            side, below = np.sign(best)
+            across, down = (size.width * side, 0) if side else (0, size.height * below)
+            start = best[0] - across / unit / 2, best[1] - down / unit / 2  # the name's edge, towards the point
+            axes.annotate("", (point.x, point.y), start, textcoords="offset points",
+                          arrowprops={"arrowstyle": "-", "color": point.colour, "linewidth": 0.4, "shrinkA": 0,
+                                      "shrinkB": _MARKER / 2})  # fmt: skip
         taken.append(_box(middle, best, size, unit))
 
 

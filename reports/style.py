@@ -5,6 +5,7 @@ everybody: a method's marker is its own too, and its variants differ in their da
 differ in K or N have colours of their own.
 """
 
+import math
 import re
 import textwrap
 import zlib
@@ -77,6 +78,7 @@ def say(figure: Figure, text: str) -> None:
 
 _ROW, _LETTER, _NAME = 0.19, 0.055, 40  # inches of a row and of a letter beside it, and letters in a line
 _HANDLE, _SMALL_LETTER = 0.5, 0.048  # inches of a line of a legend, and of a letter behind it
+_LEGEND_LINE = 0.135  # inches from one line of a legend to the next
 _TICKS = 3  # of a short axis, at least
 _UNDER_LABEL = 24  # points from the axes to under their label
 _WORST = 3  # of many that leave a panel, those that it names
@@ -146,10 +148,20 @@ def legend_below(axes: Axes, columns: int = 3, beyond: Sequence[str] = ()) -> No
     assert figure is not None
     place = axes.get_subplotspec()
     room = figure.get_figwidth() / (place.get_gridspec().ncols if place is not None else 1)
-    longest = max((len(name) for name in axes.get_legend_handles_labels()[1]), default=0)
-    columns = max(1, min(columns, int(room / (_HANDLE + _SMALL_LETTER * longest))))
+    columns = _legend_columns(axes.get_legend_handles_labels()[1], room, columns)
     under = axes.transAxes + ScaledTranslation(0, -_UNDER_LABEL / 72, figure.dpi_scale_trans)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=under, ncols=columns, columnspacing=1.0)
+
+
+def legend_height(names: Sequence[str], room: float, columns: int) -> float:
+    """Inches that ``legend_below`` takes for these names in a panel of this width."""
+    lines = math.ceil(len(names) / _legend_columns(names, room, columns)) if len(names) <= MANY else 1
+    return lines * _LEGEND_LINE
+
+
+def _legend_columns(names: Sequence[str], room: float, most: int) -> int:
+    longest = max(map(len, names), default=0)
+    return max(1, min(most, int(room / (_HANDLE + _SMALL_LETTER * longest))))
 
 
 def looks(method: Mapping[str, Method]) -> dict[str, "Look"]:

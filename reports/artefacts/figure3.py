@@ -18,6 +18,7 @@ from reports.sweep import Sweep, better_is_high, selected
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
 _MEASURES = sorted(RANKED, key=lambda metric: metric.of_samples)  # what is measured often before what is not
+_LEGEND = 0.3  # inches of a legend that a panel's height has room for
 _LEADING = 8  # variants at most, and half of all, that a panel of their own shows
 
 
@@ -126,7 +127,11 @@ def draw(
     columns = 3 if len(present) == 3 and not leading else min(2, len(present))
     rows = math.ceil(len(present) / columns)
     beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
-    heights = [2.15 * rows + 0.2, *([1.9] if leading and not beside else [])]
+    abreast = {1: 4, 2: 2, 3: 1}[columns]
+    of_family = [sorted(curves["variant"][family == title].unique()) for title in present]
+    legends = [style.legend_height(names, style.TEXT_WIDTH / columns, abreast) for names in of_family]
+    below = sum(max(0.0, max(legends[place : place + columns]) - _LEGEND) for place in range(0, len(present), columns))
+    heights = [2.15 * rows + 0.2 + below, *([1.9] if leading and not beside else [])]
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -147,7 +152,7 @@ def draw(
             beyond = _panel(axes, curves[family == title], looks, time)
             axes.set(title=title, xlabel=along)
             axes.tick_params(labelbottom=True)
-            style.legend_below(axes, {1: 4, 2: 2, 3: 1}[columns], beyond)
+            style.legend_below(axes, abreast, beyond)
         for axes in panels[::columns]:
             axes.set_ylabel(_broken(name))
     return figure

@@ -74,6 +74,19 @@ def test_the_best_are_drawn_on_a_range_of_their_own() -> None:
     assert places[1] - places[0] > 0.05
 
 
+def test_panels_keep_their_height_above_a_long_legend() -> None:
+    """Fourteen variants of one family, as in the preset paper of grbm: constrained layout gave up, with a warning."""
+    many = {f"Implicit BiDSM-{place} [damping=0.1]": ("bidsm", 0.1 + place / 100) for place in range(14)}
+    figure = built(figure3, learning(Held(), BOTH | many))["figure3-board"].figure
+    assert figure is not None
+    figure.draw_without_rendering()
+    heights = [axes.get_window_extent().height / figure.dpi for axes in figure.axes]
+    assert min(heights) > 0.8
+    legends = [legend.get_window_extent() for axes in figure.axes if (legend := axes.get_legend())]
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert not any(legend.overlaps(box) for legend in legends for box in boxes)
+
+
 def test_the_best_are_the_first_of_the_ranking() -> None:
     """And not those whose single last evaluation is best."""
     held = learning(Held(), BOTH)

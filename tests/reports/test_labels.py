@@ -22,7 +22,7 @@ def drawn() -> tuple[Figure, Axes]:
 def boxes(figure: Figure, axes: Axes) -> list[Bbox]:
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
-    return [text.get_window_extent(renderer) for text in axes.texts]
+    return [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
 
 
 def test_names_of_crowded_points_lie_over_neither_each_other_nor_markers_nor_bars() -> None:
@@ -48,3 +48,14 @@ def test_names_at_the_ends_of_curves_keep_their_order_and_their_distance() -> No
     assert heights == sorted(heights)
     assert min(np.diff(heights)[1:]) == pytest.approx(9 / 72 * 100, rel=0.01)
     assert max(box.y0 for box in found.values()) <= axes.bbox.y1
+
+
+def test_a_name_that_is_some_way_off_has_a_line_to_its_point() -> None:
+    figure, axes = drawn()
+    points = [Point(f"Variant-{place}", 5, 5 + 0.1 * place, 0.0, "#000000") for place in range(7)]
+    label(figure, axes, points)
+    names = [text for text in axes.texts if text.get_text()]
+    away = {text.get_text() for text in names if abs(text.xyann[1]) > 10}  # type: ignore[attr-defined]
+    lines = [text for text in axes.texts if not text.get_text()]
+    assert 0 < len(away) < len(points)
+    assert {line.xy for line in lines} == {(one.x, one.y) for one in points if one.name in away}  # type: ignore[attr-defined]
