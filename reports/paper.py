@@ -27,20 +27,20 @@ ANOMALY = {  # MNIST, area under the precision-recall curve by held-out digit (P
     "BiGAN-σ": {1: 0.287, 4: 0.443, 5: 0.514, 7: 0.347, 9: 0.307},
 }
 FIGURE1_DISTANCE = {0: 1.38, 20: 0.87}  # K -> ‖φ⁰ − φ*‖; the paper does not say where it was measured
-_FIGURES = {
-    1: ("freyface",),
-    2: ("checkerboard",),
-    3: ("checkerboard",),
-    4: ("mnist", "cifar10"),
-    5: ("mnist", "cifar10"),
+_FIGURES = {  # (suite, task): other suites have tasks of these names
+    1: (("bias", "freyface"),),
+    2: (("grbm", "checkerboard"),),
+    3: (("grbm", "checkerboard"),),
+    4: (("mnist", "mnist"), ("cifar10", "cifar10")),
+    5: (("mnist", "mnist"), ("cifar10", "cifar10")),
 }
 
 
-def has(figure: int, task: str) -> bool:
+def has(figure: int, suite: str, task: str) -> bool:
     """Whether a figure of the paper is of this task."""
-    return task in _FIGURES[figure]
+    return (suite, task) in _FIGURES[figure]
 
 
-def title(figure: int, task: str, text: str) -> str:
-    """The title of what the paper's figure shows; named after it on the paper's own data alone."""
-    return f"Figure {figure}: {text} ({task})" if has(figure, task) else f"{terms.capital(text)} ({task})"
+def title(figure: int, suite: str, task: str, text: str) -> str:
+    """The title of what the paper's figure shows; named after it in the paper's own tasks alone."""
+    return f"Figure {figure}: {text} ({task})" if has(figure, suite, task) else f"{terms.capital(text)} ({task})"

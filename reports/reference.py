@@ -177,7 +177,7 @@ class Beside:
         return [
             f"nothing of the {one.name} is drawn, for this store has no preset of it: it has "
             + ", ".join(f"{suite} {preset}" for suite in one.suites for preset in one.presets(suite))
-            + "; --suite names what is to be drawn of it"
+            + "; --suite and --preset name what is to be drawn of it"
             for one in self._others
             if one.name not in self._met
         ]

@@ -109,8 +109,8 @@ def _expanded(entry: Variant, settings: PresetTask, methods: Methods) -> list[st
     found = []
     for values in expand(entry, settings.all, methods[entry.method]):
         shown = {specs(methods[entry.method])[key].symbol or key: value for key, value in values.items()}
-        extra = {"data_noise": entry.data_noise} if entry.data_noise else {}
-        extra |= entry.model.sizes if entry.model else {}
+        extra: dict[str, Any] = {"data_noise": entry.data_noise} if entry.data_noise else {}
+        extra |= {"model": entry.model.name, **entry.model.sizes} if entry.model else {}
         found.append(", ".join(f"{key}={value}" for key, value in {**shown, **extra}.items()))
     return found
 
@@ -126,9 +126,11 @@ def _own(method: type[Estimator]) -> list[str]:
 
 
 def _hyper(method: Any) -> list[str]:
-    """Each hyper-parameter with its symbol, default and meaning."""
+    """Each hyper-parameter with its symbol, default, other choices and meaning."""
     defaults = {field.name: field.default for field in dataclasses.fields(method)}
-    return [
-        f"{name}{f' ({spec.symbol})' if spec.symbol not in (None, name) else ''} = {defaults[name]}: {spec.help}"
-        for name, spec in specs(method).items()
-    ]
+    found = []
+    for name, spec in specs(method).items():
+        symbol = f" ({spec.symbol})" if spec.symbol not in (None, name) else ""
+        others = ", ".join(str(one) for one in spec.choices or () if one != defaults[name])
+        found.append(f"{name}{symbol} = {defaults[name]}{f' (or {others})' if others else ''}: {spec.help}")
+    return found

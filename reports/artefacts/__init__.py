@@ -10,6 +10,7 @@ from reports.artefacts import (
     bounds,
     codes,
     cost,
+    couplings,
     failures,
     figure1,
     figure2,
@@ -38,6 +39,6 @@ from reports.artefacts import (
 SUMMARY, RUN = (summary,), (settings, beside, failures)
 IN_ORDER = (
     figure1, bias_cost, table1, table2, figure2, marginals, toy2d, figure3, figure4, images, codes, figure5, latent,
-    held, ranking, cost, bounds, log_z, stability, ablations,
+    held, couplings, ranking, cost, bounds, log_z, stability, ablations,
 )  # fmt: skip
 OF_STUDIES = (tuning_best, tuning_importances, tuning_slices, tuning_front, tuning_failures)

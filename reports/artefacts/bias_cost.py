@@ -36,7 +36,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         uncompiled = timing.not_compiled(cells)
         yield Artefact(
             name=f"bias-cost-{task}",
-            title=paper.title(1, task, "what less bias costs"),
+            title=paper.title(1, sweep.suite, task, "what less bias costs"),
             caption="Norm of (expected gradient − true gradient) at one model and one posterior, those of a training "
             "that follows the true gradient, after each method's own inner steps; left against the unrolled steps (or "
             "iterations of conjugate gradients, or terms) N and VaGES's particles L, right against the time of an "

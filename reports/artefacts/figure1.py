@@ -35,7 +35,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         runs, rates = list(values["run"].unique()), rate_table(points)
         yield Artefact(
             name=f"figure1-{task}",
-            title=paper.title(1, task, "bias of the gradient against N and K"),
+            title=paper.title(1, sweep.suite, task, "bias of the gradient against N and K"),
             caption="Norm of (gradient after N unrolled steps − true gradient) on models along a training, seed "
             f"{values['seed'].min()}. Above: gradient descent on the KL divergence in closed form, which Theorem 2 "
             "is about; below: as the methods train, where dotted lines are what the draws' noise alone would show. The "

@@ -36,12 +36,12 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         plane = first["density"].ndim == 2
         yield Artefact(
             name=f"figure2-{task}",
-            title=paper.title(2, task, "densities"),
+            title=paper.title(2, sweep.suite, task, "densities"),
             caption=(_of_planes(arrays, task) if plane else _of_lines(arrays, task))
             + f" {terms.capital(terms.seed_at(seed, arrays.values()))}. A model with less than half of its mass here "
             "is marked."
             + (" The paper's Figure 2 shows the data and a choice of these; it prints no numbers."
-               if paper.has(2, task) else ""),
+               if paper.has(2, sweep.suite, task) else ""),
             alt=f"Densities of {', '.join(arrays)}" + (" beside the data." if "points" in first else "."),
             numbers=_numbers(arrays),
             runs=runs,

@@ -38,11 +38,12 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         leading = _leading(done[done["variant"].isin(curves["variant"])], metric, high)
         yield Artefact(
             name=f"figure3-{task}",
-            title=paper.title(3, task, f"{name} against iterations"),
+            title=paper.title(3, sweep.suite, task, f"{name} against iterations"),
             caption=f"{terms.capital(name)} on {task}: {terms.mean_of(curves)}{behind}.{beyond}"
             + (f" Last panel: the {len(leading)} variants that end best by the ranking's rule, with their means alone."
                if leading else "")
-            + (" Figure 3 of the paper has the same axes; it prints no numbers." if paper.has(3, task) else ""),
+            + (" Figure 3 of the paper has the same axes; it prints no numbers."
+               if paper.has(3, sweep.suite, task) else ""),
             alt=_in_words(numbers, name),
             numbers=numbers.merge(_seeds(curves, ["value"]), on=["variant", "step"]),
             runs=runs,

@@ -39,7 +39,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 sheets = {variant: sheet(list(arrays.values()), signed) for variant, arrays in shown.items()}
                 yield Artefact(
                     name=f"figure4-{kind.replace('_', '-')}-{task}",
-                    title=paper.title(4, task, title) if kind == "samples" else f"{terms.capital(title)} ({task})",
+                    title=paper.title(4, sweep.suite, task, title)
+                    if kind == "samples"
+                    else f"{terms.capital(title)} ({task})",
                     caption=f"{caption.format(how=terms.how(contents.values()))} "
                     f"{terms.capital(terms.seed_at(seed, contents.values()))}.",
                     alt=f"{terms.capital(title)} of {', '.join(sheets)}.",

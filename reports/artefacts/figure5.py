@@ -47,7 +47,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
-            title=paper.title(5, task, f"learning curves of {of}"),
+            title=paper.title(5, sweep.suite, task, f"learning curves of {of}"),
             caption=f"Objectives of {of} of the bi-level methods against iterations: "
             f"{terms.mean_of(values)}. "
             + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "

@@ -1,7 +1,7 @@
 """How good samples of images are, and what other images the energies tell from test images."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -16,6 +16,11 @@ _OF_SAMPLES = {
     "test/inception_score": ("Inception Score", "{:.2f}"),
     "test/mmd": ("MMD²", "{:.4f}"),
 }  # metric: head of its column, and the numbers' format
+_MEANING = {  # of the columns that are there
+    "Fréchet and kernel distances of their features from the training set's": ("fid", "frechet_resnet56", "kid"),
+    "Inception Score (high is good)": ("inception_score",),
+    "squared maximum mean discrepancy of pixels from test images": ("mmd",),
+}
 _ENERGIES = re.compile(r"ood/auroc_(.+)")
 _OF_POINTS = "test/c2st"  # points in the plane have tables of their own
 
@@ -35,9 +40,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         cells = done[done[[*samples, *energies]].notna().any(axis="columns")]
         frame = pd.DataFrame([_row(cells[cells["variant"] == name], samples, energies) for name in variants(cells)])
         said = [
-            "Samples: Fréchet and kernel distances of their features from the training set's, Inception Score (high is "
-            "good), squared maximum mean discrepancy of pixels from test images; means over seeds, and half-widths of "
-            "their 95% intervals (Student's t), of one seed none." if samples else "",
+            f"Samples: {_meaning(samples)}; means over seeds, and half-widths of their 95% intervals (Student's t), of "
+            "one seed none." if samples else "",
             "AUROC: of pairs of a test image and another one, in which share the other has the higher energy (0.5 is "
             "chance); noise is uniform, shuffled and inverted images are test images; means over seeds."
             if energies else "",
@@ -52,6 +56,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             missing=len(sweep.missing(task)),
             table=Table(frame.dropna(axis="columns", how="all"), formats | dict.fromkeys(energies.values(), "{:.3f}")),
         )
+
+
+def _meaning(samples: Iterable[str]) -> str:
+    there = {metric.removeprefix("test/") for metric in samples}
+    return ", ".join(text for text, names in _MEANING.items() if there & set(names))
 
 
 def _row(cells: pd.DataFrame, samples: dict[str, tuple[str, str]], energies: dict[str, str]) -> dict[str, object]:

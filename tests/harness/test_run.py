@@ -737,6 +737,18 @@ def test_list_shows_a_suite_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "methods" not in text.replace("two methods", "")
 
 
+def test_list_names_the_choices_of_a_hyper_parameter_and_the_model_of_a_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    write(tmp_path, replaced(("- {method: bidsm}", "- {method: bidsm, model: {name: mlp_eblvm, hidden: 2, width: 3}}"),
+                             ("hidden: 3}", "hidden: 3}\n    metrics: [log_likelihood]")))  # fmt: skip
+    assert "model=mlp_eblvm, hidden=2, width=3" in command(tmp_path, "list", "tiny.yaml").out
+    text = " ".join(command(tmp_path, "list").out.replace("│", " ").split())
+    assert "hypergradient = unroll (or implicit, neumann): through N" in text
+    assert "covariance = unbiased (or biased, none): of the scores" in text
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmark.commands.cli import main
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 
-from reports import style
+from reports import paper, style
 from reports.artefacts import (
     ablations,
     codes,
@@ -111,6 +111,8 @@ def test_only_the_papers_data_has_the_papers_figures() -> None:
               for task in ("checkerboard", "board")]  # fmt: skip
     assert titles[0] == "Figure 3: test log-likelihood (nats) against iterations (checkerboard)"
     assert titles[1] == "Test log-likelihood (nats) against iterations (board)"
+    assert not paper.has(3, "toy2d", "checkerboard")  # which is another one
+    assert paper.title(4, "latent", "cifar10", "samples") == "Samples (cifar10)"
 
 
 def test_against_time_each_point_stands_at_its_mean_time() -> None:
@@ -245,6 +247,14 @@ def test_points_in_the_plane_beside_the_truth_and_long_chains(tmp_path: Path) ->
     assert "by 500 steps of the Metropolis-adjusted Langevin algorithm" in caption
     assert "trained energy (of SM 1: draws of the trained prior, decoded)" in caption
     assert list(found["toy2d-board-2"].numbers["variant"]) == ["SM 11"]
+
+
+def test_results_without_pictures_have_the_table_of_points_alone(tmp_path: Path) -> None:
+    measured: Any = {"test/c2st": 0.52, "test/long_mmd": 0.03}
+    found = built(toy2d, learning(Held(), {"SM": ("sm", 0.3)}, **measured), tmp_path)
+    assert list(found) == ["two-samples-board"]
+    assert found["two-samples-board"].numbers["MMD², long"].tolist() == pytest.approx([0.03])
+    assert not built(toy2d, learning(Held(), {"SM": ("sm", 0.3)}), tmp_path)
 
 
 def test_long_names_stay_within_their_panels_of_points(tmp_path: Path) -> None:

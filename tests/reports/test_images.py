@@ -33,6 +33,8 @@ def test_where_only_samples_were_judged_nothing_is_said_of_energies() -> None:
     held.add("MDSM", "mdsm", 0, **{"test/fid": 31.5})
     (artefact,) = built(images, held).values()
     assert (list(artefact.numbers["FID"]), "AUROC" in artefact.caption) == ([31.5], False)
+    assert "Fréchet" in artefact.caption
+    assert not any(word in artefact.caption for word in ("Inception", "discrepancy"))  # no column of those
 
 
 def test_points_in_the_plane_are_none_and_neither_is_what_was_not_sampled() -> None:
