@@ -1,6 +1,8 @@
 """Claims and their verdicts on made-up runs."""
 
 import math
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +13,12 @@ from benchmark.tasks.suite_file import load_suite
 from reports.claims import LEDGER, Judged, judge
 from reports.claims.claim import Claim, method_of
 from reports.claims.shown import commands
-from reports.claims.verdict import NOT_MEASURED, SUPPORTED, UNDECIDED
+from reports.claims.verdict import CONTRADICTED, NOT_MEASURED, SUPPORTED, UNDECIDED
+from reports.reference import alone
 from tests.reports import made_up
 from tests.reports.stores import Held
 
-SIZE = len(LEDGER)
+SIZE, README = len(LEDGER), Path(__file__).parents[2] / "README.md"
 
 
 def judged(claim: Claim, held: Held) -> Judged:
@@ -43,6 +46,15 @@ def test_without_runs_nothing_is_measured() -> None:
     ledger = judge(LEDGER, Held(), SIZE)
     assert {found.verdict for found in ledger} == {NOT_MEASURED}
     assert {claim for *_, claims, _ in commands(ledger) for claim in claims} == {claim.id for claim in LEDGER}
+
+
+def test_the_readme_counts_the_verdicts_of_what_ships() -> None:
+    found = Counter(one.verdict for one in judge(LEDGER, alone([]), SIZE))
+    text = " ".join(README.read_text().split())
+    assert (
+        f"By the results that ship {found[SUPPORTED]} are supported, {found[CONTRADICTED]} contradicted, "
+        f"{found[UNDECIDED]} undecided and {found[NOT_MEASURED]} not measured."
+    ) in text
 
 
 def test_ids_are_unique_and_everything_is_said() -> None:
