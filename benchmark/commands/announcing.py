@@ -38,12 +38,20 @@ def announce(
     console.print(f"suite {suite.suite}, preset {preset_name}{label}: {preset.description}")
     if differs := differences(preset, chosen):
         tables.say(console, f"in place of the preset's: {'; '.join(differs)}")
+    if chosen.steps and (falls := _falls(cells) - {chosen.steps}):
+        over = " and ".join(f"{count:,}" for count in sorted(falls))
+        tables.say(console, f"learning rates fall over {over} iterations all the same: --set METHOD.decay_steps=N")
     console.print(
         f"{tables.counted(len(cells), 'cell')}, {len(cells) - len(todo) - damaged} done already, "
         + (f"{damaged} damaged, " if damaged else "")
         + (f"{going_on} to go on with, " if going_on else "")
         + f"{len(todo) - going_on} to train in {tables.counted(len(work), 'job')}, {at_once} at once"
     )
+
+
+def _falls(cells: Sequence[Cell]) -> set[int]:
+    """Over how many iterations learning rates fall, where they do."""
+    return {int(cell.config["hyper"].get("decay_steps", 0)) for cell in cells} - {0}
 
 
 def measured(

@@ -230,6 +230,11 @@ def test_what_differs_from_the_preset_is_said_under_its_description(tmp_path: Pa
     first, second = said.split("two methods\n")[0], said.split("two methods\n")[1].splitlines()[0]
     assert first.endswith("suite tiny, preset test: ")
     assert second == "in place of the preset's: 7 iterations (for 20); seeds 3,5-6 (for 0-1); bidsm.K=10"
+    assert "learning rates fall" not in said
+    falling = command(
+        tmp_path, *RUN, "--dry-run", "--steps", "7", "--set", "cd.decay_steps=20", "--set", "bidsm.decay_steps=7"
+    ).out
+    assert "learning rates fall over 20 iterations all the same: --set METHOD.decay_steps=N" in falling
 
 
 def test_a_task_without_a_metric_to_rank_by_says_what_it_has(tmp_path: Path) -> None:
