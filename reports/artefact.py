@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmark.measures import statistics
 
-_DECIMALS = 4
+_DECIMALS, _FAR = 4, 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,12 @@ class Artefact:
 
 def fixed(values: Iterable[float], digits: int = 2, least: int = 0, sign: str = "") -> str:
     """A format with as many decimals as the smallest of these needs to show so many digits: ``least`` to 4 of them; an
-    exponent where these do not show the largest either."""
+    exponent where these do not show the largest either, or where that ran away to a million and more."""
     sizes = np.abs(np.fromiter(values, dtype=float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     if len(sizes) and sizes.max() < 10.0 ** (digits - 1 - _DECIMALS):
         return f"{{:{sign}.{digits - 1}e}}"
     decimals = digits - 1 - math.floor(math.log10(sizes.min())) if len(sizes) else least
+    if decimals > 0 and sizes.max(initial=0.0) >= _FAR:
+        return f"{{:{sign}.{digits}g}}"
     return f"{{:{sign},.{min(max(decimals, least), _DECIMALS)}f}}"

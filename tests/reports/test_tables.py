@@ -194,6 +194,8 @@ def test_a_small_bound_keeps_its_digits() -> None:
     assert fixed([1600.3, 40.0], 3).format(1600.3) == "1,600.3"
     assert [fixed([0.1, 0.0663], 3).format(value) for value in (0.1, 0.0663)] == ["0.1000", "0.0663"]
     assert fixed([math.nan, 0.0], least=3) == "{:,.3f}"
+    assert [fixed([3.7e8, 0.0021], 3).format(value) for value in (371_898_681.0478, 0.0021)] == ["3.72e+08", "0.0021"]
+    assert fixed([3.7e8, 1e5], 3).format(371_898_681.05) == "371,898,681"
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
