@@ -40,6 +40,7 @@ class AdVIL(WithPosterior):
     colour: ClassVar[str] = "#bf26b9"
     marker: ClassVar[str] = "$\u25d7$"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "decoder")
+    part_needs: ClassVar[dict[str, tuple[str, ...]]] = {"posterior": ("sample_hard",)}
     moves: ClassVar[tuple[str, ...]] = ("model",)
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 

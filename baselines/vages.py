@@ -30,6 +30,7 @@ class VaGES(Amortised):
 
     family: ClassVar[str] = "Bi-level score matching"
     reference: ClassVar[str] = "Bao et al. 2021"
+    part_needs: ClassVar[dict[str, tuple[str, ...]]] = {"posterior": ("sample_hard",)}
 
     particles: int = count(5, "samples of h per example in each estimate", symbol="L", maximum=LOOP, tune=(2, 5, 10))
     covariance: str = choice(
@@ -84,8 +85,7 @@ class VaGES(Amortised):
         }
 
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor:
-        drawn = {"visible": noise["visible"], "hidden": noise["hidden"][:1]}
-        return self.lower_loss(state.bind(), batches[0], drawn, hyper)
+        return self.lower_loss(state.bind(), batches[0], {**noise, "hidden": noise["hidden"][:1]}, hyper)
 
     def samples(self, params: Any, v: Tensor, noise: Any, hyper: Hyper) -> tuple[Tensor, Tensor, Tensor]:
         """h for the residual, the second derivative and the covariance, each [L, batch, m]."""

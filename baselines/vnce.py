@@ -48,6 +48,7 @@ class VNCE(WithPosterior):
     colour: ClassVar[str] = "#9a5200"
     marker: ClassVar[str] = "d"
     trains: ClassVar[tuple[str, ...]] = ("model", "posterior", "normaliser")
+    part_needs: ClassVar[dict[str, tuple[str, ...]]] = {"posterior": ("sample_hard",)}
     moves: ClassVar[tuple[str, ...]] = ("model", "normaliser")
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian, Bernoulli)
 

@@ -43,6 +43,7 @@ class Hooks(ABC):
     colour: ClassVar[str] = ""  # in figures, as "#2878c8"; without one each variant gets a colour of its own
     marker: ClassVar[str] = ""  # in figures, as matplotlib names it; like ``colour``
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of the model without which this estimator cannot work
+    part_needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # optional methods of other parts, likewise, by part
     trains: ClassVar[tuple[str, ...]] = ("model",)  # the parts: the model, other networks, tensors that belong to none
     moves: ClassVar[tuple[str, ...]] = ()  # the parts that move along the gradient of ``loss``; all where it is empty
     visible_units: ClassVar[tuple[type[Units], ...]] = (Gaussian,)  # what v it can train; Bernoulli for binary v

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bism.errors import InputError, first_line, shortened
 from bism.hooks import Hooks
 from bism.rng import Rng
+from bism.variables import Bernoulli
 
 _ASKED = {
     "posterior": ("sample", "log_prob"),
@@ -39,7 +40,7 @@ def check_parts(estimator: Hooks, parts: Mapping[str, Any], model: Any) -> None:
         if part not in own:
             known = f"its parts beside the model are {', '.join(own)}" if own else "it trains the model alone"
             raise InputError(f"{estimator.id} has no part '{part}' to be given: {known}")
-        asked = _ASKED.get(part, ())
+        asked = (*_ASKED.get(part, ()), *estimator.part_needs.get(part, ()))
         lacking = [name for name in asked if not hasattr(module, name)]
         if not isinstance(module, nn.Module) or lacking:
             wanted = f" with {' and '.join(f'{name}()' for name in asked)}" if asked else ""
@@ -68,6 +69,11 @@ def _check_fits(part: str, module: Any, model: Any) -> None:
         wanted = f"posterior.sample(v, noise, temperature) must give h [batch, {m}] of v {batches}"
         check_gives(wanted, lambda: module.sample(v, noise, 1.0), (m,))
         check_gives(f"posterior.log_prob(h, v) must give [batch] of h [batch, {m}]", lambda: module.log_prob(h, v), ())
+        if hasattr(module, "sample_hard"):
+            wanted = f"posterior.sample_hard(v, noise) must give h [batch, {m}] of v {batches}"
+            h = check_gives(wanted, lambda: module.sample_hard(v, noise), (m,))
+            if isinstance(model.latent, Bernoulli) and not ((h == 0) | (h == 1)).all():
+                raise InputError(f"{wanted} of zeros and ones, for h of {name} is binary, got {float(h[0, 0]):.4g}")
     elif part == "flow":
         wanted = f"flow.push(z) must give v {batches}, and log q(v) [batch], of as many standard normal numbers"
         check_gives(wanted, lambda: module.push(rng.normal(v.shape))[0], visible)
@@ -87,8 +93,8 @@ def check_generator(method: str, generator: Any, codes: int, visible: tuple[int,
     check_gives(wanted, lambda: generator(like.new_zeros(_EXAMPLES, codes)), visible)
 
 
-def check_gives(what: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -> None:
-    """Refuses what does not give a tensor [batch, *shape] for its examples, whose number is 2.
+def check_gives(what: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -> Tensor:
+    """The tensor [batch, *shape] that a part gives for its examples, whose number is 2; refuses what gives another.
 
     Raises:
         InputError: with ``what`` is expected, and what came.
@@ -101,3 +107,4 @@ def check_gives(what: str, call: Callable[[], Tensor], shape: tuple[int, ...]) -
     if not isinstance(found, Tensor) or tuple(found.shape) != (_EXAMPLES, *shape):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InputError(f"{what}, got {got} for a batch of {_EXAMPLES}")
+    return found

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,11 +22,17 @@ def declared(method: type[Estimator]) -> Space:
     return {name: _distribution(method, name, where) for name, where in method.search_space().items()}
 
 
-def changed(method: type[Estimator], space: Space, changes: Mapping[str, Any]) -> tuple[Space, dict[str, Any]]:
+def changed(
+    method: type[Estimator], space: Space, changes: Mapping[str, Any], hyper: Mapping[str, Any] | None = None
+) -> tuple[Space, dict[str, Any]]:
     """A space with a user's changes, and the hyper-parameters that these fix at one value.
+
+    With ``hyper`` those named choices are left out that a method refuses beside what is not searched, as VaGES's
+    control variate where samples of h take Langevin steps: each of their trials would fail.
 
     Args:
         changes: by name or symbol, what a suite file or the command line says: see ``_FORMS``.
+        hyper: the values of hyper-parameters where they are not searched.
 
     Raises:
         InputError: an unknown hyper-parameter, an empty range, or values that the method refuses.
@@ -41,7 +47,39 @@ def changed(method: type[Estimator], space: Space, changes: Mapping[str, Any]) -
             _check(method, name, where)
             found.pop(name, None)
             fixed[name] = where
+    if hyper is not None:
+        given = {name: value for name, value in {**hyper, **fixed}.items() if name not in found}
+        fixed |= _left_out(method, found, given, {resolve(method, key) for key in changes})
     return found, fixed
+
+
+def _left_out(
+    method: type[Estimator], space: Space, given: Mapping[str, Any], asked: Collection[str]
+) -> dict[str, Any]:
+    """Takes the named choices out of a space that a method refuses beside what is given, those that are ``asked`` for
+    excepted, which are an error. What then has one value is not searched: those."""
+    alone = dict[str, Any]()
+    for name, where in list(space.items()):
+        if not isinstance(where, CategoricalDistribution) or not specs(method)[name].choices:
+            continue
+        left = [value for value in where.choices if _goes_with(method, given, name, value)]
+        if not left or len(left) == len(where.choices):
+            continue
+        if name in asked:
+            method(**{**given, name: next(value for value in where.choices if value not in left)})  # which says why
+        space[name] = CategoricalDistribution(left)
+        if len(left) == 1:
+            alone[name] = left[0]
+            del space[name]
+    return alone
+
+
+def _goes_with(method: type[Estimator], given: Mapping[str, Any], name: str, value: Any) -> bool:
+    try:
+        method(**{**given, name: value})
+    except InputError:
+        return False
+    return True
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

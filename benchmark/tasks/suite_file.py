@@ -33,6 +33,7 @@ from bism.hyperparameters import resolve, specs
 
 SHIPPED = Path(__file__).parents[1] / "suites"
 _PROBLEMS = 20  # that are said of a file
+_NO_VALUE = "needs at least 1 value, got []: there would be no variant"
 
 
 def shipped() -> dict[str, Path]:
@@ -243,9 +244,11 @@ def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator
     for preset_name, preset in suite.presets.items():
         for task_name, task in preset.tasks.items():
             place = ("presets", preset_name, "tasks", task_name)
-            for key in task.all:
+            for key, value in task.all.items():
                 if key not in every:
                     yield (*place, "all", key), f"no method has this hyper-parameter: {nearest(key, every)}"
+                if value == []:
+                    yield (*place, "all", key), _NO_VALUE
             yield from _bad_omissions(task, methods, (*place, "without"))
             for index, entry in enumerate(task.variants):
                 where = (*place, "variants", index)
@@ -287,7 +290,9 @@ def _bad_values(
     entry: Variant, shared: dict[str, Any], estimator: type[Estimator], where: Place
 ) -> Iterator[tuple[Place, str]]:
     names = dict[str, str]()
-    for key in entry.set:
+    for key, value in entry.set.items():
+        if value == []:
+            yield (*where, "set", key), _NO_VALUE
         try:
             name = resolve(estimator, key)
         except InputError as error:

@@ -183,7 +183,7 @@ def settings_of(
         raise InputError(f"task {task}: tuning takes whole minibatches, and preset {preset} has accumulate: more")
     names = check_objectives(objectives, config["metrics"], task, method)
     said = suite.tasks[task].spaces.get(method.id, {})
-    space, fixed = spaces.changed(method, spaces.declared(method), {**said, **changes})
+    space, fixed = spaces.changed(method, spaces.declared(method), {**said, **changes}, config["hyper"])
     if not space:
         raise InputError(f"{method.id}: nothing to search: its space is empty")
     config["hyper"] = {**config["hyper"], **fixed}

@@ -21,7 +21,7 @@ from bism.estimator import Hyper
 from bism.generator import Generator as Decoding
 from bism.hyperparameters import Range, number
 from bism.optimisers import Tree
-from bism.posteriors import RelaxedBernoulli
+from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.rng import Rng, StoredRng
 from bism.state import Info, State
 from tests.contracts.cases import data, kinds, same, small
@@ -205,6 +205,16 @@ def test_a_network_of_one_s_own_takes_the_place_of_a_part() -> None:
     assert same(ours.state(0)["params"]["posterior"], theirs.state(0)["params"]["posterior"])
 
 
+class Relaxed(nn.Module):
+    """A posterior with what all of them have, and no more."""
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        return (noise / temperature).sigmoid()
+
+    def log_prob(self, h: Tensor, v: Tensor) -> Tensor:
+        return h.sum(-1)
+
+
 class Summed(RelaxedBernoulli):
     """log_prob of a whole batch."""
 
@@ -220,6 +230,8 @@ class Summed(RelaxedBernoulli):
         (Contrast(), {"model": GRBM(2, 3)}, "contrast has no part 'model' to be given"),
         (Contrast(), {"generator": 3}, r"generator must be a torch.nn.Module; int lacks torch.nn.Module as its base"),
         (BiDSM(), {"posterior": nn.Linear(2, 3)}, r"posterior must be a torch.nn.Module with sample\(\) and log_p"),
+        *[(method, {"posterior": Relaxed()}, r"and sample_hard\(\); Relaxed lacks sample_hard$")
+          for method in (VaGESDSM(), VNCE(), AdVIL(codes=2))],
     ],
 )  # fmt: skip
 def test_parts_that_are_none_are_refused(estimator: Estimator, parts: dict[str, Any], said: str) -> None:
@@ -233,6 +245,8 @@ def test_parts_that_are_none_are_refused(estimator: Estimator, parts: dict[str, 
         (BiDSM(), {"posterior": RelaxedBernoulli((2,), 4)},
          r"posterior.sample\(v, noise, temperature\) must give h \[batch, 3\] of v \[batch, 2\], and raises Runtime"),
         (BiDSM(), {"posterior": RelaxedBernoulli((5,), 3)}, r"must give h \[batch, 3\] of v .*, and raises RuntimeErr"),
+        (VaGESDSM(), {"posterior": DiagonalGaussian((2,), 3)},
+         r"posterior.sample_hard\(v, noise\) must give h .* of zeros and ones, for h of GRBM is binary, got "),
         (BiDSM(), {"posterior": Summed((2,), 3)}, r"posterior.log_prob\(h, v\) must give \[batch\] of .* got \[\]"),
         (AdVIL(codes=2), {"decoder": Decoder(GRBM(3, 3), 2, 4)},
          r"decoder must be of v of shape \[2\], as GRBM is, got one of \[3\]"),

@@ -236,6 +236,12 @@ def test_the_gradient_s_bias_along_a_training(tmp_path: Path) -> None:
         assert matplotlib.image.imread(folder.artifacts / f"bias_{name}.png").std() > 0.05
 
 
+def test_the_seed_of_the_training_that_it_looks_along_is_checked_before_anything_trains(tmp_path: Path) -> None:
+    said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS.replace("draws: 20", "seed: -1"))))
+    assert said.code == 2
+    assert "option seed of the probe gradient_bias: must be at least 0, got -1" in said.err
+
+
 def test_a_probe_that_suits_no_variant_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", str(suite(tmp_path, BIAS.replace("          - {method: bidsm}\n", ""))))
     assert said.code == 2

@@ -293,6 +293,12 @@ BAD = {
     "a bad value in a list": (("{method: cd}", "{method: cd, set: {k: [1, 0]}}"), [
         "19: presets.test.tasks.board.variants.0.set.k: cd: k must be from 1 to 1,000, got 0",
     ]),
+    "a list of no values": (("{method: cd}", "{method: cd, set: {k: []}}"), [
+        "19: presets.test.tasks.board.variants.0.set.k: needs at least 1 value, got []: there would be no variant",
+    ]),
+    "a list of no values for all": (("all: {lr: 0.01}", "all: {lr: []}"), [
+        "17: presets.test.tasks.board.all.lr: needs at least 1 value, got []: there would be no variant",
+    ]),
     "a bad value by its symbol": (("{method: bidsm}", "{method: bidsm, set: {N: -1}}"), [
         "20: presets.test.tasks.board.variants.1.set.N: bidsm: unroll_steps must be from 0 to 100, got -1",
     ]),

@@ -1,5 +1,6 @@
 """Tuning: a known optimum, budgets, interruptions, and what is refused."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 from baselines import CD
 from benchmark.data.datasets import DataSet, load
 from benchmark.tasks import registry, spaces
+from benchmark.tasks.suite_file import load_suite
 from benchmark.tuning import export, leases
 from benchmark.tuning import study as studies
 from benchmark.tuning.export import tuned_suite
@@ -22,6 +24,7 @@ from benchmark.tuning.storage import open_storage
 from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
 from tests.harness.hill import PEAK, SUITE, TUNE, bench
+from tests.harness.test_suite_files import METHODS, cells_of
 from tests.harness.tiny import Said, called, command, everything, write
 
 
@@ -362,6 +365,28 @@ def test_spaces_come_from_the_method_the_suite_and_the_command_line(tmp_path: Pa
         "lr": "0.0001 to 0.1, logarithmic", "shift": "0 to 2.5", "kind": "1, 2, 3"
     }  # fmt: skip
     assert studies.read(one.study).config["hyper"]["width"] == -2.0
+
+
+def test_choices_that_do_not_go_with_what_is_fixed_are_not_searched() -> None:
+    """Of the shipped preset whose samples of h take Langevin steps, beside which there is no control variate."""
+    suite = load_suite("deep_digits", METHODS)
+    cells = [cell for cell in cells_of(suite, "quick") if cell.config["method"] == "vages_mdsm"]
+    cells = [dataclasses.replace(cell, config={**cell.config, "seed": 1000}) for cell in cells]
+
+    def settings(changes: dict[str, Any]) -> studies.StudySettings:
+        return studies.settings_of(
+            suite, "quick", cells, METHODS["vages_mdsm"],
+            objectives=None, sampler="random", pruner="none", changes=changes, enqueue=True,
+        )  # fmt: skip
+
+    found = settings({})
+    assert found.config["hyper"]["corrector_steps"] == 5
+    assert found.config["hyper"]["control_variate"] == "none"
+    assert "control_variate" not in found.space
+    assert "corrector_step_size" in found.space
+    assert "control_variate" in settings({"corrector_steps": 0}).space
+    with pytest.raises(InputError, match="vages_mdsm: control_variate must be 'none' with corrector_steps"):
+        settings({"control_variate": ["none", "posterior"]})
 
 
 def test_a_study_goes_on_as_it_was_made(tmp_path: Path, data: DataSet) -> None:

@@ -155,7 +155,7 @@ class GradientBias(Probe):
     after: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field([300, 3000], min_length=1)
     draws: int = Field(1000, ge=20, le=1_000_000)
     batch_size: int = Field(100, gt=0, le=1_000_000)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @staticmethod
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
