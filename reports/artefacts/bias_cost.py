@@ -171,7 +171,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
                 axes.set_ylim(low, high)
                 drawn = [_curve(axes, curve, x, low, name, look[name]) for name, curve in rows.groupby("series")]
                 if x == _MS:
-                    _frontier(axes, rows)
+                    _frontier(axes, rows, low)
                     named.append((axes, [point for points in drawn for point in points]))
             row[0].set_xscale("symlog", linthresh=1)
             truth = terms.number(rows["true"].mean())
@@ -201,16 +201,19 @@ def _in_order(frame: pd.DataFrame, method: dict[str, Method]) -> list[str]:
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
-    """Of the logarithmic axis of a row: down to a little below the least that is told from 0."""
-    told = rows.loc[rows["low"] > 0, "low"]
-    least = min(float(told.min()), float(rows["high"].min())) if len(told) else float(rows["high"].min())
-    return least / _ROOM, _ROOM * float(rows["high"].max())
+    """Of the logarithmic axis of a row: down to a little below the least that is told from 0. An interval that is 0
+    altogether, as one in forty of a gradient without bias is, says nothing of it."""
+    ends = rows[["low", "high"]].to_numpy()
+    least, most = ends[ends > 0].min(initial=np.inf), rows["high"].max()
+    return (float(least / _ROOM), float(_ROOM * most)) if most > 0 else (0.1, 1.0)
 
 
 def _curve(axes: Any, curve: pd.DataFrame, x: str, low: float, name: str, look: tuple[str, str]) -> list[Point]:
-    """A curve with its intervals; hollow triangles where the bias is not told from 0. Its points, to be named."""
+    """A curve with its intervals; hollow triangles where the bias is not told from 0, at the axis's end ``low`` where
+    the interval is 0 altogether. Its points, to be named."""
     colour, marker = look
     curve, found = curve.dropna(subset=[x]).sort_values(x), list[Point]()
+    curve["high"] = curve["high"].clip(lower=low)
     told = curve[curve["low"] > 0]
     axes.plot(told[x], told[_BIAS], color=colour, linewidth=0.9, label=name, marker=marker, markersize=4)
     for row in curve.to_dict("records"):
@@ -224,10 +227,10 @@ def _curve(axes: Any, curve: pd.DataFrame, x: str, low: float, name: str, look: 
     return found
 
 
-def _frontier(axes: Any, rows: pd.DataFrame) -> None:
+def _frontier(axes: Any, rows: pd.DataFrame, low: float) -> None:
     """Through the variants that no other beats in both."""
     best = rows[rows["best"]].sort_values(_MS)
-    shown = np.where(best["low"] > 0, best[_BIAS], best["high"])
+    shown = np.where(best["low"] > 0, best[_BIAS], best["high"].clip(lower=low))
     axes.step(best[_MS], shown, where="post", color=style.INK, linewidth=0.5, zorder=1)
 
 

@@ -23,9 +23,11 @@ CELLS: dict[str, tuple[str, dict[str, str], tuple[float, float, float], float]] 
 }  # fmt: skip
 
 
-def measured(**more: Any) -> Held:
+def measured(of: dict[str, tuple[float, float, float]] | None = None, **more: Any) -> Held:
+    """``of``: other biases, with their intervals, by variant."""
     held, threads = Held(), {"threads": "1"}
-    for variant, (method, params, (bias, low, high), ms) in CELLS.items():
+    for variant, (method, params, known, ms) in CELLS.items():
+        bias, low, high = (of or {}).get(variant, known)
         values = {"": bias, "_low": low, "_high": high, "_spread": 2.0, "_true": 6.0}
         own = {"damping": "1.0"} if method == "bidsm" else {}  # which the store holds of all of a method
         held.add(
@@ -75,6 +77,18 @@ def test_it_is_drawn_against_n_or_l_and_against_time() -> None:
     assert {text.get_text() for text in by_time.texts} == {"0", "2", "5"}
     assert by_count.get_ylim() == pytest.approx((0.3 / 1.3, 2.1 * 1.3))  # of what is told from 0
     assert "(true gradient: 6.00)" in by_count.get_ylabel()
+
+
+def test_an_interval_that_is_0_altogether_is_at_the_edge() -> None:
+    """On a logarithmic axis 0 is nowhere, and its variant would be missing."""
+    nothing = (0.0, 0.0, 0.0)
+    for of, edge in (({"VaGES-DSM-2": nothing}, (0.3 / 1.3, 2.1 * 1.3)), (dict.fromkeys(CELLS, nothing), (0.1, 1.0))):
+        figure = built(bias_cost, measured(of))["bias-cost-board"].figure
+        assert figure is not None
+        by_time = figure.axes[1]
+        assert by_time.get_ylim() == pytest.approx(edge)
+        hollow = [line for line in by_time.lines if line.get_markerfacecolor() == "none"]
+        assert [[0.4, pytest.approx(edge[0])]] in [np.asarray(line.get_xydata()).tolist() for line in hollow]
 
 
 def test_time_is_the_processor_s_where_each_process_has_one_thread() -> None:
