@@ -42,6 +42,9 @@ def _problem(kind: Any, base: Any) -> str | None:
         value = getattr(kind, name)
         if not isinstance(value, tuple) or not all(isinstance(one, str) and one.isidentifier() for one in value):
             return f"``{name}`` must be a tuple of {wanted}, got {shown(value)}"
+    given = kind.part_needs
+    if not isinstance(given, Mapping) or not all(isinstance(names, tuple) for names in given.values()):
+        return f"``part_needs`` must have a tuple of names of methods for each part, got {shown(given)}"
     if "model" not in kind.trains or len(set(kind.trains)) < len(kind.trains):
         return f"``trains`` must name 'model' and each part once, got {shown(kind.trains)}"
     known = isinstance(kind.moves, tuple) and all(part in kind.trains for part in kind.moves)

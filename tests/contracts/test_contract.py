@@ -50,6 +50,11 @@ def test_our_own_methods_keep_it(kind: type[Estimator]) -> None:
         ({"moves": ("model", "model")}, "``moves`` must be a tuple of parts that ``trains`` names, each once, got"),
         ({"moves": "model"}, "``moves`` must be a tuple of parts"),
         ({"moves": ([1],)}, "``moves`` must be a tuple of parts"),
+        (
+            {"part_needs": {"model": "sample_hard"}},
+            "``part_needs`` must have a tuple of names of methods for each part",
+        ),
+        ({"part_needs": ("sample_hard",)}, "``part_needs`` must have a tuple of names of methods for each part"),
         ({"needs": "free_energy"}, "``needs`` must be a tuple of names of methods of the model, got 'free_energy'"),
         ({"needs": 5}, "``needs`` must be a tuple"),
         ({"uses_examples": "no"}, "``uses_examples`` must be True or False, got 'no'"),
