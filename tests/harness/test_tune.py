@@ -383,7 +383,7 @@ def test_choices_that_do_not_go_with_what_is_fixed_are_not_searched() -> None:
     assert found.config["hyper"]["corrector_steps"] == 5
     assert found.config["hyper"]["control_variate"] == "none"
     assert "control_variate" not in found.space
-    assert "corrector_step_size" in found.space
+    assert "lr" in found.space
     assert "control_variate" in settings({"corrector_steps": 0}).space
     with pytest.raises(InputError, match="vages_mdsm: control_variate must be 'none' with corrector_steps"):
         settings({"control_variate": ["none", "posterior"]})
