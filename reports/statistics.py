@@ -5,7 +5,7 @@ resamples of 3, 5 and 10 values have too little spread, and the "95%" of BCa (Ef
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from scipy import stats
 
 from benchmark.measures.statistics import LEVEL, Values, interval, paired
 
-__all__ = ["LEVEL", "bands", "improvement", "interval", "paired"]
+__all__ = ["LEVEL", "bands", "improvement", "interval", "of_seeds", "paired"]
 
 
 def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFrame:
@@ -26,6 +26,15 @@ def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFram
     quantile = stats.t.ppf(0.5 + LEVEL / 2, grouped["count"] - 1)
     grouped["half_width"] = quantile * grouped["std"] / np.sqrt(grouped["count"])
     return grouped.rename(columns={"count": "seeds"})[[*by, "step", "mean", "half_width", "seeds"]]
+
+
+def of_seeds(cells: pd.DataFrame, heads: Mapping[str, str]) -> dict[str, object]:
+    """The row of a table from the cells of one variant: its name, how many seeds, and of each metric, under its head,
+    the mean with the half-width of its interval."""
+    row: dict[str, object] = {"variant": cells["variant"].iloc[0], "seeds": len(cells)}
+    for metric, head in heads.items():
+        row[head], row[f"± {head}"] = interval(cells[metric].dropna())
+    return row
 
 
 def improvement(ours: Values, theirs: Values) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from reports.artefact import Artefact, Table, fixed
-from reports.statistics import interval
+from reports.statistics import of_seeds
 from reports.sweep import Sweep, variants
 
 _ERRORS = {
@@ -22,7 +22,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if not set(_ERRORS) <= set(done):
             continue
         cells = done[done["couplings/rms_error"].notna()]
-        frame = pd.DataFrame([_row(cells[cells["variant"] == name]) for name in variants(cells)])
+        frame = pd.DataFrame([of_seeds(cells[cells["variant"] == name], _ERRORS) for name in variants(cells)])
         frame = frame.sort_values("RMS error", kind="stable", ignore_index=True)
         heads = [*_ERRORS.values(), *(f"± {head}" for head in _ERRORS.values())]
         yield Artefact(
@@ -36,10 +36,3 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             missing=len(sweep.missing(task)),
             table=Table(frame.dropna(axis="columns", how="all"), {head: fixed(frame[head], 2) for head in heads}),
         )
-
-
-def _row(cells: pd.DataFrame) -> dict[str, object]:
-    row: dict[str, object] = {"variant": cells["variant"].iloc[0], "seeds": len(cells)}
-    for metric, head in _ERRORS.items():
-        row[head], row[f"± {head}"] = interval(cells[metric])
-    return row

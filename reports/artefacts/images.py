@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from reports.artefact import Artefact, Table
-from reports.statistics import interval
+from reports.statistics import of_seeds
 from reports.sweep import Sweep, variants
 
 _OF_SAMPLES = {
@@ -64,7 +64,5 @@ def _meaning(samples: Iterable[str]) -> str:
 
 
 def _row(cells: pd.DataFrame, samples: dict[str, tuple[str, str]], energies: dict[str, str]) -> dict[str, object]:
-    row: dict[str, object] = {"variant": cells["variant"].iloc[0], "seeds": len(cells)}
-    for metric, (head, _) in samples.items():
-        row[head], row[f"± {head}"] = interval(cells[metric].dropna())
+    row = of_seeds(cells, {metric: head for metric, (head, _) in samples.items()})
     return row | {head: cells[metric].mean() for metric, head in energies.items()}
