@@ -197,6 +197,7 @@ def annealed_importance(
     chains: int = 10,
     steps: int = 500,
     leapfrogs: int = 5,
+    pilots: int | None = None,
     seed: int = 0,
     h: Tensor | None = None,
 ) -> Annealed:
@@ -207,28 +208,33 @@ def annealed_importance(
         posterior: from whose normal to start; else from N(0, I).
         chains: independent, for each example.
         steps: temperatures; leapfrogs: of a transition.
+        pilots: chains for each example of the run that finds step sizes; as many as of the other.
         h: exact draws of p(h|v), [batch, m], to go backwards from them: the weights are then of 1 / p~(v). Chains that
             start at the same h are not independent, and neither ``effective`` nor ``error_of_weights`` knows.
     """
     rng, kind = Rng(generator(seed, 0, "annealing h", v.device), v.dtype), "forward" if h is None else "backward"
     own = Rng(generator(seed, 0, f"annealing h, {kind}", v.device), v.dtype)
     q, t = _normal(model, posterior, v), sigmoid_temperatures(steps)
-    energy, shape = _energy(model, v, q, chains), (chains * len(v), q.a.shape[1])
-    sizes = step_sizes(energy, rng.normal(shape), t, rng, leapfrogs=leapfrogs, chains=chains)
+    pilots = pilots or chains
+    ahead = rng.normal((pilots * len(v), q.a.shape[1]))
+    sizes = step_sizes(_energy(model, v, q, pilots), ahead, t, rng, leapfrogs=leapfrogs, chains=pilots)
+    sizes = sizes[:, : len(v)].repeat(1, chains, 1)
     if h is None:
-        start = own.normal(shape)
+        start = own.normal((chains * len(v), q.a.shape[1]))
     else:
         start, t, sizes = ((h - q.a) / q.b).repeat(chains, 1), t.flip(0), sizes.flip(0)
-    log_w, u, acceptance = anneal(energy, start, t, sizes, own, leapfrogs=leapfrogs)
+    log_w, u, acceptance = anneal(_energy(model, v, q, chains), start, t, sizes, own, leapfrogs=leapfrogs)
     end = q.a + q.b * u.reshape(chains, *q.a.shape)
     return Annealed(Weights(log_w.reshape(chains, -1), 1 if h is None else -1), acceptance, end)
 
 
-def posterior_mean(model: Any, v: Tensor, *, chains: int = 10, steps: int = 100, seed: int = 0) -> Tensor:
+def posterior_mean(
+    model: Any, v: Tensor, *, chains: int = 5, steps: int = 100, leapfrogs: int = 2, seed: int = 0
+) -> Tensor:
     """E[h|v], [batch, m], for models without a network that knows it: sum_c w_c h_c / sum_c w_c of the ends h_c of AIS
     from N(0, I), which tends to it with more chains whatever the number of temperatures; arguments as of
-    ``annealed_importance``."""
-    found = annealed_importance(model, v, chains=chains, steps=steps, seed=seed)
+    ``annealed_importance``. Where p(h|v) has several modes, few chains find the heavier ones and not their shares."""
+    found = annealed_importance(model, v, chains=chains, steps=steps, leapfrogs=leapfrogs, pilots=1, seed=seed)
     return (found.weights.log_w.softmax(0).to(found.h).unsqueeze(-1) * found.h).sum(0)
 
 

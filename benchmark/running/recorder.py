@@ -219,11 +219,12 @@ class Recorder:
         """Takes probes, or finds in the journal what an earlier process has taken; returns what was measured."""
         found, cell, seed = list[dict[str, float]](), self.cells[index], self.trainer.seeds[index]
         fitted, data = in_own_units(fitted, self.data)
+        subject = self._make_subject(fitted, seed, data, cell.artifacts)
         for probe in probes:
             if self._lines[index] >= self._there[index]:
                 settings = PROBES[probe["name"]].model_validate(probe["options"])
                 with self._spending(f"probe {probe['name']}"):
-                    measured = settings.measure(self._make_subject(fitted, seed, data, cell.artifacts))
+                    measured = settings.measure(subject)
                 cell.append(fitted.step, measured)
             self._lines[index] += 1
             found.append(cell.measurements()[self._lines[index] - 1].metrics)

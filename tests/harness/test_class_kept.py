@@ -12,10 +12,11 @@ from baselines import CD, MDSM
 from baselines.lebm import LEBM
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet
-from benchmark.measures.probes import ClassKept, Features, Subject
-from benchmark.measures.probes.latents import hidden_mean, share_of_h
+from benchmark.measures.probes import ClassKept, Features, Subject, latents
+from benchmark.measures.probes.latents import hidden_mean, hidden_means, share_of_h
 from bism import GRBM, BiMDSM
 from bism.latent import latent_mlp
+from bism.latent_likelihood import posterior_mean
 from bism.resnet import ResNetEBLVM, ResNetEBM
 from bism.scaling import Scaling
 from tests.harness.known_images import HIDDEN, Known, Pictures, data_of, images, subject
@@ -77,6 +78,23 @@ def test_of_a_decoder_samples_are_drawn_and_h_is_found_without_a_network(scaling
     found = ClassKept(images=40).measure(about)
     assert found["class_kept/share"] == 1
     assert found["class_kept/by_chance"] == 0.5
+
+
+def test_what_annealing_finds_is_kept_for_the_next_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, asked = linear_gaussian(4, 2, 0.2), list[int]()
+    rows = model.draw(12, rng(1))
+    fitted: Any = types.SimpleNamespace(model=lambda seed: model, joint=lambda seed: (model, None), estimator=LEBM())
+    about = Subject(fitted, 5, DataSet("made", rows, rows, rows), tmp_path)
+
+    def counted(model: Any, v: Tensor, *, seed: int) -> Tensor:
+        asked.append(len(v))
+        return posterior_mean(model, v, seed=seed)
+
+    monkeypatch.setattr(latents, "posterior_mean", counted)
+    found = [hidden_means(about, part) for part in (rows, rows.clone(), rows[:5])]
+    assert asked == [12, 5]
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], posterior_of(model).mean(rows).float(), rtol=0, atol=0.9)
 
 
 def test_what_they_suit() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from benchmark.data.datasets import DataSet
 from bism import Estimator
@@ -34,6 +35,7 @@ class Subject:
     alive: to be called now and then by a probe that takes long, with nothing or with how far it is, as in
         ("sampling", 300, 2700); raises where the job is asked to stop, and what the
         probe has written to ``folder`` is there when it is called again.
+    kept: what takes long and several probes of this model need; by name.
     """
 
     fitted: Fitted
@@ -43,6 +45,7 @@ class Subject:
     judges: Judges = NO_JUDGES
     data_dir: Path | None = None
     alive: Callable[..., None] = lambda *how_far: None
+    kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Probe(BaseModel, ABC):

@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmark.data.datasets import DataSet
 from benchmark.measures.pictures import save_arrays
 from benchmark.measures.probes.base import Metrics, Subject
-from benchmark.measures.probes.latents import Features, GivenH, hidden_mean, in_parts, seeded, share_of_h
+from benchmark.measures.probes.latents import Features, GivenH, hidden_means, seeded, share_of_h
 from benchmark.measures.probes.samples import Langevin
 from bism import Estimator
 from bism.rng import generator
@@ -74,7 +74,7 @@ class ClassKept(GivenH):
     def samples(self, subject: Subject, v: Tensor) -> Tensor:
         """v ~ p(v|h) at E[h|v] of each of these, [images, draws, *visible_shape]."""
         model = subject.fitted.model(subject.seed)
-        h = in_parts(hidden_mean(subject), v, subject).to(next(model.parameters()))
+        h = hidden_means(subject, v).to(next(model.parameters()))
         if not hasattr(model, "sample_visible"):
             return self.given(subject, model, h, count=self.draws)
         noise = visible_noise(model, (self.draws,), seeded(subject, "samples given h", h))

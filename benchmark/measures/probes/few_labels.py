@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes.base import Metrics, Probe, Subject
-from benchmark.measures.probes.latents import Features, hidden_mean, in_parts, linear_accuracy, standardised
+from benchmark.measures.probes.latents import Features, hidden_means, linear_accuracy, standardised
 from bism import Estimator
 from bism.rng import generator
 
@@ -45,10 +45,10 @@ class FewLabels(Probe):
         assert data.labels is not None  # see lacking()
         source = generator(subject.seed, 0, "examples to learn from")
         chosen = torch.randperm(len(data.train), generator=source)[: self.train_examples]
-        features, classes = hidden_mean(subject), data.labels[0][chosen]
+        train, classes = data.train[chosen], data.labels[0][chosen]
         both = {
-            "": standardised(in_parts(features, data.train[chosen], subject), in_parts(features, data.test, subject)),
-            "_pixels": standardised(data.train[chosen].flatten(1), data.test.flatten(1)),
+            "": standardised(hidden_means(subject, train), hidden_means(subject, data.test)),
+            "_pixels": standardised(train.flatten(1), data.test.flatten(1)),
         }
         fewest = int(torch.unique(classes, return_counts=True)[1].min())
         for count in self.labels:

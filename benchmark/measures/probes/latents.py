@@ -3,6 +3,7 @@
 Every sheet, embedding and histogram is an image with its arrays beside it.
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,14 @@ def hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
     return lambda v: model.hidden_logits(v).sigmoid()
 
 
+def hidden_means(subject: Subject, v: Tensor) -> Tensor:
+    """E[h|v] of data, [n, m], float32 on the CPU; found once for all the probes of a model."""
+    name = f"E[h|v] {hashlib.sha256(v.numpy().tobytes()).hexdigest()}"
+    if name not in subject.kept:
+        subject.kept[name] = in_parts(hidden_mean(subject), v, subject)
+    return subject.kept[name]
+
+
 class Features(Probe):
     """What E[h|v] says of an image's class: the mean of the posterior that was trained; where none was, the model's own
     (RBM, GRBM), that by mean field of all layers (DBM), or of a model with a prior over real h that by annealing.
@@ -218,8 +227,7 @@ class Features(Probe):
         return None if own or real else no_posterior(estimator, model)
 
     def measure(self, subject: Subject) -> Metrics:
-        data, features = subject.data, hidden_mean(subject)
-        test = in_parts(features, data.test, subject)
+        data, test = subject.data, hidden_means(subject, subject.data.test)
         self._embed(subject, test[: self.examples])
         if data.labels is None:
             warnings.warn(
@@ -231,7 +239,7 @@ class Features(Probe):
         source = generator(subject.seed, 0, "examples to learn from")
         chosen = torch.randperm(len(data.train), generator=source)[: self.train_examples]
         train, classes = data.train[chosen], (data.labels[0][chosen], data.labels[2])
-        of_features = self._accuracies(in_parts(features, train, subject), test, *classes)
+        of_features = self._accuracies(hidden_means(subject, train), test, *classes)
         subject.alive()
         of_pixels = self._accuracies(train.flatten(1), data.test.flatten(1), *classes)
         return {f"latent/{name}": value for name, value in of_features.items()} | {
