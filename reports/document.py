@@ -131,6 +131,7 @@ def _section(sweep: Sweep, say: Callable[[str], None]) -> list[Section]:
                         _whose(sweep),
                         _others(sweep),
                         _superseded(sweep),
+                        *_mixed(sweep),
                         *_advice(sweep),
                     ),
                 )
@@ -177,6 +178,18 @@ def _superseded(sweep: Sweep) -> str:
         f"{terms.counted(sweep.superseded, 'cell')} of an earlier version of the suite, by name and seed the same as "
         f"later ones, {'is' if sweep.superseded == 1 else 'are'} left out."
     )
+
+
+def _mixed(sweep: Sweep) -> list[str]:
+    """Tasks whose data changed between runs: their averages are of neither."""
+    known = sweep.cells[sweep.cells["data_hash"] != ""]
+    return [
+        f"Task {task}: its runs are of {found.nunique()} data sets of different content (hashes beginning with "
+        f"{', '.join(sorted({str(name)[:8] for name in found}))}), and averages mix them: a store for each keeps them "
+        f"apart."
+        for (_, task), found in known.groupby(["source", "task"], sort=False)["data_hash"]
+        if found.nunique() > 1
+    ]
 
 
 def _advice(sweep: Sweep) -> list[str]:

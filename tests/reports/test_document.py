@@ -125,6 +125,16 @@ def test_advice_about_the_data_stands_above_their_results(tmp_path: Path) -> Non
     assert "values lie" not in report(learning(Held(), BOTH), tmp_path).sections[0].note
 
 
+def test_runs_of_data_that_changed_are_told(tmp_path: Path) -> None:
+    held = learning(Held(), BOTH)
+    for number, row in enumerate(held.rows):
+        row["data_hash"] = ("a" if number else "b") * 36
+    said = "Task board: its runs are of 2 data sets of different content (hashes beginning with aaaaaaaa, bbbbbbbb)"
+    assert said in report(held, tmp_path).sections[0].note
+    held.rows[0]["data_hash"] = ""  # of which nothing is known
+    assert "different content" not in report(held, tmp_path).sections[0].note
+
+
 def test_runs_with_other_numbers_of_iterations_are_ranked_apart(tmp_path: Path) -> None:
     held = learning(Held(), BOTH)
     for variant in ("CD-5 [steps=1000]", "CD-10 [K=3, steps=1000]"):
