@@ -1,6 +1,7 @@
 """The methods that BiSM is compared with, one file each. Needs torch and ``bism`` alone."""
 
 from baselines.advil import AdVIL
+from baselines.bimdsm_gmm import BiMDSMMixture
 from baselines.cd import CD
 from baselines.coopnets import CoopNets
 from baselines.dbm import TrainDBM
@@ -56,6 +57,7 @@ __all__ = [
     "VNCE",
     "AdVIL",
     "AmortisedLEBM",
+    "BiMDSMMixture",
     "BiMPF",
     "BiPseudoLikelihood",
     "BiRatioMatching",

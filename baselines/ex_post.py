@@ -1,14 +1,13 @@
 """Densities of codes that are fitted after training (Ghosh et al. 2020, ex-post density estimation)."""
 
 import dataclasses
-from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from baselines.vae import Directed
 from bism.errors import InputError
+from bism.estimator import Estimator
 from bism.gaussian_mixture import fitted_mixture
 from bism.hyperparameters import count
 from bism.latent import LatentModel
@@ -16,9 +15,12 @@ from bism.rng import Rng, generator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExPost(Directed):
+class ExPost(Estimator):
     """Methods whose prior is a Gaussian mixture that is fitted to the codes of training examples after training, by
-    maximum likelihood; each seed keeps some examples for that, the same ones throughout."""
+    maximum likelihood; each seed keeps some examples for that, the same ones throughout. Stands before the method that
+    trains a ``LatentModel`` and a posterior."""
+
+    maps_codes: ClassVar[bool] = True
 
     components: int = count(10, "Gaussians, with full covariances, of the density of codes", maximum=1000)
     kept: int = count(2000, "training examples whose codes it is fitted to", maximum=100_000)
@@ -31,6 +33,12 @@ class ExPost(Directed):
                 f"got {self.kept}"
             )
 
+    def unsupported(self, model: Any) -> str | None:
+        reason = super().unsupported(model)
+        if reason is None and not hasattr(model, "with_prior"):
+            return "it fits a prior to codes, and this model has no decoder: latent_mlp and latent_conv do"
+        return reason
+
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         some = min(self.kept, len(data))
         if some < self.components:
@@ -40,9 +48,10 @@ class ExPost(Directed):
     def unshardable(self) -> str | None:
         return None
 
-    @abstractmethod
     def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
-        """h [n, m] of v."""
+        """h [n, m] of v: draws of q(h|v)."""
+        found: Tensor = posterior.sample(v, rng.normal((len(v), posterior.mean(v[:1]).shape[1])), 1.0)
+        return found
 
     def sampler(self, parts: Any) -> LatentModel:
         return self.joint_model(parts)[0]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from baselines.autoencoder import Around, around, autoencoder, jacobian_square, squares
 from baselines.ex_post import ExPost
+from baselines.vae import Directed
 from bism.errors import InputError
 from bism.estimator import Hyper
 from bism.hyperparameters import Range, choice, number
@@ -20,7 +21,7 @@ REGULARISERS = {"l2": "RAE-L2", "gradient_penalty": "RAE-GP", "spectral_norm": "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RAE(ExPost):
+class RAE(ExPost, Directed):
     """A regularised autoencoder (Ghosh et al. 2020): with codes e(v) and decoder g
 
         |v - g(e(v))|^2 + beta/2 |e(v)|^2 + lambda R(g),

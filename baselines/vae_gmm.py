@@ -1,13 +1,10 @@
 """Variational autoencoders whose prior is a Gaussian mixture, fitted after training."""
 
 import dataclasses
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from baselines.ex_post import ExPost
 from baselines.vae import VAE
-from bism.rng import Rng
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +21,3 @@ class VAEMixture(ExPost, VAE):
     @property
     def name(self) -> str:
         return self.label if self.particles == 1 else f"{super().name} + GMM"
-
-    def codes(self, posterior: Any, v: Tensor, rng: Rng) -> Tensor:
-        found: Tensor = posterior.sample(v, rng.normal((len(v), posterior.mean(v[:1]).shape[1])), 1.0)
-        return found

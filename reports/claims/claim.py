@@ -16,7 +16,7 @@ _METHODS = {  # how names of variants begin -> the method's id on the command li
     "BiDSM": "bidsm", "BiMDSM": "bimdsm", "BiSSM": "bissm", "CD": "cd", "DSM": "dsm", "Implicit BiDSM": "bidsm",
     "LEBM": "lebm", "MDSM": "mdsm", "NCE": "nce", "PCD": "pcd", "SM": "sm", "SSM": "ssm", "Unbiased CD": "unbiased_cd",
     "VNCE": "vnce", "VaGES-DSM": "vages_dsm", "VaGES-MDSM": "vages_mdsm", "Persistent VI": "persistent_vi",
-    "Short run": "short_run", "Langevin PCD": "langevin_pcd", "implicit": "bimdsm",
+    "Short run": "short_run", "Langevin PCD": "langevin_pcd", "implicit": "bimdsm", "BiMDSM-0 + GMM": "bimdsm_gmm",
     "LEBM-60, encoder": "lebm_amortised",
 }  # fmt: skip
 

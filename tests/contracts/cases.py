@@ -57,6 +57,7 @@ SMALL = {
 }
 ALIKE = {
     *("ratio_matching", "mpf", "bi_pseudo_likelihood", "bi_mpf"),  # but for a function of the log-ratios, as others
+    "bimdsm_gmm",  # bimdsm's steps, and of rae what is kept for afterwards
     "vae_gmm",  # vae's steps, and of rae what is kept for afterwards
     "lebm_amortised",  # lebm's chains on the prior, and hoffman's start and bound
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d
 
 from baselines.autoencoder import Around, around, jacobian_square, squares
+from baselines.bimdsm_gmm import BiMDSMMixture
 from baselines.rae import RAE
 from baselines.two_stage_vae import TwoStageVAE
 from baselines.vae_gmm import VAEMixture
@@ -19,6 +20,8 @@ from bism.generator import Generator
 from bism.hierarchy import CodePrior, code_model, code_posterior, hierarchy
 from bism.latent import LatentModel, latent_mlp
 from bism.likelihood import importance_bound
+from bism.methods import BiMDSM
+from bism.mlp import MLPEBLVM
 from bism.posteriors import DiagonalGaussian
 from bism.priors import StandardNormal
 from bism.quadrature import log_integral
@@ -280,6 +283,36 @@ def test_two_stages_are_one_normalised_model_with_their_posteriors():
     for found in (u, residual):
         assert abs(float(found.mean())) < 4.5 / math.sqrt(50_000)
         assert float(found.square().mean()) == pytest.approx(1.0, abs=0.03)
+
+
+class Far:
+    """A posterior whose codes are far from N(0, I)."""
+
+    def mean(self, v: Tensor) -> Tensor:
+        return v[:, :1] + 5
+
+    def sample(self, v: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        return self.mean(v) + 0.3 * noise
+
+
+def test_a_mixture_is_fitted_to_codes_after_bilevel_score_matching():
+    """Training is BiMDSM's; what is drawn then are draws of q at the examples that were kept, decoded."""
+    data, model = bimodal(), latent_mlp(2, 1, width=4, layers=1, sigma=0.2)
+    method, how = BiMDSMMixture(components=2, kept=200), {"seeds": [3], "steps": 4, "compile": False}
+    fitted, plain = method.fit(model, data.float(), **how), BiMDSM().fit(model, data.float(), **how)
+    for part in ("model", "posterior"):
+        for name, tensor in plain.part(part, 3).state_dict().items():
+            assert torch.equal(fitted.part(part, 3).state_dict()[name], tensor), name
+    kept = fitted.state(3)["carry"]["kept"]
+    assert kept.shape == (200, 2)
+    parts = Parts({"model": fitted.model(3), "posterior": Far(), "carry": {"kept": kept}})
+    mixed, posterior = method.joint_model(parts)
+    draws, codes = mixed.prior.draw(4000, Rng(generator(2, 0, "tests"), torch.float32)), Far().mean(kept)
+    assert isinstance(posterior, Far)
+    assert float(draws.mean()) == pytest.approx(float(codes.mean()), abs=0.1)
+    assert float(draws.var()) == pytest.approx(float(codes.var()) + 0.09, rel=0.1)
+    assert torch.equal(mixed.visible_mean(draws), fitted.model(3).visible_mean(draws))
+    assert "no decoder" in str(method.unsupported(MLPEBLVM(2, 2, width=4)))
 
 
 def test_the_kl_of_each_stage_warms_up_anew():

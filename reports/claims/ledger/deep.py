@@ -8,7 +8,7 @@ CIFAR = Place("cifar10", "paper", "cifar10", 300_000, needs="a GPU, CIFAR-10 and
 MNIST = Place("mnist", "paper", "mnist", 100_000, seeds="0-4", needs="a GPU and MNIST")
 SMALL = Place("deep_digits", "quick", "digits", 3_000, seeds="0-4")
 NARROW = Place("deep_digits", "latents", "latents", 1_500, seeds="0-4")
-DECODER = "BiMDSM-0 of a decoder"
+DECODER, FITTED = "BiMDSM-0 of a decoder", "BiMDSM-0 + GMM of a decoder"
 FID = Selected("test/fid")  # by the task's rule at the checkpoint with the best FID of 1,000 samples: early stopping
 _SIZES = (20, 50, 100)
 LATENT = [f"BiMDSM-0 [hidden={m}]" for m in _SIZES]
@@ -156,5 +156,13 @@ CLAIMS = (
         "non-inferiority",
         "0.01 of the squared MMD by pixels",
         not_worse(NARROW, Selected("test/mmd"), DECODER, ["BiMDSM-0"], 0.01),
+    ),
+    Claim(
+        "decoder-samples-fitted",
+        "Third review; the model and the method are ours",
+        "With a mixture in the place of N(0, I), fitted to its codes after training, they are no worse",
+        "non-inferiority",
+        "0.01 of the squared MMD by pixels",
+        not_worse(NARROW, Selected("test/mmd"), FITTED, ["BiMDSM-0"], 0.01),
     ),
 )
