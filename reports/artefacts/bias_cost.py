@@ -41,7 +41,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             "that follows the true gradient, after each method's own inner steps; left against the unrolled steps (or "
             "iterations of conjugate gradients, or terms) N and VaGES's particles L, right against the time of an "
             f"iteration of training ({said}). The share of the draws' noise is taken off its square; bars are 95% "
-            "intervals over draws, hollow triangles their upper ends where the bias is not told from 0. Thin line: "
+            "intervals over draws, hollow triangles their upper ends where the bias is not told from 0. What is above "
+            "the true gradient's own norm, which no gradient at all has, stands at the upper edge. Thin line: "
             "no other variant here has less bias in less time (\"best\" in the table)."
             + (" Some steps were not compiled: their times are no steady-state times." if uncompiled.any() else ""),
             alt="; ".join(f"{row['variant']}: bias {terms.number(row[_BIAS])} at {terms.number(row[_MS])} ms"
@@ -158,7 +159,7 @@ def _table(frame: pd.DataFrame) -> Table:
 def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
     """A row for each point of the training: the bias against N or L, and against milliseconds."""
     afters = sorted(frame["after"].unique())
-    look = {name: style.series(place) for place, name in enumerate(_in_order(frame, method))}
+    look = {name: _look(place) for place, name in enumerate(_in_order(frame, method))}
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.6 * len(afters) + 0.5), layout="constrained")
         panels = figure.subplots(len(afters), 2, sharey="row", sharex="col", squeeze=False)
@@ -169,7 +170,9 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
             for axes, x in zip(row, ("count", _MS), strict=True):
                 axes.set_yscale("log")
                 axes.set_ylim(low, high)
-                drawn = [_curve(axes, curve, x, low, name, look[name]) for name, curve in rows.groupby("series")]
+                drawn = [
+                    _curve(axes, curve, x, (low, high), name, look[name]) for name, curve in rows.groupby("series")
+                ]
                 if x == _MS:
                     _frontier(axes, rows, low)
                     named.append((axes, [point for points in drawn for point in points]))
@@ -193,6 +196,15 @@ def draw(frame: pd.DataFrame, method: dict[str, Method]) -> Figure:
     return figure
 
 
+def _look(place: int) -> dict[str, Any]:
+    """Of the n-th curve: where colours return, hollow and dashed."""
+    colour, marker = style.series(place)
+    again = (
+        {"markerfacecolor": "white", "linestyle": "--"} if colour in {style.series(n)[0] for n in range(place)} else {}
+    )
+    return {"color": colour, "marker": marker, "markersize": 4, "linewidth": 0.9, **again}
+
+
 def _in_order(frame: pd.DataFrame, method: dict[str, Method]) -> list[str]:
     """The curves, those of a method beside each other, the longest of each first."""
     sizes = frame.groupby("series")["variant"].nunique()
@@ -202,27 +214,39 @@ def _in_order(frame: pd.DataFrame, method: dict[str, Method]) -> list[str]:
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
     """Of the logarithmic axis of a row: down to a little below the least that is told from 0. An interval that is 0
-    altogether, as one in forty of a gradient without bias is, says nothing of it."""
+    altogether, as one in forty of a gradient without bias is, says nothing of it. And up to the true gradient's norm,
+    a little above which ``_far`` stands."""
     ends = rows[["low", "high"]].to_numpy()
-    least, most = ends[ends > 0].min(initial=np.inf), rows["high"].max()
+    least, most = ends[ends > 0].min(initial=np.inf), min(rows["high"].max(), _ROOM * rows["true"].mean())
     return (float(least / _ROOM), float(_ROOM * most)) if most > 0 else (0.1, 1.0)
 
 
-def _curve(axes: Any, curve: pd.DataFrame, x: str, low: float, name: str, look: tuple[str, str]) -> list[Point]:
-    """A curve with its intervals; hollow triangles where the bias is not told from 0, at the axis's end ``low`` where
-    the interval is 0 altogether. Its points, to be named."""
-    colour, marker = look
+def _far(row: Any) -> bool:
+    """Whether the bias is beyond the axis: larger than the true gradient."""
+    return bool(row[_BIAS] > row["true"])
+
+
+def _curve(
+    axes: Any, curve: pd.DataFrame, x: str, ends: tuple[float, float], name: str, look: dict[str, Any]
+) -> list[Point]:
+    """A curve with its intervals; hollow triangles where the bias is not told from 0, at the axis's lower end where
+    the interval is 0 altogether; arrows near its upper end, with the value, where it is beyond. Its points, to be
+    named."""
+    (low, high), colour = ends, look["color"]
     curve, found = curve.dropna(subset=[x]).sort_values(x), list[Point]()
     curve["high"] = curve["high"].clip(lower=low)
-    told = curve[curve["low"] > 0]
-    axes.plot(told[x], told[_BIAS], color=colour, linewidth=0.9, label=name, marker=marker, markersize=4)
+    told = curve[(curve["low"] > 0) & ~curve.apply(_far, axis=1)]
+    axes.plot(told[x], told[_BIAS], label=name, **look)
     for row in curve.to_dict("records"):
-        if row["low"] > 0:
+        text, y = f"{row['count']:g}" if np.isfinite(row["count"]) else row["variant"], row[_BIAS]
+        if _far(row):
+            y, text = high / _ROOM**0.5, f"{text}: {terms.number(y)}"
+            axes.plot(row[x], y, color=colour, marker="^", markersize=4)
+        elif row["low"] > 0:
             axes.plot([row[x]] * 2, [row["low"], row["high"]], color=colour, linewidth=0.9)
         else:
-            axes.plot(row[x], row["high"], color=colour, marker="v", markersize=4, markerfacecolor="none")
-        y = row[_BIAS] if row["low"] > 0 else row["high"]
-        text = f"{row['count']:g}" if np.isfinite(row["count"]) else row["variant"]
+            y = row["high"]
+            axes.plot(row[x], y, color=colour, marker="v", markersize=4, markerfacecolor="none")
         found.append(Point(text, row[x], y, 0.0, colour))
     return found
 

@@ -104,3 +104,23 @@ def test_time_is_the_processor_s_where_each_process_has_one_thread() -> None:
 def test_figure_1_and_this_do_not_take_each_other_s_numbers() -> None:
     assert built(figure1, measured()) == {}
     assert list(bias_cost.build(sweep(biased(), Path("nowhere")))) == []
+
+
+def test_more_bias_than_the_true_gradient_stands_at_the_edge_with_its_value() -> None:
+    """One series that flies away would otherwise press all others onto a line."""
+    away = {"implicit-5 [damping=0.1]": (4e6, 3e6, 5e6)}
+    found = built(bias_cost, measured(away))["bias-cost-board"]
+    assert found.figure is not None
+    for number, axes in enumerate(found.figure.axes):
+        high = axes.get_ylim()[1]
+        truth = 6.0 * (1 if number < 2 else 2)
+        assert truth < high < 2 * truth
+        arrows = [line for line in axes.get_lines() if line.get_marker() == "^" and len(line.get_xdata()) == 1]
+        edge = [float(line.get_ydata()[0]) for line in arrows if line.get_label().startswith("_")]
+        assert [truth < y < high for y in edge] == [True]
+    assert "5: 4,000,000" in {text.get_text() for text in found.figure.axes[1].texts}
+    looks = [bias_cost._look(n) for n in range(12)]
+    assert len({(look["color"], look.get("markerfacecolor"), look["marker"]) for look in looks}) == 12
+    assert looks[0].get("markerfacecolor") is None
+    assert looks[8]["color"] == looks[0]["color"]
+    assert looks[8]["markerfacecolor"] == "white"
