@@ -168,9 +168,13 @@ class _Timer:
     def compiled(self, timed: Sequence[Job]) -> list[dict[str, Any] | None]:
         """Every job run shortly, as many side by side as there are cores: so all are compiled, and it is known about
         how long a step takes."""
-        shortened = [_shortened(job, _whole(_PROBE_STEPS, self._block(job))) for job in timed]
         slots = max(1, min(len(timed), cores() // self.settings.threads))
-        return self._run(shortened, dataclasses.replace(self.place, slots=slots))
+        place, found = dataclasses.replace(self.place, slots=slots), dict[int, dict[str, Any] | None]()
+        for count in sorted({len(job.cells) for job in timed}):  # jobs of other numbers of seeds have cells in common
+            some = [number for number, job in enumerate(timed) if len(job.cells) == count]
+            shortened = [_shortened(timed[number], _whole(_PROBE_STEPS, self._block(timed[number]))) for number in some]
+            found |= zip(some, self._run(shortened, place), strict=True)
+        return [found[number] for number in range(len(timed))]
 
     def timed(self, job: Job, probe: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """A job run for about so long, alone, its program compiled already; again where it was far shorter."""

@@ -72,6 +72,7 @@ def test_speed_times_the_variants_of_a_suite(tmp_path: Path) -> None:
     said = command(tmp_path, "speed", *options, "--json", "speed.json")
     assert said.code == 0, said.err
     assert "CD-1" in said.out
+    assert "another process" not in said.out + said.err  # seed 0 is of both
     one, three = json.loads((tmp_path / "speed.json").read_text())
     for record, seeds in ((one, 1), (three, 3)):
         assert (record["task"], record["variant"], record["seeds"]) == ("board", "CD-1", seeds)

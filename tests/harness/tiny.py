@@ -62,6 +62,68 @@ presets:
         steps: 4
 """
 
+# A plug-in of methods that fail.
+WRONG_METHODS = '''\
+"""Methods that fail, each in its own way, while there is a file called broken."""
+import dataclasses, itertools, os, signal
+from pathlib import Path
+
+import torch
+
+from baselines.cd import CD
+from bism.hyperparameters import number
+
+settings = dataclasses.dataclass(frozen=True, kw_only=True)
+made = itertools.count()
+
+
+def broken():
+    return Path("broken").exists()
+
+
+@settings
+class Raises(CD):
+    """Its loss raises."""
+    id, label, reference = "raises", "Raises", "here"
+
+    def loss(self, *arguments):
+        if broken():
+            raise RuntimeError("the loss [of this method] refuses")
+        return super().loss(*arguments)
+
+
+@settings
+class Exits(CD):
+    """Ends its process."""
+    id, label, reference = "exits", "Exits", "here"
+
+    def init_carry(self, *arguments):
+        return os._exit(3) if broken() else {}
+
+
+@settings
+class Killed(CD):
+    """Is killed from outside."""
+    id, label, reference = "killed", "Killed", "here"
+
+    def init_carry(self, *arguments):
+        return os.kill(os.getpid(), signal.SIGKILL) if broken() else {}
+
+
+@settings
+class Diverges(CD):
+    """Of every two seeds the second has no finite loss at step 7."""
+    id, label, reference = "diverges", "Diverges", "here"
+
+    def init_carry(self, *arguments):
+        return {"step": torch.zeros(()), "sound": torch.tensor(next(made) % 2 == 0)}
+
+    def loss(self, params, batch, noise, carry, hyper):
+        value, _, info = super().loss(params, batch, noise, carry, hyper)
+        value = torch.where((carry["step"] == 7) & ~carry["sound"], torch.nan, value)
+        return value, {**carry, "step": carry["step"] + 1}, info
+'''
+
 
 @dataclasses.dataclass(frozen=True)
 class Said:
