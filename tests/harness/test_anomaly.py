@@ -103,6 +103,14 @@ def test_scaled_data_are_judged_in_the_units_of_the_training(tmp_path: Path) -> 
     assert "latent/mmd_prior" in Aggregate().measure(Subject(own, 1, own_data, tmp_path))
 
 
+def test_the_aggregate_posterior_of_a_model_without_an_encoder_has_independent_draws(tmp_path: Path) -> None:
+    """Of the same v in several parts none is drawn twice: all parts had the same noise."""
+    model = linear_gaussian(5, 2, 0.4)
+    v = model.draw(1, rng(1)).expand(600, 5)
+    Aggregate(examples=600, steps=3).measure(made(v, torch.zeros(600).long(), model, None, tmp_path))
+    assert len(arrays(tmp_path, "aggregate")["aggregate"].unique(dim=0)) == 600
+
+
 def test_scores_that_are_not_finite_are_said_to_be(tmp_path: Path) -> None:
     v = torch.randn(6, 2)
     about = made(v, torch.tensor([1, 0, 1, 0, 0, 0]), Given(lambda rows: rows[:, 0] * float("nan")), None, tmp_path)
