@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bism.latent import LatentModel
+from bism.latent import LEAST_SIGMA, LatentModel
 from bism.objectives import score
 from bism.priors import LOG_2PI
 from bism.rng import Rng, generator
@@ -62,8 +62,8 @@ def around(model: LatentModel, q: Around, v: Tensor) -> tuple[LatentModel, Aroun
         h = q.mean(v)
         if not model.binary:
             error = float((v - model.decoder(h)).square().mean().sqrt())
-            tiny = torch.finfo(v.dtype).tiny
-            model = model.with_prior(model.prior, sigma=max(error, tiny) if math.isfinite(error) else 1.0)
+            sigma = min(max(error, LEAST_SIGMA), 1 / LEAST_SIGMA) if math.isfinite(error) else 1.0
+            model = model.with_prior(model.prior, sigma=sigma)
         v = v[:_SEEN]
         rng = Rng(generator(0, 0, "spread of codes", v.device), v.dtype)
         noise, spread = rng.normal((len(v), h.shape[1])), h.std(0, correction=0).square().mean().sqrt()

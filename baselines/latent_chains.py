@@ -15,6 +15,7 @@ from bism.hyperparameters import LOOP, Range, choice, count, number
 from bism.objectives import score
 from bism.optimisers import Tree, Update
 from bism.phases import Phase
+from bism.priors import no_prior
 from bism.rng import Rng
 from bism.state import Info, State
 from bism.variables import Bernoulli, Gaussian, Units
@@ -55,7 +56,7 @@ class LatentContrast(Estimator, ABC):
     )
 
     def unsupported(self, model: Any) -> str | None:
-        reason = super().unsupported(model)
+        reason = super().unsupported(model) or no_prior(model)
         if reason is None and model.prior.binary:
             return f"its latent variables ({type(model.prior).__name__}) are binary; dvae trains such models"
         return reason

@@ -10,6 +10,7 @@ from torch import Tensor, nn, vmap
 from bism.estimator import Estimator, Hyper
 from bism.hyperparameters import Range, count, number
 from bism.posteriors import default_posterior
+from bism.priors import no_prior
 from bism.rng import Rng
 from bism.state import Info
 from bism.variables import Bernoulli, Gaussian, Units
@@ -32,7 +33,7 @@ class Directed(Estimator):
     )
 
     def unsupported(self, model: Any) -> str | None:
-        reason = super().unsupported(model)
+        reason = super().unsupported(model) or no_prior(model)
         if reason is None and model.prior.binary != self.binary_prior:
             return (
                 "it is for binary latent variables, prior: rbm of latent_mlp and latent_conv"

@@ -22,6 +22,7 @@ from bism.variables import Bernoulli, Gaussian, flat_size, visible_noise
 OBSERVATIONS = ("gaussian", "bernoulli")
 DRAWN = ("samples", "means")
 PRIORS = ("normal", "tilted", "rbm")
+LEAST_SIGMA = 1e-18
 
 
 class OfFirst(nn.Module):
@@ -82,7 +83,9 @@ class LatentModel(nn.Module):
             raise InputError(f"LatentModel: observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
         if drawn not in DRAWN:
             raise InputError(f"LatentModel: drawn must be one of {', '.join(DRAWN)}, got {drawn!r}")
-        check_positive("LatentModel: sigma, a standard deviation,", sigma)
+        if not LEAST_SIGMA <= check_positive("LatentModel: sigma, a standard deviation,", sigma) <= 1 / LEAST_SIGMA:
+            limits = f"from {LEAST_SIGMA:g} to {1 / LEAST_SIGMA:g}, of whose squares float32 holds the inverse"
+            raise InputError(f"LatentModel: sigma must be {limits}, got {sigma!r}")
         if check_flag("LatentModel: learn_sigma", learn_sigma) and observation == "bernoulli":
             raise InputError("LatentModel: learn_sigma is for observation: gaussian; binary v have no sigma")
         self.decoder, self.prior, self.drawn = decoder, prior, drawn

@@ -19,6 +19,7 @@ margin, and backward weights give an upper one in the same way.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from bism.annealing import LEVEL, Bracket, Estimate, estimated
 from bism.enumeration import in_double
+from bism.errors import InputError
 from bism.hmc import adapted, hmc
 from bism.likelihood import log_ratios
 from bism.priors import LOG_2PI
@@ -211,7 +213,15 @@ def annealed_importance(
         pilots: chains for each example of the run that finds step sizes; as many as of the other.
         h: exact draws of p(h|v), [batch, m], to go backwards from them: the weights are then of 1 / p~(v). Chains that
             start at the same h are not independent, and neither ``effective`` nor ``error_of_weights`` knows.
+
+    Raises:
+        InputError: h are binary.
     """
+    if getattr(getattr(model, "prior", None), "binary", False):
+        raise InputError(
+            f"the latent variables of {type(model.prior).__name__} are binary, and Hamiltonian dynamics do not anneal "
+            f"them: importance(), from a posterior, bounds log p(v)"
+        )
     rng, kind = Rng(generator(seed, 0, "annealing h", v.device), v.dtype), "forward" if h is None else "backward"
     own = Rng(generator(seed, 0, f"annealing h, {kind}", v.device), v.dtype)
     q, t = _normal(model, posterior, v), sigmoid_temperatures(steps)
@@ -289,7 +299,7 @@ def bidirectional(
 class PriorLogZ:
     """log of the integral of exp(-prior.energy(h)), and between which ends it lies.
 
-    how: "normalised", where it is 0; "quadrature"; or "annealing".
+    how: "normalised", where it is 0; "enumeration", of binary variables; "quadrature"; or "annealing".
     importance: by importance sampling from N(0, I), of "annealing".
     bracket: by AIS from N(0, I) and back from the prior's chains, which are approximate draws.
     """
@@ -321,10 +331,15 @@ def prior_log_z(
 
     Args:
         draws: for importance sampling; chains, steps, leapfrogs: of annealing; tolerance: of the bracket, in nats.
+
+    Raises:
+        InputError: its variables are binary, and too many to enumerate.
     """
     if getattr(prior, "normalised", False):
         return PriorLogZ(0.0, "normalised")
-    like = next(prior.parameters())
+    if getattr(prior, "binary", False):
+        return PriorLogZ(prior.log_partition(), "enumeration")
+    like = next(itertools.chain(prior.parameters(), prior.buffers()), torch.empty(()))  # it may have no numbers
     if prior.codes <= 2:
         exact = in_double(prior)
         found = log_integral(lambda h: -_energies_in_parts(exact, h.to(like.device)).cpu(), prior.codes)

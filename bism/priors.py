@@ -11,6 +11,18 @@ from bism.rng import Rng
 
 LOG_2PI = math.log(2 * math.pi)
 _STEPS = 500  # of the chains that sample a tilted prior
+_ASKED = ("codes", "energy", "draw", "normalised", "standard", "binary", "how")
+
+
+def no_prior(model: Any) -> str | None:
+    """Why a model's ``prior`` is none as those here are, or None."""
+    prior = getattr(model, "prior", None)
+    if prior is None:
+        return "it has no ``prior``, a module as in bism.priors, of which its prior_energy(h) is"
+    lacks = [name for name in _ASKED if not hasattr(type(prior), name) and not hasattr(prior, name)]
+    if lacks:
+        return f"its prior ({type(prior).__name__}) lacks {', '.join(lacks)}, which those of bism.priors have"
+    return None
 
 
 class StandardNormal(nn.Module):

@@ -14,6 +14,14 @@ import torch
 from torch import Tensor
 
 from bism.checks import check_positive
+from bism.errors import InputError
+
+_BLUNTEST, _SHARPEST = 0.01, 80.0  # beyond, float32 does not hold exp(b), or what of 1 - exp(-b) there is left
+
+
+def _check_sharpness(value: float) -> None:
+    if not _BLUNTEST <= check_positive("smoothing: sharpness", value) <= _SHARPEST:
+        raise InputError(f"smoothing: sharpness must be from {_BLUNTEST} to {_SHARPEST:g}, got {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +34,7 @@ class SpikeExponential:
     sharpness: float
 
     def __post_init__(self) -> None:
-        check_positive("smoothing: sharpness", self.sharpness)
+        _check_sharpness(self.sharpness)
 
     def inverse(self, rho: Tensor, q: Tensor) -> Tensor:
         """zeta: 0 for rho <= 1 - q, and else log(1 + (exp(b) - 1) (rho + q - 1) / q) / b."""
@@ -53,7 +61,7 @@ class OverlappingExponential:
     sharpness: float
 
     def __post_init__(self) -> None:
-        check_positive("smoothing: sharpness", self.sharpness)
+        _check_sharpness(self.sharpness)
 
     def inverse(self, rho: Tensor, q: Tensor) -> Tensor:
         """zeta = -log(x) / b with the root x in [e, 1], e = exp(-b), of

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.lebm import LEBM
 from baselines.vae import VAE
 from benchmark.data.datasets import DataSet, load
 from benchmark.measures.evaluation import in_own_units
 from benchmark.measures.probes import Aggregate, Anomaly, Subject
+from benchmark.measures.probes.latents import hidden_means
 from benchmark.records.metrics import metric_of
 from bism import GRBM, RBM
 from bism.errors import InputError
 from bism.latent import latent_mlp
+from bism.latent_likelihood import posterior_mean
 from bism.resnet import ResNetEBLVM
 from tests.harness.known_images import arrays
 from tests.harness.test_out_of_distribution import Given
@@ -101,6 +104,25 @@ def test_scaled_data_are_judged_in_the_units_of_the_training(tmp_path: Path) -> 
     written = torch.from_numpy(np.load(tmp_path / "anomaly_step_00000001.npz")["energy"])
     torch.testing.assert_close(written, model.energy(data.test, q.mean(data.test)), atol=1e-3, rtol=1e-4)
     assert "latent/mmd_prior" in Aggregate().measure(Subject(own, 1, own_data, tmp_path))
+
+
+def test_features_of_a_model_without_an_encoder_and_with_scaled_data(tmp_path: Path) -> None:
+    """They are those of the training, in its precision: it failed where data had been scaled."""
+    data = DataSet("made", *(3 + 10 * torch.randn(count, 4) for count in (40, 4, 6))).scaled("standard")
+    fitted = LEBM(prior_steps=1, posterior_steps=1).fit(
+        latent_mlp(4, 2, prior="tilted", width=4), data.train, seeds=[1], steps=1, compile=False
+    )
+    own, own_data = in_own_units(fitted, data)
+    found = hidden_means(Subject(own, 1, own_data, tmp_path), own_data.test)
+    torch.testing.assert_close(found, posterior_mean(fitted.joint(1)[0], data.test.float(), seed=1), atol=1e-3, rtol=0)
+
+
+def test_the_aggregate_posterior_of_a_model_without_an_encoder_has_independent_draws(tmp_path: Path) -> None:
+    """Of the same v in several parts none is drawn twice: all parts had the same noise."""
+    model = linear_gaussian(5, 2, 0.4)
+    v = model.draw(1, rng(1)).expand(600, 5)
+    Aggregate(examples=600, steps=3).measure(made(v, torch.zeros(600).long(), model, None, tmp_path))
+    assert len(arrays(tmp_path, "aggregate")["aggregate"].unique(dim=0)) == 600
 
 
 def test_scores_that_are_not_finite_are_said_to_be(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_the_inverse_is_one_of_the_distribution_function(kind, sharpness):
 
 
 @KINDS
+@pytest.mark.parametrize("sharpness", [0.01, 80.0])
+def test_the_inverse_holds_in_float32_at_both_ends_of_sharpness(kind, sharpness):
+    smoothing = SMOOTHINGS[kind](sharpness)
+    rho = torch.linspace(0.001, 0.999, 200)
+    for q in (0.0, 1e-6, 0.3, 1 - 1e-6, 1.0):
+        share = torch.full_like(rho, q).requires_grad_()
+        zeta = smoothing.inverse(rho, share)
+        (slope,) = torch.autograd.grad(zeta.sum(), share)
+        assert bool(slope.isfinite().all())
+        below = torch.maximum(rho, 1 - share) if kind == "spike_exponential" else rho
+        assert torch.allclose(smoothing.cdf(zeta.double(), share.double()), below.double(), atol=5e-5)
+
+
+@KINDS
 def test_certain_units_are_drawn_of_r_and_the_mean_is_that_of_quadrature(kind):
     smoothing = SMOOTHINGS[kind](4.0)
     rho, weights = gauss(200)
@@ -262,3 +276,6 @@ def test_what_cannot_be_is_refused():
         latent_mlp(2, 1, prior="rbm")
     with pytest.raises(InputError, match="sharpness must be a finite number above 0"):
         latent_mlp(2, 2, prior="rbm", sharpness=0.0)
+    for sharpness in (1e-3, 100.0, 1000):
+        with pytest.raises(InputError, match=r"sharpness must be from 0\.01 to 80, got"):
+            latent_mlp(2, 2, prior="rbm", sharpness=sharpness)

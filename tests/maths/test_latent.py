@@ -1,6 +1,7 @@
 """Models with a prior and a decoder, and what trains them, against the linear-Gaussian model's closed forms."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, grad_and_value
 
+from baselines.lebm import LEBM
 from baselines.vae import VAE
+from benchmark.measures.probes import Aggregate, LatentLikelihood
 from bism.errors import InputError
 from bism.functional import Bound, Methods
 from bism.hmc import ACCEPTANCE, chains, hmc, leapfrog
-from bism.latent import LatentModel, latent_conv, latent_mlp
+from bism.latent import LEAST_SIGMA, LatentModel, latent_conv, latent_mlp
 from bism.posteriors import DiagonalGaussian
 from bism.priors import StandardNormal, Tilted
 from bism.quadrature import log_integral
@@ -355,6 +358,8 @@ def test_images_go_to_codes_and_back():
         ({"prior": "tilted", "sharpness": 5.0}, "sharpness is of prior: rbm, and the prior is tilted"),
         ({"prior_layers": 2}, "prior_layers is of prior: tilted, and the prior is normal"),
         ({"sigma": 0.0}, "sigma, a standard deviation, must be a finite number above 0"),
+        ({"sigma": 1e-19}, "sigma must be from 1e-18 to 1e\\+18, of whose squares float32"),
+        ({"sigma": 1e20}, "sigma must be from 1e-18"),
         ({"observation": "bernoulli", "learn_sigma": True}, "binary v have no sigma"),
         ({"drawn": "modes"}, "drawn must be one of samples, means"),
         ({"codes": 0}, "codes must be at least 1"),
@@ -375,6 +380,31 @@ def test_a_shape_that_is_none_is_refused(make, shape):
 def test_vae_refuses_a_prior_whose_normaliser_is_unknown():
     with pytest.raises(InputError, match="unknown normaliser; lebm"):
         VAE().fit(latent_mlp(2, 2, prior="tilted"), torch.randn(50, 2), seeds=[0], steps=1)
+
+
+class Unfinished(nn.Module):
+    def energy(self, h: Tensor) -> Tensor:
+        return h.square().sum(-1)
+
+
+@pytest.mark.parametrize("method", [VAE, LEBM])
+def test_a_prior_that_is_none_is_refused_by_what_it_lacks(method):
+    """By methods and probes alike, and so is a model that has no ``prior``."""
+    made, lacks = latent_mlp(2, 2, width=4), r"its prior \(Unfinished\) lacks codes, draw, normalised, standard, binary"
+    with pytest.raises(InputError, match=lacks):
+        method().fit(LatentModel(made.decoder, Unfinished()), torch.randn(9, 2), seeds=[0], steps=1)
+    for probe in (LatentLikelihood, Aggregate):
+        assert re.search(lacks, str(probe.unsuitable(method(), LatentModel(made.decoder, Unfinished()))))
+    del made.prior
+    with pytest.raises(InputError, match="it has no ``prior``"):
+        method().fit(made, torch.randn(9, 2), seeds=[0], steps=1)
+    assert "it has no ``prior``" in str(LatentLikelihood.unsuitable(method(), made))
+
+
+def test_sigma_near_its_least_is_finite_in_float32():
+    for sigma in (LEAST_SIGMA, 1 / LEAST_SIGMA):
+        model = latent_mlp(3, 2, sigma=sigma, width=4).float()
+        assert bool(model.energy(torch.zeros(4, 3), torch.zeros(4, 2)).isfinite().all())
 
 
 def test_what_was_trained_is_found_with_its_posterior():

@@ -1,5 +1,6 @@
 """Whether codes of the data lie where the prior puts them."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmark.measures.probes.latents import in_parts, seeded
 from benchmark.measures.two_samples import BANDWIDTHS, median_distance, squared_mmd
 from bism import Estimator
 from bism.latent_likelihood import annealed_importance
+from bism.priors import no_prior
 from bism.variables import Gaussian
 
 _LIMIT = 0.002  # of the points, on either side, that may lie outside a picture
@@ -40,7 +42,7 @@ class Aggregate(Probe):
     def unsuitable(estimator: Estimator, model: Any) -> str | None:
         if not isinstance(model.latent, Gaussian) or model.latent.size != 2:
             return "it draws models of two real codes"
-        return None if hasattr(model, "prior") else "the model has no prior to sample h from"
+        return no_prior(model) if hasattr(model, "prior") else "the model has no prior to sample h from"
 
     @staticmethod
     def lacking(data: DataSet) -> str | None:
@@ -54,12 +56,13 @@ class Aggregate(Probe):
         def code(rows: Tensor) -> Tensor:
             rows = rows.to(next(model.parameters()))
             if posterior is None:
-                return annealed_importance(model, rows, chains=1, steps=self.steps, seed=subject.seed).h[0]
+                seed = subject.seed + next(part) * 1_000_003  # other noise for each part
+                return annealed_importance(model, rows, chains=1, steps=self.steps, seed=seed).h[0]
             noise = model.latent.noise(rng, (len(rows),))
             h: Tensor = posterior.sample(rows, noise, 1.0)
             return h
 
-        rng = seeded(subject, "aggregate posterior", next(model.parameters()))
+        part, rng = count(), seeded(subject, "aggregate posterior", next(model.parameters()))
         codes = in_parts(code, scaling.scaled(v) if scaling else v, subject)[:, :2]  # z of a hierarchy's (z, u)
         with torch.no_grad():
             prior = model.prior.draw(len(v), rng)[:, :2].float().cpu()

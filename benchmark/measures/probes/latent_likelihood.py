@@ -24,6 +24,7 @@ from bism.latent_likelihood import (
 )
 from bism.latent_quadrature import not_summable
 from bism.likelihood import log_likelihood
+from bism.priors import no_prior
 from bism.scaling import Scaling
 from bism.variables import Gaussian
 
@@ -72,6 +73,8 @@ class LatentLikelihood(Probe):
             return "the model has no real latent variables"
         if not all(hasattr(model, name) for name in ("prior_energy", "log_visible")):
             return "the model has no prior of its h with a decoder (prior_energy, log_visible)"
+        if reason := no_prior(model):
+            return reason
         if model.prior.binary and (reason := not_enumerable(model.prior.rbm)):
             return f"its prior's log Z cannot be enumerated: {reason}"
         return None

@@ -185,7 +185,8 @@ def hidden_mean(subject: Subject) -> Callable[[Tensor], Tensor]:
     model = subject.fitted.model(subject.seed)
     if isinstance(model.latent, Gaussian):
         joint, scaling = subject.fitted.joint(subject.seed)[0], subject.data.scaling  # it is of the training's units
-        return lambda v: posterior_mean(joint, scaling.scaled(v) if scaling else v, seed=subject.seed)
+        like = next(joint.parameters())  # in the precision of the training, as v in their own units are not
+        return lambda v: posterior_mean(joint, (scaling.scaled(v) if scaling else v).to(like), seed=subject.seed)
     if hasattr(model, "mean_field"):
         return lambda v: torch.cat(model.mean_field(v).hidden, -1)
     return lambda v: model.hidden_logits(v).sigmoid()
