@@ -324,10 +324,10 @@ class Trainer(Training):
 
     def work(self) -> Work:
         """The arithmetic and memory traffic of one step of all seeds, its noise and minibatches included."""
-        parts = [
+        of_group = [
             count_work(function, given) * times for function, given, times in self._functions(self._example("work"))
         ]
-        return (sum(parts, start=self.stream.work())) * self.stream.groups
+        return sum((part * self.stream.groups for part in of_group), start=self.stream.work())
 
     @property
     def diverged_at(self) -> list[int | None]:

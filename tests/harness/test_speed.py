@@ -10,7 +10,7 @@ from torch.func import grad
 
 from benchmark.commands.speed import Ceiling, _shortened, measure_ceiling
 from benchmark.tasks.plan import Cell, Job
-from bism import GRBM, BiDSM
+from bism import GRBM, BiDSM, engine
 from bism.compiler import Work, count_work
 from bism.engine import Trainer
 from tests.harness.tiny import TINY, command
@@ -32,7 +32,7 @@ def test_work_is_counted_by_kind() -> None:
 
 
 @pytest.mark.long
-def test_work_of_a_step_grows_with_seeds_and_steps() -> None:
+def test_work_of_a_step_grows_with_seeds_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(seeds: int, unrolled: int) -> Work:
         trainer = Trainer(BiDSM(unroll_steps=unrolled), GRBM(2, 4), torch.rand(50, 2), seeds=range(seeds))
         return trainer.work()
@@ -40,6 +40,11 @@ def test_work_of_a_step_grows_with_seeds_and_steps() -> None:
     one, three, longer = work(1, 2), work(3, 2), work(1, 4)
     assert three.products == 3 * one.products
     assert three.transcendental == pytest.approx(3 * one.transcendental)
+    monkeypatch.setattr(engine, "_SIDE_BY_SIDE_BYTES", 1)  # each seed is a group of its own
+    apart = work(3, 2)
+    assert apart.products == three.products
+    assert apart.transcendental == pytest.approx(three.transcendental)
+    assert apart.simple == pytest.approx(three.simple, rel=0.05)
     # an unrolled step: logits of q and of p and a gradient forwards, three products backwards; 100 x 2 x 4 each
     assert longer.products - one.products == 2 * 6 * (2 * 100 * 2 * 4)
 
