@@ -99,6 +99,11 @@ def _of_block(
         highest = log_density(places, still).diagonal().clone()
     lattice = _Lattice(lambda h: log_density(h, still), dimensions, depth(tolerance))
     lattice.h, k = _SPACING[dimensions], square(_RADIUS[dimensions], dimensions)
+    radii, on_rays = lattice.rays()  # where a prior has run away the mass is further than any lattice gets
+    reached = radii[on_rays.argmax(0)] <= lattice.rounds * lattice.h
+    values[~reached], still = on_rays.max(0).values[~reached], still[reached]
+    if not len(still):
+        return Marginals(values, errors)
     for _ in range(_FINEST):
         near = [lattice.around(places[still])] if len(places) else []
         k, at = lattice.grown(torch.cat([k, *near]))

@@ -137,13 +137,15 @@ def log_likelihood(model: Any, v: Tensor, log_z: float | None = None, *, toleran
 
 
 def _warn_if_rough(model: Any, errors: Tensor, rough: float) -> None:
-    worst = float(errors.max()) if len(errors) else 0.0
+    worst, unknown = float(errors.max()) if len(errors) else 0.0, int((errors > _UNKNOWN).sum())
     if worst > rough:
-        warnings.warn(
-            f"log p(v) of {type(model).__name__} by sums over h may be off by {worst:.2g} nats at an example: its "
-            f"p(h|v) is too narrow",
-            stacklevel=3,
+        error = (
+            f"is not known at {unknown:,} of {len(errors):,} examples, and NaN is given in its place"
+            if unknown
+            else f"may be off by {worst:.2g} nats at an example"
         )
+        why = "p(h|v) is too narrow, or too far from the origin"
+        warnings.warn(f"log p(v) of {type(model).__name__} by sums over h {error}: its {why}", stacklevel=3)
 
 
 def log_density_bound(model: Any, posterior: Any, v: Tensor, *, particles: int = 10, seed: int = 0) -> Tensor:

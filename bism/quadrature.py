@@ -165,10 +165,7 @@ class Lattice:
     def border(self) -> float:
         """A radius beyond which the density falls on all rays from the origin, and is negligible; infinite where there
         is none."""
-        angles = torch.arange(_RAYS, dtype=torch.float64) * (2 * torch.pi / _RAYS)
-        rays = torch.stack([angles.cos(), angles.sin()], 1) if self.dimensions == 2 else torch.tensor([[1.0], [-1.0]])
-        v = _RADII[:, None, None] * rays.double()
-        values = self.log_density(v.reshape(-1, self.dimensions)).reshape(len(_RADII), -1)
+        values = self.rays()[1].reshape(len(_RADII), -1)
         if values.isnan().any():
             return math.nan
         self.highest = float(values.max())
@@ -176,6 +173,13 @@ class Lattice:
         high[:-1] |= values.diff(dim=0) > 0
         last = int(high.any(1).nonzero().max())
         return float(_RADII[last + 2]) if last + 2 < len(_RADII) else math.inf
+
+    def rays(self) -> tuple[Tensor, Tensor]:
+        """Distances [n] of points on rays from the origin, and the log-density there, [n, ...]."""
+        angles = torch.arange(_RAYS, dtype=torch.float64) * (2 * torch.pi / _RAYS)
+        rays = torch.stack([angles.cos(), angles.sin()], 1) if self.dimensions == 2 else torch.tensor([[1.0], [-1.0]])
+        v = _RADII[:, None, None] * rays.double()
+        return _RADII.repeat_interleave(len(rays)), self.log_density(v.reshape(-1, self.dimensions))
 
     def grown(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and log-densities: those given, and of the neighbours of significant ones all, in order of key."""

@@ -92,6 +92,30 @@ def test_a_density_for_a_picture_is_as_good_as_it_says_from_fewer_points(monkeyp
     assert asked[1] < asked[0]
 
 
+@pytest.mark.parametrize("codes", [1, 2])
+def test_codes_beyond_the_reach_of_lattices_are_known_at_once_to_be_unknown(codes: int):
+    """A prior that has run away kept lattices growing towards it for hours. Examples in reach are found as before."""
+
+    class Cliff(Tilted):
+        """N(h; 0, I), and far out another mode, whose slope is seen everywhere where ``steep``."""
+
+        def tilt(self, h: Tensor) -> Tensor:
+            return self.steep * h.sum(-1)
+
+    away = latent_mlp(3, codes, prior="tilted", width=4).double()
+    away.prior = Cliff(codes, 2, 1).double()
+    away.prior.steep = 1e5
+    v = rng(3).normal((70, 3))
+    with pytest.warns(UserWarning, match="is not known at 70 of 70 examples, and NaN is given in its place"):
+        assert bool(log_likelihood(away, v, log_z=0.0).isnan().all())
+    assert bool(log_marginals(away, v).errors.isinf().all())
+    near = linear_gaussian(3, codes, 0.5)
+    exact = exact_log_likelihood(near, v)
+    near.prior = Cliff(codes, 2, 1).double()
+    near.prior.steep = 0.0
+    torch.testing.assert_close(log_marginals(near, v).values, exact)
+
+
 def test_two_modes_that_are_far_apart_are_both_found():
     """g(h) = (|h|): p(v) is twice the integral over h > 0."""
 
@@ -119,7 +143,7 @@ def test_a_lattice_that_is_too_coarse_says_so(monkeypatch: pytest.MonkeyPatch):
     found = log_marginals(model, v, places=posterior_of(model).mean(v))
     off = (found.values - exact_log_likelihood(model, v)).abs()
     assert bool((found.errors >= off.clamp(max=1)).all())
-    with pytest.warns(UserWarning, match="may be off by .* p\\(h\\|v\\) is too narrow"):
+    with pytest.warns(UserWarning, match="too narrow"):
         log_likelihood(model, v)
 
 
