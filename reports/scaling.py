@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmark.system.invocation import call
 from bism.errors import InputError
@@ -49,12 +50,17 @@ def draw(table: pd.DataFrame) -> Figure:
         (_N, "unrolled steps N, at K = 5", bilevel[(bilevel["seeds"] == some) & (bilevel[_K] == 5)]),
     )
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, 4.4), layout="constrained")
+        figure, named = Figure(figsize=(style.TEXT_WIDTH, 5.0), layout="constrained"), dict[str, Any]()
         for axes, (column, label, cells) in zip(figure.subplots(2, 2).flat, panels, strict=True):
             _panel(axes, cells, column)
             axes.set(xlabel=label, ylim=(0, None) if column in (_K, _N) else None)
             axes.set_title("" if column == "seeds" else f"{some} seeds")
+            handles, names = axes.get_legend_handles_labels()
+            named |= dict(zip(names, handles, strict=True)) if column not in (_K, _N) or not named else {}
         figure.supylabel("ms per iteration, all seeds together")
+        if named:
+            named["what the machine could do at best"] = Line2D([], [], linestyle=":", color=style.INK)
+            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -69,6 +75,3 @@ def _panel(axes: Any, cells: pd.DataFrame, column: str) -> None:
         axes.plot(rows[column], rows["ceiling_ms_per_step"], ":", color=colour)
     if column not in (_K, _N):
         axes.set(xscale="log", yscale="log")
-    if len(cells):
-        axes.plot([], [], ":", color=style.INK, label="what the machine could do at best")
-        axes.legend(frameon=False)
