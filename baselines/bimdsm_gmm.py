@@ -19,4 +19,5 @@ class BiMDSMMixture(ExPost, BiMDSM):
     label: ClassVar[str] = "BiMDSM-{unroll_steps} + GMM"
     colour: ClassVar[str] = "#4a2fa8"
     marker: ClassVar[str] = "D"
+    needs: ClassVar[tuple[str, ...]] = (*BiMDSM.needs, "log_visible", "prior_energy")
     reference: ClassVar[str] = "Bao et al. 2020, eq. 5 and 8-15; the mixture is ours, after Ghosh et al. 2020"

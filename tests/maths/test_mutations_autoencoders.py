@@ -8,12 +8,13 @@ import baselines.autoencoder
 import baselines.dvae
 import baselines.rae
 from baselines.autoencoder import jacobian_square, squares
+from baselines.ex_post import ExPost
 from bism.discrete import RBMPrior, SmoothedBernoulli
 from bism.gaussian_mixture import GaussianMixture
 from bism.hierarchy import BothPosteriors, CodePrior
 from bism.models import RBM
 from bism.smoothing import OverlappingExponential, SpikeExponential
-from tests.maths.test_autoencoders import hierarchy_error, mixture_error, rae_error
+from tests.maths.test_autoencoders import fitted_variance_error, hierarchy_error, mixture_error, rae_error
 from tests.maths.test_dvae import dvae_error
 from tests.maths.test_mutations import Mutation, replace
 
@@ -74,6 +75,8 @@ MUTATIONS = [
              replace(baselines.rae, "jacobian_square", lambda *given: 0.5 * jacobian_square(*given))),
     Mutation("rae", "a misfit of another kind", lambda: rae_error("none"),
              replace(baselines.rae, "sum_per_example", lambda x: x.sqrt().sum(-1))),
+    Mutation("bimdsm_gmm", "codes without q's spread", fitted_variance_error,
+             replace(ExPost, "codes", lambda self, posterior, v, rng: posterior.mean(v)), 0.03, 0.06),
     Mutation("vae_gmm", "a density without its volume", mixture_error,
              replace(GaussianMixture, "log_joint", unscaled_volume)),
     Mutation("two_stage_vae", "no prior of u", hierarchy_error,
