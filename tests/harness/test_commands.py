@@ -14,6 +14,7 @@ import torch
 from tests.harness.tiny import (
     CORES,
     ROOT,
+    RUN,
     TINY,
     WRONG_METHODS,
     Said,
@@ -23,7 +24,6 @@ from tests.harness.tiny import (
     write,
 )
 
-RUN = ("run", "--suite", "tiny.yaml")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}  # of other processes
 SECONDS = 120  # the longest that anything here may take
 

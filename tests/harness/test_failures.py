@@ -7,6 +7,7 @@ import pytest
 
 from tests.harness.tiny import (
     CORES,
+    RUN,
     WRONG_METHODS,
     Said,
     cell,
@@ -18,7 +19,6 @@ from tests.harness.tiny import (
     write,
 )
 
-RUN = ("run", "--suite", "tiny.yaml")
 WRONG = ("raises", "exits", "killed", "diverges")
 VARIANTS = "          - {method: cd}\n          - {method: bidsm}\n"
 

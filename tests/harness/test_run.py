@@ -19,10 +19,13 @@ from bism.estimator import Estimator
 from bism.fitted import Fitted
 from bism.likelihood import grid_density
 from tests.harness.tiny import (
+    CELLS,
     CORES,
+    RUN,
     Said,
     cell,
     command,
+    contents,
     journal,
     numbers,
     records,
@@ -31,14 +34,7 @@ from tests.harness.tiny import (
     write,
 )
 
-RUN = ("run", "--suite", "tiny.yaml")
-CELLS = [(variant, seed) for variant in ("CD-1", "BiDSM-5") for seed in (0, 1)]
 DATA = checkerboard(Path("nowhere"), 500, 200, 200)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of the cells."""
-    return {str(file): file.read_bytes() for file in sorted((folder / "runs" / "cells").rglob("*")) if file.is_file()}
 
 
 # --- what a run writes ------------------------------------------------------------------------------------------------

@@ -14,23 +14,19 @@ import pytest
 
 from benchmark.records.rundir import CellFolder, Record, RunDir
 from tests.harness.tiny import (
+    CELLS,
     CORES,
     ROOT,
+    RUN,
     cell,
     command,
+    contents,
     records,
     states,
 )
 
-RUN = ("run", "--suite", "tiny.yaml")
-CELLS = [(variant, seed) for variant in ("CD-1", "BiDSM-5") for seed in (0, 1)]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}  # of other processes
 SECONDS = 120  # the longest that anything here may take
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of the cells."""
-    return {str(file): file.read_bytes() for file in sorted((folder / "runs" / "cells").rglob("*")) if file.is_file()}
 
 
 def claim_and_die(folder: Path, cell: str) -> None:

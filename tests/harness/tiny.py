@@ -16,6 +16,8 @@ from benchmark.system.invocation import call
 
 ROOT = Path(__file__).parents[2]
 CORES = cores()
+RUN = ("run", "--suite", "tiny.yaml")
+CELLS = [(variant, seed) for variant in ("CD-1", "BiDSM-5") for seed in (0, 1)]
 TINY = """\
 suite: tiny
 description: a tiny suite
@@ -206,3 +208,8 @@ def numbers(folder: Path, variant: str, seed: int) -> list[dict[str, float]]:
         {name: value for name, value in line["metrics"].items() if not name.startswith(("time/", "memory/"))}
         for line in journal(folder, variant, seed)
     ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of the cells."""
+    return {str(file): file.read_bytes() for file in sorted((folder / "runs" / "cells").rglob("*")) if file.is_file()}
