@@ -178,8 +178,9 @@ class Lattice:
         """Distances [n] of points on rays from the origin, and the log-density there, [n, ...]."""
         angles = torch.arange(_RAYS, dtype=torch.float64) * (2 * torch.pi / _RAYS)
         rays = torch.stack([angles.cos(), angles.sin()], 1) if self.dimensions == 2 else torch.tensor([[1.0], [-1.0]])
-        v = _RADII[:, None, None] * rays.double()
-        return _RADII.repeat_interleave(len(rays)), self.log_density(v.reshape(-1, self.dimensions))
+        # each distance by itself: of points together the furthest says how far a product of matrices is rounded
+        values = torch.cat([self.log_density(radius * rays.double()) for radius in _RADII])
+        return _RADII.repeat_interleave(len(rays)), values
 
     def grown(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and log-densities: those given, and of the neighbours of significant ones all, in order of key."""
