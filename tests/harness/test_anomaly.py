@@ -85,11 +85,11 @@ def test_the_score_is_the_joint_energy_at_the_posteriors_mean(tmp_path: Path) ->
     torch.testing.assert_close(written["reconstruction"], (v - model.decoder(h)).square().sum(1).float())
     assert found["anomaly/auprc"] > 0.9
     assert found["anomaly/auroc_gaussian"] > 0.9
-    without = Anomaly(steps=60).measure(made(v, labels, model, None, tmp_path / "none"))
+    without = Anomaly().measure(made(v, labels, model, None, tmp_path / "none"))
     energy = arrays(tmp_path / "none", "anomaly")["energy"].double()
-    above = energy - model.energy(v, h)  # of h ~ p(h|v): half a chi-square of 2
+    above = energy - model.energy(v, h)  # at one h ~ p(h|v) half a chi-square of 2; at the mean of 5, a fifth of it
     assert float(above.min()) > -1e-4
-    assert float(above[:40].mean()) == pytest.approx(1, abs=4 / 40**0.5)
+    assert float(above[:40].mean()) < 0.5
     assert without["anomaly/auroc"] > 0.9
 
 
