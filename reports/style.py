@@ -34,6 +34,8 @@ from reports.methods import BEFORE, Method
 
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
+PANEL = 7  # size of the name above one of several panels
+_PANEL_LETTERS = 17  # of that in an inch
 PNG_DPI = 200
 POINT = "#7c8491"  # of the data's points: seen on both pages where they are pixels, whose colour stays
 INK, GROUND = "#010203", "#fdfefc"  # of text and axes, and behind them; what a page replaces by its own
@@ -54,6 +56,12 @@ _SETTINGS: dict[Any, Any] = {
     "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.4, "axes.axisbelow": True,
 }  # fmt: skip
+
+
+def in_lines(name: str, inches: float) -> str:
+    """A variant's name in lines that fit above a panel; they may break after a = sign."""
+    lines = textwrap.fill(name.replace("=", "=\0 "), max(int(_PANEL_LETTERS * inches), 1), break_long_words=False)
+    return lines.replace("\0 ", "").replace("\0", "")
 
 
 @contextmanager

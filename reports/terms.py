@@ -125,6 +125,6 @@ def capital(text: str) -> str:
 
 
 def how(contents: Iterable[Mapping[str, Any]]) -> str:
-    """How samples were drawn; before 0.2 files said nothing of it, and all were Gibbs chains from training data."""
-    said = [str(content.get("how", "started at training data and run for long")) for content in contents]
+    """How samples were drawn."""
+    said = [str(content.get("how", "drawn in a way that was not recorded")) for content in contents]
     return " or ".join(dict.fromkeys(said))

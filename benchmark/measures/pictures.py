@@ -65,8 +65,13 @@ def picture(fitted: Fitted, seed: int, data: DataSet, folder: Path, title: str) 
 def _samples(fitted: Fitted, seed: int, data: DataSet, count: int) -> tuple[Tensor, str]:
     """Samples, of chains those from training data, and how they were drawn."""
     rows = data.train[:count].to(next(fitted.model(seed).parameters()))
-    how = getattr(fitted.sampler(seed, sweeps=_SWEEPS), "how", "drawn by the method's own sampler")
-    return fitted.draw(len(rows), seed, rows=rows, sweeps=_SWEEPS), str(how)
+    how = how_drawn(fitted.sampler(seed, sweeps=_SWEEPS))
+    return fitted.draw(len(rows), seed, rows=rows, sweeps=_SWEEPS), how
+
+
+def how_drawn(sampler: Any) -> str:
+    """How a sampler's samples are drawn, for captions."""
+    return str(getattr(sampler, "how", "draws of the method's own sampler"))
 
 
 def _picture_density(model: Any, data: DataSet, folder: Path, step: int, title: str) -> None:

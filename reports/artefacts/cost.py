@@ -181,7 +181,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
                 bar.set_gid(f"_{name}")
             points.append(Point(name, x, y, half, colour))
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
-        axes.set(xlabel="ms per iteration and seed", ylabel=terms.measure(metric))
+        axes.set(xlabel="ms per iteration and seed", ylabel=style.in_lines(terms.measure(metric), 2.3))
         axes.margins(x=0.12)
         least, most = shown[_MS].min(), shown[_MS].max()
         if most <= 1.01 * least:  # a logarithmic axis has no room between equal values

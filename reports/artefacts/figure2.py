@@ -1,7 +1,6 @@
 """Figure 2: densities of the same model trained by different methods, of one or two coordinates."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -21,7 +20,6 @@ _COLUMNS = 5
 _MASS = "mass on the map"
 _SEEN = 0.5  # of the mass, below which a map says so
 _BINS = 50  # of a histogram
-_LETTERS = 14  # of a title in an inch
 _ALIKE = 3  # times what the other coordinate spans
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -107,7 +105,7 @@ def draw(arrays: Maps, colours: Mapping[str, str]) -> Figure:
     rows = math.ceil(len(panels) / _COLUMNS)
     columns = math.ceil(len(panels) / rows)  # rows as even as can be
     width = min(style.TEXT_WIDTH, 1.9 * columns + 0.8)
-    titles = [textwrap.fill(name or "data", int(_LETTERS * width / columns)) for name in panels]
+    titles = [style.in_lines(name or "data", width / columns) for name in panels]
     title = 0.16 + 0.12 * max(name.count("\n") for name in titles)  # inches
     with style.look():
         shape = _shape(first) if plane else 1.0
@@ -117,7 +115,7 @@ def draw(arrays: Maps, colours: Mapping[str, str]) -> Figure:
         image: AxesImage | None = None
         for axes, variant, name in zip(grid.flat, panels, titles, strict=False):
             axes.grid(visible=False)
-            axes.set_title(name, fontsize=7)
+            axes.set_title(name, fontsize=style.PANEL)
             if variant is None:
                 assert points is not None
                 axes.scatter(points[:, 0], points[:, 1], s=0.8, linewidths=0, color=style.POINT,

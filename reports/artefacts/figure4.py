@@ -12,7 +12,7 @@ from reports.artefact import Artefact
 from reports.sweep import Sweep, pictures
 
 _KINDS = {  # artifact -> (arrays in it, title, caption)
-    "samples": (("samples",), "samples", "Samples of the model, {how}."),
+    "samples": (("samples",), "samples", "Samples of the model: {how}."),
     "reconstructions": (
         ("originals", "reconstructions"),
         "reconstructions",
@@ -92,14 +92,16 @@ def draw(sheets: Mapping[str, np.ndarray], signed: bool = False) -> Figure:
     columns = math.ceil(len(sheets) / rows)
     shape = next(iter(sheets.values())).shape
     width = min(style.TEXT_WIDTH / columns, _WIDEST)
-    height = rows * (width * shape[0] / shape[1] + 0.25)
+    titles = [style.in_lines(title, width) for title in sheets]
+    more = sum(max(title.count("\n") for title in titles[at : at + columns]) for at in range(0, len(titles), columns))
+    height = rows * (width * shape[0] / shape[1] + 0.25) + 0.12 * more
     with style.look():
         figure = Figure(figsize=(columns * width, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flat
         for axes in grid:
             axes.set_axis_off()
     with style.look():
-        for axes, (title, page) in zip(figure.axes, sheets.items(), strict=False):
+        for axes, title, page in zip(figure.axes, titles, sheets.values(), strict=False):
             if signed:
                 largest = float(np.nanmax(np.abs(page)))
                 low, high, colours = -largest, largest, "RdBu_r"
@@ -110,5 +112,5 @@ def draw(sheets: Mapping[str, np.ndarray], signed: bool = False) -> Figure:
             if page.ndim == 3:  # transparent between the images, in colour too
                 page = np.dstack([np.nan_to_num(page), ~np.isnan(page[..., 0])])
             axes.imshow(page, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-            axes.set_title(title)
+            axes.set_title(title, fontsize=style.PANEL)
     return figure

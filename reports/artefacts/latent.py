@@ -121,7 +121,7 @@ def draw_codes(shown: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             middle, half = (low + high) / 2, 0.55 * float((high - low).max())
             axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
             axes.set_aspect("equal")
-            axes.set_title(variant, fontsize=6)
+            axes.set_title(style.in_lines(variant, style.TEXT_WIDTH / _ABREAST), fontsize=style.PANEL)
             axes.tick_params(labelsize=5)
     return figure
 

@@ -77,7 +77,7 @@ def draw(contents: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str,
                 _alone(axes, points[:, place], samples[:, place], ends[place], colour)
             for pair, axes in zip(pairs, row[len(names) :], strict=True):
                 _together(axes, points[:, pair], samples[:, pair], [ends[place] for place in pair], colour)
-            row[0].set_ylabel(variant, fontsize=7)
+            row[0].set_ylabel(style.in_lines(variant, 1.0), fontsize=style.PANEL)
         for axes, name in zip(grid[0], names, strict=False):
             axes.set_title(name)
         for axes, (one, other) in zip(grid[0][len(names) :], pairs, strict=True):

@@ -1,7 +1,6 @@
 """Points in the plane: the true density, and of every variant its density, its samples and those of long chains."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,7 +15,6 @@ from reports.sweep import Sweep, pictures, selected, variants
 
 _ABREAST, _PANELS = 2, 3  # variants in a row, and panels of each
 _SHOWN = 11  # variants in one figure, beside the truth
-_LETTERS = 20  # of a name above one panel
 _MEASURES = {  # metric: head of its column
     "test/mmd": "MMD²", "test/long_mmd": "MMD², long", "test/ksd": "KSD²", "test/long_ksd": "KSD², long",
     "test/c2st": "C2ST", "test/long_c2st": "C2ST, long", "langevin/energy_gap": "energy gap (nats)",
@@ -111,7 +109,7 @@ def draw(shown: Maps) -> Figure:
     first = next(iter(shown.values()))
     rows = math.ceil((len(shown) + 1) / _ABREAST)
     side = style.TEXT_WIDTH / (_ABREAST * _PANELS)
-    titles = {variant: textwrap.fill(variant, _LETTERS) for variant in shown}
+    titles = {variant: style.in_lines(variant, side) for variant in shown}
     title = 0.2 + 0.11 * max(name.count("\n") for name in titles.values())  # inches
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, rows * (side + title)), layout="constrained")
@@ -124,7 +122,7 @@ def draw(shown: Maps) -> Figure:
             _map(groups[0][0], first, first["truth"], top, "true density")
         _dots(groups[0][1], first, first["points"], "data")
         for panels, (variant, content) in zip(groups[1:], shown.items(), strict=False):
-            panels[0].set_title(titles[variant], fontsize=6.5)
+            panels[0].set_title(titles[variant], fontsize=style.PANEL)
             if "density" in content:
                 _map(panels[0], content, content["density"], top, titles[variant])
                 _say(panels[0], 1 - _mass(content), "beyond", "white")
@@ -138,7 +136,7 @@ def _frame(axes: Axes, content: Mapping[str, np.ndarray], title: str) -> None:
     axes.grid(visible=False)
     axes.set(xlim=content["first"][[0, -1]], ylim=content["second"][[0, -1]], xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
-    axes.set_title(title, fontsize=6.5)
+    axes.set_title(title, fontsize=style.PANEL)
 
 
 def _map(axes: Axes, content: Mapping[str, np.ndarray], density: np.ndarray, top: float, title: str) -> None:

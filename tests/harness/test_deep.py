@@ -278,6 +278,26 @@ def test_h_is_sampled_too_where_that_is_asked_for(
     assert all(torch.isclose(means, h).all(1).any() for h in joint["h"])
 
 
+@pytest.mark.parametrize(
+    ("latent", "h", "said"),
+    [
+        (False, "posterior", ""),
+        (True, "posterior", " of v given E[h|v] of training images"),
+        (True, "joint", " of v and h together"),
+    ],
+)
+def test_a_sheet_says_how_its_samples_were_drawn(
+    tmp_path: Path, data: DataSet, monkeypatch: pytest.MonkeyPatch, latent: bool, h: Any, said: str
+) -> None:
+    """The report took all sheets without it for Gibbs chains from training data."""
+    monkeypatch.setattr(Samples, "run", lambda probe, energy, start, *_, **__: start)
+    one = subject(tmp_path, data, latent)
+    Samples(count=12, schedule=SCHEDULE, h=h).measure(one)
+    (written,) = one.folder.glob("samples_step_*.npz")
+    with np.load(written) as found:
+        assert str(found["how"]) == "ends of annealed Langevin chains" + said
+
+
 def test_the_last_step_takes_the_noise_away(tmp_path: Path, data: DataSet) -> None:
     one = subject(tmp_path, data, False)
     model, sigma0 = one.fitted.model(3), one.fitted.estimator.hyper["sigma0"]

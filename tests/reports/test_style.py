@@ -260,3 +260,11 @@ def test_series_have_looks_of_their_own() -> None:
     looks = [style.series(place) for place in range(24)]
     assert len(set(looks)) == 24
     assert len({colour for colour, _ in looks[:8]}) == 8
+
+
+def test_names_are_broken_at_spaces_and_equal_signs_alone() -> None:
+    name = "LEBM-60 [prior_chains=persistent, posterior_steps=0]"
+    assert style.in_lines(name, 10) == name
+    assert style.in_lines(name, 1.2) == "LEBM-60\n[prior_chains=\npersistent,\nposterior_steps=0]"
+    assert "".join(style.in_lines(name, 0.1).split()) == name.replace(" ", "")
+    assert "posterior_steps=" in style.in_lines(name, 0.1).split("\n")

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from benchmark.measures.pictures import draw_sheet, save_arrays
+from benchmark.measures.pictures import draw_sheet, how_drawn, save_arrays
 from benchmark.measures.probes.base import Metrics, Probe, Subject
 from benchmark.measures.two_samples import BANDWIDTHS, median_distance, squared_mmd
 from bism import Estimator
@@ -162,7 +162,8 @@ class Samples(Langevin):
         step = subject.fitted.step
         images = self.draw(subject)
         subject.folder.mkdir(parents=True, exist_ok=True)
-        sheet = save_arrays(subject.folder, "samples", step, samples=images[:_SHOWN].float() / 255)
+        shown = images[:_SHOWN].float() / 255
+        sheet = save_arrays(subject.folder, "samples", step, how=self._how(subject), samples=shown)
         draw_sheet(_shown(images[:_SHOWN]), sheet, f"samples, step {step:,}")
         by_pixels = (
             {f"{self.split}/mmd": _mmd(images, getattr(subject.data, self.split))} if "mmd" in self.metrics else {}
@@ -185,6 +186,14 @@ class Samples(Langevin):
         for name, reason in judged.missing.items():
             warnings.warn(f"{name} was not computed: {reason}", stacklevel=2)
         return by_pixels | {f"{self.split}/{name}": value for name, value in judged.metrics.items()}
+
+    def _how(self, subject: Subject) -> str:
+        """How they are drawn, for captions."""
+        chosen = subject.fitted.sampler(subject.seed)
+        if not isinstance(chosen, LangevinChains) or subject.fitted.model(subject.seed).latent is None:
+            return how_drawn(chosen)
+        given = "of v given E[h|v] of training images" if self.h == "posterior" else "of v and h together"
+        return f"{chosen.how} {given}"
 
     def draw(self, subject: Subject) -> Tensor:
         """``count`` samples, uint8 [count, c, H, W], batch by batch; goes on where an earlier process has stopped."""
