@@ -44,7 +44,7 @@ def compare(
     """Trains what is not done of these methods as the reference's preset has it, and places them in it.
 
     Args:
-        chosen: where it leaves preset, tasks or seeds open, they are the reference's.
+        chosen: where it leaves preset, tasks or seeds open, they are the reference's, seeds task by task.
         file: of results; by default what ships with the package.
         train: else what is finished is placed, and nothing trained.
     """
@@ -52,11 +52,14 @@ def compare(
     shipped = load_suite(suite_name, methods)
     path = file or _shipped(shipped, chosen.preset)
     found = reference.read(path)
+    any_seed = chosen.seeds is None
     chosen = _settled(shipped, chosen, found, path, _of_plugins(methods, place.settings.plugins))
     data = load_data(shipped, chosen.tasks or (), data_folder(place.data_dir))
     models = _models(shipped, chosen, methods, data, console)
     suite = with_methods(shipped, chosen.preset or "", chosen.tasks or (), chosen.methods or (), models)
     cells = plan(suite, chosen, methods, data)
+    if any_seed:  # a task may have fewer in the reference than another
+        cells = [cell for cell in cells if cell.config["seed"] in found.seeds([cell.config["task"]])]
     others = _comparable(cells, found, path)
     _introduce(console, found, path, cells, others)
     shown = Placing(console, found, cells, others)

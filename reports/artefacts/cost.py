@@ -9,14 +9,16 @@ from matplotlib.figure import Figure
 
 from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
+from reports.artefacts import ranking
 from reports.artefacts.figure3 import measured_often, on_a_clock
 from reports.labels import Point, label
 from reports.methods import Method, of_variants
 from reports.sweep import Sweep, better_is_high, selected, variants
 
 SHARE = 0.95
+_OF_PROCESSOR = "time/processor_ms_per_step"
 _NEAR = 1.05  # times the cost of the marker before
-_MS = "ms per iteration and seed"
+_MS, _PROCESSOR = "ms per iteration and seed", "ms of processor time"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -36,7 +38,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             title=f"Cost against quality ({task})",
             caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, "
             f"{timing.conditions(done)}; seeds of one job train side by side; the first steps are left out)."
+            + (" Processor time is what other work beside it disturbs least." if _PROCESSOR in frame else "")
             + _about_compiling(done, uncompiled)
+            + ranking.unknown(sweep, task, metric)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),
             alt=f"{terms.capital(name)} against milliseconds per iteration: "
@@ -75,7 +79,8 @@ def _reaching(sweep: Sweep, task: str, often: str) -> str:
 
 
 def _formats(frame: pd.DataFrame) -> dict[str, str]:
-    named = {_MS: fixed(frame[_MS], 3), "peak memory (GB)": "{:.2f}"}
+    clocks = {name: fixed(frame[name], 3) for name in (_MS, _PROCESSOR) if name in frame}
+    named = {**clocks, "peak memory (GB)": "{:.2f}"}
     for name in map(str, frame):
         if name.startswith("s "):
             named[name] = fixed(frame[name])
@@ -104,6 +109,7 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 "quality": mean,
                 "± 95%": half_width,
                 _MS: cells["time/ms_per_step"].mean(),
+                _PROCESSOR: cells[_OF_PROCESSOR].mean() if _OF_PROCESSOR in cells else math.nan,
                 "s of training": cells["time/train_seconds"].mean(),
                 "s compiling": compiled["time/compile_seconds"].mean() if "time/compile_seconds" in cells else math.nan,
                 f"iterations {to}{of}": step,
@@ -114,7 +120,7 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
         )  # fmt: skip
     frame = pd.DataFrame(rows)
     frame = frame.drop(
-        columns=[name for name in frame if str(name).startswith(("s ", "iterations ")) and frame[name].isna().all()]
+        columns=[name for name in frame if name != "quality" and frame[name].isna().all() and name != "± 95%"]
     )
     return frame.sort_values("quality", ascending=not better_is_high(metric), ignore_index=True)
 

@@ -108,4 +108,6 @@ def _together(
     low, high = np.transpose(ends)
     outside = 1 - float(((samples >= low) & (samples <= high)).all(axis=1).mean())
     if outside > 0.01:
-        axes.set_xlabel(f"{outside:.0%} outside", fontsize=6, color=style.ALARM)
+        axes.text(
+            0.5, 0.03, f"{outside:.0%} outside", transform=axes.transAxes, fontsize=6, color=style.ALARM, ha="center"
+        )

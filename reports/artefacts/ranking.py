@@ -16,6 +16,7 @@ from reports.sweep import Sweep, better_is_high, selected, variants
 
 _LETTER = 0.058  # inches of a letter along the axis
 _VALUES, _BOUNDS = ("mean", "± 95%", "median", "worst", "best"), ("difference", "low", "high")
+_BOUND, _OF_BOUNDS = "bound or estimate", "test/log_likelihood_bound"
 _WORSE, _BETTER, _NONE, _APART = "worse", "better", "no conclusion", "no two seeds in common"
 
 
@@ -32,11 +33,15 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             title=f"Ranking ({task})",
             caption=f"{terms.capital(terms.measure(metric))} of {task}, best first; mean over seeds, half-width of its "
             f"95% interval (Student's t), median, worst and best seed. {rules(sweep, task, metric)} Diverged seeds are "
-            f"counted and not averaged.",
+            f"counted and not averaged.{unknown(sweep, task, metric)}",
             numbers=frame,
             runs=runs,
             missing=missing,
-            table=Table(frame, measured=dict.fromkeys(_VALUES, ""), half_widths=frame["± 95%"]),
+            table=Table(
+                frame,
+                measured=dict.fromkeys((*_VALUES, *frame.columns.intersection([_BOUND])), ""),
+                half_widths=frame["± 95%"],
+            ),
         )
         values = selected(done, metric).replace([math.inf, -math.inf], math.nan)  # compared with none, as NaN
         compared = against_best(done[["seed", "variant"]].assign(value=values), high)
@@ -47,6 +52,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 name=f"comparisons-{task}",
                 title=f"Every variant against {best} ({task})",
                 caption=f"{terms.capital(terms.measure(metric))}: {explained(compared)} {rules(sweep, task, metric)}"
+                f"{unknown(sweep, task, metric)}"
                 + ("" if frame["diverged"].sum() == 0 else " A seed that diverged is compared with none: what is "
                    "compared are the trainings that came to their end.")
                 + (f" The axis is linear up to ±{terms.number(near)} and logarithmic beyond." if near else ""),
@@ -91,7 +97,29 @@ def ranking(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 "missing": int((~states.isin(["done", "diverged"])).sum()),
             }
         )
-    return pd.DataFrame(rows).sort_values("mean", ascending=not high, ignore_index=True, na_position="last")
+    frame = pd.DataFrame(rows)
+    if bounds := _bounds(done, metric):
+        frame.insert(6, _BOUND, frame["variant"].map(bounds))
+    return frame.sort_values("mean", ascending=not high, ignore_index=True, na_position="last")
+
+
+def _bounds(done: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Means over seeds of what variants have in the place of the metric."""
+    if metric != "test/log_likelihood" or _OF_BOUNDS not in done:
+        return {}
+    found = selected(done, _OF_BOUNDS).where(selected(done, metric).isna()).groupby(done["variant"]).mean().dropna()
+    return {str(variant): float(value) for variant, value in found.items()}
+
+
+def unknown(sweep: Sweep, task: str, metric: str) -> str:
+    """Of which variants that ended there is no value, as sentences that follow others."""
+    done = sweep.of(task)
+    known, bounds = set(done["variant"][selected(done, metric).notna()]), _bounds(done, metric)
+    without = [variant for variant in variants(done) if variant not in known]
+    bounded, rest = [one for one in without if one in bounds], [one for one in without if one not in bounds]
+    return (
+        f" Of {' and '.join(bounded)} bounds or estimates alone are known, which the ranking gives." if bounded else ""
+    ) + (f" Of {' and '.join(rest)} no value is known." if rest else "")
 
 
 def against_best(cells: pd.DataFrame, high: bool) -> pd.DataFrame:

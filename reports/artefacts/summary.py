@@ -31,6 +31,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             title=f"Summary ({task})",
             caption=f"{terms.capital(name)} of {terms.counted(len(frame), 'variant')}, best first: mean over seeds "
             f"({_seeds(frame)}) and its 95% interval (Student's t); the rule is that of the ranking."
+            + ranking.unknown(sweep, task, metric)
             + (f" {terms.counted(alone, 'variant')} with one seed {'has' if alone == 1 else 'have'} no interval."
                if alone else "")
             + (f" Hollow triangles stand at the edge for {terms.counted(off, 'variant')} beyond it, with "

@@ -264,6 +264,19 @@ def test_seeds_that_only_one_has_are_in_no_pair(folder: Path) -> None:
     assert "1 could not be compared" in verdict(said)
 
 
+def test_a_task_is_trained_with_the_seeds_that_the_reference_has_of_it(tmp_path: Path) -> None:
+    suite = yaml.safe_load(SUITE)
+    for tasks in (suite["tasks"], suite["presets"]["test"]["tasks"]):
+        tasks["other"] = tasks["board"]
+    write(tmp_path, yaml.safe_dump(suite))
+    write(tmp_path, MINE, "mine.py")
+    more = {"data_hash": _hash(tmp_path), "select": "last_tenth val/log_likelihood", "param": PARAM}
+    both = variant("CD-1", [0.0, 0.1, 0.2], **more), variant("CD-1", [0.0, 0.1], **more, task="other")
+    written(tmp_path / "theirs.jsonl.gz", *both, tasks=["board", "other"])
+    assert "5 cells, 0 done already" in command(tmp_path, *COMPARE, "--dry-run").out
+    assert "8 cells, 0 done already" in command(tmp_path, *COMPARE, "--dry-run", "--seeds", "0-3").out
+
+
 def test_diverged_seeds_are_counted_and_not_compared(folder: Path) -> None:
     values = own(folder)
     theirs(folder, {"Other": values})

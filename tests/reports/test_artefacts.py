@@ -320,7 +320,8 @@ def test_samples_of_many_coordinates_stand_beside_the_data(tmp_path: Path) -> No
     data, model = figure.axes[3].collections
     assert np.array_equal(data.get_offsets(), points[:, :2])
     assert np.array_equal(model.get_offsets(), samples[:, :2])
-    assert [axes.get_xlabel() for axes in figure.axes[3:6]] == ["50% outside", "", "50% outside"]
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes[3:6]]
+    assert said == [["50% outside"], [], ["50% outside"]]
     assert "500 samples of each model (coloured; drawn in a way that was not" in found["marginals-board"].caption
     assert "(coloured; drawn in a way that was not recorded or independent" in found["marginals-board-2"].caption
 

@@ -72,6 +72,24 @@ def test_the_value_of_a_cell_is_where_its_rule_stopped() -> None:
     assert built(ranking, held)["ranking-board"].numbers["mean"].tolist() == [-7.0, -6.0]
 
 
+def test_what_has_a_bound_alone_is_said_and_shown_where_others_have_a_value() -> None:
+    held, exact, bound = Held(), "test/log_likelihood", "test/log_likelihood_bound"
+    for seed in (0, 1):
+        held.add("A", "dsm", seed, **{exact: -5.0, bound: -5.5})
+        held.add("B", "dsm", seed, **{exact: -6.0 - seed})
+        held.add("Bounded", "dsm", seed, **{bound: -3.0 - seed})
+        held.add("Unknown", "dsm", seed, **{"test/mmd": 0.1})
+    said = "Of Bounded bounds or estimates alone are known, which the ranking gives. Of Unknown no value is known."
+    for module, name in ((ranking, "ranking"), (ranking, "comparisons"), (summary, "summary")):
+        assert said in built(module, held)[f"{name}-board"].caption
+    table = built(ranking, held)["ranking-board"].numbers.set_index("variant")
+    assert table["mean"].dropna().to_dict() == {"A": -5.0, "B": -6.5}
+    assert table["bound or estimate"].dropna().to_dict() == {"Bounded": -3.5}
+    without = built(ranking, learning(Held(), BOTH))["ranking-board"]
+    assert "bound or estimate" not in without.numbers
+    assert "known" not in without.caption
+
+
 def against(values: dict[str, list[float]], high: bool = True) -> pd.DataFrame:
     """Comparisons of variants by their values at seeds 0, 1, ...; NaN where there is none."""
     cells = [{"seed": seed, "variant": name, "value": x} for name, row in values.items() for seed, x in enumerate(row)]
