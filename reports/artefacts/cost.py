@@ -118,10 +118,8 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 else math.nan,
             }
         )  # fmt: skip
-    frame = pd.DataFrame(rows)
-    frame = frame.drop(
-        columns=[name for name in frame if name != "quality" and frame[name].isna().all() and name != "± 95%"]
-    )
+    frame, may_lack = pd.DataFrame(rows), ("s ", "iterations ", _PROCESSOR)
+    frame = frame.drop(columns=[name for name in frame if str(name).startswith(may_lack) and frame[name].isna().all()])
     return frame.sort_values("quality", ascending=not better_is_high(metric), ignore_index=True)
 
 
