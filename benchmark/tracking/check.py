@@ -116,10 +116,11 @@ def check_file(what: str, file: Path, write: bool, tables: Collection[str]) -> b
 
 
 def _tables(what: str, file: Path) -> set[str]:
-    """The tables of a database in a file."""
+    """The tables of a database in a file. It is opened to be written where it can be: what a killed process left half
+    written is then rolled back, for which SQLite refuses who opens it to read alone."""
     try:
         with contextlib.closing(
-            sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=SECONDS)
+            sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=SECONDS)
         ) as database:
             return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error as error:

@@ -194,7 +194,7 @@ def _experiments(file: Path) -> list[tuple[str, str, str]]:
             WHERE runs.experiment_id = experiments.experiment_id AND key = 'kind' AND value = 'cell')
         FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
             found = database.execute(query).fetchall()
             return [(str(number), str(name), "cell" if cells else "trial") for number, name, cells in found]
     except sqlite3.Error:  # MLflow itself says what is wrong with it

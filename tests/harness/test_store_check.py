@@ -117,6 +117,22 @@ def test_a_file_that_another_process_has_locked_is_away(tmp_path: Path, monkeypa
     check_file("tracking store", tmp_path / "a.db", write=True, tables=("t",))
 
 
+def test_what_a_killed_process_left_half_written_is_rolled_back(tmp_path: Path) -> None:
+    """The file as it was in the midst of a large change, with its journal beside it, is a killed process's."""
+    writer = sqlite3.connect(tmp_path / "live.db", isolation_level=None)
+    writer.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA cache_size = 1; BEGIN")
+    writer.executemany("INSERT INTO t VALUES (?)", [(1000 * "x",)] * 1000)
+    for end in ("db", "db-journal"):
+        (tmp_path / f"left.{end}").write_bytes((tmp_path / f"live.{end}").read_bytes())
+    writer.close()
+    assert (tmp_path / "left.db").stat().st_size > 100_000
+    with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly database"):
+        sqlite3.connect(f"file:{tmp_path}/left.db?mode=ro", uri=True).execute("SELECT x FROM t")
+    for write_ in (True, False):
+        assert not check_file("tracking store", tmp_path / "left.db", write_, ("t",))
+    assert sqlite3.connect(tmp_path / "left.db").execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow would make its tables in it, whether one reads or writes."""
     monkeypatch.setattr("benchmark.tracking.check.MAKING_SECONDS", 0.0)
