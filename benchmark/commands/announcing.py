@@ -67,14 +67,26 @@ def measured(
     return measured
 
 
-def show_plan(console: Console, work: Sequence[Job], begun: Mapping[str, int]) -> None:
-    """A row for each job: what it trains, from where, with which hyper-parameters."""
+def show_plan(
+    console: Console, work: Sequence[Job], begun: Mapping[str, int], methods: Mapping[str, type[Estimator]]
+) -> None:
+    """A row for each job: what it trains, from where, with which hyper-parameters. Of those the ones that are not the
+    method's default in some job of it, where a plan of many jobs is read for what it changes and compares."""
+    usual = {name: methods[name]() for name in {job.config["method"] for job in work}}
+    changed = {
+        (job.config["method"], key)
+        for job in work
+        for key, value in job.config["hyper"].items()
+        if value != getattr(usual[job.config["method"]], key)
+    }
     table = Table("task", "variant", "seeds")
     table.add_column("steps", justify="right")
     table.add_column("from", justify="right")
-    table.add_column("hyper-parameters")
+    table.add_column("hyper-parameters, but for defaults")
     for job in work:
-        hyper = ", ".join(f"{key}={value}" for key, value in job.config["hyper"].items())
+        hyper = ", ".join(
+            f"{key}={value}" for key, value in job.config["hyper"].items() if (job.config["method"], key) in changed
+        )
         seeds = tables.ranges(cell.config["seed"] for cell in job.cells)
         start = min(begun.get(cell.id, 0) for cell in job.cells)
         table.add_row(

@@ -206,7 +206,7 @@ def carry_out(
         begun = {cell: record.progress for cell, record in under_way.items() if record.progress}
         at_once = sum(one.slots for one in executor.places)
         if dry_run:  # first, so that what it comes to is what is seen last
-            announcing.show_plan(console, work, begun)
+            announcing.show_plan(console, work, begun, planned.methods)
         left_out = 0 if rerun else len(damaged)
         announcing.announce(console, suite, planned.chosen, cells, work, begun, at_once, left_out)
         where = timing.Conditions(_device(executor), place.settings.threads, max(1, at_once))

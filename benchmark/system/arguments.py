@@ -68,6 +68,10 @@ def _said_of(parser: argparse.ArgumentParser, text: str, line: Sequence[str]) ->
         if action is not None and action.nargs is None:
             again = f", or {last} again for each" if isinstance(action, argparse._AppendAction) else ""
             return f"{_command(parser)} takes no {shortened(text)}: {last} takes one value{again}"
+    for action in parser._get_positional_actions():
+        if action.dest == text.partition("=")[0].removeprefix("--"):
+            how = call(*parser.prog.split()[2:], str(action.metavar or action.dest))
+            return f"{_command(parser)} takes no {shortened(text)}: its value stands alone, as in `{how}`"
     known = [one for one in parser._option_string_actions if one.startswith("--") and one != "--help"]
     return f"{_command(parser)} takes no {shortened(text)}: {nearest(text.partition('=')[0], known)}"
 

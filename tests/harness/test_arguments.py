@@ -73,6 +73,8 @@ def test_no_option_takes_an_empty_value(name: str) -> None:
         ("run --suite grbm rbm", "run takes no rbm: --suite takes one value\n"),
         ("tune --dry-run", "tune takes no --dry-run: valid: --"),
         ("tune list --suite grbm", "tune list takes no --suite: did you mean '--storage'? valid: --storage"),
+        ("list --suite grbm", "list takes no --suite: its value stands alone, as in `"),
+        ("list --suite=grbm", "list takes no --suite=grbm: its value stands alone, as in `"),
         ("run --suite grbm --dry-run=yes", "--dry-run: ignored explicit argument 'yes'; `"),
         ("run --s grbm", "ambiguous option: --s could match --suite, --seeds, --steps"),
     ],

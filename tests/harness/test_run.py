@@ -196,6 +196,7 @@ def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     said = command(tmp_path, *RUN, "--dry-run", "--set", "bidsm.K=10", "--steps", "7")
     assert (said.code, said.err) == (0, "")
     assert [name in said.out for name in ("BiDSM-5 [K=10,", "CD-1 [steps=7]", "inner_steps=10", "0-1")] == [True] * 4
+    assert [name in said.out for name in ("unroll_steps", "lr=0.01", "temperature")] == [False, True, False]  # defaults
     assert records(tmp_path) == []
     assert contents(tmp_path) == {}
     assert {file.name.split("-")[0] for file in (tmp_path / "runs").iterdir()} == {"cells", "owners", "index.sqlite"}
