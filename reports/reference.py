@@ -33,11 +33,13 @@ class ReferenceStore:
     def __init__(self, files: Mapping[tuple[str, str], Path], name: str = NAME) -> None:
         self.name, self.left_out, self.files = name, set[str](), dict(files)
         self._runs = dict[str, tuple[Variant, Seed]]()
+        self._asked = set[tuple[str, str]]()
 
     @property
     def uri(self) -> str:
-        """The files' names."""
-        return f"{self.name}: {', '.join(path.name for path in self.files.values())}"
+        """The files' names: of those that cells were taken from, as long as none were, of all."""
+        named = [path.name for of, path in self.files.items() if of in self._asked or not self._asked]
+        return f"{self.name}: {', '.join(named)}"
 
     @property
     def suites(self) -> list[str]:
@@ -59,6 +61,7 @@ class ReferenceStore:
         """As ``Store.cells``; ``source`` is whose they are."""
         if (suite, preset) not in self.files:
             raise InputError(f"the {self.name} has no preset '{preset}': {nearest(preset, self.presets(suite))}")
+        self._asked.add((suite, preset))
         found = self._read(suite, preset)
         rows = [self._row(found.header, variant, seed) for variant in found.variants for seed in variant.seeds]
         frame = pd.DataFrame(rows).astype({"seed": int, "steps": int})

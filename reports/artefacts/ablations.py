@@ -132,7 +132,10 @@ def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
             of = method[str(variant)]
             _bars(axes, curve["minibatch"], curve, {"color": style.colour(of), "marker": style.marker(of),
                                                     "label": variant, "linestyle": style.dashes(place)})  # fmt: skip
-        axes.set_xscale("log", base=2)
+        axes.set_xscale("log")
+        sizes = sorted(set(grid["minibatch"]))
+        axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+        axes.set_xticks([], minor=True)
         axes.set(xlabel="examples in a minibatch", ylabel=terms.measure(metric))
         axes.legend()
     return figure

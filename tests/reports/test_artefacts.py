@@ -375,7 +375,14 @@ def test_ablations_of_minibatches() -> None:
         held.add("DSM", "dsm", 0, task=f"batch{size}", **{FD: -size, "time/ms_per_step": 1.0,
                  "param.batch_size": str(size), "param.inner_steps": math.nan, "param.unroll_steps": math.nan}
                  )  # fmt: skip
-    table = built(ablations, held)["ablation-minibatch"].numbers
+    artefact = built(ablations, held)["ablation-minibatch"]
+    assert artefact.figure is not None
+    (axes,) = artefact.figure.axes
+    assert [(label.get_position()[0], label.get_text()) for label in axes.get_xticklabels()] == [
+        (25, "25"),
+        (100, "100"),
+    ]
+    table = artefact.numbers
     assert table[["minibatch", "variant", "quality"]].to_numpy().tolist() == [[25, "DSM", -25], [100, "DSM", -100]]
 
 

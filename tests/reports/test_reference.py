@@ -348,6 +348,14 @@ def test_the_command_exports_and_names_its_file(
     assert "--points must be at least 2" in capsys.readouterr().err
 
 
+def test_a_report_names_the_files_that_it_was_drawn_from(tmp_path: Path) -> None:
+    path = exported(stored(), tmp_path)
+    held = ReferenceStore({("grbm", "paper"): path, ("grbm", "quick"): tmp_path / "quick.jsonl.gz"}, "theirs")
+    assert held.uri == "theirs: grbm-paper.jsonl.gz, quick.jsonl.gz"  # nothing was asked for yet
+    held.cells("grbm", "paper")
+    assert held.uri == "theirs: grbm-paper.jsonl.gz"
+
+
 def test_every_form_of_the_report_shows_results_of_others(tmp_path: Path) -> None:
     both = reference.beside(stored(), [opened(exported(stored(), tmp_path))], everything=False)  # type: ignore[arg-type]
     report = document.collect(both, tmp_path)
