@@ -52,8 +52,8 @@ class NCE(Estimator):
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
 
-    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        return fit_noise(self.noise_distribution, data)
+    def fit_to(self, data: Tensor, data_noise: float) -> dict[str, Tensor]:
+        return fit_noise(self.noise_distribution, data, data_noise)
 
     def noise(self, model: Any, batch_shape: tuple[int, ...], rng: Rng) -> Any:
         return draw_noise(self.noise_distribution, (self.nu * batch_shape[0], *batch_shape[1:]), rng)

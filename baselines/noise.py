@@ -18,15 +18,17 @@ NOISES_HELP = "N(0, I), or a Gaussian fitted to the data; for binary v independe
 _RIDGE, _GROWTH, _LARGEST_RIDGE = 1e-6, 10.0, 1.0  # in the variance of a visible unit
 
 
-def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
+def fit_noise(kind: str, data: Tensor, data_noise: float = 0.0) -> dict[str, Tensor]:
     """The distribution's parameters: mean [D], lower Cholesky factor of the covariance [D, D], its inverse [D, D], and
     the ridge [D]; of "bernoulli" the logits [D], of means that are smoothed by Laplace's rule.
 
-    "gaussian" is N(mean, S + diag(ridge)) with the data's mean and covariance S. The ridge of each visible unit is a
-    millionth of that unit's variance, of a constant one's of the median variance: units may be as different as
-    kilometres and millimetres. So directions in which the data do not vary (constant visible units, fewer examples than
-    dimensions) do not make it singular; where that is not enough to factorise it, the ridge grows tenfold until it is.
-    All of it is computed in float64: in float32 the rounding of S alone is larger than the ridge.
+    "gaussian" is N(mean, S + data_noise^2 I + diag(ridge)) with the data's mean and covariance S, and the standard
+    deviation of the noise that training adds to them: one fitted without that would be told from them at once, and
+    nothing would be learnt. The ridge of each visible unit is a millionth of that unit's variance, of a constant one's
+    of the median variance: units may be as different as kilometres and millimetres. So directions in which the data do not
+    vary (constant visible units, fewer examples than dimensions) do not make it singular; where that is not enough to
+    factorise it, the ridge grows tenfold until it is. All of it is computed in float64: in float32 the rounding of S
+    alone is larger than the ridge.
 
     Warns where it is the ridge that the noise consists of in some directions.
 
@@ -41,8 +43,9 @@ def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
         return {"mean": torch.zeros_like(flat[0]), "cholesky": identity, "whitening": identity.clone()}
     double = flat.double()
     variation = double - double.mean(0)
-    variances = variation.square().sum(0) / max(len(double) - 1, 1)
-    varying = (flat != flat[0]).any(0) & (variances > 0)  # of a constant unit the mean's rounding may be left
+    added = float(data_noise) ** 2
+    variances = variation.square().sum(0) / max(len(double) - 1, 1) + added
+    varying = ((flat != flat[0]).any(0) | (added > 0)) & (variances > 0)  # a constant unit's mean may be rounded
     if not bool(varying.any()) or not bool(variances.isfinite().all()):
         raise InputError(
             f"noise_distribution='gaussian' cannot be fitted: the {len(flat)} rows of the data are all the same, or "
@@ -50,7 +53,8 @@ def fit_noise(kind: str, data: Tensor) -> dict[str, Tensor]:
         )
     scale = torch.where(varying, variances, variances[varying].median()).sqrt()
     standardised = variation / scale
-    cholesky, ridge = _factorised(standardised.T @ standardised / max(len(double) - 1, 1))
+    correlation = standardised.T @ standardised / max(len(double) - 1, 1) + (added / scale.square()).diag()
+    cholesky, ridge = _factorised(correlation)
     whitening = torch.linalg.solve_triangular(cholesky, torch.eye(len(cholesky)).to(cholesky), upper=False)
     _warn_of_ridge(whitening, ridge)
     found = {

@@ -62,8 +62,8 @@ class VNCE(WithPosterior):
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         return {"normaliser": {"c": torch.zeros((), dtype=rng.dtype, device=rng.device)}}
 
-    def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
-        return fit_noise(self.noise_distribution, data)
+    def fit_to(self, data: Tensor, data_noise: float) -> dict[str, Tensor]:
+        return fit_noise(self.noise_distribution, data, data_noise)
 
     def unshardable(self) -> str | None:
         return None

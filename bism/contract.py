@@ -19,7 +19,7 @@ from bism.variables import Bernoulli, Gaussian
 
 _LONGEST_TEXT, _MOST_PASSES = 200, 1_000_000
 _HOOKS = (
-    "modules", "extra_parameters", "init_carry", "init_optimiser", "noise", "loss", "step",
+    "modules", "extra_parameters", "init_carry", "fit_to", "init_optimiser", "noise", "loss", "step",
     "lower_objective", "unsupported", "unshardable", "optimiser_of",
     "sampler",
 )  # fmt: skip
@@ -154,20 +154,33 @@ def check_cost(method: str, passes: Any, unrolled: Any) -> dict[str, Any]:
     return {"passes": float(passes), "unrolled": check_asked(method, "unrolled", unrolled, 0, LOOP)}
 
 
-def check_start(method: str, state: State) -> State:
-    """What a seed begins with, as ``extra_parameters``, ``init_optimiser`` and ``init_carry`` give it.
+def check_carry(method: str, begun: Any, fitted: Any) -> dict[str, Any]:
+    """What a seed carries at the start: what ``init_carry`` and ``fit_to`` give, together.
 
     Raises:
-        InputError: naming the function, and what is no tensor.
+        InputError: naming the function, and what is no tensor or given by both.
     """
-    for function, name, given in (
-        ("init_optimiser", "optimiser", state.optimiser),
-        ("init_carry", "carry", state.carry),
-    ):
-        if not isinstance(given, Mapping):
-            raise InputError(f"{method}: {function}() must give a dictionary of tensors, got {shown(given)}")
-        _check_tensors(f"{method}: {function}()", name, given)
+    for function, given in (("init_carry", begun), ("fit_to", fitted)):
+        _check_mapping(method, function, "carry", given)
+    if both := set(begun) & set(fitted):
+        raise InputError(f"{method}: init_carry() and fit_to() both give {', '.join(sorted(both))}")
+    return {**begun, **fitted}
+
+
+def check_start(method: str, state: State) -> State:
+    """What a seed begins with, its optimisers as ``init_optimiser`` gives them.
+
+    Raises:
+        InputError: naming what is no tensor.
+    """
+    _check_mapping(method, "init_optimiser", "optimiser", state.optimiser)
     return state
+
+
+def _check_mapping(method: str, function: str, name: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{method}: {function}() must give a dictionary of tensors, got {shown(given)}")
+    _check_tensors(f"{method}: {function}()", name, given)
 
 
 def check_extra(method: str, given: Any) -> Mapping[str, Mapping[str, Tensor]]:

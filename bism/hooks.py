@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.func import grad_and_value
 
-from bism.contract import check_extra, check_loss, check_method, check_networks, check_scalar, check_start
+from bism.contract import check_carry, check_extra, check_loss, check_method, check_networks, check_scalar, check_start
 from bism.errors import InputError
 from bism.functional import Methods
 from bism.gradients import Shards, average, shards
@@ -107,7 +107,7 @@ class Hooks(ABC):
         ``loss`` does not move, must see to it."""
         kind = type(self)
         own_step = kind.step is not Hooks.step or kind.stages is not Hooks.stages or bool(kind.moves)
-        own_carry = kind.init_carry is not Hooks.init_carry
+        own_carry = kind.init_carry is not Hooks.init_carry or kind.fit_to is not Hooks.fit_to
         return "its steps need the whole minibatch at once" if own_step or own_carry else None
 
     def lower_objective(self, state: State, batches: Tensor, noise: Any, hyper: Hyper) -> Tensor | None:
@@ -190,11 +190,13 @@ class Hooks(ABC):
         *,
         batch_size: int = 100,
         parts: Mapping[str, nn.Module] | None = None,
+        data_noise: float = 0.0,
     ) -> State:
         """The initial state of one seed.
 
         Args:
             data: the training data [n, *visible_shape], for what starts from it (chains, a noise distribution).
+            data_noise: standard deviation of what training adds to them.
             parts: networks beside the model, by part, in place of the method's own choice.
         """
         modules = check_networks(self.id, self.modules(model, parts or {}))
@@ -213,7 +215,7 @@ class Hooks(ABC):
         started = state.replace(
             params=params,
             optimiser=self.init_optimiser(params),
-            carry=self.init_carry(bound, data, batch_size, rng),
+            carry=check_carry(self.id, self.init_carry(bound, data, batch_size, rng), self.fit_to(data, data_noise)),
         )
         return check_start(self.id, started)
 
@@ -223,6 +225,16 @@ class Hooks(ABC):
 
     def init_carry(self, model: Any, data: Tensor, batch_size: int, rng: Rng) -> dict[str, Tensor]:
         """What the method carries from step to step, at the start; ``model`` is the model at its start."""
+        return {}
+
+    def fit_to(self, data: Tensor, data_noise: float) -> dict[str, Tensor]:
+        """What is fitted to the training data once, before the first step, and carried beside ``init_carry``'s.
+
+        Args:
+            data: [n, *visible_shape], as they are.
+            data_noise: standard deviation of the Gaussian noise that training adds to them, anew in every minibatch:
+                a distribution of what the method sees has it as well.
+        """
         return {}
 
     def optimiser_of(self, part: str) -> str:

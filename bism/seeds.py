@@ -78,6 +78,7 @@ def initial_states(
     batch_size: int,
     parts: Mapping[str, nn.Module] | None,
     device: torch.device,
+    data_noise: float = 0.0,
 ) -> tuple[State, Tree]:
     """The structure of a state, and the tensors of all seeds at the start, stacked.
 
@@ -90,6 +91,7 @@ def initial_states(
             Rng(generator(seed, 0, "initial state"), data.dtype),
             batch_size=batch_size,
             parts=parts,
+            data_noise=data_noise,
         )
         for seed in seeds
     ]

@@ -98,7 +98,7 @@ class Training:
         self.data = data.to(device=self.device, dtype=dtype)
         self.compile_seconds, self.compiled, self.captured = 0.0, False, False
         self._template, initial = initial_states(
-            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device
+            estimator, model, data.to(dtype=dtype), self.seeds, batch_size, parts, self.device, self.data_noise
         )
         self._leaves: list[Tensor]
         self._leaves, self._structure = tree_flatten(initial)

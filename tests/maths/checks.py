@@ -447,7 +447,7 @@ def vnce_gap(estimator: Any, nce: Any, model: GRBM | RBM) -> float:
     theta, c = moved(parameters(model), 0.3), torch.tensor(0.7, dtype=torch.float64)
     posterior = RelaxedBernoulli((model.b.numel(),), model.latent.size)
     state = state_of({}, model=model, posterior=posterior)
-    noise, carry = estimator.noise(model, tuple(batch.shape), rng), estimator.init_carry(model, batch, 50, rng)
+    noise, carry = estimator.noise(model, tuple(batch.shape), rng), estimator.fit_to(batch, 0.0)
 
     def variational(at: Tree) -> Tensor:
         params = state.bind({**at, "posterior": true_posterior(at["model"])})

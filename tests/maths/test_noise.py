@@ -110,3 +110,31 @@ def test_training_beside_such_noise(kind: Any, dtype: torch.dtype) -> None:
     assert found.diverged_at == [None]
     assert torch.allclose(found.state(0)["carry"]["ridge"], 1e-6 * data.var(0), rtol=1e-3, atol=0)
     assert torch.isfinite(found.energy(data)).all()
+
+
+def test_noise_that_training_adds_is_in_the_covariance() -> None:
+    """Also in directions, and of units, in which the data do not vary; and there is nothing to warn of then."""
+    data = torch.cat([low_rank(40, 60, 5), torch.full((40, 2), 0.3)], dim=1).double()
+    found = fit_noise("gaussian", data, 0.4)
+    whole = data.T.cov() + 0.16 * torch.eye(62).double()
+    assert torch.allclose(found["cholesky"] @ found["cholesky"].T, whole + found["ridge"].diag(), atol=1e-10)
+    alone = fit_noise("gaussian", torch.full((1, 3), 0.3).double(), 0.4)
+    assert torch.allclose(
+        alone["cholesky"] @ alone["cholesky"].T, 0.16 * (1 + 1e-6) * torch.eye(3).double(), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("kind", [NCE, VNCE])
+def test_a_method_is_given_the_noise_that_its_training_adds(kind: Any) -> None:
+    """A Gaussian fitted without it is told from the data at once: of 60 units in a plane of 5 every log-odds was far
+    beyond what a sigmoid resolves, and no gradient was left."""
+    data, estimator = low_rank(400, 60, 5), kind(noise_distribution="gaussian", lr=0.01)
+    estimator = dataclasses.replace(estimator, inner_steps=1) if kind is VNCE else estimator
+    found = estimator.fit(GRBM(60, 3), data, steps=1, batch_size=10, data_noise=0.3, compile=False)
+    wanted = fit_noise("gaussian", data.float(), 0.3)
+    carry = found.state(0)["carry"]
+    assert set(carry) == set(wanted)
+    assert all(torch.equal(carry[name], tensor) for name, tensor in wanted.items())
+    seen = data.float() + 0.3 * draws(2).normal((400, 60)).float()
+    by_itself = noise_log_prob(carry, sample_noise(carry, draws(1).normal((400, 60)).float())).mean()
+    assert float(noise_log_prob(carry, seen).mean()) == pytest.approx(float(by_itself), abs=2.0)

@@ -187,7 +187,7 @@ def test_vnce_bounds_the_objective_of_nce() -> None:
 def test_the_loss_of_vnce_is_its_two_terms() -> None:
     estimator, model, posterior = VNCE(nu=2, noise_particles=3), make_grbm(), RelaxedBernoulli((2,), 3).double()
     batch, rng = samples(model, 8, 1), draws(4)
-    noise, carry = estimator.noise(model, (8, 2), rng), estimator.init_carry(model, batch, 8, rng)
+    noise, carry = estimator.noise(model, (8, 2), rng), estimator.fit_to(batch, 0.0)
     params = {"model": parameters(model), "posterior": parameters(posterior)}
     params["normaliser"] = {"c": torch.tensor(0.3, dtype=torch.float64)}
     bound = state_of(params, model=model, posterior=posterior).bind()

@@ -80,7 +80,7 @@ def test_a_step_of_vnce_in_shards_is_the_step_on_the_whole() -> None:
     parts = [bilevel_batch(estimator, model, seed=seed, size=5) for seed in (1, 2)]
     params = {"model": parameters(model), "posterior": parameters(posterior)}
     params["normaliser"] = {"c": torch.tensor(0.3, dtype=torch.float64)}
-    carry = estimator.init_carry(model, draws(3).normal((50, 2)), 10, draws(4))
+    carry = estimator.fit_to(draws(3).normal((50, 2)), 0.0)
     state = state_of(params, model=model, posterior=posterior).replace(carry=carry)
     state = state.replace(optimiser=estimator.init_optimiser(params))
     batches, noises = torch.stack([batch for batch, _ in parts]), [noise for _, noise in parts]
