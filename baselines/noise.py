@@ -25,9 +25,9 @@ def fit_noise(kind: str, data: Tensor, data_noise: float = 0.0) -> dict[str, Ten
     "gaussian" is N(mean, S + data_noise^2 I + diag(ridge)) with the data's mean and covariance S, and the standard
     deviation of the noise that training adds to them: one fitted without that would be told from them at once, and
     nothing would be learnt. The ridge of each visible unit is a millionth of that unit's variance, of a constant one's
-    of the median variance: units may be as different as kilometres and millimetres. So directions in which the data do not
-    vary (constant visible units, fewer examples than dimensions) do not make it singular; where that is not enough to
-    factorise it, the ridge grows tenfold until it is. All of it is computed in float64: in float32 the rounding of S
+    of the median variance: units may be as different as kilometres and millimetres. So directions in which the data do
+    not vary (constant visible units, fewer examples than dimensions) do not make it singular; where that is not enough
+    to factorise it, the ridge grows tenfold until it is. All of it is computed in float64: in float32 the rounding of S
     alone is larger than the ridge.
 
     Warns where it is the ridge that the noise consists of in some directions.
