@@ -78,7 +78,7 @@ def test_estimators_say_what_they_are(kind: type[Estimator]) -> None:
     name = kind().name
     assert name
     assert "{" not in name
-    assert len(inspect.signature(kind.init).parameters) == 6
+    assert len(inspect.signature(kind.init).parameters) == 7
 
 
 @every_kind
