@@ -33,7 +33,7 @@ def fit_noise(kind: str, data: Tensor, data_noise: float = 0.0) -> dict[str, Ten
     Warns where it is the ridge that the noise consists of in some directions.
 
     Raises:
-        InputError: "gaussian", and the data are constant, or a single row.
+        InputError: "gaussian", and the data are constant, or a single row, and training adds no noise to them.
     """
     flat = data.flatten(1)
     if kind == "bernoulli":

@@ -154,33 +154,28 @@ def check_cost(method: str, passes: Any, unrolled: Any) -> dict[str, Any]:
     return {"passes": float(passes), "unrolled": check_asked(method, "unrolled", unrolled, 0, LOOP)}
 
 
+def check_begun(method: str, function: str, name: str, given: Any) -> Mapping[str, Any]:
+    """What a function gives for the start of a seed's optimisers, or of what it carries.
+
+    Raises:
+        InputError: naming the function, and what is no tensor.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"{method}: {function}() must give a dictionary of tensors, got {shown(given)}")
+    _check_tensors(f"{method}: {function}()", name, given)
+    return given
+
+
 def check_carry(method: str, begun: Any, fitted: Any) -> dict[str, Any]:
     """What a seed carries at the start: what ``init_carry`` and ``fit_to`` give, together.
 
     Raises:
         InputError: naming the function, and what is no tensor or given by both.
     """
-    for function, given in (("init_carry", begun), ("fit_to", fitted)):
-        _check_mapping(method, function, "carry", given)
-    if both := set(begun) & set(fitted):
-        raise InputError(f"{method}: init_carry() and fit_to() both give {', '.join(sorted(both))}")
-    return {**begun, **fitted}
-
-
-def check_start(method: str, state: State) -> State:
-    """What a seed begins with, its optimisers as ``init_optimiser`` gives them.
-
-    Raises:
-        InputError: naming what is no tensor.
-    """
-    _check_mapping(method, "init_optimiser", "optimiser", state.optimiser)
-    return state
-
-
-def _check_mapping(method: str, function: str, name: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{method}: {function}() must give a dictionary of tensors, got {shown(given)}")
-    _check_tensors(f"{method}: {function}()", name, given)
+    both = [check_begun(method, *of) for of in (("init_carry", "carry", begun), ("fit_to", "carry", fitted))]
+    if twice := set(both[0]) & set(both[1]):
+        raise InputError(f"{method}: init_carry() and fit_to() both give {', '.join(sorted(twice))}")
+    return {**both[0], **both[1]}
 
 
 def check_extra(method: str, given: Any) -> Mapping[str, Mapping[str, Tensor]]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.func import grad_and_value
 
-from bism.contract import check_carry, check_extra, check_loss, check_method, check_networks, check_scalar, check_start
+from bism.contract import check_begun, check_carry, check_extra, check_loss, check_method, check_networks, check_scalar
 from bism.errors import InputError
 from bism.functional import Methods
 from bism.gradients import Shards, average, shards
@@ -212,12 +212,11 @@ class Hooks(ABC):
         params = {**state.params, **check_extra(self.id, self.extra_parameters(bound, rng))}
         if set(params) != set(self.trains):
             raise InputError(f"{self.id} trains {', '.join(params)}, and its ``trains`` says {', '.join(self.trains)}")
-        started = state.replace(
+        return state.replace(
             params=params,
-            optimiser=self.init_optimiser(params),
+            optimiser=check_begun(self.id, "init_optimiser", "optimiser", self.init_optimiser(params)),
             carry=check_carry(self.id, self.init_carry(bound, data, batch_size, rng), self.fit_to(data, data_noise)),
         )
-        return check_start(self.id, started)
 
     def extra_parameters(self, model: Any, rng: Rng) -> Tree:
         """Trained tensors that belong to no network, as {part: {name: tensor}}; ``model`` is the model at its start."""
