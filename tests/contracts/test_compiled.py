@@ -6,6 +6,10 @@ from torch.utils._pytree import tree_map
 
 from tests.contracts.cases import ALIKE, Case, distance, kinds, one_seed, same, small, trainer
 
+ALONE = {  # of steps of a kind one: a seed alone is a program of its own, and compiling it takes as long again
+    *("bidsm", "bimdsm", "cd", "pcd", "unbiased_cd", "nce", "vages_dsm", "persistent_vi", "nvil"),
+    *("dbm", "lebm", "vae_ebm", "flow_contrast", "phased", "staged"),
+}
 every_small = pytest.mark.parametrize(
     "case", [small(kind) for kind in kinds() if kind.id not in ALIKE], ids=lambda case: case.name
 )
@@ -15,13 +19,15 @@ every_small = pytest.mark.parametrize(
 @every_small
 def test_compiled_uncompiled_alone_and_together_agree(case: Case) -> None:
     seeds = tuple(range(10))
-    plain, compiled, alone = trainer(case, seeds), trainer(case, seeds, compile=True), trainer(case, (3,), compile=True)
-    for each in (plain, compiled, alone):
+    plain, compiled = trainer(case, seeds), trainer(case, seeds, compile=True)
+    for each in (plain, compiled):
         each.run(50)
     assert compiled.compiled
-    assert alone.compiled
     assert compiled.compile_seconds > 0
     assert distance(plain._tensors, compiled._tensors) < 1e-10
+    alone = trainer(case, (3,), compile=case.estimator.id in ALONE)
+    alone.run(50)
+    assert alone.compiled == (case.estimator.id in ALONE)
     assert distance(one_seed(compiled._tensors, 3), one_seed(alone._tensors, 0)) < 1e-10
 
     # and a seed that is not a number leaves the others as they were, to the last bit

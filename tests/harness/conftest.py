@@ -99,7 +99,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         )
         for i in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=300)[0] for process in both]
     assert ([process.returncode for process in both], said) == ([0, 0], ["", ""])  # and no chatter
     return f"sqlite:///{folder}/new/mlflow.db"
 

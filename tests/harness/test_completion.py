@@ -16,7 +16,7 @@ def completions(folder: Path, line: str) -> list[str]:
     asks = {"_ARGCOMPLETE": "3", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9",
             "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "PYTHONPATH": str(ROOT)}  # fmt: skip
     run = [sys.executable, "-X", "importtime", "-m", "benchmark"]
-    done = subprocess.run(run, cwd=folder, env={**os.environ, **asks}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(run, cwd=folder, env={**os.environ, **asks}, capture_output=True, text=True, timeout=300)
     assert "| torch\n" not in done.stderr  # a key must not take seconds
     return answer.read_text().split()
 

@@ -108,5 +108,5 @@ def test_a_command_that_is_ended_in_its_first_seconds_says_so(tmp_path: Path) ->
     write(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n", "ends.py")
     run = [sys.executable, "-m", "benchmark", "run", "--suite", "tiny.yaml", "--plugin", "ends.py", "--dry-run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}
-    ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stderr) == (130, "interrupted while ends.py was imported\n")

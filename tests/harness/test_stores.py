@@ -88,7 +88,7 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
             env=ENVIRONMENT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
@@ -97,7 +97,7 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
             time.sleep(0.1)
     yield f"http://127.0.0.1:{port}"
     os.killpg(process.pid, 15)
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
 
 def test_a_server_that_goes_down_costs_a_warning_and_no_data(

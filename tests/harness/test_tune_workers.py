@@ -182,7 +182,7 @@ def find_dead(places: list[str], name: str, gate: Any) -> None:
     for where in places:
         storage = open_storage(where)
         study = optuna.load_study(storage=storage, study_name=name)
-        gate.wait(timeout=60)
+        gate.wait(timeout=300)
         leases.reclaim(storage, study)
 
 
@@ -289,7 +289,7 @@ def test_two_commands_on_one_study_of_which_one_is_ended(tmp_path: Path, ending:
             first.send_signal(ending)
             said = ended(second)
             assert (said.code, said.err) == (0, "")
-        assert first.wait(timeout=60) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+        assert first.wait(timeout=300) == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
     all_is_there(study)
 
 
