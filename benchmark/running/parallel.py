@@ -75,7 +75,8 @@ class LeadingTrainer(Trainer):
 def follow(group: Group, device: str, threads: int, make: Callable[[], Trainer], printed: Path) -> None:
     """What a process does that does not lead, until the one that does has gone; ``printed`` gets what it prints."""
     output.redirect(printed)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # who leads writes a checkpoint before it ends, and needs the others
+        signal.signal(number, signal.SIG_IGN)
     if device == "cpu":
         torch.set_num_threads(threads)
     group.join(device)

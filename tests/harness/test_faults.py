@@ -96,10 +96,15 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path: 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(signal.SIGTERM, ()), (signal.SIGHUP, ()), (signal.SIGTERM, ("--methods", "cd", "--data-parallel", "2"))],
+)
+def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(
+    tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
+) -> None:
     write(tmp_path, SUITE)
-    with started(tmp_path, "--steps", "2900", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") as process:
+    with started(tmp_path, "--steps", "2900", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *more) as process:
         until(process, lambda: progress(tmp_path) > 0)
         os.killpg(process.pid, number)  # jobs and the writer hear it as well
         assert ended(process).code == 130
