@@ -104,7 +104,7 @@ def _verdicts(ledger: Sequence[Judged]) -> pd.DataFrame:
                 "verdict": judged.verdict,
                 "effect": shown.effect(judged.deciding),
                 "holds if": judged.deciding.comparison.region,
-                "seeds": str(len(judged.deciding.seeds) or ""),
+                "seeds": shown.seeds(judged),
             }
             for judged in ledger
         ]

@@ -178,7 +178,7 @@ class Cost(Measure):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return (_CLOCKS[-1],)
+        return _CLOCKS[::-1]
 
     @property
     def log(self) -> bool:
@@ -191,9 +191,7 @@ class Cost(Measure):
     def values(self, sweep: Sweep, task: str, variants: Sequence[str]) -> pd.DataFrame:
         cells = sweep.of(task, None)
         cells = cells[cells["state"].isin(("done", "diverged")) & cells["variant"].isin(variants)]
-        clock = next((name for name in _CLOCKS if name in cells and cells[name].notna().all()), _CLOCKS[-1])
-        times = cells[clock] if clock in cells else pd.Series(math.nan, cells.index)
-        return _table(cells.assign(value=_logarithm(times, True)), variants)
+        return _table(cells.assign(value=_logarithm(_times(cells), True)), variants)
 
     def problem(self, sweep: Sweep, task: str, variants: Sequence[str]) -> str:
         return _not_alike(sweep, task, variants)
@@ -371,16 +369,28 @@ def _by_curve(
     return _table(pd.DataFrame(rows, columns=["variant", "seed", "value"]), variants)
 
 
+def _times(cells: pd.DataFrame) -> pd.Series:
+    """Of an iteration, by the processor's clock where all have it."""
+    clock = next((name for name in _CLOCKS if name in cells and cells[name].notna().all()), _CLOCKS[-1])
+    return cells[clock] if clock in cells else pd.Series(math.nan, cells.index)
+
+
 def _not_alike(sweep: Sweep, task: str, variants: Sequence[str]) -> str:
-    """What the trainings differ in that their times are of: machines, threads, or how many seeds side by side."""
+    """What the trainings differ in that their times are of: machines, threads, or which seeds side by side.
+
+    Seeds that trained side by side share one measurement, to its last digit, and are known by that.
+    """
     cells = sweep.of(task, None)
     cells = cells[cells["state"].isin(("done", "diverged")) & cells["variant"].isin(variants)]
     for name in _CONDITIONS:
         said = sorted({str(text) for text in cells[name] if text}) if name in cells else []
         if len(said) > 1:
             return f"times were not taken alike: {name} {' and '.join(said)}"
-    seeds = cells.groupby("variant")["seed"].agg(frozenset)
-    return "" if seeds.nunique() <= 1 else "times were not taken alike: other seeds side by side"
+    together = cells.groupby([cells["variant"], _times(cells)], dropna=False)["seed"].agg(frozenset)
+    beside = [{seed: group for group in together[variant] for seed in group} for variant in cells["variant"].unique()]
+    common = set.intersection(*map(set, beside)) if beside else set()
+    alike = all(group[seed] == beside[0][seed] for group in beside for seed in common)
+    return "" if alike else "times were not taken alike: other seeds side by side"
 
 
 LIKELIHOOD, FISHER = Selected("test/log_likelihood"), Selected("test/fisher_divergence")

@@ -59,7 +59,7 @@ def _text(ledger: Sequence[Judged], parts: Parts, size: int, console: Console) -
                     Text(judged.verdict, _COLOURS[judged.verdict]),
                     Text(found(judged)),
                     Text(one.comparison.region),
-                    Text(shown.seeds(one)),
+                    Text(shown.seeds(judged)),
                 )
                 table.add_row(*cells)
             tables.show(console, table)
@@ -110,10 +110,8 @@ def markdown(ledger: Sequence[Judged], parts: Parts, size: int) -> str:
                     "verdict": f"**{judged.verdict}**" if judged.verdict != NOT_MEASURED else judged.verdict,
                     "found": found(judged) if judged.verdict != NOT_MEASURED else "",
                     "holds if": judged.deciding.comparison.region,
-                    "seeds": shown.seeds(judged.deciding),
-                    "what would decide": "; ".join(
-                        dict.fromkeys(shown.would_decide(one) for one in shown.wanting(judged))
-                    ),
+                    "seeds": shown.seeds(judged),
+                    "what would decide": "; ".join(_would_decide(judged)),
                 }
                 for judged in own
             ]
@@ -127,6 +125,15 @@ def markdown(ledger: Sequence[Judged], parts: Parts, size: int) -> str:
     return "\n".join(lines)
 
 
+def _would_decide(judged: Judged) -> list[str]:
+    """What would decide each comparison that has to be. What is said of all is said once; else each is named."""
+    wanting = shown.wanting(judged)
+    said = list(dict.fromkeys(shown.would_decide(one) for one in wanting))
+    if len(said) < 2:
+        return said
+    return [f"{shown.what(judged.claim, one.comparison)}: {shown.would_decide(one)}" for one in wanting]
+
+
 def as_json(ledger: Sequence[Judged], size: int) -> str:
     """All that a verdict was made from: whoever has this can make it again."""
     content = {
@@ -136,7 +143,12 @@ def as_json(ledger: Sequence[Judged], size: int) -> str:
                 **_described(judged.claim),
                 "verdict": judged.verdict,
                 "would_decide": [
-                    {"text": shown.would_decide(one), "command": _command(one)} for one in shown.wanting(judged)
+                    {
+                        "what": shown.what(judged.claim, one.comparison),
+                        "text": shown.would_decide(one),
+                        "command": _command(one),
+                    }
+                    for one in shown.wanting(judged)
                 ],
                 "comparisons": [
                     {**_compared(one.comparison, size * len(judged.findings)), **_as_found(one)}
@@ -164,7 +176,9 @@ def _as_found(finding: Finding) -> dict[str, Any]:
         "effect_shown": _number(one.shown(finding.effect)),
         "seeds": list(finding.seeds),
         "per_seed": [_number(value) for value in finding.values],
+        "in_region": finding.inside,
         "diverged": dict(finding.diverged),
+        "below_start": dict(finding.fallen),
         "missing_cells": finding.missing,
         "cells_without_value": finding.valueless,
         "seeds_needed": finding.total or None,

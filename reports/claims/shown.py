@@ -41,17 +41,22 @@ def effect(finding: Finding) -> str:
     return f"{text}{spread}{f' {one.measure.unit}' if one.measure.unit else ''}".replace("-", "−")
 
 
-def seeds(finding: Finding) -> str:
-    """How many seeds, and what became of the others: "10", "9, BiSSM-0 diverged in 1, 2 cells missing".
+def seeds(judged: Judged) -> str:
+    """How many seeds the deciding comparison has, and what became of others, in any comparison of the claim: "10", "9,
+    BiSSM-0 diverged in 1, 2 cells missing".
 
-    Named, too, is what ended below its untrained model: a mean of such seeds says little, and its spread less.
+    Named, too, is what makes a mean say little: seeds that ended below their untrained model, and a mean in the region
+    of seeds most of which are not.
     """
+    finding, several = judged.deciding, len({one.comparison.at.task for one in judged.findings}) > 1
     told = [str(len(finding.seeds))] if finding.seeds else []
-    told += [f"{variant} diverged in {count}" for variant, count in finding.diverged.items()]
-    told += _fallen(finding)
+    for one in judged.findings:
+        where = f" ({one.comparison.at.task})" if several else ""
+        told += [text + where for text in _diverged(one) + _fallen(one)]
+    told += _apart(finding)
     told += [f"{counted(finding.missing, 'cell')} missing"] if finding.missing else []
     told += [f"{counted(finding.valueless, 'cell')} without a value"] if finding.valueless and finding.seeds else []
-    return ", ".join(told)
+    return ", ".join(dict.fromkeys(told))
 
 
 def wanting(judged: Judged) -> list[Finding]:
@@ -78,8 +83,18 @@ def would_decide(finding: Finding) -> str:
     return f"about {counted(finding.total, 'seed')} at the spread seen; there are {len(finding.seeds)}{told}"
 
 
+def _diverged(finding: Finding) -> list[str]:
+    return [f"{variant} diverged in {count}" for variant, count in finding.diverged.items()]
+
+
 def _fallen(finding: Finding) -> list[str]:
     return [f"{variant} below its start in {count}" for variant, count in finding.fallen.items()]
+
+
+def _apart(finding: Finding) -> list[str]:
+    """That fewer than half of the seeds are where their mean is, in a region with two ends."""
+    inside = finding.inside
+    return [f"{inside} of them in the region"] if finding.slack >= 0 and 2 * inside < len(finding.values) else []
 
 
 def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str:
@@ -163,6 +178,7 @@ def numbers(ledger: Sequence[Judged], size: int) -> pd.DataFrame:
                 "seeds": ranges(finding.seeds),
                 "diverged": sum(finding.diverged.values()),
                 "below start": sum(finding.fallen.values()),
+                "in the region": finding.inside,
                 "missing": finding.missing,
                 "without value": finding.valueless,
                 "family": size * len(judged.claim.comparisons),

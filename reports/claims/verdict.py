@@ -75,6 +75,11 @@ class Finding:
     values: Sequence[float] = ()
 
     @property
+    def inside(self) -> int:
+        """How many seeds have a value in the region, each by itself."""
+        return sum(self.comparison.low <= value <= self.comparison.high for value in self.values)
+
+    @property
     def slack(self) -> float:
         """How far inside the region the effect is, in units of the margin; negative outside."""
         one = self.comparison
@@ -92,7 +97,8 @@ class Judged:
 
     @property
     def deciding(self) -> Finding:
-        """The comparison that the verdict hangs on: the weakest one, of a claim with ``some`` the strongest."""
+        """The comparison that the verdict hangs on: of those that fail, else of those that are open, else of all the
+        one whose effect is least far inside its region, in margins; of a claim with ``some`` the strongest."""
         rank = {FAILS: 0, OPEN: 1, NOT_MEASURED: 2, HOLDS: 3}
         if self.claim.some:
             rank[NOT_MEASURED] = -1

@@ -42,6 +42,7 @@ from reports.claims.verdict import (
     SUPPORTED,
     UNDECIDED,
     Finding,
+    Judged,
     examine,
     judge,
     seeds_needed,
@@ -64,6 +65,12 @@ def held(values: dict[str, list[float]], metric: str = LL, **more: object) -> He
             elif not math.isnan(one):
                 found.add(variant, "m", seed, **{metric: one, **more})
     return found
+
+
+def judged(*findings: Finding, some: bool = False) -> Judged:
+    """A claim of these comparisons."""
+    claim = Claim("a", "here", "so", "test", "why", [one.comparison for one in findings], some)
+    return Judged(claim, verdict([one.state for one in findings], some), findings)
 
 
 def look(one: Comparison, runs: Held, family: int = 1) -> Finding:
@@ -141,7 +148,7 @@ def test_a_value_that_is_none_is_counted() -> None:
     runs.rows[1][LL] = math.nan
     found = look(one, runs)
     assert (found.valueless, found.missing, list(found.seeds)) == (1, 0, [0, 2])
-    assert seeds(found) == "2, 1 cell without a value"
+    assert seeds(judged(found)) == "2, 1 cell without a value"
     assert look(one, held({"A": [1.0, 1.1], "B": [1.0, 1.0]})).valueless == 0
 
 
@@ -197,10 +204,25 @@ def test_seeds_that_end_below_their_start_are_named_and_counted_as_they_are() ->
     found = look(one, runs)
     assert (found.state, found.fallen) == (OPEN, {"A": 2})
     assert found.effect == pytest.approx(np.mean([-150 + 2, -900 + 2.1, 1 + 2.2]))
-    assert seeds(found) == "3, A below its start in 2"
+    assert seeds(judged(found)) == "3, A below its start in 2"
+    (well,) = not_worse(AT, LIKELIHOOD, "B", ["C"], 0.1)
+    runs.rows += held({"C": [-3.0, -3.1, -3.2]}).rows
+    assert look(well, runs).state == HOLDS
+    assert seeds(judged(found, look(well, runs))) == "3, A below its start in 2"
+    assert seeds(judged(look(well, runs), found, some=True)) == "3, A below its start in 2"  # found is not the deciding
     assert would_decide(found).endswith("A below its start in 2: other settings come first")
     (other,) = not_worse(AT, Selected("test/mmd"), "A", ["B"], 0.1)
     assert look(other, runs).fallen == {}
+
+
+def test_a_mean_between_two_ends_is_called_one() -> None:
+    """BiSSM-5 ends above SSM or below it on the checkerboard, and its mean where SSM is: no seed does."""
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    ends = held({"A": [3.0, -3.1, 3.1, -2.9], "B": [0.0, 0.0, 0.0, 0.0]})
+    assert look(one, ends).inside == 0
+    assert seeds(judged(look(one, ends))) == "4, 0 of them in the region"
+    for a, said in (([0.9, -0.9, 1.1, -1.2], "4"), ([1.1, 1.2, 1.3, 0.5], "4")):  # half of them; the mean is outside
+        assert seeds(judged(look(one, held({"A": a, "B": [0.0] * 4})))) == said
 
 
 def test_where_both_sides_diverged_nothing_is_known() -> None:
@@ -325,8 +347,14 @@ def test_times_are_known_within_a_factor_and_compared_where_they_were_taken_alik
     gone = held({"A": [1.0, 1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
     gone.rows[0]["state"] = "diverged"  # its iterations took as long as others
     assert (look(one, gone).state, look(one, gone).effect, look(one, gone).diverged) == (HOLDS, 0.0, {"A": 1})
+    several = "times were not taken alike: other seeds side by side"
     runs = held({"A": [1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
-    assert look(one, runs).reason == "times were not taken alike: other seeds side by side"
+    assert look(one, runs).reason == several
+    for of_seeds, reason in (([1.1, 1.1, 1.5, 1.5], ""), ([1.1] * 4, several), ([1.1, 1.2], several)):
+        runs = held({"A": [1.0, 1.0], "B": [1.0] * len(of_seeds)}, **{"time/ms_per_step": 1.0})
+        for seed, milliseconds in enumerate(of_seeds):  # those of a job share one number: B's may be of two jobs
+            runs.rows[2 + seed]["time/ms_per_step"] = milliseconds
+        assert look(one, runs).reason == reason
 
 
 def test_how_straight_a_decay_is() -> None:

@@ -38,7 +38,7 @@ CLAIMS = (
         "Table 1, Section 5.1",
         "As N increases over 0, 1, 5, 10 BiDSM gets better in log-likelihood",
         "order",
-        "0.5 nats, within which AIS knows a likelihood here",
+        "0.5 nats, the gap of its two bounds at which AIS is content here (the probe's tolerance)",
         order(FACES, LIKELIHOOD, _ORDER, 0.5),
         note=_UNBIASED,
     ),
