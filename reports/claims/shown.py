@@ -92,7 +92,7 @@ def _fallen(finding: Finding) -> list[str]:
 
 
 def _apart(finding: Finding) -> list[str]:
-    """That fewer than half of the seeds are where their mean is, in a region with two ends."""
+    """That the mean is in the region and fewer than half of the seeds are."""
     inside = finding.inside
     return [f"{inside} of them in the region"] if finding.slack >= 0 and 2 * inside < len(finding.values) else []
 
