@@ -100,11 +100,13 @@ def _verdicts(ledger: Sequence[Judged]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "claim": f"{judged.claim.id}: {judged.claim.says} ({judged.claim.where})",
+                "claim": "; ".join(
+                    [f"{judged.claim.id}: {judged.claim.says} ({judged.claim.where})", *shown.remarks(judged)]
+                ),
                 "verdict": judged.verdict,
                 "effect": shown.effect(judged.deciding),
                 "holds if": judged.deciding.comparison.region,
-                "seeds": shown.seeds(judged),
+                "seeds": str(len(judged.deciding.seeds) or ""),
             }
             for judged in ledger
         ]

@@ -42,21 +42,26 @@ def effect(finding: Finding) -> str:
 
 
 def seeds(judged: Judged) -> str:
-    """How many seeds the deciding comparison has, and what became of others, in any comparison of the claim: "10", "9,
-    BiSSM-0 diverged in 1, 2 cells missing".
+    """How many seeds the deciding comparison has, and what is to be known of them: "9, BiSSM-0 diverged in 1"."""
+    count = len(judged.deciding.seeds)
+    return ", ".join([*([str(count)] if count else []), *remarks(judged)])
+
+
+def remarks(judged: Judged) -> list[str]:
+    """What became of other seeds, in any comparison of the claim: "BiSSM-0 diverged in 1", "2 cells missing".
 
     Named, too, is what makes a mean say little: seeds that ended below their untrained model, and a mean in the region
     of seeds most of which are not.
     """
     finding, several = judged.deciding, len({one.comparison.at.task for one in judged.findings}) > 1
-    told = [str(len(finding.seeds))] if finding.seeds else []
+    told = list[str]()
     for one in judged.findings:
         where = f" ({one.comparison.at.task})" if several else ""
         told += [text + where for text in _diverged(one) + _fallen(one)]
     told += _apart(finding)
     told += [f"{counted(finding.missing, 'cell')} missing"] if finding.missing else []
     told += [f"{counted(finding.valueless, 'cell')} without a value"] if finding.valueless and finding.seeds else []
-    return ", ".join(dict.fromkeys(told))
+    return list(dict.fromkeys(told))
 
 
 def wanting(judged: Judged) -> list[Finding]:
