@@ -20,7 +20,7 @@ _SHARE = Selected("latent/share_of_h", said="share of the samples' variance that
 _PROBE = Selected("latent/linear_probe_accuracy", said="accuracy of a linear classifier on E[h|v]")
 _KEPT = Selected("class_kept/share", said="share of samples given h that are of the class of h's image", up=True)
 _SAMPLES_SHARE = Selected("class_kept/share_of_h", said="share of h in the variance of samples given h", up=True)
-_MMD = "0.01 of the squared MMD by pixels: coarse, two thirds of what the samples of the paper's EBLVM have (0.016)"
+_MMD = "0.01 of the squared MMD by pixels, which is coarse: samples of the paper's EBLVM have 0.016"
 _POSTERIOR = "val/posterior_fisher_divergence"
 
 

@@ -101,7 +101,7 @@ CLAIMS = (
         "First review",
         "One noise level is not enough for images: BiMDSM's samples are better than BiDSM's (CIFAR-10, width 32)",
         "superiority",
-        "5 of FID, a sixth of the paper's values and twice the standard deviation of one of its runs",
+        "5 of FID, a sixth to a fifth of the paper's values and twice the standard deviation of one of its runs",
         better(IMAGES, Selected("test/fid"), "BiMDSM-0", ["BiDSM-0"], 5.0),
     ),
     _beside("unbiased-cd", "unbiased CD", ["Unbiased CD-1"], "First review"),
