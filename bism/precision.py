@@ -14,9 +14,9 @@ def computing(device: torch.device, precision: str = "float32") -> Iterator[None
     """Inside, ``device`` is the current one, and its float32 products are TF32's where ``precision`` says so, else
     exact; outside, both are as they were. torch's own default is TF32 in convolutions.
 
-    On a CPU numbers below the smallest normal one (1e-38) are zero inside. Processors are many times slower with them, and
-    as training goes on they are many: the derivative of a relaxed bit, s (1 - s) / τ of s = sigmoid(x / τ) at τ = 0.1,
-    is one of them at x = -9. Threads that exist already keep what they have.
+    On a CPU numbers below the smallest normal one (1e-38) are zero inside. Processors are many times slower with them,
+    and as training goes on there are more: the derivative of a relaxed bit falls like exp(-|x| / τ), τ = 0.1, and
+    unrolled steps multiply and square such derivatives. Threads that exist already keep what they have.
     """
     if device.type == "cpu":
         flushed = _flushes()

@@ -15,6 +15,10 @@ every_small = pytest.mark.parametrize(
 )
 
 
+def test_those_that_are_compiled_alone_are_there() -> None:
+    assert {kind.id for kind in kinds()} - ALIKE >= ALONE
+
+
 @pytest.mark.long
 @every_small
 def test_compiled_uncompiled_alone_and_together_agree(case: Case) -> None:

@@ -56,7 +56,7 @@ class Tiny(CD):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_step_has_no_numbers_that_a_processor_is_slow_with(dtype: torch.dtype) -> None:
-    """A relaxed bit's derivative is one, and all that it is multiplied by: BiDSM-10 took four times as long."""
+    """BiDSM-10 on the Frey faces took four times as long with them."""
     data = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)
     trainer = Trainer(Tiny(), GRBM(2, 3), data, seeds=(0,), batch_size=10, dtype=dtype)
     trainer.run(2)
