@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from reports.artefact import Artefact
+from reports.claims.claim import Comparison
+from reports.claims.verdict import Finding, examine
 from reports.store import LABELS
 from reports.sweep import Sweep
 
@@ -150,3 +152,20 @@ def biased() -> Held:
         "bias/theorem2_gradient": lambda seed, step: 7.0,
     })  # fmt: skip
     return held
+
+
+def held(values: dict[str, list[float]], metric: str = LL, **more: object) -> Held:
+    """A value for each seed of each variant; none where it is NaN, diverged where it is text."""
+    found = Held()
+    for variant, of_seeds in values.items():
+        for seed, one in enumerate(of_seeds):
+            if isinstance(one, str):
+                found.add(variant, "m", seed, one)
+            elif not math.isnan(one):
+                found.add(variant, "m", seed, **{metric: one, **more})
+    return found
+
+
+def look(one: Comparison, runs: Held, family: int = 1) -> Finding:
+    """What these runs say of a comparison, one of so many."""
+    return examine(one, sweep(runs), family)
