@@ -19,6 +19,7 @@ from reports.sweep import Sweep, better_is_high, selected
 _CONDITIONS = ("device", "host", "machine", "compiled", "threads")
 _CLOCKS = ("time/processor_ms_per_step", "time/ms_per_step")
 _TIME = "time/train_seconds"
+_POINTS = 11  # of a curve of which numbers are taken, at least: of fewer its way is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +104,16 @@ class Selected(Measure):
 
     def problem(self, sweep: Sweep, task: str, variants: Sequence[str]) -> str:
         done = sweep.of(task)
-        rules = sorted({rule for rule in done.loc[done["variant"].isin(variants), "select"] if rule})
+        rules = sorted({rule or "one not known" for rule in done.loc[done["variant"].isin(variants), "select"]})
         return f"seeds are represented by different rules: {' and '.join(rules)}" if len(rules) > 1 else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Iterations(Measure):
-    """Iterations until a seed's curve has first come a share of the way from its first value to its last.
+    """Iterations until a seed's curve has first come a share of the way from its value at step 0 to its last.
 
     The last value is the mean over the last tenth of the iterations; between evaluations the curve is a straight line.
+    One that is no better at its end never comes there; of one with a value that is not finite it is not known.
     """
 
     metric: str
@@ -287,7 +289,8 @@ class Fall(OfCurve):
 
 @dataclasses.dataclass(frozen=True)
 class Rise(OfCurve):
-    """How far a curve ever is above the lowest value that it had before, as a ratio: 1 of a curve that only falls."""
+    """How far a curve ever is above the lowest value that it had before, as a ratio: 1 of a curve that only falls,
+    infinite of one that was not finite for a while."""
 
     @property
     def name(self) -> str:
@@ -307,7 +310,9 @@ def _end(curve: pd.Series) -> float:
 
 def iterations(curve: pd.Series, share: float, high: bool) -> float:
     """When a curve (values by iteration) has first come this share of the way to its end; infinite where its end is no
-    better than its beginning."""
+    better than its beginning, NaN where it does not begin at 0 or has gaps."""
+    if curve.index[0] != 0 or curve.isna().any():
+        return math.nan
     values = (curve if high else -curve).astype(float)
     first, last = float(values.iloc[0]), _end(values)
     if not last > first:
@@ -319,13 +324,17 @@ def iterations(curve: pd.Series, share: float, high: bool) -> float:
 
 
 def fall(curve: pd.Series) -> float:
-    """log(first / end)."""
+    """log(value at 0 / end); NaN where it does not begin at 0 or has gaps."""
+    if curve.index[0] != 0 or curve.isna().any():
+        return math.nan
     first, last = float(curve.iloc[0]), _end(curve)
     return math.log(first / last) if first > 0 and last > 0 else math.nan
 
 
 def rise(curve: pd.Series) -> float:
-    """The largest log(value / lowest value so far)."""
+    """The largest log(value / lowest value so far); infinite where a value is not finite."""
+    if curve.isna().any():
+        return math.inf
     return float((np.log(curve) - np.log(curve.cummin())).max()) if (curve > 0).all() else math.nan
 
 
@@ -359,12 +368,12 @@ def _table(rows: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
 def _by_curve(
     sweep: Sweep, task: str, metric: str, variants: Sequence[str], of: Callable[[pd.Series], float]
 ) -> pd.DataFrame:
-    """A number of each cell's curve of a metric; nothing of curves of fewer than two points."""
-    curves = sweep.curves(task, metric).dropna(subset=["value"])
+    """A number of each cell's curve of a metric, NaN where it is not finite; nothing of curves of few points."""
+    curves = sweep.curves(task, metric)
     rows = [
         {"variant": variant, "seed": seed, "value": of(curve.set_index("step")["value"].sort_index())}
         for (variant, seed), curve in curves[curves["variant"].isin(variants)].groupby(["variant", "seed"])
-        if len(curve) > 1
+        if len(curve) >= _POINTS
     ]
     return _table(pd.DataFrame(rows, columns=["variant", "seed", "value"]), variants)
 

@@ -14,7 +14,10 @@ By Bonferroni's inequality all intervals of the ledger cover what they are of at
 does not. m is that of the whole ledger, whatever else was run or is shown: no verdict changes with it.
 
 A seed that diverged is no missing value: it has the worst number that there is, so that the mean is infinite and no
-more seeds can undo it. Where variants on both sides diverged the comparison is open.
+more seeds can undo it. Where variants on both sides diverged the comparison is open. A seed that is done may have the
+worst number too (it never came there; its energy ran away); one with an infinite number that is good has none, for no
+model is infinitely good. Seeds that all give one number d, to its last digit, and not 0, are copies of one, or do not
+depend on their seed: there the comparison is open.
 """
 
 import dataclasses
@@ -164,8 +167,9 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
         return Finding(one, NOT_MEASURED, lacking=one.variants)
     cells = sweep.of(one.at.task, None)
     cells = cells.loc[cells["variant"].isin(one.variants), ["variant", "seed", "state", "run", "data_hash"]]
-    values = one.measure.values(sweep, one.at.task, one.variants)
-    values = _with_diverged(values, cells, one) if not one.measure.error else values
+    worst = -math.inf if one.measure.higher else math.inf
+    values = one.measure.values(sweep, one.at.task, one.variants).replace(-worst, math.nan)
+    values = _with_diverged(values, cells, worst) if not one.measure.error else values
     gone = cells[cells["state"] == "diverged"].groupby("variant").size().to_dict()
     about: dict[str, Any] = {
         "diverged": {str(name): int(count) for name, count in gone.items()},
@@ -183,9 +187,8 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
     return _found(one, values, weights, family, one.measure.problem(sweep, one.at.task, one.variants), about)
 
 
-def _with_diverged(values: pd.DataFrame, cells: pd.DataFrame, one: Comparison) -> pd.DataFrame:
+def _with_diverged(values: pd.DataFrame, cells: pd.DataFrame, worst: float) -> pd.DataFrame:
     """The values with the worst that there is for seeds that diverged."""
-    worst = -math.inf if one.measure.higher else math.inf
     gone = cells[cells["state"] == "diverged"]
     if gone.empty:
         return values
@@ -211,12 +214,12 @@ def _valueless(values: pd.DataFrame, cells: pd.DataFrame) -> int:
 
 
 def _other_data(cells: pd.DataFrame) -> str:
-    """That the cells are of data that differ, by their hashes, or nothing."""
-    ended = cells[cells["state"].isin(ENDED) & (cells["data_hash"] != "")]
+    """That the cells are of data that differ, by their hashes, or nothing. Data of some that is not known is other."""
+    ended = cells[cells["state"].isin(ENDED)]
     whose = ended.groupby("data_hash", sort=False)["variant"].unique()
     if len(whose) < 2:
         return ""
-    said = "; ".join(f"{', '.join(names)} on {str(data)[:12]}" for data, names in whose.items())
+    said = "; ".join(f"{', '.join(names)} on {str(data)[:12] or 'data not known'}" for data, names in whose.items())
     return f"they were trained on different data ({said}), and nothing is compared"
 
 
@@ -241,6 +244,8 @@ def _found(
     mean, half = (float(found) for found in interval(d, family))
     half = one.measure.error or half
     about |= {"seeds": seeds, "values": d.tolist()}
+    if len(d) > 1 and d[0] != 0 and np.ptp(d) == 0 and not one.measure.error:
+        problem = problem or f"all {len(d)} seeds gave one number to its last digit, as copies of one do"
     if problem:
         return Finding(one, OPEN, mean, reason=problem, **about)
     if math.isnan(half):

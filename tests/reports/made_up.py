@@ -106,8 +106,8 @@ def _selected(measure: Selected, value: float, row: Row, curves: Curves) -> None
 
 def _iterations(measure: Iterations, value: float, row: Row, curves: Curves) -> None:
     """A straight line to its end."""
-    sign, there = 1.0 if better_is_high(measure.metric) else -1.0, round(1e6 * math.exp(value) / measure.share)
-    curves[measure.metric] = {0: -2.0 * sign, there: 0.5 * sign, 50 * there: 0.5 * sign}
+    sign, there = 1.0 if better_is_high(measure.metric) else -1.0, round(1e10 * math.exp(value) / measure.share)
+    curves[measure.metric] = _lines({0: -2.0 * sign, there: 0.5 * sign, 50 * there: 0.5 * sign})
 
 
 def _equal_time(measure: EqualTime, value: float, row: Row, curves: Curves) -> None:
@@ -139,11 +139,17 @@ def _straight(measure: Straight, value: float, row: Row, curves: Curves) -> None
 
 
 def _fall(measure: Fall, value: float, row: Row, curves: Curves) -> None:
-    curves[measure.metric] = {0: math.exp(value), 500: 2.0, 1000: 1.0}
+    curves[measure.metric] = _lines({0: math.exp(value), 500: 1.0, 1000: 1.0})
 
 
 def _rise(measure: Rise, value: float, row: Row, curves: Curves) -> None:
-    curves[measure.metric] = {0: 9.0, 500: 1.0, 700: math.exp(value), 1000: 0.5}
+    curves[measure.metric] = _lines({0: 9.0, 500: 1.0, 700: math.exp(value), 1000: 0.5})
+
+
+def _lines(points: dict[int, float]) -> dict[int, float]:
+    """Straight lines between these points, as often looked at as trainings are."""
+    steps = np.union1d(list(points), np.linspace(0, max(points), 21).astype(int))
+    return dict(zip(steps.tolist(), np.interp(steps, list(points), list(points.values())).tolist(), strict=True))
 
 
 _MADE: dict[type[Measure], Callable[..., None]] = {

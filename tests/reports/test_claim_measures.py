@@ -13,6 +13,7 @@ from reports.claims.claim import (
 from reports.claims.measures import (
     Cost,
     EqualTime,
+    Rise,
     Straight,
     fall,
     iterations,
@@ -48,6 +49,26 @@ def test_how_far_curves_fall_and_rise() -> None:
     assert rise(found) == pytest.approx(math.log(1.5))
     assert rise(curve({0: 3.0, 1: 2.0, 2: 1.0})) == 0
     assert math.isnan(fall(curve({0: 1.0, 1: -1.0})))
+
+
+def test_of_curves_with_gaps_and_of_few_points_nothing_is_known() -> None:
+    """A training that was not finite for a while is not stable, and neither its fall nor its speed is known."""
+    gap = curve({0: 3.0, 100: math.nan, 200: 2.0, 1000: 1.0})
+    assert rise(gap) == math.inf
+    assert math.isnan(fall(gap))
+    assert math.isnan(iterations(gap, 0.95, high=False))
+    late = curve({100: 3.0, 200: 2.0, 1000: 1.0})  # of which the start is not known
+    assert math.isnan(fall(late))
+    assert math.isnan(iterations(late, 0.95, high=False))
+    runs, metric = Held(), "train/objective"
+    for seed, count in enumerate((10, 11)):
+        run = runs.add("A", "m", seed, **{metric: 1.0})
+        runs.values[run, metric] = [(step, 1.0 + (step == 5)) for step in range(count)]
+    for seed, value in ((2, math.inf), (3, math.nan)):
+        run = runs.add("A", "m", seed, **{metric: 1.0})
+        runs.values[run, metric] = [(step, value if step == 5 else 1.0) for step in range(11)]
+    found = Rise(metric).values(sweep(runs), "board", ["A"])["A"]
+    assert found.to_dict() == {1: math.log(2), 2: math.inf, 3: math.inf}
 
 
 def test_equal_time_is_that_of_the_fastest() -> None:

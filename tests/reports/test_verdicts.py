@@ -131,9 +131,11 @@ def test_nothing_is_compared_of_different_data_or_rules() -> None:
     (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
     runs = held({"A": [1.0, 1.1], "B": [1.0, 1.1]}, data_hash="a" * 36)
     assert look(one, runs).state == HOLDS
-    runs.rows[0]["data_hash"] = ""  # of which nothing is known
-    assert look(one, runs).state == HOLDS
-    runs.rows[1]["data_hash"] = "b" * 36  # of one variant, too
+    runs.rows[0]["data_hash"] = ""
+    assert would_decide(look(one, runs)).startswith(
+        "they were trained on different data (A on data not known; A, B on aaaaaaaaaaaa)"
+    )
+    runs.rows[0]["data_hash"] = runs.rows[1]["data_hash"] = "b" * 36
     found = look(one, runs)
     assert (found.state, math.isnan(found.effect)) == (OPEN, True)
     assert would_decide(found) == (
@@ -146,6 +148,8 @@ def test_nothing_is_compared_of_different_data_or_rules() -> None:
     assert would_decide(found) == (
         "seeds are represented by different rules: best_validation val/log_likelihood and last val/log_likelihood"
     )
+    runs.rows[0]["select"] = ""
+    assert would_decide(look(one, runs)).endswith("last val/log_likelihood and one not known")
 
 
 # --- seeds that diverged ----------------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def test_seeds_that_end_below_their_start_are_named_and_counted_as_they_are() ->
     assert found.effect == pytest.approx(np.mean([-150 + 2, -900 + 2.1, 1 + 2.2]))
     assert seeds(judged(found)) == "3, A below its start in 2"
     (well,) = not_worse(AT, LIKELIHOOD, "B", ["C"], 0.1)
-    runs.rows += held({"C": [-3.0, -3.1, -3.2]}).rows
+    runs.rows += held({"C": [-3.0, -3.1, -3.3]}).rows
     assert look(well, runs).state == HOLDS
     assert seeds(judged(found, look(well, runs))) == "3, A below its start in 2"
     assert seeds(judged(look(well, runs), found, some=True)) == "3, A below its start in 2"  # found is not the deciding
@@ -198,6 +202,33 @@ def test_a_mean_between_two_ends_is_called_one() -> None:
     assert seeds(judged(look(one, ends))) == "4, 0 of them in the region"
     for a, said in (([0.9, -0.9, 1.1, -1.2], "4"), ([1.1, 1.2, 1.3, 0.5], "4")):  # half of them; the mean is outside
         assert seeds(judged(look(one, held({"A": a, "B": [0.0] * 4})))) == said
+
+
+def test_no_seed_is_infinitely_good() -> None:
+    """One with a bad infinity counts as one that diverged does; one with a good one has no value, and that is said."""
+    (one,) = not_worse(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    varied = [0.0, 0.1, 0.3]
+    for values, state, valueless in (
+        (varied, HOLDS, 0),
+        ([math.inf, 0.25, 0.1], HOLDS, 1),
+        ([-math.inf, 0, 0], FAILS, 0),
+    ):
+        found = look(one, held({"A": values, "B": [0.0, 0.2, 0.1]}))
+        assert (found.state, found.valueless) == (state, valueless)
+    assert look(one, held({"A": [math.inf], "B": [0.0]})).state == NOT_MEASURED
+    (time,) = not_worse(AT, Selected("test/mmd"), "A", ["B"], 0.5)  # of which low is good
+    assert look(time, held({"A": [-math.inf, 0.1, 0.2], "B": varied}, "test/mmd")).valueless == 1
+
+
+def test_seeds_that_are_copies_of_one_decide_nothing() -> None:
+    """Their interval has no width. Two variants of which every seed is the same are equal, and that is a finding."""
+    (one,) = lies(AT, LIKELIHOOD, ["A"], 0.0, 2.0)
+    found = look(one, held({"A": [1.0, 1.0, 1.0]}))
+    assert (found.state, found.effect, math.isnan(found.low)) == (OPEN, 1.0, True)
+    assert would_decide(found) == "all 3 seeds gave one number to its last digit, as copies of one do"
+    assert look(one, held({"A": [1.0, 1.0, 1.0 + 1e-9]})).state == HOLDS
+    (same,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    assert look(same, held({"A": [0.1, 0.2], "B": [0.1, 0.2]})).state == HOLDS
 
 
 def test_where_both_sides_diverged_nothing_is_known() -> None:
@@ -240,7 +271,7 @@ def test_ratios_are_differences_of_logarithms() -> None:
     (one,) = ratio(AT, Selected(LL, log=True), "A", ["B"], 1.0, 1.5)
     assert (one.low, one.high) == pytest.approx((0.0, math.log(1.5)))
     assert one.region == "×1 to ×1.5"
-    found = look(one, held({"A": [2.4, 2.4], "B": [2.0, 2.0]}))
+    found = look(one, held({"A": [2.4, 4.8], "B": [2.0, 4.0 + 1e-9]}))
     assert (found.effect, found.state) == (pytest.approx(math.log(1.2)), HOLDS)
     assert equivalent(AT, Selected(LL, log=True), "A", ["B"], 1.25)[0].region == "within ×1.25 either way"
 
