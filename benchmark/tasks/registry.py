@@ -25,18 +25,24 @@ def methods(plugins: Iterable[Path] = ()) -> dict[str, type[Estimator]]:
     """All methods by id.
 
     Raises:
-        InputError: a plug-in cannot be imported, has no method, or takes an id that is taken.
+        InputError: a plug-in cannot be imported, has no method, or takes an id or a label that is taken.
     """
     modules = [bism.methods] + [
         importlib.import_module(f"baselines.{info.name}") for info in pkgutil.iter_modules(baselines.__path__)
     ]
-    found: dict[str, type[Estimator]] = {}
+    found, labels = dict[str, type[Estimator]](), dict[str, type[Estimator]]()
     for module in modules + [load_plugin(path) for path in plugins]:
         for estimator in _defined_in(module):
             _check(estimator, module)
             if found.setdefault(estimator.id, estimator) is not estimator:
                 raise InputError(
                     f"{module.__file__}: the id '{estimator.id}' is taken by {found[estimator.id].__name__}"
+                )
+            labels.setdefault(estimator.label, estimator)
+            if labels[estimator.label] is not estimator:
+                raise InputError(
+                    f"{module.__file__}: {estimator.__name__} has the label '{estimator.label}' of the method "
+                    f"{labels[estimator.label].id}, and results could not be told apart: give it one of its own"
                 )
     return found
 

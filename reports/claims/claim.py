@@ -120,9 +120,9 @@ class Claim:
 
 
 def method_of(variant: str) -> str:
-    """The id of a variant's method."""
+    """The id of a variant's method; nothing of one that the ledger does not know."""
     fitting = [name for name in _METHODS if variant.startswith(name)]
-    return _METHODS[max(fitting, key=len)]
+    return _METHODS[max(fitting, key=len)] if fitting else ""
 
 
 # --- kinds of tests: margins are as people see them, ratios where the measure is a logarithm --------------------------

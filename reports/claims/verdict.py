@@ -31,7 +31,7 @@ import pandas as pd
 from scipy import stats
 
 from reports import statistics
-from reports.claims.claim import Claim, Comparison, Place
+from reports.claims.claim import Claim, Comparison, Place, method_of
 from reports.claims.measures import LIKELIHOOD
 from reports.results import NoCellsError, Results
 from reports.sweep import ENDED, Sweep, below_start
@@ -157,7 +157,12 @@ class _Sweeps:
         except NoCellsError:
             return None
         asked = [self._steps.get((suite, preset, task)) for task in sweep.cells["task"]]
-        sweep.cells = sweep.cells[sweep.cells["steps"] == asked].reset_index(drop=True)
+        cells = sweep.cells
+        named = [
+            method == (method_of(variant) or method)
+            for variant, method in zip(cells["variant"], cells["method"], strict=True)
+        ]  # a method of one's own may be called as one of the ledger's
+        sweep.cells = cells[np.array(named, bool) & (cells["steps"] == asked)].reset_index(drop=True)
         return sweep
 
 

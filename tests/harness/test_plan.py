@@ -380,6 +380,8 @@ class Mine(CD):
         ("(frozen=True, kw_only=True)", "",
          "{0}: cannot be imported: TypeError: cannot inherit non-frozen dataclass from a frozen one"),
         ('    label = "Mine"\n', "    label = None\n", "{0}: Mine lacks label"),
+        ('    label = "Mine"\n', "", "{0}: Mine has the label 'CD-{{k}}' of the method cd, and results could not be "
+         "told apart: give it one of its own"),
     ],
 )  # fmt: skip
 def test_a_bad_plug_in(tmp_path: Path, old: str, new: str, message: str) -> None:

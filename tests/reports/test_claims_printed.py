@@ -17,6 +17,7 @@ from benchmark.system.invocation import call
 from reports import document, html, latex, markdown, pdf
 from reports.__main__ import main
 from reports.claims import LEDGER, PARTS, judge
+from reports.claims.claim import method_of
 from reports.claims.printing import FORMATS, print_claims, print_ledger
 from tests.reports.stores import LL, Held
 
@@ -32,7 +33,14 @@ def board() -> Held:
     for variant, level in LEVELS.items():
         for seed in range(5):
             spread = 0.05 if variant == "BiSSM-5" else 0.001
-            held.add(variant, "m", seed, task="checkerboard", steps=100_000, **{LL: level + spread * rng.normal()})
+            held.add(
+                variant,
+                method_of(variant),
+                seed,
+                task="checkerboard",
+                steps=100_000,
+                **{LL: level + spread * rng.normal()},
+            )
     held.add("BiSSM-0", "bissm", 0, "diverged", task="checkerboard", steps=100_000)
     held.add("BiSSM-0", "bissm", 1, task="checkerboard", steps=100_000, **{LL: -60.0})
     return held
@@ -183,7 +191,7 @@ def test_a_part_of_the_runs_has_the_claims_that_it_can_answer(tmp_path: Path) ->
         return {name for section in found for name in section.artefacts[0].numbers["claim"]}
 
     assert ids(suites=["grbm"]) == {claim.id for claim in LEDGER if claim.suites == ["grbm"]}
-    assert ids(methods=["m"]) == set()
+    assert ids(methods=["cd"]) == set()
     held = Held()
     for seed in range(2):
         held.add("DSM", "dsm", seed, preset="quick", **{LL: 1.0})

@@ -13,6 +13,7 @@ from reports.claims.claim import (
     better,
     equivalent,
     lies,
+    method_of,
     not_worse,
     order,
     ratio,
@@ -292,7 +293,8 @@ def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
     runs = Held()
     for variant, level in (("VaGES-DSM-5", 29.0), ("BiDSM-5", 28.0), ("DSM", 30.0)):
         for seed in range(5):
-            runs.add(variant, "m", seed, task="digits", steps=20_000, **{LL: level + 0.1 * seed * (variant == "DSM")})
+            value = level + 0.1 * seed * (variant == "DSM")
+            runs.add(variant, method_of(variant), seed, task="digits", steps=20_000, **{LL: value})
     together = judge(claims, runs, len(LEDGER))
     alone = [judge([claim], runs, len(LEDGER))[0] for claim in claims]
     assert [one.findings for one in together] == [one.findings for one in alone]
@@ -334,6 +336,16 @@ def test_runs_of_other_iterations_do_not_count() -> None:
     for row in runs.rows:
         row["steps"] = 999
     assert judge([claim], runs, 1)[0].verdict == NOT_MEASURED
+
+
+def test_a_method_of_ones_own_is_not_taken_for_one_of_the_ledgers() -> None:
+    """Its label may be what a variant of the ledger is called."""
+    for method, found in (("dsm", SUPPORTED), ("mine", NOT_MEASURED)):
+        runs = Held()
+        for seed in range(3):
+            runs.add("DSM", method, seed, **{LL: 1.0 + seed / 100})
+        (one,) = judge([Claim("x", "x", "x", "x", "x", lies(AT, LIKELIHOOD, ["DSM"], low=0.5))], runs, 1)
+        assert one.verdict == found
 
 
 def test_a_preset_that_is_not_there_is_not_read() -> None:
