@@ -74,7 +74,9 @@ def _parser() -> Parser:
     export.add_argument(
         "--machine", metavar="TEXT", help="where cells were trained that do not say it: 'AMD EPYC, 2 cores'"
     )
-    export.add_argument("--points", action=Whole, default=51, metavar="N", help="of each curve, at most (default: 51)")
+    export.add_argument(
+        "--points", action=Whole, default=51, metavar="N", help="of each curve, at most (51 to 1,000; default: 51)"
+    )
     claims = commands.add_parser(
         "claims", help="which claims of the paper, its reviews and its follow-up your runs support or contradict"
     )
@@ -234,12 +236,12 @@ def _results(options: argparse.Namespace) -> "Results":
 
 
 def _export(options: argparse.Namespace) -> int:
-    from benchmark.records.results import POINTS
+    from benchmark.records import results
     from benchmark.tracking.store import named
-    from reports.export import export
+    from reports.export import POINTS, export
     from reports.store import Store
 
-    check_count("--points", options.points, least=2, most=POINTS)
+    check_count("--points", options.points, least=POINTS, most=results.POINTS)  # verdicts look at curves
     store = Store(named(options.tracking_uri))
     with store.reading():
         print(

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import math
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +18,7 @@ from benchmark.records.cells import write_atomically
 from benchmark.records.metrics import is_measured
 from benchmark.records.provenance import hardware
 from benchmark.records.results import ENDED, TEXT, Curve, Seed, Variant, rounded, thinned
+from benchmark.system.invocation import call
 from benchmark.system.validated import first_problem
 from bism.errors import InputError, nearest
 from reports.results import Results
@@ -36,14 +39,16 @@ def export(
     """Writes one preset of a suite; returns what people should know of it.
 
     Args:
-        out: the file; by default one in the working directory that is called by suite and preset.
+        out: the file; by default one in the working directory that is called by suite and preset. One of results is
+            written anew, and anything else that has its name stays.
         machine: where it was trained, for cells that do not say it.
 
     Raises:
-        InputError: there is no such preset, or no result in it.
+        InputError: there is no such preset, or no result in it, or something else has the file's name.
     """
     chosen = _preset(store, suite, preset)
     out = out or Path(f"{suite}-{chosen}{reference.ENDING}")
+    _check_free(out)
     try:
         return _exported(store, suite, chosen, out, machine, points)
     except ValidationError as error:  # labels that ours do not have
@@ -64,10 +69,16 @@ def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, 
     selected = {str(select).rpartition(" ")[2] for select in ended["select"]}
     curves = {name: _points(store, ended, name) for name in known if _is_drawn(name, selected)}
     keys = ["task", "variant", "steps", *_SHARED, "data_hash", *_params(cells)]
-    variants = [
-        _variant(group, known, curves, points)
-        for _, group in cells.groupby(keys, sort=False, dropna=False)
-    ]  # fmt: skip
+    variants = []
+    for _, group in cells.groupby(keys, sort=False, dropna=False):
+        try:
+            variants.append(_variant(group, known, curves, points))
+        except ValidationError as error:
+            raise InputError(
+                f"suite {suite}, preset {chosen}, task {group['task'].iloc[0]}, {group['variant'].iloc[0]}: what the "
+                f"store says cannot be exported: {first_problem(error).removeprefix('it: ')}; `{call('benchmark', 'run')}` "
+                f"with --rerun trains it again"
+            ) from None
     header = {
         "suite": suite,
         "preset": chosen,
@@ -84,6 +95,20 @@ def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, 
         raise InputError(f"--out {out} cannot be written: {error.strerror}") from error
     reference.read(out)  # as whoever gets it does
     return _said(out, cells, ended, content, superseded, sorted(set(metrics) - set(known)))
+
+
+def _check_free(out: Path) -> None:
+    """A file of results may be replaced; a device, a pipe, a folder or a file of something else may not."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_file():
+        raise InputError(f"--out {out} is {'a folder' if out.is_dir() else 'no file'}: a file's name is expected")
+    try:
+        reference.header_of(out)
+    except InputError:
+        raise InputError(
+            f"--out {out} is there, and is no file of results: it stays, and --out needs another name"
+        ) from None
 
 
 def _preset(store: Results, suite: str, preset: str | None) -> str:
@@ -163,7 +188,7 @@ def _seed(
         return Seed.model_validate(found)
     last, own = dict[str, float](), dict[str, Curve]()
     chosen = cell.get("selected/step")
-    kept = [int(chosen)] if chosen is not None and pd.notna(chosen) else []
+    kept = [int(chosen)] if chosen is not None and math.isfinite(chosen) else []
     for name in sorted(metrics):
         steps, values = curves.get(name, {}).get(cell["run"], ([], []))
         if not steps and pd.isna(cell[name]):  # not measured
@@ -214,7 +239,9 @@ def _said(
         f"bytes"
     ]
     if len(cells) > len(ended):
-        parts.append(f"{len(cells) - len(ended):,} planned cells have no result, and the file says so")
+        parts.append(
+            f"{len(cells) - len(ended):,} cells have no result (planned, under way or failed), which the file says"
+        )
     if superseded:
         parts.append(f"{superseded:,} cells of an earlier version of the suite are left out")
     if left_out:

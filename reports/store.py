@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
+from benchmark.records.results import LARGEST
 from benchmark.system.credentials import unsecret
 from benchmark.system.invocation import call
 from benchmark.tracking.check import brief
@@ -38,7 +39,6 @@ _PAGE = 1000  # runs
 _BULK = 100  # runs that a server takes at once, and that a query names
 _BULK_RESULTS = 25_000  # values that it answers with at most
 _CALLS = 8  # side by side
-_HUGE = 1.7e308  # a metric beyond it is an infinity
 _OF_A_CELL = ("cell", "task", "method", "variant", "seed", "steps", "state")
 _OF_A_STUDY = {"objectives": "[]", "directions": "[]", "space": "{}"}
 _UI = "http://127.0.0.1:5000"
@@ -291,7 +291,7 @@ def _data(run: Any) -> str:
 def number(value: Any) -> float:
     """A metric as it was measured: a database cannot hold an infinity, and MLflow keeps the largest number instead."""
     found = float(value)
-    return math.copysign(math.inf, found) if abs(found) > _HUGE else found
+    return math.copysign(math.inf, found) if abs(found) > LARGEST else found
 
 
 def _metrics(run: Any) -> dict[str, float]:

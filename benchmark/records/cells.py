@@ -241,9 +241,14 @@ def understood(file: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes, durable: bool = False) -> None:
     """Writes a file whole or not at all; ``durable``: also if the power fails right after."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:  # a full disk
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

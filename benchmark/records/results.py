@@ -1,5 +1,6 @@
 """What a file of results says, and what each of its keys may hold. ``reference`` reads and writes it."""
 
+import datetime
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ from bism.errors import shown
 POINTS = 1000  # of a curve
 TEXT = 500  # characters of a label
 DIGITS = 5  # of a curve's values; last values have all of theirs
+LARGEST = 1e300  # what is beyond is infinite: sums and axes need some room
 ENDED, OPEN = ("done", "diverged"), ("failed", "planned")
 _AGREED = 10.0 ** (1 - DIGITS)  # to which a curve ends where its last value is
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # JSON has no numbers for them
 _METRICS = 2000  # of a cell
+_CHOSEN = "selected/step"  # the iteration that the task's rule picked
+_SIZES = ("time/", "memory/")  # begin the names of what is never negative
 
 
 def _named(name: str) -> str:
@@ -54,13 +58,23 @@ def _number(value: Any) -> float:
         return _SPECIAL[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f'must be a number, "nan", "inf" or "-inf", got {shown(value)}')
+    if LARGEST < abs(value) < math.inf:
+        raise ValueError(f'must be {LARGEST:g} at most in size, or "inf" or "-inf", got {shown(value)}')
     return float(value)
+
+
+def _day(text: str) -> str:
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"must be a day that there is, got {shown(text)}") from None
 
 
 Name = Annotated[str, AfterValidator(_named), AfterValidator(_text)]
 Text = Annotated[str, Field(max_length=TEXT), AfterValidator(_text)]
 Metric = Annotated[str, AfterValidator(_metric)]
 Number = Annotated[float, BeforeValidator(_number)]
+Day = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
 Step = Annotated[int, Field(ge=0, le=limits.STEPS)]
 
 
@@ -102,6 +116,12 @@ class Seed(Part):
             raise ValueError(f"seed {self.seed} is done and has no metrics")
         if self.state in OPEN and (self.last or self.curves):
             raise ValueError(f"seed {self.seed} is {self.state} and has metrics")
+        chosen = self.last.get(_CHOSEN, 0)
+        if not (chosen >= 0 and float(chosen).is_integer()):
+            raise ValueError(f"{_CHOSEN} of seed {self.seed} must be an iteration, got {chosen!r}")
+        for name, value in self.last.items():
+            if value < 0 and name.startswith(_SIZES):
+                raise ValueError(f"{name} of seed {self.seed} must be 0 at least, got {value!r}")
         for name, curve in self.curves.items():
             if name not in self.last:
                 raise ValueError(f"the curve {name} of seed {self.seed} has no last value")
@@ -148,6 +168,8 @@ class Variant(Part):
         if count > 1:
             raise ValueError(f"seed {seed} is given {count} times")
         for one in self.seeds:
+            if one.last.get(_CHOSEN, 0) > self.steps:
+                raise ValueError(f"{_CHOSEN} of seed {one.seed} is beyond iteration {self.steps:,}")
             for name, curve in one.curves.items():
                 if curve.steps[-1] > self.steps:
                     raise ValueError(f"the curve {name} of seed {one.seed} goes beyond iteration {self.steps:,}")
@@ -164,7 +186,7 @@ class Header(Part):
     label: Text = ""
     package: Text = ""
     commands: list[Text] = Field([], max_length=100)
-    trained: list[Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]] = Field([], max_length=2)
+    trained: list[Day] = Field([], max_length=2)
     tasks: list[Name] = Field(min_length=1, max_length=1000)
     variants: int = Field(gt=0, le=limits.VARIANTS)
     cells: int = Field(gt=0, le=limits.CELLS)

@@ -3,7 +3,9 @@
 import gzip
 import json
 import math
+import os
 import platform
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ def test_what_has_no_result_is_told_as_such(tmp_path: Path) -> None:
     held.rows[-2]["run"] = ""  # the planned one
     path = tmp_path / "a.jsonl.gz"
     said = export.export(held, "grbm", "paper", path)  # type: ignore[arg-type]
-    assert "2 planned cells have no result, and the file says so" in said
+    assert "2 cells have no result (planned, under way or failed), which the file says" in said
     found = Sweep(opened(path), "grbm", "paper", tmp_path)
     assert len(found.missing()) == 2
     states = found.cells.set_index(["variant", "seed"])["state"]
@@ -200,6 +202,40 @@ def test_labels_that_ours_do_not_have_are_said(tmp_path: Path) -> None:
     held.rows[0]["method"] = "not a method"
     with pytest.raises(InputError, match=r"what the store says cannot be exported: method: .*got 'not a method'"):
         exported(held, tmp_path)
+
+
+def test_a_cell_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    held = stored()
+    run = held.rows[0]["run"]
+    held.rows[0] = {name: value for name, value in held.rows[0].items() if "/" not in name}
+    held.values = {key: points for key, points in held.values.items() if key[0] != run}
+    words = r"task board, CD-10: what the store says cannot be exported: seed 0 is done and has no metrics; .*--rerun"
+    with pytest.raises(InputError, match=words):
+        exported(held, tmp_path)
+    held = stored()
+    held.rows[0]["selected/step"] = math.inf
+    with pytest.raises(InputError, match=r"selected/step of seed 0 must be an iteration, got inf"):
+        exported(held, tmp_path)
+
+
+def test_only_files_of_results_are_replaced(tmp_path: Path) -> None:
+    """Not a device, a pipe or a folder, of which a file would take the name, and no text of somebody's."""
+    text, pipe, link = tmp_path / "notes.txt", tmp_path / "pipe", tmp_path / "link.gz"
+    text.write_text("mine")
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for out, words in (
+        (text, "is no file of results: it stays"), (pipe, "is no file"), (link, "is no file"), (tmp_path, "is a folder"),
+        (Path("."), "is a folder"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            export.export(stored(), "grbm", None, out)
+    assert text.read_text() == "mine"
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    file = exported(stored(), tmp_path)
+    before = file.read_bytes()
+    assert exported(stored(), tmp_path) == file
+    assert file.read_bytes() == before
 
 
 # --- beside one's own -------------------------------------------------------------------------------------------------
