@@ -74,10 +74,10 @@ def _exported(store: Results, suite: str, chosen: str, out: Path, machine: str, 
         try:
             variants.append(_variant(group, known, curves, points))
         except ValidationError as error:
+            what, problem = " ".join(map(str, group[["task", "variant"]].iloc[0])), first_problem(error)
             raise InputError(
-                f"suite {suite}, preset {chosen}, task {group['task'].iloc[0]}, {group['variant'].iloc[0]}: what the "
-                f"store says cannot be exported: {first_problem(error).removeprefix('it: ')}; `{call('benchmark', 'run')}` "
-                f"with --rerun trains it again"
+                f"suite {suite}, preset {chosen}, {what}: what the store says cannot be exported: "
+                f"{problem.removeprefix('it: ')}; `{call('benchmark', 'run')}` with --rerun trains it again"
             ) from None
     header = {
         "suite": suite,

@@ -5,13 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from benchmark.measures import placing, ranking
-from benchmark.measures.statistics import LEVEL, written
+from benchmark.measures.statistics import LEVEL
 from benchmark.records.integrity import Inspected
 from benchmark.records.metrics import metric_of, ranked_by
 from benchmark.records.reference import Reference
@@ -24,7 +25,7 @@ from benchmark.tasks.plan import Cell
 _LEAST_P = 0.001
 _CLOCK = "time/processor_ms_per_step"
 _PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
-YOURS = " (yours)"  # follows the names of variants that are not the reference's
+YOURS, THEIRS = " (yours)", " (reference)"  # follow names: of yours all, of theirs those that yours have, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Placing:
             if own.empty:
                 verdicts.append(f"{task}: nothing has finished, and nothing can be compared.")
                 continue
-            own, theirs = own.assign(variant=own["variant"] + YOURS), placing.rows(variants)
+            theirs = placing.rows(variants)
+            names = theirs["variant"]
+            theirs["variant"] = names.mask(names.isin(own["variant"]), names + THEIRS)
+            own = own.assign(variant=own["variant"] + YOURS)
             verdicts += [f"{task}: {said}" for said in self._task(task, own, theirs, variants)]
             configs = [runs.folder(record.id).config for record in known.records
                        if record.task == task and record.state in FINISHED]  # fmt: skip
-            clocks = all(map(_has_clock, (own, theirs)))
-            tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clocks else ""))
+            if (own["state"] == "done").any():
+                clocks = all(map(_has_clock, (own, theirs)))
+                tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clocks else ""))
         for text in verdicts:
             tables.say(self.console, text, bold="not a fair comparison")
 
@@ -65,7 +70,9 @@ class Placing:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)
         ranked = ranking.ranking(_by_the_processor(both), metric)
-        tables.show(self.console, ranking.table(ranked, title, metric, ranking.rules(both, metric)))
+        tables.show(
+            self.console, ranking.table(ranked, title, metric, ranking.rules(both[both["state"] == "done"], metric))
+        )
         compared = placing.against(sound[0], sound[1], metric)
         unfair = unlikes(task, self.cells, variants)
         marked = {(name, of) for name, ways in unfair.items() for names in ways.values() for of in names}
@@ -82,11 +89,13 @@ class Placing:
 
 
 def _verdict(name: str, rows: pd.DataFrame, metric: str, mine: pd.DataFrame) -> str:
-    plain, gone = name.removesuffix(YOURS), int((mine["state"] == "diverged").sum())
+    plain, gone = name.removesuffix(YOURS), mine["state"] == "diverged"
     if rows.empty:
         return f"{plain} diverged with all of its seeds."
-    more = f" {gone} of its {len(mine)} seeds diverged and are compared with none." if gone else ""
-    return placing.verdict(plain, rows, metric) + more
+    said = placing.verdict(plain, rows, metric)
+    for seeds, what in ((gone, "diverged"), (~gone & ~np.isfinite(mine[metric].astype(float)), "gave no finite value")):
+        said += f" {seeds.sum()} of its {len(mine)} seeds {what} and are compared with none." if seeds.any() else ""
+    return said
 
 
 def _unfair(unfair: Mapping[str, Sequence[str]], variants: int) -> str:
@@ -122,12 +131,13 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[tuple[str, str]]) ->
         shown.add_column(head, justify="right")
     shown.add_column("yours is")
     for row in compared.to_dict("records"):
-        half = (row["high"] - row["low"]) / 2
-        numbers = [written(row[name], half, "+") for name in ("difference", "low", "high")]
         ours = row["ours"].removesuffix(YOURS)
-        names = [*([ours] if several else []), row["variant"] + "*" * ((ours, row["variant"]) in marked)]
+        names = [
+            *([ours] if several else []),
+            row["variant"] + "*" * ((ours, row["variant"].removesuffix(THEIRS)) in marked),
+        ]
         p = "-" if pd.isna(row["p"]) else f"{row['p']:.3f}" if row["p"] >= _LEAST_P else f"< {_LEAST_P}"
-        shown.add_row(*map(Text, names), str(row["seeds"]), *numbers, p, row["conclusion"])
+        shown.add_row(*map(Text, names), str(row["seeds"]), *placing.numbers(row), p, row["conclusion"])
     return shown
 
 

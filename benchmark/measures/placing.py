@@ -43,11 +43,12 @@ def _averaged(variant: Variant, seed: Seed) -> set[str]:
 
 def incomparable(config: Mapping[str, Any], other: Variant) -> str:
     """Why numbers of two cells cannot stand beside each other at all; "" where they can."""
-    if other.data_hash and not config["data"]["hash"].startswith(other.data_hash):
-        return f"its data are others: {other.data_hash[:12]}, and here {config['data']['hash'][:12]}"
+    if not (other.data_hash and config["data"]["hash"].startswith(other.data_hash)):
+        known = f"others: {other.data_hash[:12]}" if other.data_hash else "not known"
+        return f"its data are {known}, and here {config['data']['hash'][:12]}"
     ours = f"{config['rule']} {config['select']}"
-    if other.select and other.select != ours:
-        return f"its seeds are represented by {other.select}, and here by {ours}"
+    if other.select != ours:
+        return f"its seeds are represented by {other.select or 'a rule that is not known'}, and here by {ours}"
     return ""
 
 
@@ -154,11 +155,21 @@ def _which(part: pd.DataFrame, all_of_them: int, unit: str) -> str:
     return f"{which} variants (the closest: {_one(closest, unit)})"
 
 
+def numbers(row: Mapping[Any, Any]) -> list[str]:
+    """The difference, and the ends of its interval: where one is not 0 it is not written so, for readers look at its
+    sign."""
+    half = (row["high"] - row["low"]) / 2
+    found = [written(row[name], half, "+") for name in ("difference", "low", "high")]
+    return [found[0]] + [
+        written(row[name], abs(row[name]), "+") if row[name] and not text.strip("0.") else text
+        for name, text in zip(("low", "high"), found[1:], strict=True)
+    ]
+
+
 def _one(row: Mapping[Any, Any], unit: str) -> str:
     """ "CD-1 (+0.021, +0.003 to +0.039 nats)"."""
-    half = (row["high"] - row["low"]) / 2
-    numbers = [written(row[name], half, "+") for name in ("difference", "low", "high")]
-    return f"{row['variant']} ({numbers[0]}, {numbers[1]} to {numbers[2]}{f' {unit}' if unit else ''})"
+    difference, low, high = numbers(row)
+    return f"{row['variant']} ({difference}, {low} to {high}{f' {unit}' if unit else ''})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -123,7 +123,9 @@ def rules(frame: pd.DataFrame, metric: str) -> str:
 def conditions(configs: Iterable[Mapping[str, Any]]) -> str:
     """Under which conditions the times of finished cells were taken: "compiled, 1 thread, beside 1 other job"."""
     kinds = Counter(_condition(config) for config in configs if "timing" in config)
-    return "; ".join(kind if len(kinds) == 1 else f"{kind} ({count} cells)" for kind, count in kinds.most_common())
+    return "; ".join(
+        kind if len(kinds) == 1 else f"{kind} ({count} cell{'s' * (count > 1)})" for kind, count in kinds.most_common()
+    )
 
 
 def _condition(config: Mapping[str, Any]) -> str:

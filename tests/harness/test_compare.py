@@ -1,5 +1,6 @@
 """``compare``: a method of one's own is trained alone and placed where its numbers belong."""
 
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from benchmark.commands.placed import YOURS, _verdict
 from benchmark.measures import placing
 from benchmark.records import reference
 from benchmark.records.reference import read
@@ -129,7 +131,7 @@ def test_a_method_of_the_package_is_compared_too(folder: Path) -> None:
     said = command(folder, *COMPARE[:3], *COMPARE[5:], "--methods", "cd", "--seeds", "0-1")
     assert said.code == 0
     assert "CD-1 (yours)" in said.out
-    assert re.search(r"│ CD-1 +│", said.out)
+    assert re.search(r"│ CD-1 \(reference\) +│", said.out)
 
 
 # A task whose own model has no h, and a method that needs one.
@@ -288,6 +290,24 @@ def test_diverged_seeds_are_counted_and_not_compared(folder: Path) -> None:
     assert "over the seeds 0-3 that both have" in verdict(said)
 
 
+def test_seeds_without_a_finite_value_are_counted_and_not_compared() -> None:
+    mine = pd.DataFrame(
+        {"variant": f"Mine{YOURS}", "seed": range(5), "state": "done", LL: [0.5, 0.4, 0.6, math.nan, 0.5]}
+    )
+    mine.loc[4, LL] = -math.inf
+    others = pd.DataFrame({"variant": "Other", "seed": range(5), LL: [0.1, 0.2, 0.1, 0.3, 0.1]})
+    said = _verdict(f"Mine{YOURS}", placing.against(mine, others, LL), LL, mine)
+    assert "over the seeds 0-2 that both have" in said
+    assert said.endswith(" 2 of its 5 seeds gave no finite value and are compared with none.")
+
+
+def test_an_end_that_is_not_0_is_not_written_so() -> None:
+    """ "-7.0 to 0.0, worse" reads as a contradiction."""
+    row = {"variant": "CD-1", "difference": -3.5, "low": -7.0, "high": -0.0102}
+    assert placing.numbers(row) == ["-3.5", "-7.0", "-0.010"]
+    assert placing.numbers({**row, "high": 0.0}) == ["-3.5", "-7.0", "0"]
+
+
 def test_a_reference_of_which_all_seeds_diverged(folder: Path) -> None:
     theirs(folder, {"Other": own(folder)})
     broken = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
@@ -336,6 +356,8 @@ def test_another_model_of_some_is_marked(folder: Path) -> None:
             (),
             "its seeds are represented by last val/objective, and here by last_tenth",
         ),
+        ({"data_hash": ""}, (), "its data are not known, and here"),
+        ({"select": ""}, (), "its seeds are represented by a rule that is not known, and here by last_tenth"),
         ({}, ("--seeds", "70-79"), "the reference has the seeds 0-4, and none in common with 70-79"),
         ({}, ("--tasks", "bord"), "has no results of the task 'bord': did you mean 'board'?"),
         ({}, ("--preset", "paper"), "holds results of the preset test, not of paper"),

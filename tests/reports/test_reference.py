@@ -209,7 +209,7 @@ def test_a_cell_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     run = held.rows[0]["run"]
     held.rows[0] = {name: value for name, value in held.rows[0].items() if "/" not in name}
     held.values = {key: points for key, points in held.values.items() if key[0] != run}
-    words = r"task board, CD-10: what the store says cannot be exported: seed 0 is done and has no metrics; .*--rerun"
+    words = r"board CD-10: what the store says cannot be exported: seed 0 is done and has no metrics; .*--rerun"
     with pytest.raises(InputError, match=words):
         exported(held, tmp_path)
     held = stored()
@@ -225,8 +225,8 @@ def test_only_files_of_results_are_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for out, words in (
-        (text, "is no file of results: it stays"), (pipe, "is no file"), (link, "is no file"), (tmp_path, "is a folder"),
-        (Path("."), "is a folder"),
+        (text, "is no file of results: it stays"), (pipe, "is no file"), (link, "is no file"),
+        (tmp_path, "is a folder"), (Path("."), "is a folder"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             export.export(stored(), "grbm", None, out)
