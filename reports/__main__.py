@@ -131,7 +131,8 @@ def _claims(options: argparse.Namespace) -> int:
     printing.print_ledger(ledger, PARTS, len(LEDGER), options.format, console)
     if all(judged.verdict == NOT_MEASURED for judged in ledger):
         there = ", ".join(f"{suite} {preset}" for suite in store.suites for preset in store.presets(suite))
-        print(f"none of these claims is measured by {store.uri}: it has {there or 'no preset'}", file=sys.stderr)
+        held = f"it has {there or 'no preset'}, and runs of other iterations than a preset's do not count"
+        print(f"none of these claims is measured by {store.uri}: {held}", file=sys.stderr)
     return 0 if all(judged.verdict in (SUPPORTED, CONTRADICTED) for judged in ledger) else 1
 
 

@@ -81,7 +81,7 @@ def collect(
         asked = [f"{name} {', '.join(values)}" for name, values in
                  (("suite", suites), ("preset", presets), ("task", tasks), ("method", methods)) if values]  # fmt: skip
         raise InputError(
-            f"the tracking store has no finished cells{' of ' + '; '.join(asked) if asked else ''}: it has "
+            f"{store.uri} has no finished cells{' of ' + '; '.join(asked) if asked else ''}: it has "
             + (
                 ", ".join(f"{suite} ({', '.join(store.presets(suite)) or 'studies'})" for suite in store.suites)
                 or "no suite"

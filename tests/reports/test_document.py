@@ -90,7 +90,7 @@ def test_a_choice_of_suites_presets_and_tasks(tmp_path: Path) -> None:
 def test_nothing_finished_is_an_error_and_no_empty_figure(tmp_path: Path) -> None:
     held = Held()
     held.add("CD-5", "cd", 0, "planned")
-    with pytest.raises(InputError, match="the tracking store has no finished cells"):
+    with pytest.raises(InputError, match="held has no finished cells"):
         report(held, tmp_path)
 
 
