@@ -56,10 +56,15 @@ def axis(values: Values, others: Values, high: bool) -> Axis | None:
     signed = signed if len(signed) else finite
     best = finite.max()
     bound = best - _REACH * (best - np.quantile(signed, 0.75)) - _LEAST * abs(best)
-    inside = finite[finite >= bound]
-    pad = max(_PAD * (best - inside.min()), _LEAST * abs(best), 1e-9)
+    while True:
+        inside = finite[finite >= bound]
+        pad = max(_PAD * (best - inside.min()), _LEAST * abs(best), 1e-9)
+        worst, at = inside.min(), inside.min() - 2 * pad
+        near = finite[(finite < bound) & (finite >= at - pad)]  # they fit between the ends, and stand at their places
+        if not len(near):
+            break
+        bound = near.min()
     off = len(inside) < len(drawn)
-    worst, at = inside.min(), inside.min() - 2 * pad
     ends = sign * (at - pad if off else worst - pad), sign * (best + pad)
     return Axis(min(ends), max(ends), sign * bound, sign * at, sign)
 

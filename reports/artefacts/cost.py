@@ -157,13 +157,17 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
     values = sign * shown["quality"]
     reach = 6 * (values.max() - values.median()) + 1e-9 + 0.01 * abs(values.max())
     off = values < values.max() - reach
-    inside, width = shown["quality"][~off], shown["± 95%"][~off].fillna(0.0)
-    low, high = (inside - width).min(), (inside + width).max()
-    off = off & ((shown["quality"] < low) if sign > 0 else (shown["quality"] > high))  # the axis may reach further
-    pad = 0.06 * (high - low) + 1e-9
-    rows = _rows(shown[_MS].where(off))
-    edge, away = (low, -pad) if sign > 0 else (high, pad)  # where the triangles are, outwards
-    beyond = edge + away * (rows.max() + 2 if off.any() else 1)
+    while True:
+        inside, width = shown["quality"][~off], shown["± 95%"][~off].fillna(0.0)
+        low, high = (inside - width).min(), (inside + width).max()
+        pad = 0.06 * (high - low) + 1e-9
+        rows = _rows(shown[_MS].where(off))
+        edge, away = (low, -pad) if sign > 0 else (high, pad)  # where the triangles are, outwards
+        beyond = edge + away * (rows.max() + 2 if off.any() else 1)
+        fits = off & (values >= sign * beyond)  # within the axis, and so in its place
+        if not fits.any():
+            break
+        off = off & ~fits
     points = list[Point]()
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.8), layout="constrained")

@@ -65,7 +65,8 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
     of_means = off_scale.axis(frame["mean"], frame["mean"], high)
     assert of_means is not None
     half, room = frame["± 95%"].fillna(0.0), (of_means.high - of_means.low) / 2
-    reach = pd.concat([frame["mean"] - half, frame["mean"] + half]).clip(of_means.low - room, of_means.high + room)
+    both = pd.concat([frame["mean"] - half, frame["mean"] + half])[~np.tile(of_means.beyond(frame["mean"]), 2)]
+    reach = both.clip(of_means.low - room, of_means.high + room)
     axis = off_scale.axis(frame["mean"], reach, high)
     assert axis is not None
     far = axis.beyond(frame["mean"])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports import off_scale
 from reports.artefacts import cost, summary
 from reports.methods import BEFORE
 from tests.reports.stores import FD, LL, Held, built, learning
@@ -114,3 +115,51 @@ def test_what_was_not_compiled_has_no_time_of_compiling() -> None:
     times = built(cost, held)["cost-board"].numbers.set_index("variant")["s compiling"]
     assert times["SM"] == 3.0
     assert math.isnan(times["CD-5"])
+
+
+def summed_up(means: dict[str, float]) -> pd.DataFrame:
+    """Best first, with intervals of ± 0.5."""
+    return pd.DataFrame({"variant": list(means), "mean": list(means.values()), "± 95%": 0.5})
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_fits_between_the_ends_of_the_axis_stands_in_its_place(sign: float) -> None:
+    """The digits of grbm's preset quick: 18.0 was an arrow at 16, on an axis from 15 on."""
+    ends = (39.8, 39.7, 38.4, 36.8, 36.6, 36.4, 33.8, 29.1, 27.6, 26.4, 20.2, 18.0, -17.9, -20.2)
+    frame = summed_up({f"{end}": sign * end for end in ends})
+    metric = LL if sign > 0 else FD
+    figure, off, cut = summary.draw(frame, dict.fromkeys(frame["variant"], BEFORE["dsm"]), metric)
+    (axes,) = figure.axes
+    drawn = {str(line.get_gid()): line for line in axes.lines}
+    assert (off, cut) == (2, False)
+    assert list(np.asarray(drawn["18.0"].get_xdata())) == [sign * 18.0]
+    assert list(np.asarray(drawn["_18.0"].get_xdata())) == [sign * 18.0 - 0.5, sign * 18.0 + 0.5]
+    arrows = {float(np.asarray(drawn[name].get_xdata())[0]) for name in ("-17.9", "-20.2")}
+    low, high = axes.get_xlim()
+    assert len(arrows) == 1
+    assert all(low < place < high for place in arrows)
+
+
+@pytest.mark.parametrize("high", [True, False])
+def test_no_value_off_an_axis_lies_between_its_ends(high: bool) -> None:
+    draws = np.random.default_rng(0)
+    for _ in range(500):
+        values = 10 + draws.standard_cauchy(12)
+        axis = off_scale.axis(values, values, high)
+        assert axis is not None
+        off = values[axis.beyond(values)]
+        assert not ((off > axis.low) & (off < axis.high)).any()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_no_triangle_of_the_cost_stands_for_a_value_within_the_axis(sign: float) -> None:
+    values = [1.0, 0.95, 0.9, 0.3, 0.25, -9.0, -9.5, -10.0]
+    frame = pd.DataFrame({"variant": [str(value) for value in values], "quality": [sign * value for value in values],
+                          "± 95%": 0.0, "ms per iteration and seed": 1.0})  # fmt: skip
+    figure, off = cost.draw(frame, dict.fromkeys(frame["variant"], BEFORE["dsm"]), LL if sign > 0 else FD)
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    hollow = {str(line.get_gid()) for line in axes.lines if line.get_markerfacecolor() == "none"}
+    assert off
+    assert hollow == {"-9.0", "-9.5", "-10.0"}
+    assert all(low < sign * float(value) < high for value in map(str, values) if value not in hollow)
