@@ -23,7 +23,6 @@ from benchmark.system.invocation import call
 from benchmark.tasks.plan import Cell
 
 _LEAST_P = 0.001
-_CLOCK = "time/processor_ms_per_step"
 _PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
 YOURS, THEIRS = " (yours)", " (reference)"  # follow names: of yours all, of theirs those that yours have, too
 
@@ -52,8 +51,8 @@ class Placing:
             configs = [runs.folder(record.id).config for record in known.records
                        if record.task == task and record.state in FINISHED]  # fmt: skip
             if (own["state"] == "done").any():
-                clocks = all(map(_has_clock, (own, theirs)))
-                tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clocks else ""))
+                clock = _clock(pd.concat([own, theirs]))
+                tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clock == ranking.PROCESSOR else ""))
         for text in verdicts:
             tables.say(self.console, text, bold="not a fair comparison")
 
@@ -69,10 +68,9 @@ class Placing:
         if metric is None:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)
-        ranked = ranking.ranking(_by_the_processor(both), metric)
-        tables.show(
-            self.console, ranking.table(ranked, title, metric, ranking.rules(both[both["state"] == "done"], metric))
-        )
+        ranked = ranking.ranking(ranking.on_clock(both, _clock(both)), metric)
+        rule = ranking.rules(both[both["state"] == "done"], metric)
+        tables.show(self.console, ranking.table(ranked, title, metric, rule))
         compared = placing.against(sound[0], sound[1], metric)
         unfair = unlikes(task, self.cells, variants)
         marked = {(name, of) for name, ways in unfair.items() for names in ways.values() for of in names}
@@ -141,13 +139,9 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[tuple[str, str]]) ->
     return shown
 
 
-def _by_the_processor(cells: pd.DataFrame) -> pd.DataFrame:
-    """With the processor's clock in place of the wall's where all cells have it: other work disturbs it less."""
-    return cells.assign(**{"time/ms_per_step": cells[_CLOCK]}) if _has_clock(cells) else cells
-
-
-def _has_clock(cells: pd.DataFrame) -> bool:
-    return _CLOCK in cells and bool(cells.loc[cells["state"] == "done", _CLOCK].notna().all())
+def _clock(cells: pd.DataFrame) -> str:
+    """That of those which came to their end."""
+    return ranking.clock(cells[cells["state"] == "done"])
 
 
 def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.measures.ranking import WALL
 from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import of_variants
@@ -22,7 +23,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None or _K not in done or _N not in done:
             continue
         name = terms.capital(terms.measure(metric))
-        for method, cells in done[done[_N].notna() & done[_K].notna()].groupby("method"):
+        for method, group in done[done[_N].notna() & done[_K].notna()].groupby("method"):
+            cells = timing.by_clock(group)
             label = next(iter(of_variants(cells).values())).label
             grid = averages(cells, metric, {_K: "K", _N: "N"})
             if len(grid) < 3:
@@ -33,7 +35,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 title=f"{label}: inner steps K and unrolled steps N ({task})",
                 caption=f"{name} and a seed's share of the time of an iteration of {label} against "
                 f"N, a curve for each K; mean over {terms.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
-                f"intervals (Student's t). Times: {timing.conditions(cells)}.",
+                f"intervals (Student's t). Times: {timing.said(cells)}.{timing.machines(cells)}",
                 alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {terms.number(row['quality'])}"
                                             for row in grid.to_dict("records")) + ".",
                 numbers=grid,
@@ -93,7 +95,7 @@ def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFra
                 "quality": mean,
                 "± 95%": half_width,
                 "seeds": len(group),
-                _MS: group["time/ms_per_step"].mean(),
+                _MS: group[WALL].mean(),
             }
         )
     return pd.DataFrame(rows).sort_values(list(named), ignore_index=True) if rows else pd.DataFrame()

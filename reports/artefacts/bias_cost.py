@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.measures import ranking
 from reports import paper, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.labels import Point, label
@@ -58,12 +59,9 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 def _clock(cells: pd.DataFrame) -> tuple[str, str]:
     """The metric that times are read from, and how they were taken: processor time where each process had one thread,
     which is what an idle machine would take and other work disturbs less."""
-    of_processor = cells.get("time/processor_ms_per_step", pd.Series(np.nan, cells.index))
     single = (cells.get("threads", pd.Series("", cells.index)) == "1").all()
-    how = timing.conditions(cells)
-    if single and of_processor.notna().all():
-        return "time/processor_ms_per_step", f"processor time, {how}"
-    return "time/ms_per_step", f"training clock, {how}"
+    timed = cells if single else cells.drop(columns=ranking.PROCESSOR, errors="ignore")
+    return ranking.clock(timed), timing.said(timed)
 
 
 def points(cells: pd.DataFrame, clock: str) -> pd.DataFrame:
@@ -89,7 +87,7 @@ def points(cells: pd.DataFrame, clock: str) -> pd.DataFrame:
                 "variant": variant,
                 **row,
                 _MS: mine[clock].mean() if clock in mine else np.nan,
-                "clock ms": mine["time/ms_per_step"].mean() if "time/ms_per_step" in mine else np.nan,
+                "clock ms": mine[ranking.WALL].mean() if ranking.WALL in mine else np.nan,
                 "peak MB": mine["memory/peak_bytes"].mean() / 1e6 if "memory/peak_bytes" in mine else np.nan,
             }
         )

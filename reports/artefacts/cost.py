@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.measures.ranking import PROCESSOR, WALL, clock
 from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts import ranking
@@ -16,29 +17,32 @@ from reports.methods import Method, of_variants
 from reports.sweep import Sweep, better_is_high, selected, variants
 
 SHARE = 0.95
-_OF_PROCESSOR = "time/processor_ms_per_step"
 _NEAR = 1.05  # times the cost of the marker before
-_MS, _PROCESSOR = "ms per iteration and seed", "ms of processor time"
+_MS, _BY_PROCESSOR, _BY_WALL = "ms per iteration and seed", "ms of processor time", "ms of the wall's clock"
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
     """One for each task; a figure where there are variants to compare."""
     for task in sweep.tasks:
         metric, done = sweep.measures(task), sweep.of(task)
-        if metric is None or "time/ms_per_step" not in done:
+        if metric is None or WALL not in done:
             continue
         frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
         name = terms.measure(metric)
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         drawn = drawn[drawn["quality"].map(math.isfinite) & drawn[_MS].map(math.isfinite)]
-        figure, off = draw(drawn, of_variants(sweep.of(task, None)), metric) if len(drawn) > 1 else (None, False)
+        figure, off = (
+            draw(drawn, of_variants(sweep.of(task, None)), metric, clock(done)) if len(drawn) > 1 else (None, False)
+        )
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
-            caption=f"Quality, {name}, against a seed's share of the time of an iteration (training clock, "
-            f"{timing.conditions(done)}; seeds of one job train side by side; the first steps are left out)."
-            + (" Processor time is what other work beside it disturbs least." if _PROCESSOR in frame else "")
+            caption=f"Quality, {name}, against a seed's share of the time of an iteration ({timing.said(done)}; "
+            "seeds of one job train side by side; the first steps are left out)."
+            + (" Processor time, of all threads together, is what other work beside it disturbs least; seconds are of "
+               "the training clock." if {_BY_PROCESSOR, _BY_WALL} & set(frame) else "")
+            + timing.machines(done)
             + _about_compiling(done, uncompiled)
             + ranking.unknown(sweep, task, metric)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
@@ -79,7 +83,7 @@ def _reaching(sweep: Sweep, task: str, often: str) -> str:
 
 
 def _formats(frame: pd.DataFrame) -> dict[str, str]:
-    clocks = {name: fixed(frame[name], 3) for name in (_MS, _PROCESSOR) if name in frame}
+    clocks = {name: fixed(frame[name], 3) for name in (_MS, _BY_PROCESSOR, _BY_WALL) if name in frame}
     named = {**clocks, "peak memory (GB)": "{:.2f}"}
     for name in map(str, frame):
         if name.startswith("s "):
@@ -96,6 +100,8 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
     timed, level = (on_a_clock(sweep, task, curves), goal(curves, better_is_high(often))) if often else (curves, None)
     to = f"to {terms.number(level[1])}" if level else "to"
     of = "" if often in (None, metric) else f" of {terms.short(str(often))}"
+    of_times = clock(done)
+    other, head = (WALL, _BY_WALL) if of_times == PROCESSOR else (PROCESSOR, _BY_PROCESSOR)
     rows = []
     for variant in variants(done):
         cells = done[done["variant"] == variant]
@@ -108,8 +114,8 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 "variant": variant,
                 "quality": mean,
                 "± 95%": half_width,
-                _MS: cells["time/ms_per_step"].mean(),
-                _PROCESSOR: cells[_OF_PROCESSOR].mean() if _OF_PROCESSOR in cells else math.nan,
+                _MS: cells[of_times].mean(),
+                head: cells[other].mean() if other in cells else math.nan,
                 "s of training": cells["time/train_seconds"].mean(),
                 "s compiling": compiled["time/compile_seconds"].mean() if "time/compile_seconds" in cells else math.nan,
                 f"iterations {to}{of}": step,
@@ -118,7 +124,7 @@ def costs(sweep: Sweep, task: str, metric: str) -> pd.DataFrame:
                 else math.nan,
             }
         )  # fmt: skip
-    frame, may_lack = pd.DataFrame(rows), ("s ", "iterations ", _PROCESSOR)
+    frame, may_lack = pd.DataFrame(rows), ("s ", "iterations ", head)
     frame = frame.drop(columns=[name for name in frame if str(name).startswith(may_lack) and frame[name].isna().all()])
     return frame.sort_values("quality", ascending=not better_is_high(metric), ignore_index=True)
 
@@ -146,8 +152,11 @@ def reached(timed: pd.DataFrame, level: float, high: bool) -> tuple[float, float
     return (float(there.index[0]), float(there["seconds"].iloc[0])) if len(there) else (math.nan, math.nan)
 
 
-def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, bool]:
+def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str, by: str = WALL) -> tuple[Figure, bool]:
     """A point with its interval for each variant; what is far from the best is a hollow triangle at the edge.
+
+    Args:
+        by: the clock that the times are of.
 
     Returns:
         The figure, and whether there are such triangles.
@@ -189,7 +198,10 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
                 bar.set_gid(f"_{name}")
             points.append(Point(name, x, y, half, colour))
         axes.set_ylim(*sorted((beyond, high + pad if sign > 0 else low - pad)))
-        axes.set(xlabel="ms per iteration and seed", ylabel=style.in_lines(terms.measure(metric), 2.3))
+        axes.set(
+            xlabel=f"{_BY_PROCESSOR if by == PROCESSOR else 'ms'} per iteration and seed",
+            ylabel=style.in_lines(terms.measure(metric), 2.3),
+        )
         axes.margins(x=0.12)
         least, most = shown[_MS].min(), shown[_MS].max()
         if most <= 1.01 * least:  # a logarithmic axis has no room between equal values

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.records.metrics import RANKED
-from reports import paper, statistics, style, terms
+from reports import paper, statistics, style, terms, timing
 from reports.artefact import Artefact
 from reports.labels import label_ends
 from reports.methods import families, of_variants
@@ -57,7 +57,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 title=f"{terms.capital(name)} against training time ({task})",
                 caption=f"The same curves against the time that a seed took on the training clock (compiling, "
                 f"evaluation and logging excluded; seeds that train side by side share it): {terms.mean_of(curves)} "
-                f"at the mean time{behind}, at their own.{beyond}",
+                f"at the mean time{behind}, at their own.{beyond}{timing.machines(done)}",
                 alt=_in_words(numbers, name),
                 numbers=_means(timed),
                 runs=runs,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmark.measures.ranking import WALL
 from reports import paper, statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts.ablations import averages
@@ -21,7 +22,7 @@ _LIKELIHOODS = {
     "test/ais_effective_samples": "effective samples, AIS", "test/iw_effective_samples": "effective samples, IW",
     "latent/ais_gap": "gap", "latent/log_z": "log Z", "latent/log_z_effective_samples": "effective samples, log Z",
     "test/mmd": "MMD²", "test/long_mmd": "MMD², long", "latent/mmd_prior": "MMD² of codes, prior",
-    "latent/mmd_normal": "MMD² of codes, N(0, I)", "val/prior_gap": "energy gap of the prior", "time/ms_per_step": _MS,
+    "latent/mmd_normal": "MMD² of codes, N(0, I)", "val/prior_gap": "energy gap of the prior", WALL: _MS,
 }  # metric: head of its column  # fmt: skip
 _LABELS = re.compile(r"latent/labels_(\d+)_accuracy")
 _ANOMALY = {"anomaly/auprc": "AUPRC", "anomaly/auroc": "AUROC", "anomaly/auprc_reconstruction": "AUPRC, reconstruction",
@@ -47,7 +48,7 @@ def _likelihoods(sweep: Sweep, task: str) -> Iterator[Artefact]:
     done = sweep.of(task)
     if not {"latent/ais_gap", "latent/mmd_normal", "latent/log_z"} & set(done.dropna(axis="columns", how="all")):
         return
-    frame = means(done, _LIKELIHOODS)
+    frame = means(timing.by_clock(done), _LIKELIHOODS)
     yield Artefact(
         name=f"latent-{task}",
         title=f"Likelihoods and samples of latent models ({task})",
@@ -58,7 +59,7 @@ def _likelihoods(sweep: Sweep, task: str) -> Iterator[Artefact]:
         "log Z is the prior's. Squared maximum mean discrepancy from test data of samples as the method draws them, "
         "and of the model's own, which for a learnt prior are ends of long chains on it; and of the codes of test data "
         "from the prior's and from N(0, I). The energy gap is that of the prior's between codes of validation data and "
-        f"its chains, near 0 where these have converged. Times: {timing.conditions(done)}.",
+        f"its chains, near 0 where these have converged. Times: {timing.said(done)}." + timing.machines(done),
         numbers=frame,
         runs=list(done["run"]),
         missing=len(sweep.missing(task)),
@@ -205,7 +206,8 @@ def _steps(sweep: Sweep, task: str) -> Iterator[Artefact]:
     metric, done = sweep.measures(task), sweep.of(task)
     if metric is None or not all(column in done for column in _STEPS.values()):
         return
-    for method, cells in done[done[list(_STEPS.values())].notna().all(axis="columns")].groupby("method"):
+    for method, group in done[done[list(_STEPS.values())].notna().all(axis="columns")].groupby("method"):
+        cells = timing.by_clock(group)
         curves = {
             chains: averages(_alike(cells, other), metric, {_STEPS[chains]: "steps"})
             for chains, other in (("prior", "posterior"), ("posterior", "prior"))
@@ -222,7 +224,7 @@ def _steps(sweep: Sweep, task: str) -> Iterator[Artefact]:
             f"the Langevin steps on the prior and on the posterior; of each with the other's at "
             f"{' and '.join(f'{_most(cells, _STEPS[chains]):g} on the {chains}' for chains in _STEPS)}. Means over "
             f"{terms.counted(int(numbers['seeds'].max()), 'seed')} at most, with 95% intervals (Student's t). Times: "
-            f"{timing.conditions(cells)}.",
+            f"{timing.said(cells)}.{timing.machines(cells)}",
             alt=f"{terms.capital(terms.measure(metric))}: "
             + "; ".join(f"{row['steps']:g} steps on the {row['chains']}: {terms.number(row['quality'])}"
                         for row in numbers.to_dict("records")) + ".",

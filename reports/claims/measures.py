@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from benchmark.measures import ranking
 from benchmark.records.metrics import metric_of
 from reports import terms
 from reports.sweep import Sweep, better_is_high, selected
 
 _CONDITIONS = ("device", "host", "machine", "compiled", "threads")
-_CLOCKS = ("time/processor_ms_per_step", "time/ms_per_step")
 _TIME = "time/train_seconds"
 _POINTS = 11  # of a curve of which numbers are taken, at least: of fewer its way is not known
 
@@ -180,7 +180,7 @@ class Cost(Measure):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return _CLOCKS[::-1]
+        return (ranking.WALL, ranking.PROCESSOR)
 
     @property
     def log(self) -> bool:
@@ -380,7 +380,7 @@ def _by_curve(
 
 def _times(cells: pd.DataFrame) -> pd.Series:
     """Of an iteration, by the processor's clock where all have it."""
-    clock = next((name for name in _CLOCKS if name in cells and cells[name].notna().all()), _CLOCKS[-1])
+    clock = ranking.clock(cells)
     return cells[clock] if clock in cells else pd.Series(math.nan, cells.index)
 
 

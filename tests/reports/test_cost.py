@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reports import off_scale
-from reports.artefacts import cost, summary
+from reports.artefacts import cost, figure3, summary
 from reports.methods import BEFORE
 from tests.reports.stores import FD, LL, Held, built, learning
 
@@ -163,3 +163,31 @@ def test_no_triangle_of_the_cost_stands_for_a_value_within_the_axis(sign: float)
     assert off
     assert hollow == {"-9.0", "-9.5", "-10.0"}
     assert all(low < sign * float(value) < high for value in map(str, values) if value not in hollow)
+
+
+def test_times_are_by_the_processor_s_clock_where_all_have_it() -> None:
+    held = learning(Held(), {"CD-5": ("cd", 0.4), "SM": ("sm", 0.5)}, **TIMED, **{"time/processor_ms_per_step": 1.5})
+    made = built(cost, held)["cost-board"]
+    assert made.figure is not None
+    assert made.numbers["ms per iteration and seed"].tolist() == [1.5, 1.5]
+    assert made.numbers["ms of the wall's clock"].tolist() == [3.0, 3.0]
+    assert made.figure.axes[0].get_xlabel() == "ms of processor time per iteration and seed"
+    assert "time of an iteration (processor time, on cpu" in made.caption
+    learning(held, {"DSM": ("dsm", 0.3)}, **TIMED)
+    made = built(cost, held)["cost-board"]
+    assert made.figure is not None
+    assert made.numbers["ms per iteration and seed"].tolist() == [3.0] * 3
+    assert made.numbers["ms of processor time"].tolist()[:2] == [1.5, 1.5]
+    assert made.figure.axes[0].get_xlabel() == "ms per iteration and seed"
+    assert "(training clock, on cpu" in made.caption
+
+
+def test_captions_say_of_which_machines_times_are_where_these_differ() -> None:
+    ours = {"host": "here", "machine": "AMD EPYC, 2 cores", "source": ""}
+    held = learning(Held(), {"CD-5": ("cd", 0.4)}, **ours)
+    for artefact in (built(cost, held)["cost-board"], built(figure3, held)["convergence-board"]):
+        assert "machine" not in artefact.caption
+    learning(held, {"CD-5 (reference)": ("cd", 0.5)}, machine="AMD EPYC, 1 core", source="reference")
+    for artefact in (built(cost, held)["cost-board"], built(figure3, held)["convergence-board"]):
+        assert "of different machines, and compare no further than these do: AMD EPYC, 1 core (reference); here, AMD " \
+               "EPYC, 2 cores." in artefact.caption  # fmt: skip
