@@ -7,6 +7,7 @@ of these the package's methods are known by their id.
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ class Method:
 
     Attributes:
         colour, marker: "" where its variants have colours and markers of their own.
+        source: whose variant it is of, "" of who asks; the method is the same whosever it is.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Method:
     family: str = OTHER
     colour: str = ""
     marker: str = ""
+    source: str = dataclasses.field(default="", compare=False)
 
 
 _OF_BEFORE = (
@@ -71,7 +74,18 @@ def of_variants(cells: pd.DataFrame) -> dict[str, Method]:
     latest = dict[str, str]()
     for of, tag in zip(cells["method"], cells["drawn_as"], strict=True):
         latest[of] = tag or latest.get(of, "")
-    return {variant: method(of, latest[of]) for variant, of in zip(cells["variant"], cells["method"], strict=True)}
+    sources = cells["source"] if "source" in cells else [""] * len(cells)
+    return {
+        variant: dataclasses.replace(method(of, latest[of]), source=source)
+        for variant, of, source in zip(cells["variant"], cells["method"], sources, strict=True)
+    }
+
+
+def titles(present: Iterable[Method]) -> dict[str, str]:
+    """By id the labels of these methods, with the id where several have one label."""
+    labels = {one.id: one.label for one in present}
+    several = Counter(labels.values())
+    return {of: f"{label} ({of})" if several[label] > 1 else label for of, label in labels.items()}
 
 
 def order(method: Method) -> tuple[int, str]:

@@ -1,8 +1,8 @@
 """One look for all figures: a colour, a marker and a line style per method, sizes, fonts.
 
 The colours have a contrast of at least 3 : 1 on white and on the dark page. No eleven colours are told apart by
-everybody: a method's marker is its own too, and its variants differ in their dashes. Curves of one method that
-differ in K or N have colours of their own.
+everybody: a method's marker is its own too, and its variants differ in dashes and markers. Beside one's own variants
+those of others are thin, dashed and hollow. Curves of one method that differ in K or N have colours of their own.
 """
 
 import math
@@ -10,7 +10,7 @@ import re
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from reports import terms
 from reports.methods import BEFORE, Method
+from reports.variants import own_name
 
 COLUMN_WIDTH = 3.25  # inches
 TEXT_WIDTH = 6.75
@@ -46,6 +47,7 @@ _SERIES = (  # no method's: for what differs in K, N or its place alone
 )  # fmt: skip
 _OWN = ("h", (4, 1, 0), "8", (6, 1, 0), (3, 1, 0), (5, 0, 180))  # markers
 _STEPS = (0, 5, 20, 10, 1, 2, 50, 40)  # K and N of the suites, each with a look of the same place above
+_THIN = 0.7  # width of lines
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -175,21 +177,65 @@ def _legend_columns(names: Sequence[str], room: float, most: int) -> int:
 def looks(method: Mapping[str, Method]) -> dict[str, "Look"]:
     """How each variant is drawn, the same in all figures of a task.
 
-    A method that declares a colour and a marker has these, and its variants dashes of their own. Variants of other
-    methods have colours and markers of their own, too.
+    A method that declares a colour and a marker has these: its variants have dashes of their own, and all but the
+    first markers that no method of its family has. Variants of other methods have colours and markers of their own,
+    too. Variants of others have the colour and the marker of one's own of that name beside them; dashes then tell the
+    former from the latter.
 
     Args:
-        method: of every variant.
+        method: of every variant of a task.
     """
-    found, used, own = dict[str, Look](), Counter[Method](), 0
+    sources = sorted({of.source for of in method.values()})
+    found, used, own = dict[tuple[str, str], Look](), Counter[Method](), 0
+    names = {variant: (of.id, _name(variant, of, sources)) for variant, of in method.items()}
     for variant in sorted(method, key=natural):
-        of = method[variant]
+        of, name = method[variant], names[variant]
+        if name in found:
+            continue
         if of.colour:  # methods of a family may lie on each other: a dashed curve on a whole one shows both
-            found[variant] = Look(of.colour, of.marker, dashes(_place(of) + used[of]))
+            place = used[of]
+            found[name] = Look(of.colour, _marker(of, place, method.values()), dashes(_place(of) + place))
         else:
-            found[variant], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
+            found[name], own = Look(*_own(own), dashes(own // len(_SERIES))), own + 1
         used[of] += 1
-    return found
+    if not _beside(sources):
+        return {variant: found[name] for variant, name in names.items()}
+    return {
+        variant: found[names[variant]]._replace(dashes=dashes(sources.index(of.source)), thin=bool(of.source))
+        for variant, of in method.items()
+    }
+
+
+def whose(method: Mapping[str, Method], lines: bool = True) -> str:
+    """How one's own variants and those of others are told apart, as a sentence that follows others; nothing where all
+    are of one source.
+
+    Args:
+        method: of every variant of a task.
+        lines: whether they are drawn as curves.
+    """
+    sources = sorted({of.source for of in method.values()})
+    if not _beside(sources):
+        return ""
+    others = " and ".join(f"({source})" for source in sources if source)
+    if lines:
+        return f" Whole lines with full markers are one's own, thin dashed ones with hollow markers those of {others}."
+    return f" Full markers are one's own, hollow ones those of {others}."
+
+
+def _beside(sources: Sequence[str]) -> bool:
+    """Whether there are one's own variants and others'."""
+    return "" in sources and len(sources) > 1
+
+
+def _name(variant: str, of: Method, sources: Sequence[str]) -> str:
+    return own_name(variant, of.source) if _beside(sources) else variant
+
+
+def _marker(of: Method, place: int, present: Iterable[Method]) -> Any:
+    """Of a method's n-th variant: its own, then those that no method of its family has."""
+    taken = {other.marker for other in present if other.family == of.family}
+    return [of.marker, *(marker for _, marker in _SERIES if marker not in taken), *_OWN][place % (1 + len(_OWN))]
 
 
 def _place(method: Method) -> int:
@@ -204,11 +250,22 @@ def _own(place: int) -> tuple[str, Any]:
 
 
 class Look(NamedTuple):
-    """Of a variant."""
+    """Of a variant.
+
+    Attributes:
+        thin: whether it is another's beside one's own: its lines are thin then, and its markers hollow.
+    """
 
     colour: str
     marker: Any
     dashes: Any
+    thin: bool = False
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """For a curve with markers."""
+        drawn = {"color": self.colour, "marker": self.marker, "linestyle": self.dashes}
+        return {**drawn, "linewidth": _THIN, "markerfacecolor": "none"} if self.thin else drawn
 
 
 def natural(variant: str) -> list[tuple[int, str]]:

@@ -70,13 +70,13 @@ class Sweep:
         return cells[~cells["state"].isin(ENDED)]
 
     def _curves(self, task: str, metric: str) -> pd.DataFrame:
-        """A metric's history: run, method, drawn_as, variant, seed, step, value; of the cells that are done. NaN for
-        infinities, too: curves have gaps there."""
+        """A metric's history: run, method, drawn_as, source, variant, seed, step, value; of the cells that are done.
+        NaN for infinities, too: curves have gaps there."""
         done = self.of(task)
         runs = list(done[done[metric].notna()]["run"]) if metric in done else []
         found = self.store.histories(runs, metric)
         rows = done.iloc[pd.Index(done["run"]).get_indexer(found["run"])]
-        labels = {name: rows[name].to_numpy() for name in ("run", "method", "drawn_as", "variant", "seed")}
+        labels = {name: rows[name].to_numpy() for name in ("run", "method", "drawn_as", "source", "variant", "seed")}
         values = found["value"].to_numpy(float)
         finite = np.where(np.isfinite(values), values, np.nan)
         return pd.DataFrame({**labels, "step": found["step"].to_numpy(int), "value": finite})

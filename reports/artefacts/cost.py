@@ -28,13 +28,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         if metric is None or WALL not in done:
             continue
         frame, missing, often = costs(sweep, task, metric), len(sweep.missing(task)), measured_often(sweep, task)
-        name = terms.measure(metric)
+        name, method = terms.measure(metric), of_variants(sweep.of(task, None))
         uncompiled = timing.not_compiled(done)
         drawn = frame if uncompiled.all() else frame[~frame["variant"].isin(done["variant"][uncompiled])]
         drawn = drawn[drawn["quality"].map(math.isfinite) & drawn[_MS].map(math.isfinite)]
-        figure, off = (
-            draw(drawn, of_variants(sweep.of(task, None)), metric, clock(done)) if len(drawn) > 1 else (None, False)
-        )
+        figure, off = draw(drawn, method, metric, clock(done)) if len(drawn) > 1 else (None, False)
         yield Artefact(
             name=f"cost-{task}",
             title=f"Cost against quality ({task})",
@@ -45,6 +43,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + timing.machines(done)
             + _about_compiling(done, uncompiled)
             + ranking.unknown(sweep, task, metric)
+            + style.whose(method, lines=False)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),
             alt=f"{terms.capital(name)} against milliseconds per iteration: "
@@ -183,7 +182,8 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str, by: str = 
         axes = figure.add_subplot()
         axes.set_xscale("log")
         for row, far, at in zip(shown.to_dict("records"), off, edge + away * (1 + rows), strict=True):
-            name, x, y, (colour, marker, _) = row["variant"], row[_MS], row["quality"], looks[row["variant"]]
+            name, x, y, look = row["variant"], row[_MS], row["quality"], looks[row["variant"]]
+            colour = look.colour
             if far:
                 axes.plot(
                     x, at, gid=name, marker="v" if sign > 0 else "^", color=colour, markersize=5, markerfacecolor="none"
@@ -192,7 +192,8 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str, by: str = 
                 continue
             half = 0.0 if math.isnan(row["± 95%"]) else row["± 95%"]
             bars = axes.errorbar(x, y, yerr=half or None, color=colour, linewidth=0.8,
-                                 marker=marker, markersize=5)  # fmt: skip
+                                 marker=look.marker, markersize=5,
+                                 markerfacecolor="none" if look.thin else colour)  # fmt: skip
             bars[0].set_gid(name)
             for bar in bars[2]:
                 bar.set_gid(f"_{name}")

@@ -12,13 +12,14 @@ from benchmark.records.metrics import RANKED
 from reports import paper, statistics, style, terms, timing
 from reports.artefact import Artefact
 from reports.labels import label_ends
-from reports.methods import families, of_variants
+from reports.methods import Method, families, of_variants
 from reports.style import Look, natural
 from reports.sweep import Sweep, better_is_high, selected
 
 _RASTER_POINTS = 20_000  # beyond which the seeds behind the means are drawn as dots, not vectors
 _MEASURES = sorted(RANKED, key=lambda metric: metric.of_samples)  # what is measured often before what is not
 _LEGEND = 0.3  # inches of a legend that a panel's height has room for
+_LABEL = 1.3  # inches along an axis that the name of a measure has
 _LEADING = 8  # variants at most, and half of all, that a panel of their own shows
 
 
@@ -34,7 +35,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         behind = "; all seeds faint behind" if seeds > 1 else ""
         beyond = (f" Curves that begin {'below' if high else 'above'} the panels enter them later; a variant that ends "
                   f"{'below' if high else 'above'} them is named with its last mean.")  # fmt: skip
-        done = sweep.of(task)
+        done, method = sweep.of(task), of_variants(sweep.of(task, None))
+        beyond += style.whose(method)
         leading = _leading(done[done["variant"].isin(curves["variant"])], metric, high)
         yield Artefact(
             name=f"figure3-{task}",
@@ -48,7 +50,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             numbers=numbers.merge(_seeds(curves, ["value"]), on=["variant", "step"]),
             runs=runs,
             missing=missing,
-            figure=style.mark(draw(curves, name, "iteration", high, leading=leading), missing),
+            figure=style.mark(draw(curves, method, name, "iteration", high, leading=leading), missing),
         )  # fmt: skip
         timed = on_a_clock(sweep, task, curves)
         if not timed.empty:
@@ -62,7 +64,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 numbers=_means(timed),
                 runs=runs,
                 missing=missing,
-                figure=style.mark(draw(timed, name, "seconds of training per seed", high, time=True), missing),
+                figure=style.mark(draw(timed, method, name, "seconds of training per seed", high, time=True), missing),
             )
 
 
@@ -114,17 +116,18 @@ def _ends(curves: pd.DataFrame) -> pd.Series:
 
 
 def draw(
-    curves: pd.DataFrame, name: str, along: str, high: bool, *, time: bool = False, leading: Sequence[str] = ()
-) -> Figure:
+    curves: pd.DataFrame, method: Mapping[str, Method], name: str, along: str, high: bool, *, time: bool = False,
+    leading: Sequence[str] = (),
+) -> Figure:  # fmt: skip
     """Learning curves in one panel per family of methods: all seeds faint, mean and 95% band in front.
 
     Args:
         curves: tidy frame with method, variant, seed, step, value, and seconds if ``time``.
+        method: of every variant of the task.
         leading: variants that a panel of their own shows on their own range.
     """
-    method = of_variants(curves)
     family = curves["variant"].map({variant: of.family for variant, of in method.items()})
-    present = families(method.values())
+    present = families(method[variant] for variant in curves["variant"].unique())
     columns = 3 if len(present) == 3 and not leading else min(2, len(present))
     rows = math.ceil(len(present) / columns)
     beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
@@ -155,7 +158,7 @@ def draw(
             axes.tick_params(labelbottom=True)
             style.legend_below(axes, abreast, beyond)
         for axes in panels[::columns]:
-            axes.set_ylabel(_broken(name))
+            axes.set_ylabel(style.in_lines(name, _LABEL))
     return figure
 
 
@@ -177,10 +180,6 @@ def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
     start = curves.sort_values("step").groupby(["variant", "seed"])["value"].first().median()
     spread = max(abs(best - middle) * 3, abs(best - start) * 0.6, 1e-9 + abs(best) * 0.05)
     return (best - spread, best + 0.06 * spread) if high else (best - 0.06 * spread, best + spread)
-
-
-def _drawn(look: Look) -> dict[str, Any]:
-    return {"color": look.colour, "marker": look.marker, "linestyle": look.dashes}
 
 
 def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: bool) -> list[str]:
@@ -207,7 +206,7 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: boo
         if not low <= end <= high:
             beyond.append((max(low - end, end - high), label))
         every = max(1, len(x) // 6)
-        axes.plot(x, summary["mean"], **_drawn(look), label=label, gid=variant, markevery=(every // 2, every))
+        axes.plot(x, summary["mean"], **look.line, label=label, gid=variant, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
     return [label for _, label in sorted(beyond, reverse=True)]
@@ -223,16 +222,12 @@ def _front(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], name: str
     for place, (variant, curve) in enumerate(means.groupby("variant")):
         look, every = looks[str(variant)], max(1, len(curve) // 6)
         marked = (place * every // _LEADING, every)
-        axes.plot(curve["step"], curve["value"], **_drawn(look), gid=str(variant), markevery=marked)
+        axes.plot(curve["step"], curve["value"], **look.line, gid=str(variant), markevery=marked)
         lines.append((str(variant), curve["step"].iloc[-1], curve["value"].iloc[-1], look.colour))
-    axes.set(title="The variants that end best", xlabel="iteration", ylabel=_broken(name))
+    axes.set(title="The variants that end best", xlabel="iteration", ylabel=style.in_lines(name, _LABEL))
     axes.margins(x=0.02)
     style.thousands(axes.xaxis)
     label_ends(axes, lines)
-
-
-def _broken(name: str) -> str:
-    return name.replace(" (", "\n(")
 
 
 def _apart(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Figure 5: learning curves of both levels."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from reports import paper, statistics, style, terms
 from reports.artefact import Artefact
-from reports.methods import Method, of_variants, order
-from reports.style import natural
+from reports.methods import Method, of_variants, order, titles
+from reports.style import Look, natural
 from reports.sweep import Sweep
 
 _HIGHER = {"train/objective": "training objective", "val/objective": "validation objective"}
@@ -43,7 +43,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         levels = [level for level, names in (("higher", _HIGHER), ("lower", _LOWER))
                   if values["metric"].isin(list(names)).any()]  # fmt: skip
         of = "both levels" if len(levels) == 2 else f"the {levels[0]} level"
-        figure, cut = draw(values)
+        method = of_variants(sweep.of(task, None))
+        figure, cut = draw(values, method)
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
@@ -53,6 +54,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
                if cut else "")
             + "Objectives of different methods are on different scales and are not to be compared."
+            + style.whose(method)
             + (" Of the posterior's divergence KL(q(h|v) || p(h|v)) the part that depends on the posterior is shown: "
                "log p(v) is not known and left out, so that it may be negative, and drifts with the model."
                if values["metric"].str.endswith("lower_objective").any() else "")
@@ -67,15 +69,18 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         )  # fmt: skip
 
 
-def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
+def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool]:
     """A row for each quantity that was measured, a column for each method: their scales have nothing in common.
+
+    Args:
+        method: of every variant of the task.
 
     Returns:
         The figure, and whether values lie outside its panels.
     """
     present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
-    methods = sorted(set(of_variants(values).values()), key=order)
-    cut = False
+    methods = sorted({method[variant] for variant in values["variant"].unique()}, key=order)
+    looks, named, cut = style.looks(method), titles(methods), False
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
@@ -83,9 +88,9 @@ def draw(values: pd.DataFrame) -> tuple[Figure, bool]:
             row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
             for axes, of in zip(row, methods, strict=True):
                 cells = values[(values["metric"] == metric) & (values["method"] == of.id)]
-                cut |= _panel(axes, cells)
+                cut |= _panel(axes, cells, looks)
         for axes, of in zip(panels[0], methods, strict=True):
-            axes.set_title(of.label)
+            axes.set_title(named[of.id])
         for axes in panels[-1]:
             style.thousands(axes.xaxis)
             axes.set_xlabel("iteration")
@@ -97,20 +102,20 @@ def _is_bilevel(method: Method) -> bool:
     return method.family == "Bi-level score matching"
 
 
-def _panel(axes: Any, cells: pd.DataFrame) -> bool:
+def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> bool:
     """Draws a method's variants; whether values are left out."""
     if cells.empty:
         axes.set_axis_off()
         return False
-    looks = style.looks(of_variants(cells))
-    for place, (variant, look) in enumerate(looks.items()):
-        summary, colour = statistics.bands(cells[cells["variant"] == variant]), look.colour
+    present = sorted(cells["variant"].unique(), key=natural)
+    for place, variant in enumerate(present):
+        summary, look = statistics.bands(cells[cells["variant"] == variant]), looks[variant]
         every = max(1, len(summary) // 6)
-        half_width = summary["half_width"].fillna(0.0)
-        axes.fill_between(summary["step"], summary["mean"] - half_width, summary["mean"] + half_width, color=colour,
-                          alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
-        axes.plot(summary["step"], summary["mean"], color=colour, linestyle=look.dashes, label=variant,
-                  marker=style.series(place)[1], markevery=(place * every // len(looks), every))  # fmt: skip
+        mean, half_width = summary["mean"], summary["half_width"].fillna(0.0)
+        axes.fill_between(summary["step"], mean - half_width, mean + half_width, color=look.colour, alpha=0.2,
+                          linewidth=0, gid=f"_{variant}")  # fmt: skip
+        marked = (place * every // len(present), every)
+        axes.plot(summary["step"], mean, **look.line, label=variant, markevery=marked)
     low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
     if cells["value"].min() > 0 and high > 20 * low:
         axes.set_yscale("log")

@@ -74,7 +74,7 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
         figure, looks = Figure(layout="constrained"), style.looks(method)
         axes = figure.add_subplot()
         for place, (row, off) in enumerate(zip(frame.to_dict("records"), far, strict=True)):
-            name, (colour, marker, _) = row["variant"], looks[row["variant"]]
+            name, (colour, marker, *_) = row["variant"], looks[row["variant"]]
             if off:
                 axes.plot([axis.at], [place], marker=off_scale.arrow(axis, vertical=False), color=colour, gid=name,
                           markerfacecolor="none", linestyle="")  # fmt: skip

@@ -76,7 +76,9 @@ def test_a_method_of_one_s_own_is_drawn_as_it_says() -> None:
     learning(held, {"CD-5": ("cd", 0.3), "Plain": ("plain", 0.2)})
     frame = held.cells("grbm", "paper")
     looks = style.looks(methods.of_variants(frame))
-    assert looks["Mine-2"][:2] == looks["Mine-3"][:2] == ("#123456", "o")
+    assert looks["Mine-2"][:2] == ("#123456", "o")
+    assert looks["Mine-3"].colour == "#123456"
+    assert looks["Mine-2"].marker != looks["Mine-3"].marker
     assert looks["Mine-2"].dashes != looks["Mine-3"].dashes
     assert looks["CD-5"][:2] == (BEFORE["cd"].colour, BEFORE["cd"].marker)
     figure = built(figure3, held)["figure3-board"].figure
@@ -195,6 +197,89 @@ def test_curves_of_a_family_that_lie_on_each_other_are_both_seen() -> None:
     assert looks["SM"].dashes == "-"  # is drawn first
     assert len({str(looks[name].dashes) for name in ("SM", "SSM", "DSM", "MDSM")}) == 4
     assert looks["NCE"].dashes != looks["VNCE"].dashes
+
+
+def test_variants_of_one_method_are_told_apart_by_more_than_dashes() -> None:
+    """Eight variants of BiMDSM had one colour, one marker, and two of them the same dashes."""
+    method = {f"BiMDSM-{n}": BEFORE["bimdsm"] for n in range(8)} | {"BiDSM-5": BEFORE["bidsm"]}
+    looks = style.looks(method)
+    mine = [looks[f"BiMDSM-{n}"] for n in range(8)]
+    assert mine[0].marker == BEFORE["bimdsm"].marker
+    assert {look.colour for look in mine} == {BEFORE["bimdsm"].colour}
+    assert len({str(look.marker) for look in mine}) == 7
+    assert len({(str(look.marker), str(look.dashes)) for look in mine}) == 8
+    assert BEFORE["bidsm"].marker not in {look.marker for look in mine}
+
+
+def of_two() -> Held:
+    """One's own results, and the reference's beside them."""
+    held = learning(Held(), {"CD-1": ("cd", 0.5), "CD-5": ("cd", 0.4), "PCD-1": ("pcd", 0.3)}, source="")
+    others = {"CD-1 (reference)": ("cd", 0.51), "CD-5 (reference)": ("cd", 0.41), "DSM (reference)": ("dsm", 0.4)}
+    return learning(held, others, source="reference")
+
+
+def test_the_reference_s_variants_are_thin_dashed_and_hollow_beside_one_s_own() -> None:
+    looks = style.looks(methods.of_variants(of_two().cells("grbm", "paper")))
+    for name in ("CD-1", "CD-5"):
+        own, other = looks[name], looks[f"{name} (reference)"]
+        assert own[:2] == other[:2]
+        assert (own.dashes, other.dashes) == ("-", "--")
+        assert "markerfacecolor" not in own.line
+        assert other.line["markerfacecolor"] == "none"
+        assert other.line["linewidth"] < 1
+    assert looks["CD-1"].marker != looks["CD-5"].marker
+    assert looks["DSM (reference)"].thin
+    assert not looks["PCD-1"].thin
+    (figure, caption), (points, of_points) = [
+        (artefact.figure, artefact.caption)
+        for artefact in (built(figure3, of_two())["figure3-board"], built(cost, of_two())["cost-board"])
+    ]
+    assert figure is not None
+    assert points is not None
+    curves = {line.get_label(): line for line in figure.axes[0].lines if line.get_marker() != "None"}
+    assert curves["CD-1"].get_linestyle() == "-"
+    assert curves["CD-1 (reference)"].get_linestyle() == "--"
+    assert curves["CD-1 (reference)"].get_markerfacecolor() == "none"
+    assert (
+        "Whole lines with full markers are one's own, thin dashed ones with hollow markers those of (refer" in caption
+    )
+    hollow = {line.get_gid() for line in points.axes[0].lines if line.get_markerfacecolor() == "none"}
+    assert hollow == {"CD-1 (reference)", "CD-5 (reference)", "DSM (reference)"}
+    assert "Full markers are one's own, hollow ones those of (reference)." in of_points
+
+
+def test_of_one_source_nothing_is_thin() -> None:
+    held = learning(Held(), {"CD-1": ("cd", 0.5), "PCD-1": ("pcd", 0.3)}, source="reference")
+    method = methods.of_variants(held.cells("grbm", "paper"))
+    assert not any(look.thin for look in style.looks(method).values())
+    assert "one's own" not in built(figure3, held)["figure3-board"].caption
+
+
+def test_a_long_name_of_a_measure_is_not_cut() -> None:
+    held = Held()
+    for place, variant in enumerate(("A", "B", "C", "D")):
+        curves = {"test/posterior_fisher_divergence": lambda seed, step, place=place: float(step + place)}
+        held.add(variant, "dsm", 0, curves=curves)
+    figure = built(figure3, held)["figure3-board"].figure
+    assert figure is not None
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    with style.look():
+        figure.draw_without_rendering()
+    labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
+    assert len(labels) == 2
+    for label in labels:
+        box = label.get_window_extent(renderer)
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
+
+
+def test_columns_of_figure5_have_names_of_their_own() -> None:
+    tag = json.dumps({"label": "BiDSM", "family": "Bi-level score matching"})
+    held = learning(Held(), {"BiDSM-0": ("bidsm", 0.3), "BiSSM-0": ("bissm", 0.3)})
+    learning(held, {"BiDSM-0 + GMM": ("bidsm_gmm", 0.2)}, drawn_as=tag)
+    figure = built(figure5, held)["figure5-board"].figure
+    assert figure is not None
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["BiSSM", "BiDSM (bidsm)", "BiDSM (bidsm_gmm)"]
 
 
 @pytest.mark.parametrize("families", [1, 2, 3, 4, 5])
