@@ -90,9 +90,19 @@ def test_what_h_holds_has_the_images_below_it(tmp_path: Path) -> None:
         held.add("VAE", "vae", seed, **found, **{"latent/linear_probe_accuracy": probe}, **TIME)
     held.add("BiMDSM", "bimdsm", 0, **{"class_kept/share_of_h": 0.0001, "class_kept/of_images": 0.96}, **TIME)  # type: ignore[arg-type]
     held.add("MDSM", "mdsm", 0, **TIME)  # type: ignore[arg-type]  # has no h
+    held.add("LEBM", "lebm", 0, **{"class_kept/share": 0.95, "test/mmd": 0.005}, **TIME)  # type: ignore[arg-type]
+    held.add("LEBM", "lebm", 1, "diverged")
+    held.add("VaGES", "vages_mdsm", 0, "diverged")
     (artefact,) = built(held_by_h, held, tmp_path).values()
     assert artefact.table is not None
     rows = artefact.table.written.set_index("variant")
+    assert list(rows.index) == ["LEBM", "VAE", "BiMDSM", "images"]  # by class kept, then what has none
+    assert rows["seeds"].tolist() == ["1", "2", "1", ""]
+    assert rows["± class kept"].tolist() == ["", "1.27", "", ""]  # 12.7 × 0.1
+    assert rows["MMD²"].tolist() == ["0.0050", "", "", ""]
+    assert "± by chance" not in rows
+    assert "sorted by class kept" in artefact.caption
+    assert artefact.caption.endswith(" Diverged, and not in here: VaGES (all seeds), LEBM (1 of 2 seeds).")
     rows = rows.loc[["VAE", "BiMDSM", "images"]]
     assert len(rows) == 3
     assert rows["class kept"].tolist() == ["0.80", "", "0.97"]
