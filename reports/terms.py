@@ -112,6 +112,14 @@ def mean_of(curves: Any) -> str:
     return f"mean over {seeds} and its 95% band (Student's t)" + (", none around one seed" if fewest == 1 else "")
 
 
+def below_zero(metric: str, means: Any, half_widths: Any) -> str:
+    """That intervals reach below 0 where no value of the metric is, as a sentence that follows others; nothing where
+    none does."""
+    if not metric_of(metric).positive or not (means < half_widths).any():
+        return ""
+    return " No value is below 0: intervals that reach there are symmetric around means of few seeds."
+
+
 def seed_at(seed: int, contents: Iterable[Mapping[str, Any]]) -> str:
     """Of which seed and iteration ("step") pictures are: "seed 0 of each variant, at iteration 20,000"."""
     steps = sorted({int(content["step"]) for content in contents})

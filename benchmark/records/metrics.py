@@ -20,6 +20,7 @@ class Metric:
         higher: whether a model is better the higher it is.
         of_models: whether a suite's tasks may list it, to be computed at every evaluation.
         of_samples: whether it is of samples, and so the same for all splits and measured where a probe samples.
+        positive: whether no value of it is below 0.
         part: the trained part that it is of, where it is not of the model alone.
         known: whether it is one of these here; a probe may measure more.
         unsuited: why it cannot be computed for a model, or None.
@@ -31,6 +32,7 @@ class Metric:
     higher: bool = False
     of_models: bool = False
     of_samples: bool = False
+    positive: bool = False
     part: str = "model"
     known: bool = True
     unsuited: Callable[[Any], str | None] = lambda model: None
@@ -60,8 +62,8 @@ def _no_continuous_latent(model: Any) -> str | None:
 
 # Those that models are ranked by, the preferred first: a task's models are compared by the first that was measured.
 RANKED = (
-    Metric("fid", "FID", of_samples=True),
-    Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True),
+    Metric("fid", "FID", of_samples=True, positive=True),
+    Metric("frechet_resnet56", "Fréchet distance of ResNet-56 features", of_samples=True, positive=True),
     Metric("log_likelihood", "log-likelihood", "nats", higher=True, of_models=True, unsuited=_no_log_z),
     Metric("log_likelihood_bound", "log-likelihood, its bound or estimate", "nats", higher=True),
     Metric("fisher_divergence", "Fisher divergence", "up to a constant", of_models=True, unsuited=_no_score),
@@ -69,6 +71,7 @@ RANKED = (
         "posterior_fisher_divergence",
         "Fisher divergence of the posterior",
         of_models=True,
+        positive=True,
         part="posterior",
         unsuited=_no_continuous_latent,
     ),

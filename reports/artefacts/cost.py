@@ -43,6 +43,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + timing.machines(done)
             + _about_compiling(done, uncompiled)
             + ranking.unknown(sweep, task, metric)
+            + terms.below_zero(metric, frame["quality"], frame["± 95%"])
             + style.whose(method, lines=False)
             + (" Hollow triangles stand at the edge for variants beyond it, with their values." if off else "")
             + (_reaching(sweep, task, often) if often else ""),

@@ -36,7 +36,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         beyond = (f" Curves that begin {'below' if high else 'above'} the panels enter them later; a variant that ends "
                   f"{'below' if high else 'above'} them is named with its last mean.")  # fmt: skip
         done, method = sweep.of(task), of_variants(sweep.of(task, None))
-        beyond += style.whose(method)
+        beyond += terms.below_zero(metric, numbers["mean"], numbers["half_width"]) + style.whose(method)
         leading = _leading(done[done["variant"].isin(curves["variant"])], metric, high)
         yield Artefact(
             name=f"figure3-{task}",

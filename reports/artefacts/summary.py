@@ -37,6 +37,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             + (f" Hollow triangles stand at the edge for {terms.counted(off, 'variant')} beyond it, with "
                f"{'its value' if off == 1 else 'their values'}." if off else "")
             + (" Intervals that reach the edge go on beyond it." if cut else "")
+            + terms.below_zero(metric, frame["mean"], frame["± 95%"])
             + f" First is {best['variant']} with {terms.number(best['mean'])}; "
             + ("with one seed each nothing says whether it is better than the others." if alone == len(frame)
                else "whether it is better than others the comparisons say, not this order."),

@@ -65,3 +65,10 @@ def test_symbols_of_methods_of_one_s_own_stand_in_the_table_of_settings() -> Non
     learning(held, {"Other": ("other", 0.4)}, **own | {"symbols": '{"eps": "e"}'})
     learning(held, {"Bad": ("bad", 0.4)}, **own | {"symbols": "[1"})
     assert "eps" in set(built(settings, held)["settings-board"].numbers)
+
+
+def test_intervals_of_what_cannot_be_negative_are_explained_where_they_reach_below_0() -> None:
+    means, halves = pd.Series([3.0, math.nan]), pd.Series([4.0, math.nan])
+    assert "No value is below 0" in terms.below_zero("test/posterior_fisher_divergence", means, halves)
+    assert terms.below_zero("test/posterior_fisher_divergence", means, halves / 2) == ""
+    assert terms.below_zero("test/log_likelihood", means, halves) == ""
