@@ -14,6 +14,7 @@ from reports.sweep import Sweep, selected
 
 _K, _N = "param.inner_steps", "param.unroll_steps"
 _MS = "ms per iteration and seed"
+_LABEL = 1.8  # inches along an axis that the name of a measure has
 
 
 def build(sweep: Sweep) -> Iterator[Artefact]:
@@ -118,7 +119,7 @@ def draw(grid: pd.DataFrame, metric: str) -> Figure:
             look = {"color": colour, "marker": marker, "label": f"K = {k:g}"}
             _bars(quality, curve["N"], curve, look)
             cost.plot(curve["N"], curve[_MS], **look)
-        quality.set(ylabel=terms.measure(metric), xlabel="unrolled steps N")
+        quality.set(ylabel=style.in_lines(terms.measure(metric), _LABEL), xlabel="unrolled steps N")
         cost.set(ylabel=_MS, xlabel="unrolled steps N", ylim=(0, None))
         quality.legend()
     return figure
@@ -138,7 +139,7 @@ def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:
         sizes = sorted(set(grid["minibatch"]))
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
         axes.set_xticks([], minor=True)
-        axes.set(xlabel="examples in a minibatch", ylabel=terms.measure(metric))
+        axes.set(xlabel="examples in a minibatch", ylabel=style.in_lines(terms.measure(metric), _LABEL))
         axes.legend()
     return figure
 

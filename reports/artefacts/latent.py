@@ -259,7 +259,7 @@ def draw_steps(curves: dict[str, pd.DataFrame], metric: str) -> Figure:
             bars = curve["± 95%"].fillna(0.0)
             quality.errorbar(curve["steps"], curve["quality"], yerr=bars if bars.any() else None, **look)
             cost.plot(curve["steps"], curve[_MS], **look)
-        quality.set(ylabel=terms.measure(metric), xlabel="Langevin steps")
+        quality.set(ylabel=style.in_lines(terms.measure(metric), 1.8), xlabel="Langevin steps")
         cost.set(ylabel=_MS, xlabel="Langevin steps", ylim=(0, None))
         quality.legend()
     return figure

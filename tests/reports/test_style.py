@@ -6,6 +6,7 @@ import json
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -260,16 +261,18 @@ def test_a_long_name_of_a_measure_is_not_cut() -> None:
     for place, variant in enumerate(("A", "B", "C", "D")):
         curves = {"test/posterior_fisher_divergence": lambda seed, step, place=place: float(step + place)}
         held.add(variant, "dsm", 0, curves=curves)
-    figure = built(figure3, held)["figure3-board"].figure
-    assert figure is not None
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    with style.look():
-        figure.draw_without_rendering()
-    labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
-    assert len(labels) == 2
-    for label in labels:
-        box = label.get_window_extent(renderer)
-        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
+    grid = pd.DataFrame({"K": 5.0, "N": [0.0, 1.0], "quality": 1.0, "± 95%": 0.1, "ms per iteration and seed": 2.0})
+    of_steps = ablations.draw(grid, "test/posterior_fisher_divergence")
+    for figure in (built(figure3, held)["figure3-board"].figure, of_steps):
+        assert figure is not None
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        with style.look():
+            figure.draw_without_rendering()
+        labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
+        assert len(labels) == 2
+        for label in labels:
+            box = label.get_window_extent(renderer)
+            assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
 
 
 def test_columns_of_figure5_have_names_of_their_own() -> None:
