@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-_OF_A_SEED = ("param.seed", "param.steps")
+OF_A_SEED = ("param.seed", "param.steps")
 _WHAT = ["task", "variant"]
 
 
@@ -22,7 +22,7 @@ def apart(cells: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     cells = cells.copy()  # in one piece: of many metrics it was put together column by column, of which pandas warns
     begun = cells[cells["run"] != ""].sort_values(["started", "run"])
     names = cells["variant"].copy()
-    params = [str(name) for name in cells if str(name).startswith("param.") and name not in _OF_A_SEED]
+    params = [str(name) for name in cells if str(name).startswith("param.") and name not in OF_A_SEED]
     columns = ["method", *params]
     groups = begun.groupby(_WHAT, sort=False)
     counts = groups[[*columns, "steps"]].nunique()

@@ -11,6 +11,7 @@ from reports import statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import of_variants
 from reports.sweep import Sweep, selected
+from reports.variants import OF_A_SEED
 
 _K, _N = "param.inner_steps", "param.unroll_steps"
 _MS = "ms per iteration and seed"
@@ -25,7 +26,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             continue
         name = terms.capital(terms.measure(metric))
         for method, group in done[done[_N].notna() & done[_K].notna()].groupby("method"):
-            cells = timing.by_clock(group)
+            cells = timing.by_clock(_alike(group))
             label = next(iter(of_variants(cells).values())).label
             grid = averages(cells, metric, {_K: "K", _N: "N"})
             if len(grid) < 3:
@@ -34,8 +35,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             yield Artefact(
                 name=f"ablation-kn-{method}-{task}",
                 title=f"{label}: inner steps K and unrolled steps N ({task})",
-                caption=f"{name} and a seed's share of the time of an iteration of {label} against "
-                f"N, a curve for each K; mean over {terms.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
+                caption=f"{name} and a seed's share of the time of an iteration of {label} against N, a curve for each "
+                f"K, all else alike; mean over {terms.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
                 f"intervals (Student's t). Times: {timing.said(cells)}.{timing.machines(cells)}",
                 alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {terms.number(row['quality'])}"
                                             for row in grid.to_dict("records")) + ".",
@@ -76,6 +77,15 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             figure=style.mark(draw_sizes(grid, sizes, metric), missing),
             table=_table(grid, "minibatch"),
         )  # fmt: skip
+
+
+def _alike(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those that differ in K, N and the seed alone: of several such sets the one with the most K and N."""
+    others = [name for name in cells if str(name).startswith("param.") and name not in (_K, _N, *OF_A_SEED)]
+    if not others:
+        return cells
+    sets = [group for _, group in cells.groupby(others, dropna=False, sort=False)]
+    return max(sets, key=lambda group: len(group[[_K, _N]].drop_duplicates()))
 
 
 def _table(grid: pd.DataFrame, *numbers: str) -> Table:

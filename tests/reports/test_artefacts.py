@@ -369,6 +369,17 @@ def test_ablations_average_over_seeds() -> None:
     assert " ".join(artefact.figure.axes[0].get_ylabel().split()) == "test Fisher divergence (up to a constant)"
 
 
+def test_ablations_of_k_and_n_mix_no_models() -> None:
+    """Variants of one method may differ in their model, too: of those only the ones that are alike."""
+    held = Held()
+    for k, n, units in ((5, 0, 16), (20, 0, 16), (5, 5, 16), (5, 0, 64)):
+        of = {"inner_steps": str(k), "unroll_steps": str(n), "model_hidden": str(units)}
+        held.add(f"BiDSM-{n} [K={k}, m={units}]", "bidsm", 0, **{FD: float(units), "time/ms_per_step": 1.0},
+                 **{f"param.{name}": value for name, value in of.items()})  # fmt: skip
+    table = built(ablations, held)["ablation-kn-bidsm-board"].numbers
+    assert table[["K", "N", "quality"]].to_numpy().tolist() == [[5, 0, 16], [5, 5, 16], [20, 0, 16]]
+
+
 def test_ablations_of_minibatches() -> None:
     held = Held()
     for size in (25, 100):
