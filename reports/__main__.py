@@ -19,6 +19,7 @@ from benchmark.system import credentials
 from benchmark.system.arguments import Parser, Whole
 from benchmark.system.folders import cache_folder, obstacle
 from benchmark.system.limits import check_count, read_file
+from benchmark.system.output import write_anything
 from bism.errors import InputError, described, message
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _RECORDS_BYTES = 1 << 26  # of a file of timings
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    write_anything()
     credentials.remember(*(sys.argv[1:] if arguments is None else arguments))
     with credentials.kept_out():
         try:

@@ -6,7 +6,6 @@ Exit codes: 0 all done; 1 some cells failed, diverged, are damaged or missing, o
 
 import argparse
 import contextlib
-import io
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from benchmark.commands import completion, options
 from benchmark.records.rundir import RunDirError
 from benchmark.system import credentials
 from benchmark.system.arguments import Parser
+from benchmark.system.output import write_anything
 from benchmark.tasks.plugins import blame
 from bism.errors import InputError, message, shown
 
@@ -26,7 +26,7 @@ _LOG_WIDTH = 120  # columns, where the output is no terminal
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    _write_anything()
+    write_anything()
     parser = options.parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
         completion.install(parser)
@@ -69,13 +69,6 @@ def _known(error: BaseException) -> str | None:
     if said is None and isinstance(error, MemoryError):
         return f"this machine has not enough memory: {message(error) or 'ask for less'}"
     return said
-
-
-def _write_anything() -> None:
-    """What a terminal's or a log's encoding lacks is written as its number, and stops nothing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_texts(given: argparse.Namespace) -> None:

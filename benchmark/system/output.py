@@ -1,10 +1,13 @@
-"""What a job prints: kept in a file, of which the beginning and the end are kept, and not passed on.
+"""What a command prints, in whatever encoding there is. And what a job prints: kept in a file, of which the beginning
+and the end are kept, and not passed on.
 
 A job's own process writes straight to the file, from Python or from C, so that a crash loses none of it and nobody
 reads along; the middle is cut out of it now and then.
 """
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -13,6 +16,33 @@ from pathlib import Path
 LIMIT = 1 << 20  # bytes of a file, about
 _LOOK_SECONDS = 0.5
 _LEFT_OUT = f"\n[... left out: of what is printed the first and the last {LIMIT // 2:,} bytes are kept ...]\n".encode()
+_PLAIN = {"−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "±": "+-", "≤": "<=", "≥": ">=", "∞": "inf", "…": "...",
+          "•": "*", "²": "^2", **dict.fromkeys("‘’‚“”„", "'")}  # fmt: skip
+_ERRORS = "bism.plain"
+
+
+def write_anything() -> None:
+    """What standard output's or standard error's encoding lacks is written in plain letters, and stops nothing; what
+    goes to one that was closed is lost."""
+    codecs.register_error(_ERRORS, _plainly)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that an encoding lacks: also within JSON, so no double quotes, and no ``\\x``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or _escape(ord(one)) for one in lacking), error.end
+
+
+def _escape(number: int) -> str:
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def redirect(file: Path, anew: bool = False) -> None:
