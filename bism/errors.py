@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import re
 import signal
 import threading
@@ -76,9 +77,16 @@ def first_line(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return _of_the_system(error) if isinstance(error, OSError) and error.strerror else str(error)
     except BaseException as second:  # of a user's own class, whose __str__ may do anything
         return f"(its text cannot be made: {type(second).__name__})"
+
+
+def _of_the_system(error: OSError) -> str:
+    """ "runs/owners/1.lock: read-only file system": where, and what, without Python's number."""
+    what, names = str(error.strerror), (error.filename, error.filename2)
+    where = " -> ".join(os.fsdecode(name) for name in names if isinstance(name, str | bytes | os.PathLike))
+    return f"{where}{': ' if where else ''}{what[:1].lower() if what[1:2].islower() else what[:1]}{what[1:]}"
 
 
 def out_of_memory(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.records.index import NAME, open_copy
 from benchmark.records.rundir import RunDir, is_held
 from benchmark.system.folders import obstacle
-from bism.errors import InputError
+from bism.errors import InputError, first_line
 
 
 def looked_at(path: Path) -> RunDir:
@@ -46,7 +46,7 @@ class _LookedAt(RunDir):
         try:
             self._index, damage = open_copy(path)
         except (OSError, sqlite3.Error) as error:
-            raise InputError(f"run directory {path} cannot be read: {error}") from error
+            raise InputError(f"run directory {path} cannot be read: {first_line(error)}") from error
         self.note = damage if _can_be_written(path) else f"{path} can only be read: its index stays as it is"
 
     def _alive(self, owner: str | None) -> bool:

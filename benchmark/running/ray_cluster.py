@@ -25,7 +25,7 @@ from benchmark.running.executors import DeviceSlots, Ending, JobProcess, prepare
 from benchmark.running.job import JobSettings
 from benchmark.tasks.plan import Job
 from benchmark.tracking.check import knock
-from bism.errors import InputError
+from bism.errors import InputError, first_line
 
 _LISTEN_SECONDS = 1.0  # of the actor to its process, at most
 _LOOK_SECONDS = 5.0  # between looks at which nodes there are
@@ -148,8 +148,8 @@ class RayWorker:
             self._mirror.apply(changes)
         except OSError as error:  # a full disk, above all
             raise RunDirError(
-                f"what a job wrote in the cluster cannot be written here: {error}. What is here stays; make room and "
-                f"run the same command again."
+                f"what a job wrote in the cluster cannot be written here: {first_line(error)}. What is here stays; "
+                f"make room and run the same command again."
             ) from error
         if self.ending is None:
             self.answer = self._actor.listen.remote()

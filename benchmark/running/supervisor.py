@@ -16,6 +16,7 @@ from benchmark.running import timing
 from benchmark.running.executors import DeviceSlots, Executor, Worker
 from benchmark.system import output
 from benchmark.tasks.plan import Job
+from bism.errors import first_line
 
 _LISTEN_SECONDS = 1.0  # at most, between looks at the clock
 _STOP_SECONDS = 60.0  # for a job to write its checkpoint when it is asked to end
@@ -255,7 +256,9 @@ class Supervisor:
                 seal(self.run_dir.folder(record.id), record)
                 self.run_dir.folder(record.id).end()
             except OSError as error:  # a full disk, above all
-                self.progress.note(f"{job.title}: the proof that seed {record.seed} is whole is not written: {error}")
+                self.progress.note(
+                    f"{job.title}: the proof that seed {record.seed} is whole is not written: {first_line(error)}"
+                )
 
     def _keep_timing(self, one: _Running) -> None:
         """How the job's times came about, with each cell; and what a whole job took, for estimates."""

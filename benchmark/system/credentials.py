@@ -95,14 +95,29 @@ def _of_environment() -> Iterator[str]:
 
 
 class _Cleaned:
-    """A stream that passes on what is written to it without passwords."""
+    """A stream that passes on what is written to it without passwords. Where it cannot, an error says so that names it,
+    and what comes later is lost."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
-        self._stream.write(clean(text))
+        with self._named():
+            self._stream.write(clean(text))
         return len(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:  # what Python still holds goes there
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            raise OSError(error.errno, error.strerror or str(error), self._name) from error
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -121,5 +136,6 @@ def tell_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
 def kept_out(*addresses: str) -> Iterator[None]:
     """Inside, nothing that this process prints or logs has passwords in it, those of ``addresses`` included."""
     remember(*addresses, *sys.argv[1:], *os.environ.values())
-    with contextlib.redirect_stdout(_Cleaned(sys.stdout)), contextlib.redirect_stderr(_Cleaned(sys.stderr)):
+    out, err = _Cleaned(sys.stdout, "standard output"), _Cleaned(sys.stderr, "standard error")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield

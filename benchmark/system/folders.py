@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from bism.errors import InputError
+from bism.errors import InputError, first_line
 
 CACHE_VARIABLE = "BISM_CACHE"
 _OTHERS = {  # what other libraries would else write in the home
@@ -68,7 +68,7 @@ def obstacle(folder: Path) -> str | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            return str(error)
+            return first_line(error)
         if not there.is_dir():
             return f"{there} is no folder"
         return None if os.access(there, os.W_OK | os.X_OK) else f"{there} can only be read"
@@ -87,5 +87,6 @@ def _private_folder() -> Path:
     except FileExistsError:  # somebody's file
         pass
     except OSError as error:
-        raise InputError(f"no folder for caches can be made: {error}; ${CACHE_VARIABLE} names one") from error
+        reason = first_line(error)
+        raise InputError(f"no folder for caches can be made: {reason}; ${CACHE_VARIABLE} names one") from error
     return Path(tempfile.mkdtemp(prefix="bism-"))

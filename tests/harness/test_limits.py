@@ -229,7 +229,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (["--run-dir", "a\0b"], "--run-dir 'a\\x00b': must be UTF-8 and have no NUL"),
         (["--tasks", "bo\udcffard"], "--tasks 'bo\\udcffard': must be UTF-8 and have no NUL"),
         (["--preset", "\x1b[2J"], "no preset '\\x1b[2J'"),
-        (["--run-dir", "r" * 5000], "cannot be written: [Errno 36] File name too long"),
+        (["--run-dir", "r" * 5000], "file name too long"),
         (["--data-dir", "d" * 5000, "--preset", "t" * 5000], "suite tiny has no preset 'tttt"),
     ],
     ids=range(39),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.records.rundir import RunDir
+from bism.errors import InputError
 from tests.harness.faults import exactly_once
 from tests.harness.tiny import cell, command
 
@@ -40,6 +41,14 @@ def test_a_finished_run_is_shown_as_if_it_could_be_written(folder: Path) -> None
     assert (said.code, said.err) == (0, "")
     assert said.out == f"{NOTE}\n{usual.out}"
     assert contents(folder) == before
+
+
+def test_it_is_refused_for_writing_by_what_it_is(folder: Path) -> None:
+    """SQLite says that it cannot open its file, of one that was not open before."""
+    runs = folder / "runs"
+    with only_read(runs), pytest.raises(InputError) as error:
+        RunDir(runs)
+    assert str(error.value) == f"run directory {runs} cannot be written: {runs} can only be read"
 
 
 @pytest.mark.parametrize("index", ["lost", "garbage"])

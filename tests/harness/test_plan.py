@@ -326,10 +326,7 @@ def test_a_model_too_large_to_enumerate(tmp_path: Path) -> None:
         (["--preset", "quick"], "suite tiny has no preset 'quick': valid: test"),
         (["--plugin", "mine.py"], "mine.py: no such plug-in file"),
         (["--plugin", "tiny.yaml"], "tiny.yaml: a plug-in is a Python file"),
-        (
-            ["--run-dir", "tiny.yaml"],
-            "run directory tiny.yaml cannot be written: [Errno 20] Not a directory: 'tiny.yaml/cells'",
-        ),
+        (["--run-dir", "tiny.yaml"], "run directory tiny.yaml cannot be written: tiny.yaml/cells: not a directory"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
