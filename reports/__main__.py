@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.system import credentials
+from benchmark.system import credentials, tables
 from benchmark.system.arguments import Parser, Whole
 from benchmark.system.folders import cache_folder, obstacle
 from benchmark.system.limits import check_count, read_file
@@ -37,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_args(arguments)
             _settle()
-            return _COMMANDS[options.command](options)
+            code = _COMMANDS[options.command](options)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of our output has gone (| head)
+            return 0
         except (InputError, OSError) as error:
             print(f"error: {message(error)}", file=sys.stderr)
             return 2
@@ -117,13 +121,11 @@ def _settle() -> None:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from reports.claims import LEDGER, PARTS, judge, printing
     from reports.claims.choosing import chosen
     from reports.claims.verdict import CONTRADICTED, NOT_MEASURED, SUPPORTED
 
-    claims, console = chosen(LEDGER, options.claims, options.suite), Console()
+    claims, console = chosen(LEDGER, options.claims, options.suite), tables.console()
     if options.list:
         printing.print_claims(claims, PARTS, len(LEDGER), options.format, console)
         return 0
@@ -247,9 +249,10 @@ def _export(options: argparse.Namespace) -> int:
     check_count("--points", options.points, least=POINTS, most=results.POINTS)  # verdicts look at curves
     store = Store(named(options.tracking_uri))
     with store.reading():
-        print(
-            export(store, options.suite, options.preset, options.out, (options.machine or "").strip(), options.points)
+        written = export(
+            store, options.suite, options.preset, options.out, (options.machine or "").strip(), options.points
         )
+    print(written)
     return 0
 
 

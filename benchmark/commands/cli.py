@@ -11,17 +11,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
-
 from benchmark.commands import completion, options
 from benchmark.records.rundir import RunDirError
-from benchmark.system import credentials
+from benchmark.system import credentials, tables
 from benchmark.system.arguments import Parser
 from benchmark.system.output import write_anything
 from benchmark.tasks.plugins import blame
 from bism.errors import InputError, message, shown
-
-_LOG_WIDTH = 120  # columns, where the output is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _carried_out(parser: Parser, arguments: Sequence[str] | None) -> int:
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
+    console = tables.console()
     try:
         given = parser.parse_args(arguments)
         _check_texts(given)
         with _plain_warnings():
-            return given.command(given, console)
+            code: int = given.command(given, console)
+            sys.stdout.flush()
+            return code
     except InputError as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return 2
@@ -51,7 +49,6 @@ def _carried_out(parser: Parser, arguments: Sequence[str] | None) -> int:
         print(*("interrupted", *stopped.args), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, SystemExit) as error:
         said = _known(error)

@@ -28,7 +28,9 @@ def write_anything() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
+            nowhere = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+            os.set_inheritable(nowhere.fileno(), True)  # it has the number that was closed, for those we start too
+            setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
 

@@ -1,6 +1,8 @@
 """Tables that fit where they are printed: names and headings wrap, numbers are never cut, and where the columns do not
 fit beside each other the cells of a row stand below each other."""
 
+import os
+import sys
 from collections.abc import Iterable
 
 from rich.cells import cell_len
@@ -10,6 +12,18 @@ from rich.text import Text
 
 _WORD = 24  # characters: longer words of a text may be folded
 _HANGING = 4  # columns
+_LOG_WIDTH = 120  # columns, where the output is no terminal
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the command that the reader has gone: rich would end the process."""
+        raise
+
+
+def console() -> Console:
+    """Where a command prints: as wide as the terminal, or as ``COLUMNS`` says."""
+    return _Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _LOG_WIDTH, highlight=False)
 
 
 def show(console: Console, table: Table) -> None:
