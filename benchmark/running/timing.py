@@ -35,6 +35,7 @@ class ExpectedTime:
     least: of the jobs that are known, where others are not.
     unknown: how many jobs are not known.
     within: where only a part is trained of what was measured elsewhere: what the whole took there.
+    seeds: where that was of fewer seeds than these jobs have: its seeds, and theirs.
     """
 
     seconds: float | None
@@ -42,6 +43,7 @@ class ExpectedTime:
     least: float | None = None
     unknown: int = 0
     within: float | None = None
+    seeds: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,8 @@ def estimate(
 
     From what the same jobs took here, compiled or not as these will be. For a job that has not been seen here, of a
     preset's task that is trained whole, what it took where the suite's author measured it, times how much slower or
-    faster this machine was at what is known from both. A part is not known from the whole, but takes no longer.
+    faster this machine was at what is known from both. A part is not known from the whole, but takes no longer,
+    unless it has more seeds.
 
     Args:
         begun: iterations that are done already, by cell.
@@ -108,17 +111,30 @@ def estimate(
     elsewhere = _known(sum(theirs for _, theirs in expected) / CORES)
     if not unknown:
         return ExpectedTime(least, elsewhere)
-    return ExpectedTime(None, elsewhere, least if took else None, unknown, _within(work, measured))
+    return ExpectedTime(None, elsewhere, least if took else None, unknown, *_within(work, measured))
 
 
-def _within(work: Iterable[Job], measured: Iterable[tuple[float, Sequence[Job]]]) -> float | None:
-    """The seconds that the presets' tasks took that these jobs are parts of; None where one is part of none."""
-    wanted, seconds = {(_identity(job), job.config["steps"]) for job in work}, 0.0
+def _within(
+    work: Iterable[Job], measured: Iterable[tuple[float, Sequence[Job]]]
+) -> tuple[float | None, tuple[int, int] | None]:
+    """The seconds that the presets' tasks took that these jobs are parts of, None where one is part of none; and the
+    seeds there and here of what has the most more here."""
+    wanted, seconds, pairs = _seeds(work), 0.0, list[tuple[int, int]]()
     for minutes, jobs in measured:
-        there = {(_identity(job), job.config["steps"]) for job in jobs}
-        if wanted & there:
-            wanted, seconds = wanted - there, seconds + 60 * minutes
-    return None if wanted else seconds
+        there = _seeds(jobs)
+        if found := wanted.keys() & there:
+            seconds += 60 * minutes
+            pairs += [(there[one], wanted.pop(one)) for one in found]
+    most = max(pairs, key=lambda pair: pair[1] / pair[0], default=(1, 1))
+    return (None, None) if wanted else (seconds, most if most[1] > most[0] else None)
+
+
+def _seeds(jobs: Iterable[Job]) -> dict[tuple[tuple[str, bool], int], int]:
+    """How many seeds what is trained alike has."""
+    found = defaultdict[tuple[tuple[str, bool], int], set[int]](set)
+    for job in jobs:
+        found[_identity(job), job.config["steps"]].update(cell.config["seed"] for cell in job.cells)
+    return {one: len(seeds) for one, seeds in found.items()}
 
 
 def _expected(
@@ -225,9 +241,10 @@ def said(estimate: ExpectedTime) -> str:
         return "how long it takes is not known: nothing like it has been trained here yet"
     what = "it" if estimate.elsewhere is not None else "the whole of which it is a part"
     took = estimate.elsewhere if estimate.elsewhere is not None else estimate.within
+    fewer = ", with {} in place of {} seeds".format(*estimate.seeds) if estimate.seeds else ""
     return (
         f"how long it takes here is not known yet; {what} was measured on {CORES} cores of a server, "
-        f"at about {duration(took or 0.0)}"
+        f"at about {duration(took or 0.0)}{fewer}"
     )
 
 

@@ -117,6 +117,9 @@ def test_a_part_of_a_task_is_not_known_from_the_whole_and_takes_no_longer(tmp_pa
             "how long it takes here is not known yet; the whole of which it is a part was measured on 2 cores of a "
             "server, at about 10 min"
         )
+    more = timing.estimate(made(tmp_path, 5000, seeds=range(8))[:1], {}, PLACE, seen, measured)
+    assert timing.said(more).endswith("the whole of which it is a part was measured on 2 cores of a server, at about "
+                                      "10 min, with 2 in place of 8 seeds")  # fmt: skip
     assert timing.estimate(made(tmp_path, 7000)[:1], {}, PLACE, [], measured).within is None  # is more than the whole
     assert timing.estimate(long, {}, PLACE, seen[:1], measured).seconds is None
 
