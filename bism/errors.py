@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-_SHOWN = 50  # names
+_SHOWN, _FEW, _ALIKE = 50, 25, 5  # names at most; all of so few; of more, where some are alike, so many of those
 _TEXT, _LINE, _LINES = 500, 2000, 40  # characters of a value or an error's text, of a line of a message, and its lines
 
 
@@ -18,13 +18,15 @@ class InputError(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint such as ``did you mean 'sigma'? valid: k, lr, sigma`` for a misspelt ``name``."""
+    """A hint such as ``did you mean 'sigma'? valid: k, lr, sigma`` for a misspelt ``name``; of many names, the nearest
+    alone where there are such."""
     names = sorted(valid)
     alike = {_plain(one): one for one in names} if len(names) <= 20 * _SHOWN else {}
-    close = difflib.get_close_matches(_plain(name[:_TEXT]), alike, n=1, cutoff=0.5)
-    hint = f"did you mean '{alike[close[0]]}'? " if close else ""
-    more = f", ... ({len(names):,} in all)" if len(names) > _SHOWN else ""
-    return f"{hint}valid: {', '.join(names[:_SHOWN])}{more}"
+    close = [alike[one] for one in difflib.get_close_matches(_plain(name[:_TEXT]), alike, n=_ALIKE, cutoff=0.5)]
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    said = sorted(close) if close and len(names) > _FEW else names[:_SHOWN]
+    more = f", ... ({len(names):,} in all)" if len(said) < len(names) else ""
+    return f"{hint}valid: {', '.join(said)}{more}"
 
 
 def _plain(name: str) -> str:

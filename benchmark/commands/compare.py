@@ -21,7 +21,7 @@ from benchmark.records.rundir import FINISHED
 from benchmark.system import tables
 from benchmark.tasks import registry
 from benchmark.tasks.models import build_model
-from benchmark.tasks.plan import Cell, Choices, load_data, model_config, plan
+from benchmark.tasks.plan import Cell, Choices, choose_preset, load_data, model_config, plan
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import ModelEntry, Suite, lacking, with_methods
 from benchmark.tasks.suite_file import load_suite
@@ -86,9 +86,14 @@ def _shipped(suite: Suite, preset: str | None) -> Path:
     ours = {name: path for (of, name), path in there.items() if of == suite.suite}
     name = preset or (suite.default_preset if suite.default_preset in ours else next(iter(ours), ""))
     if name not in ours:
-        others = ", ".join(f"{of} {one}" for of, one in there) or "none"
+        if preset:
+            choose_preset(suite, Choices(preset=preset))
+        others = ", ".join(ours) or ", ".join(f"{of} {one}" for of, one in there) or "none"
         what = f"suite {suite.suite}" + (f", preset {preset}," if preset else "")
-        raise InputError(f"no results of {what} ship with this version (there are: {others}); --reference names a file")
+        raise InputError(
+            f"no results of {what} ship with this version ({'of its presets ' if ours else ''}there are: {others}); "
+            f"--reference names a file"
+        )
     return ours[name]
 
 

@@ -9,7 +9,7 @@ from benchmark.commands.cli import main as benchmark
 from benchmark.commands.options import parser as parser_of_runs
 from benchmark.system.arguments import Parser
 from benchmark.tracking.store import DEFAULT_STORE, named, resolve
-from bism.errors import InputError
+from bism.errors import InputError, nearest
 from reports import frame
 from reports.__main__ import _parser as _parser_of_reports
 from reports.__main__ import main as reports
@@ -67,7 +67,7 @@ def test_no_option_takes_an_empty_value(name: str) -> None:
         ("run --suite grbm --steps", "--steps: expected one argument; `"),
         ("run --suite grbm --step 5 --preset", "--preset: expected one argument; `"),
         ("run --suite", "--suite: expected one argument; `"),
-        ("run --suite grbm --seed_s 1", "run takes no --seed_s: did you mean '--seeds'? valid: --address, "),
+        ("run --suite grbm --seed_s 1", "run takes no --seed_s: did you mean '--seeds'? valid: --seeds"),
         ("status now", "status takes no now: valid: --"),
         ("run --suite grbm --plugin a.py b.py", "run takes no b.py: --plugin takes one value, or --plugin again for "),
         ("run --suite grbm rbm", "run takes no rbm: --suite takes one value\n"),
@@ -104,6 +104,14 @@ def test_the_reports_do_too(line: str, said: str, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert (out, err[: len(said) + 7]) == ("", f"error: {said}")
     assert err.count("\n") == 1
+
+
+def test_of_many_names_those_alike_are_listed_and_of_few_all() -> None:
+    many = [f"board-{place}" for place in range(30)]
+    alike = "did you mean 'bidsm'? valid: bidsm, bissm"
+    assert nearest("bidms", ["bidsm", "bissm", *many]) == f"{alike}, ... (32 in all)"
+    assert nearest("bidms", ["bidsm", "bissm", "cd"]) == f"{alike}, cd"
+    assert nearest("xyz", many) == f"valid: {', '.join(sorted(many))}"
 
 
 def test_an_empty_variable_is_not_set_and_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

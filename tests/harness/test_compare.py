@@ -378,7 +378,9 @@ def test_what_cannot_be_compared_is_refused_before_training(
 def test_a_suite_of_which_nothing_ships_and_a_file_that_is_damaged(folder: Path) -> None:
     said = command(folder, *COMPARE[:5])
     assert said.code == 2
-    assert "no results of suite tiny ship with this version" in said.err
+    assert "no results of suite tiny ship with this version (there are: " in said.err
+    said = command(folder, *COMPARE[:5], "--preset", "tset")
+    assert (said.code, said.err) == (2, "error: suite tiny has no preset 'tset': did you mean 'test'? valid: test\n")
     content = (folder / "theirs.jsonl.gz").read_bytes()
     (folder / "theirs.jsonl.gz").write_bytes(content[: len(content) // 2])
     said = command(folder, *COMPARE)

@@ -234,12 +234,14 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
         (
             {"methods": ["bidms"]},
             "no method 'bidms': did you mean 'bidsm'? "
-            f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
+            f"valid: bi_mpf, bidsm, bimdsm, bimdsm_gmm, bissm, ... "
+            f"({len(METHODS)} in all); one of your own is named by --plugin FILE.py",
         ),
         (
             {"methods": ["BiDSM"]},
             "no method 'BiDSM': did you mean 'bidsm'? "
-            f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
+            f"valid: bidsm, bimdsm, bissm, dsm, mdsm, ... "
+            f"({len(METHODS)} in all); one of your own is named by --plugin FILE.py",
         ),
         (
             {"methods": ["nce", "sm"]},
@@ -249,7 +251,8 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
         (
             {"overrides": [("cdd", "k", 1)]},
             "no method 'cdd': did you mean 'cd'? "
-            f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
+            f"valid: cd, pcd, ... "
+            f"({len(METHODS)} in all); one of your own is named by --plugin FILE.py",
         ),
         (
             {"overrides": [("cd", "kk", 1)]},

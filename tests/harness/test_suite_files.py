@@ -250,11 +250,13 @@ BAD = {
     ]),
     "unknown method": (("{method: cd}", "{method: bidsmm}"), [
         "19: presets.test.tasks.board.variants.0.method: no method 'bidsmm': did you mean 'bidsm'? "
-        f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
+        f"valid: bidsm, bimdsm, bimdsm_gmm, bissm, dsm, ... "
+        f"({len(METHODS)} in all); one of your own is named by --plugin FILE.py",
     ]),
     "a method left out that is none": (("steps: 20", "steps: 20\n        without: {ncee: x, cd: y}"), [
         "17: presets.test.tasks.board.without.ncee: no method 'ncee': did you mean 'nce'? "
-        f"valid: {', '.join(sorted(METHODS))}; one of your own is named by --plugin FILE.py",
+        f"valid: nce, vnce, ... "
+        f"({len(METHODS)} in all); one of your own is named by --plugin FILE.py",
         "17: presets.test.tasks.board.without.cd: cd is among the variants",
     ]),
     "unknown data set": (("name: checkerboard", "name: chekerboard"), [
@@ -375,7 +377,7 @@ def test_a_misspelt_hyper_parameter_for_all_is_refused(tmp_path: Path) -> None:
     said = command(tmp_path, "run", "--suite", "bad.yaml")
     key = "bad.yaml:17: presets.test.tasks.board.all.lrr"
     assert said.code == 2
-    assert said.err.startswith(f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: K, L, ")
+    assert said.err.startswith(f"error: {key}: no method has this hyper-parameter: did you mean 'lr'? valid: ")
 
 
 @pytest.mark.parametrize(
