@@ -84,7 +84,9 @@ class Store:
         file = database_file(uri)
         if file is not None and not file.exists():
             raise InputError(
-                f"{file}: no such store; `{call('benchmark', 'run')}` makes one, --tracking-uri names another"
+                f"{file}: no such store; `{call('benchmark', 'run')}` makes one, --tracking-uri names another; without "
+                f"one, `{call('reports', 'claims --reference')}` judges by the results that ship with the package, and "
+                f"`{call('reports', 'build --reference')}` draws them"
             )
         if check(uri, write=False):
             raise InputError(f"tracking store {file}: nothing is in it yet")

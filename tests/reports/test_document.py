@@ -355,7 +355,9 @@ def test_the_pixels_of_images_are_files(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     assert main(["build", "--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--out", out]) == 2
-    assert f"no such store; `{call('benchmark', 'run')}` makes one" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"no such store; `{call('benchmark', 'run')}` makes one" in said
+    assert f"`{call('reports', 'claims --reference')}` judges by the results that ship with the package" in said
     assert not (tmp_path / "none.db").exists()
 
 
