@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from benchmark.system import credentials, tables
 from benchmark.system.arguments import Parser, Whole
 from benchmark.system.folders import cache_folder, obstacle
-from benchmark.system.limits import check_count, read_file
+from benchmark.system.limits import check_count, check_file, read_file
 from benchmark.system.output import write_anything
 from bism.errors import InputError, described, message
 
@@ -142,19 +142,28 @@ def _claims(options: argparse.Namespace) -> int:
 
 def _judged_by(options: argparse.Namespace) -> "Results":
     """One's own store, or the files that stand in its place."""
-    from benchmark.tracking.store import named
-    from reports import reference
     from reports.claims import LEDGER
-    from reports.store import Store
 
     if options.reference is None:
+        from benchmark.tracking.store import named
+        from reports.store import Store
+
         return Store(named(options.tracking_uri))
     if options.tracking_uri:
         raise InputError("--reference judges by files and --tracking-uri by a store: give one of the two")
     swallowed = [name for name in options.reference if name in {claim.id for claim in LEDGER}]
     if swallowed:
         raise InputError(f"{swallowed[0]} is a claim, and after --reference come files: name claims before it")
+    _check_files(options.reference)
+    from reports import reference
+
     return reference.alone(options.reference)
+
+
+def _check_files(named: Sequence[str] | None) -> None:
+    """Refuses files that are not there, before all that takes long is imported."""
+    for name in named or ():
+        check_file(Path(name), "file of results")
 
 
 def _scaling(options: argparse.Namespace) -> int:
@@ -192,6 +201,7 @@ def _folder(out: Path) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
+    _check_files(options.reference)
     from rich.console import Console
 
     from reports import document, terms

@@ -15,8 +15,10 @@ from benchmark.commands import completion, options
 from benchmark.records.rundir import RunDirError
 from benchmark.system import credentials, tables
 from benchmark.system.arguments import Parser
+from benchmark.system.limits import check_file
 from benchmark.system.output import write_anything
 from benchmark.tasks.plugins import blame
+from benchmark.tasks.shipped import suite_file
 from bism.errors import InputError, message, shown
 
 
@@ -35,6 +37,7 @@ def _carried_out(parser: Parser, arguments: Sequence[str] | None) -> int:
     try:
         given = parser.parse_args(arguments)
         _check_texts(given)
+        _check_files(given)
         with _plain_warnings():
             code: int = given.command(given, console)
             sys.stdout.flush()
@@ -78,6 +81,20 @@ def _check_texts(given: argparse.Namespace) -> None:
         for text in map(str, value) if isinstance(value, list) else [str(value)]:
             if not text.isprintable() and any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text):
                 raise InputError(f"--{name.replace('_', '-')} {shown(text)}: must be UTF-8 and have no NUL")
+
+
+def _check_files(given: argparse.Namespace) -> None:
+    """Refuses files and suites that are not there, before PyTorch is imported.
+
+    Raises:
+        InputError: naming it.
+    """
+    for path in getattr(given, "plugin", ()):
+        check_file(path, "plug-in file")
+    if getattr(given, "suite", None) is not None:
+        suite_file(given.suite)
+    if getattr(given, "reference", None) is not None:
+        check_file(given.reference, "file of results")
 
 
 @contextlib.contextmanager

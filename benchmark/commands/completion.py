@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from benchmark.system import limits, yaml_text
+from benchmark.tasks.shipped import SHIPPED, shipped
 
-_SHIPPED = Path(__file__).parents[1] / "suites"
 _UNFINISHED = (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError)
 Completer = Callable[..., list[str]]
 
@@ -36,7 +36,7 @@ def _attach(parser: argparse.ArgumentParser) -> None:
 
 def _suites(prefix: str, **_: Any) -> list[str]:
     files = sorted(str(file) for file in Path().glob(f"{prefix}*.y*ml"))
-    return [file.stem for file in sorted(_SHIPPED.glob("*.yaml"))] + files
+    return [*shipped(), *files]
 
 
 def _presets(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
@@ -60,7 +60,7 @@ def _methods(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str
 def _content(options: argparse.Namespace) -> Mapping[str, Any]:
     """The suite that the line names, as it stands in its file."""
     name = str(getattr(options, "suite", None) or "grbm")
-    file = Path(name) if name.endswith((".yaml", ".yml")) else _SHIPPED / f"{name}.yaml"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
     try:
         found = yaml_text.read(limits.read_file(file, yaml_text.BYTES, "suite file").decode("utf-8-sig"))
     except _UNFINISHED:

@@ -13,8 +13,9 @@ from benchmark.system import tables
 from benchmark.system.invocation import call
 from benchmark.tasks.plan import Choices, variants
 from benchmark.tasks.registry import drawn_as
+from benchmark.tasks.shipped import shipped
 from benchmark.tasks.suite import ModelEntry, Preset, PresetTask, Suite, Task, Variant, expand
-from benchmark.tasks.suite_file import load_suite, shipped
+from benchmark.tasks.suite_file import load_suite
 from bism import Estimator
 from bism.hyperparameters import specs
 

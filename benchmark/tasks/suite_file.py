@@ -13,6 +13,7 @@ from benchmark.system import limits, yaml_text
 from benchmark.system.validated import expected
 from benchmark.tasks.models import refused_option, sizes, takes_images, takes_list
 from benchmark.tasks.registry import find
+from benchmark.tasks.shipped import shipped, suite_file
 from benchmark.tasks.suite import (
     METRICS,
     DataEntry,
@@ -31,14 +32,8 @@ from bism import Estimator
 from bism.errors import InputError, nearest, shown
 from bism.hyperparameters import resolve, specs
 
-SHIPPED = Path(__file__).parents[1] / "suites"
 _PROBLEMS = 20  # that are said of a file
 _NO_VALUE = "needs at least 1 value, got []: there would be no variant"
-
-
-def shipped() -> dict[str, Path]:
-    """The suites that come with the package, by name."""
-    return {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
 
 
 def load_suite(name_or_file: str, methods: dict[str, type[Estimator]]) -> Suite:
@@ -47,14 +42,9 @@ def load_suite(name_or_file: str, methods: dict[str, type[Estimator]]) -> Suite:
     Raises:
         InputError: unknown name, or an invalid file, with every problem on a line of its own.
     """
-    known = shipped()
-    if not name_or_file.endswith((".yaml", ".yml")):
-        if name_or_file not in known:
-            own = f"a suite of your own is given by its file, such as {name_or_file}.yaml"
-            raise InputError(f"no shipped suite '{name_or_file}': {nearest(name_or_file, known)}; {own}")
-        return _parse(known[name_or_file], methods)
-    suite = _parse(Path(name_or_file), methods)
-    return _with_files_beside(suite, Path(name_or_file).parent)
+    path = suite_file(name_or_file)
+    suite = _parse(path, methods)
+    return suite if path in shipped().values() else _with_files_beside(suite, path.parent)
 
 
 def _with_files_beside(suite: Suite, folder: Path) -> Suite:

@@ -120,6 +120,23 @@ def test_nothing_of_it_is_imported_before_it_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_is_not_there_is_said_before_what_takes_long_is_imported() -> None:
+    lines = {
+        "benchmark.commands.cli": (
+            "compare --suite grbm --methods cd --plugin nosuch.py",
+            "compare --suite grbm --methods cd --reference nosuch",
+            "run --suite grmb",
+            "run --suite nosuch.yaml",
+        ),
+        "reports.__main__": ("claims --reference nosuch", "build --reference nosuch"),
+    }
+    for module, of in lines.items():
+        code = f"import sys; from {module} import main; assert [main(one.split()) for one in {of}] == {[2] * len(of)}; "
+        code += "assert not {'torch', 'mlflow'} & {*sys.modules}"
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr
+        assert said.count("\n") == len(of)
+
+
 def test_reports_do_without_torch() -> None:
     for file, names in imports_of("reports").items():
         assert "torch" not in top(names), f"{file} imports torch"

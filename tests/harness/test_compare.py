@@ -19,7 +19,7 @@ from benchmark.measures import placing
 from benchmark.records import reference
 from benchmark.records.reference import read
 from benchmark.records.results import ENDED
-from benchmark.tasks.suite_file import SHIPPED
+from benchmark.tasks.shipped import SHIPPED
 from tests.harness.shared import LL, variant, written
 from tests.harness.tiny import TINY, Said, cell, command, journal, numbers, records, replaced, states, write
 

@@ -22,7 +22,8 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import PROBES, Annealing, Subject
 from benchmark.system.yaml_text import Loader
 from benchmark.tasks import registry, spaces
-from benchmark.tasks.suite_file import SHIPPED, load_suite
+from benchmark.tasks.shipped import SHIPPED
+from benchmark.tasks.suite_file import load_suite
 from bism import GRBM, MLPEBM, BiDSM, Estimator, InputError
 from bism.fitted import Fitted
 from bism.hyperparameters import specs

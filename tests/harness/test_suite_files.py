@@ -11,8 +11,9 @@ from benchmark.data.datasets import DATASETS, DataSet
 from benchmark.tasks import registry
 from benchmark.tasks.models import MODELS, takes_images
 from benchmark.tasks.plan import Cell, Choices, plan
+from benchmark.tasks.shipped import shipped
 from benchmark.tasks.suite import Suite, parse_seeds
-from benchmark.tasks.suite_file import load_suite, shipped
+from benchmark.tasks.suite_file import load_suite
 from bism import Gaussian, InputError
 from tests.harness.tiny import TINY, command, replaced, write
 
