@@ -101,6 +101,7 @@ def run_job(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_end_with_the_supervisor, args=(stop,), daemon=True).start()
+    leave_no_semaphores()
     report, cells = Messenger(connection), [cell_folder(run_dir, cell.id) for cell in job.cells]
     if device == "cpu":
         torch.set_num_threads(settings.threads)
@@ -123,6 +124,15 @@ def run_job(
                 cell.path.mkdir(parents=True, exist_ok=True)
                 (cell.path / "error.txt").write_text(text, errors="backslashreplace")
         report("memory" if out_of_memory(error) else "failed", described(error))
+
+
+def leave_no_semaphores() -> None:
+    """PyTorch's compiler has a progress bar of tqdm, and that a lock for many processes: of one that is killed while it
+    compiles it would stay, and the command end with a warning. A lock for threads is enough."""
+    with contextlib.suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())
 
 
 def _traceback() -> str:

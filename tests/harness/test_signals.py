@@ -110,3 +110,16 @@ def test_a_command_that_is_ended_in_its_first_seconds_says_so(tmp_path: Path) ->
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "none"}
     ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stderr) == (130, "interrupted while ends.py was imported\n")
+
+
+def test_a_job_that_is_killed_leaves_no_semaphore_that_python_warns_of() -> None:
+    """A progress bar of tqdm, which PyTorch's compiler makes, has a lock for many processes unless it was given one."""
+    code = (
+        "import multiprocessing, os\nmultiprocessing.set_start_method('spawn')\n"
+        "from benchmark.running.job import leave_no_semaphores\n{}\n"
+        "from tqdm import tqdm\ntqdm(disable=True)\nos.kill(os.getpid(), 9)"
+    )
+    for call, warned in (("leave_no_semaphores()", False), ("", True)):
+        command = [sys.executable, "-c", code.format(call)]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert (said.returncode, "leaked semaphore" in said.stderr) == (-9, warned)

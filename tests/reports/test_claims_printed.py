@@ -155,7 +155,7 @@ def test_claims_are_listed_without_a_store(form: str, capsys: pytest.CaptureFixt
         assert math.isinf(float(content["claims"][8]["comparisons"][0]["region"][1]))
     if form == "text":
         assert "margin: 0.02 nats, a fiftieth" in " ".join(out.split())
-        assert max(map(len, out.splitlines())) <= 80
+        assert max(map(len, out.splitlines())) <= 120
 
 
 # --- in a report ------------------------------------------------------------------------------------------------------
