@@ -25,7 +25,7 @@ from baselines import DSM
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mine(DSM):
-    id = "mine"
+    id, label = "mine", "Mine"
 """
 
 

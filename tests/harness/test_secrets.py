@@ -129,7 +129,7 @@ from baselines import DSM
 
 @dataclasses.dataclass(frozen=True)
 class Talks(DSM):
-    id = "talks"
+    id, label = "talks", "Talks"
 
     def loss(self, *_, **__):
         raise RuntimeError("cannot reach http://alice:%s@host")

@@ -206,7 +206,7 @@ def test_the_latest_run_beside_others_says_so(tmp_path: Path) -> None:
     )
     assert (
         said
-        == "compiled, on cpu with 2 threads, beside 3 other jobs (2 cells); not compiled, on cuda:0, alone (1 cells)"
+        == "compiled, on cpu with 2 threads, beside 3 other jobs (2 cells); not compiled, on cuda:0, alone (1 cell)"
     )
 
 
