@@ -38,8 +38,8 @@ from benchmark.records.cells import Measurement as Measurement
 from benchmark.records.cells import write_atomically as write_atomically
 from benchmark.records.index import NAME, open_index
 from benchmark.system.credentials import clean
-from benchmark.system.folders import obstacle
-from bism.errors import InputError, first_line
+from benchmark.system.folders import why_not_written
+from bism.errors import InputError
 
 STATES = ("planned", "running", "done", "diverged", "failed", "stopped")
 FINISHED = ("done", "diverged")
@@ -132,13 +132,10 @@ class RunDir:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             self._index, self.note = open_index(self.path)
         except (OSError, sqlite3.Error) as error:
-            raise InputError(f"run directory {self.path} cannot be written: {self._why(error)}") from error
+            why = why_not_written(self.path, error)
+            raise InputError(f"run directory {self.path} cannot be written: {why}") from error
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lock: FileLock | None = None
-
-    def _why(self, error: Exception) -> str:
-        """What keeps it from being written: of a folder that can only be read SQLite says other things."""
-        return (obstacle(self.path) if isinstance(error, sqlite3.Error) else None) or first_line(error)
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -169,9 +166,10 @@ class RunDir:
                 self._index.execute("BEGIN IMMEDIATE")
                 yield self._index
         except sqlite3.Error as error:  # a full disk, above all
+            why = why_not_written(self.path, error)
             raise RunDirError(
-                f"run directory {self.path} cannot be written any more: {self._why(error)}. What is in it stays; mend "
-                f"it and run the same command again."
+                f"run directory {self.path} cannot be written any more: {why}. What is in it stays; mend it and run "
+                f"the same command again."
             ) from error
 
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:

@@ -75,6 +75,11 @@ def obstacle(folder: Path) -> str | None:
     return None
 
 
+def why_not_written(folder: Path, error: Exception) -> str:
+    """What kept a file in a folder from being written: of one that can only be read SQLite says other things."""
+    return (None if isinstance(error, OSError) else obstacle(folder)) or first_line(error)
+
+
 def _private_folder() -> Path:
     """A folder that nobody else can look into: the same each time, if what has its name is ours and closed."""
     try:

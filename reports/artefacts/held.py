@@ -17,13 +17,7 @@ _OF_H = {
     "class_kept/share_of_h": "share of h",
 }
 _OF_SAMPLES = {"test/mmd": "MMD²"}
-_BY = (
-    "class kept",
-    "share of h",
-    "linear probe",
-    "k-NN",
-    "by chance",
-)  # what rows are sorted by, the first that was measured
+_BY = ("class kept", "share of h", "linear probe", "k-NN", "by chance")  # the first that was measured sorts rows
 _OF_IMAGES = {
     "latent/linear_probe_accuracy_pixels": "linear probe",
     "latent/knn_accuracy_pixels": "k-NN",

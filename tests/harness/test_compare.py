@@ -1,10 +1,7 @@
 """``compare``: a method of one's own is trained alone and placed where its numbers belong."""
 
-import math
-import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +11,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from benchmark.commands.placed import YOURS, _verdict
 from benchmark.measures import placing
-from benchmark.records import reference
 from benchmark.records.reference import read
-from benchmark.records.results import ENDED
-from benchmark.tasks.shipped import SHIPPED
 from tests.harness.shared import LL, variant, written
 from tests.harness.tiny import TINY, Said, cell, command, journal, numbers, records, replaced, states, write
 
@@ -238,24 +231,6 @@ def test_of_many_the_verdict_names_the_closest(folder: Path) -> None:
     assert " and worse than Top (-1.00" in said
 
 
-def test_where_lower_is_better_the_sign_turns() -> None:
-    table = [pd.DataFrame({"variant": name, "seed": range(4), "test/fid": [v, v + 0.1, v + 0.2, v - 0.1]})
-             for name, v in (("Mine", 3.0), ("Other", 5.0))]  # fmt: skip
-    table[1]["test/fid"] += [0.01, -0.01, 0.02, 0.0]
-    (row,) = placing.against(*table, "test/fid").to_dict("records")
-    assert (row["conclusion"], round(row["difference"])) == ("better", -2)
-
-
-def test_all_intervals_hold_at_once_in_95_of_100_experiments() -> None:
-    random, held, rounds = np.random.RandomState(0), 0, 400
-    for _ in range(rounds):
-        rows = [pd.DataFrame({"variant": f"V{i}", "seed": range(5), LL: random.normal(size=5)}) for i in range(9)]
-        found = placing.against(rows[0], pd.concat(rows[1:]), LL)
-        held += bool(((found["low"] <= 0) & (found["high"] >= 0)).all())
-    assert stats.binomtest(held, rounds, 0.95, alternative="less").pvalue > 0.001
-    assert held < rounds  # and not by being infinitely wide
-
-
 def test_seeds_that_only_one_has_are_in_no_pair(folder: Path) -> None:
     values = own(folder)
     theirs(folder, {"Some": {0: values[0], 1: values[1] - 1e-3, 7: 99.0}, "One": {0: 0.0}})  # type: ignore[dict-item]
@@ -288,24 +263,6 @@ def test_diverged_seeds_are_counted_and_not_compared(folder: Path) -> None:
     said = command(folder, *COMPARE)
     assert "4 (+1 diverged)" in said.out
     assert "over the seeds 0-3 that both have" in verdict(said)
-
-
-def test_seeds_without_a_finite_value_are_counted_and_not_compared() -> None:
-    mine = pd.DataFrame(
-        {"variant": f"Mine{YOURS}", "seed": range(5), "state": "done", LL: [0.5, 0.4, 0.6, math.nan, 0.5]}
-    )
-    mine.loc[4, LL] = -math.inf
-    others = pd.DataFrame({"variant": "Other", "seed": range(5), LL: [0.1, 0.2, 0.1, 0.3, 0.1]})
-    said = _verdict(f"Mine{YOURS}", placing.against(mine, others, LL), LL, mine)
-    assert "over the seeds 0-2 that both have" in said
-    assert said.endswith(" 2 of its 5 seeds gave no finite value and are compared with none.")
-
-
-def test_an_end_that_is_not_0_is_not_written_so() -> None:
-    """ "-7.0 to 0.0, worse" reads as a contradiction."""
-    row = {"variant": "CD-1", "difference": -3.5, "low": -7.0, "high": -0.0102}
-    assert placing.numbers(row) == ["-3.5", "-7.0", "-0.010"]
-    assert placing.numbers({**row, "high": 0.0}) == ["-3.5", "-7.0", "0"]
 
 
 def test_a_reference_of_which_all_seeds_diverged(folder: Path) -> None:
@@ -422,75 +379,3 @@ def test_of_another_suite(folder: Path) -> None:
     write(folder, TINY.replace("suite: tiny", "suite: other"), "other.yaml")
     said = command(folder, *COMPARE[:2], "other.yaml", *COMPARE[3:])
     assert said.err == "error: theirs.jsonl.gz: holds results of the suite tiny, not of other\n"
-
-
-# --- what ships is what training gives --------------------------------------------------------------------------------
-
-_LONGEST = 60.0  # seconds of a processor that the training of a sample took
-
-
-def cheapest(path: Path) -> tuple[str, str] | None:
-    """Of a file the task and method all of whose variants together train fastest; None where all take long."""
-    costs = Counter[tuple[str, str]]()
-    for one in read(path).variants:
-        for seed in one.seeds:
-            if seed.state in ENDED:
-                costs[one.task, one.method] += seed.last.get("time/processor_ms_per_step", 1e9) * one.steps / 1000
-    sample = min(costs, key=lambda key: (costs[key], key))
-    return sample if costs[sample] < _LONGEST else None
-
-
-def without_probes(suite: str, preset: str) -> str:
-    """A suite's file where training alone takes time: probes may take many times as long."""
-    found = yaml.safe_load((SHIPPED / f"{suite}.yaml").read_text())
-    for task in found["presets"][preset]["tasks"].values():
-        task.pop("probes", None)
-    return str(yaml.safe_dump(found))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("suite", "preset"), sorted(reference.shipped()))
-def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: str, preset: str) -> None:
-    """All random numbers follow from seed and iteration, and one thread adds in one order: with this torch on a
-    processor of this kind the numbers are the same. The name of a processor does not tell its vector units, so that
-    sums may be rounded otherwise: a tenth of the standard deviation over seeds, or 1e-4 of the value, is much more than
-    a short training makes of that, and decides nothing. Elsewhere rounding may grow to what noise makes of it: four
-    standard deviations."""
-    from importlib.metadata import version
-
-    from benchmark.records.provenance import hardware
-
-    path = reference.shipped()[suite, preset]
-    sample = cheapest(path)
-    if sample is None:
-        pytest.skip("all of its variants take longer than a test may")
-    task, method = sample
-    variants = [one for one in read(path).of(task) if one.method == method]
-    seeds = sorted({seed.seed for one in variants for seed in one.seeds if seed.state in ENDED})
-    chosen = ("--tasks", task, "--methods", method, "--seeds", ",".join(map(str, seeds)))
-    if "BISM_DATA" in os.environ:
-        chosen = (*chosen, "--data-dir", os.environ["BISM_DATA"])
-    write(tmp_path, without_probes(suite, preset), "bare.yaml")
-    answer = command(tmp_path, "run", "--suite", "bare.yaml", "--preset", preset, *chosen)
-    if answer.code == 2 and ": missing" in answer.err:
-        pytest.skip("BISM_DATA does not name a folder with its data")
-    assert answer.code == 0, answer.err
-    for shipped in variants:
-        alike = (shipped.torch_version, shipped.machine.rpartition(",")[0]) == (
-            version("torch"), hardware("cpu").rpartition(",")[0])  # fmt: skip
-        ours = {seed: _last(tmp_path, shipped.variant, seed) for seed in seeds}
-        by_split = ({name for name in ours[seeds[0]] if name.startswith(split)} for split in ("test/", "val/"))
-        of_models = next(filter(None, by_split))  # of latent models probes alone measure test data
-        for metric in sorted(of_models):
-            values = {seed.seed: seed.last[metric] for seed in shipped.seeds if metric in seed.last}
-            spread = float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else abs(values[seeds[0]])
-            for number, value in values.items():
-                near = max(1e-4 * abs(value), 0.1 * spread) if alike else 4 * spread
-                assert ours[number][metric] == pytest.approx(value, abs=near), (shipped.variant, metric, number)
-
-
-def _last(folder: Path, name: str, seed: int) -> dict[str, float]:
-    found = dict[str, float]()
-    for line in journal(folder, name, seed):
-        found |= line["metrics"]
-    return found

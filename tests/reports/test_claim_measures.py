@@ -10,14 +10,12 @@ from reports.claims.claim import (
     Place,
     ratio,
 )
+from reports.claims.curves import fall, iterations, rise
 from reports.claims.measures import (
     Cost,
     EqualTime,
     Rise,
     Straight,
-    fall,
-    iterations,
-    rise,
 )
 from reports.claims.shown import would_decide
 from reports.claims.verdict import (
