@@ -8,6 +8,7 @@ import pytest
 
 from benchmark.commands import doctor
 from benchmark.data import files
+from benchmark.records.cells import write_atomically
 from benchmark.system import folders
 from benchmark.system.folders import cache_folder, can_be_written
 from bism.errors import InputError
@@ -101,3 +102,16 @@ def test_the_doctor_has_a_line_for_it(homeless: Path, tmp_path: Path) -> None:
     what, works, detail = doctor._caches()
     assert (what, works) == ("caches", True)
     assert f"{homeless}/bism-{os.getuid()}, since {tmp_path}/home/.cache/bism cannot be written" in detail
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: the old file stays, and no half of the new one beside it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a").write_text("old")
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "a", "new")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "old"}
