@@ -110,8 +110,10 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    (tmp_path / "a").write_text("old")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_text("old")
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "a", "new")
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "old"}
+        write_atomically(folder / "a", "new")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {"a": "old"}
