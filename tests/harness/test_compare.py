@@ -14,7 +14,19 @@ from scipy import stats
 from benchmark.measures import placing
 from benchmark.records.reference import read
 from tests.harness.shared import LL, variant, written
-from tests.harness.tiny import TINY, Said, cell, command, journal, numbers, records, replaced, states, write
+from tests.harness.tiny import (
+    TINY,
+    WRONG_METHODS,
+    Said,
+    cell,
+    command,
+    journal,
+    numbers,
+    records,
+    replaced,
+    states,
+    write,
+)
 
 MINE = '''\
 import dataclasses
@@ -271,6 +283,25 @@ def test_a_reference_of_which_all_seeds_diverged(folder: Path) -> None:
     broken["seeds"] = [{"seed": seed, "state": "diverged"} for seed in range(5)]
     written(folder / "theirs.jsonl.gz", broken)
     assert "board: all seeds of the reference diverged, and nothing can be compared." in command(folder, *COMPARE).out
+
+
+@pytest.mark.parametrize(
+    ("sound", "words"),
+    [
+        ("% 2 == 0", "2 of its 5 seeds diverged and are compared with none."),
+        ("< 0", "board: Diverges diverged with all of its seeds."),
+    ],
+)
+def test_of_yours_diverged_seeds_are_said(tmp_path: Path, sound: str, words: str) -> None:
+    write(tmp_path, SUITE)
+    write(tmp_path, WRONG_METHODS.replace("% 2 == 0", sound), "wrong.py")
+    theirs(tmp_path, {"CD-1": [0.0, 0.1, 0.2, 0.1, 0.0]})
+    said = command(tmp_path, *COMPARE[:3], "--plugin", "wrong.py", *COMPARE[5:], "--methods", "diverges")
+    gone = re.findall(r"^diverged: board Diverges seed (\d): not finite at step 7$", said.out, re.MULTILINE)
+    assert (said.code, gone) == (1, ["1", "3"] if "%" in sound else [*"01234"])
+    text = re.sub(r"\s+", " ", said.out)
+    assert words in text
+    assert ("over the seeds 0,2,4 that both have" in text) == ("%" in sound), text
 
 
 # --- what is not fair, and what cannot be -----------------------------------------------------------------------------
