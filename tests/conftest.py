@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages of this source tree, and tests.maths.checks
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages of this source tree, and tests.maths.exact
 os.environ.pop("COLUMNS", None)  # commands write as into a pipe, whatever the terminal that the tests were started in
 
 

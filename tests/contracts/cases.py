@@ -27,7 +27,7 @@ from bism.rng import Rng
 from bism.variables import has_binary_v
 from tests.contracts.phased import Phased
 from tests.contracts.staged import Staged
-from tests.maths.checks import BernoulliGaussian, LinearGaussian
+from tests.maths.exact import BernoulliGaussian, LinearGaussian
 
 SMALL = {
     "inner_steps": 2,

@@ -25,7 +25,7 @@ from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.rng import Rng, StoredRng
 from bism.state import Info, State
 from tests.contracts.cases import data, kinds, same, small
-from tests.maths.checks import relative
+from tests.maths.exact import relative
 
 STEPS, SIZE = 5, 8
 KIND: dict[str, Any] = {"batch_size": SIZE, "dtype": torch.float64}

@@ -16,7 +16,7 @@ from bism.rng import StoredRng
 from bism.stages import check_stages
 from tests.contracts.cases import data, same
 from tests.contracts.phased import Phased
-from tests.maths.checks import relative
+from tests.maths.exact import relative
 
 KIND: dict[str, Any] = {"seeds": (3, 7), "batch_size": 8, "dtype": torch.float64}
 

@@ -23,7 +23,7 @@ from bism.state import State
 from bism.stream import Stream
 from tests.contracts.cases import data, same
 from tests.contracts.staged import Staged
-from tests.maths.checks import relative
+from tests.maths.exact import relative
 
 ALL, BOUNDARY = 12, 6
 KIND: dict[str, Any] = {"seeds": (0, 3), "batch_size": 8, "dtype": torch.float64}

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmark.data.datasets import DataSet
 from benchmark.measures.probes import Subject
 from bism import BiMDSM
-from tests.maths.checks import LinearGaussian
+from tests.maths.exact import LinearGaussian
 from tests.maths.test_density_bound import TruePosterior
 
 SHAPE = (1, 2, 2)

@@ -16,7 +16,7 @@ from benchmark.measures.probes import PROBES, Codes, Subject
 from bism import GRBM, InputError
 from bism.mlp import MLPEBM
 from bism.rng import Rng
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 
 
 class Affine:

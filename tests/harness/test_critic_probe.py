@@ -13,7 +13,7 @@ from benchmark.measures.probes import PROBES, CriticDivergence
 from bism import GRBM, RBM, BiMDSM
 from bism.posteriors import DiagonalGaussian
 from tests.harness.known_images import subject
-from tests.maths.checks import LinearGaussian, draws
+from tests.maths.exact import LinearGaussian, draws
 
 
 class ByEnergy(LinearGaussian):

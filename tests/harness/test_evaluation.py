@@ -12,7 +12,7 @@ from benchmark.data.datasets import DataSet
 from benchmark.measures import evaluation
 from bism import BiSSM
 from bism.likelihood import log_likelihood
-from tests.maths.checks import LinearGaussian, draws
+from tests.maths.exact import LinearGaussian, draws
 from tests.maths.test_quadrature import Away
 
 

@@ -18,7 +18,7 @@ from bism.posteriors import default_posterior
 from bism.resnet import ResNetEBLVM, ResNetEBM
 from bism.rng import generator
 from tests.harness.known_images import HIDDEN, PIXELS, SHAPE, Known, Pictures, arrays, data_of, images, subject
-from tests.maths.checks import LinearGaussian
+from tests.maths.exact import LinearGaussian
 
 CONSTANT = {"steps": 120, "first": 1.0, "last": 1.0}
 

@@ -25,7 +25,7 @@ from bism.scaling import Scaling
 from tests.contracts.cases import small
 from tests.harness.test_datasets import checkerboard
 from tests.harness.tiny import TINY, command
-from tests.maths.checks import configurations, draws, make_grbm, make_rbm
+from tests.maths.exact import configurations, draws, make_grbm, make_rbm
 from tests.maths.learnt_samplers import exact_bound, value_parts
 
 CHEAP_OPTIONS = {"chains": 20, "steps": [1, 2], "tolerance": 0.0001, "raise_chains": 1, "raise_steps": 4}

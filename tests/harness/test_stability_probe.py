@@ -16,7 +16,7 @@ from bism import GRBM, RBM, BiDSM, BiMDSM
 from bism.convnet import ConvEBM
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.resnet import ResNetEBLVM
-from tests.maths.checks import configurations, draws
+from tests.maths.exact import configurations, draws
 from tests.maths.test_chains import Parabola
 
 

@@ -14,7 +14,7 @@ from baselines.decoder import Decoder
 from baselines.mixture import Mixture, mixture_noise
 from bism import RBM
 from bism.posteriors import RelaxedBernoulli
-from tests.maths.checks import (
+from tests.maths.exact import (
     GivenSamples,
     configurations,
     draws,

@@ -11,18 +11,8 @@ from torch.func import grad, vmap
 from baselines import AdVIL
 from baselines.decoder import Decoder, decoder_noise
 from bism import GRBM, RBM
-from tests.maths.checks import (
-    LinearGaussian,
-    configurations,
-    draws,
-    flat,
-    hyper,
-    log_z,
-    make_rbm,
-    parameters,
-    standard_errors,
-    state_of,
-)
+from tests.maths.checks import standard_errors
+from tests.maths.exact import LinearGaussian, configurations, draws, flat, hyper, log_z, make_rbm, parameters, state_of
 from tests.maths.learnt_samplers import advil_error, joint_law, law, players, some_decoder, states, value_parts
 
 # --- the decoder ------------------------------------------------------------------------------------------------------

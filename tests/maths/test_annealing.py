@@ -22,7 +22,7 @@ from bism.annealing import (
 )
 from bism.enumeration import enumerate_hidden, exact_samples, log_weights
 from bism.rng import generator
-from tests.maths.checks import LinearGaussian, configurations, draws, make_grbm
+from tests.maths.exact import LinearGaussian, configurations, draws, make_grbm
 
 CHAINS = 40_000
 

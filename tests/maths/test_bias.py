@@ -27,17 +27,8 @@ from bism.bias import (
 )
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, generator
-from tests.maths.checks import (
-    configurations,
-    draws,
-    exact_kl,
-    flat,
-    hyper,
-    make_grbm,
-    moved,
-    parameters,
-    state_of,
-)
+from tests.maths.checks import exact_kl
+from tests.maths.exact import configurations, draws, flat, hyper, make_grbm, moved, parameters, state_of
 
 D, M, SIGMA = 6, 3, 0.3
 

@@ -16,18 +16,8 @@ from bism.bias import NormOfMean, Trained, TrueDSM, exact_posterior, expected_bi
 from bism.bias.of_methods import unsuitable
 from bism.posteriors import RelaxedBernoulli
 from bism.resnet import ResNetEBLVM
-from tests.maths.checks import (
-    draws,
-    flat,
-    hyper,
-    make_grbm,
-    moved,
-    parameters,
-    relative,
-    state_of,
-    step_gradient,
-    whole_step,
-)
+from tests.maths.checks import step_gradient, whole_step
+from tests.maths.exact import draws, flat, hyper, make_grbm, moved, parameters, relative, state_of
 
 V = draws(3).normal((40, 2))
 

@@ -15,24 +15,21 @@ from bism.bilevel import descend, kl_divergence, log_ratio, posterior_fisher_div
 from bism.objectives import score
 from bism.optimisers import sgd_update
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
-from tests.maths.checks import (
+from tests.maths.checks import bilevel_batch, exact_kl, start, theorem_one
+from tests.maths.exact import (
     BiExact,
     GaussianOfUnitScale,
     GivenSamples,
     LinearGaussian,
-    bilevel_batch,
     configurations,
     draws,
-    exact_kl,
     flat,
     hyper,
     make_grbm,
     moved,
     parameters,
     relative,
-    start,
     state_of,
-    theorem_one,
     true_posterior,
 )
 

@@ -14,7 +14,7 @@ from baselines.chains import data_range, from_pool
 from bism import GRBM
 from bism.state import State
 from bism.variables import Gaussian
-from tests.maths.checks import draws, hyper, relative, state_of
+from tests.maths.exact import draws, hyper, relative, state_of
 
 SHORT = ShortRun(k=3, slope_size=0.2, noise_size=0.3)
 IMPLICIT = IGEBM(k=3, slope_size=0.5, noise_size=0.3, clip=0.7, clamp="data", regulariser=0.1, buffer=42, restart=0.3)

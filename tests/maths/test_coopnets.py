@@ -11,7 +11,7 @@ from baselines import CoopNets
 from baselines.revision import revised
 from bism import InputError
 from bism.generator import Generator
-from tests.maths.checks import draws, hyper, parameters, relative, state_of
+from tests.maths.exact import draws, hyper, parameters, relative, state_of
 from tests.maths.test_flow import GaussianEnergy, adam_gradient
 
 PRECISION, WEIGHT, BIAS = 1.7, 0.8, -0.4

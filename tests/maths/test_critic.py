@@ -8,7 +8,7 @@ from bism import GRBM
 from bism.critic import Found, fisher_divergence_by_critic
 from bism.objectives import score
 from bism.rng import Rng
-from tests.maths.checks import draws, make_grbm, samples, set_grbm
+from tests.maths.exact import draws, make_grbm, samples, set_grbm
 
 
 def by_critic(model: GRBM, data: Tensor, steps: int = 250, **options: float) -> Found:

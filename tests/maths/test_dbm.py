@@ -17,7 +17,7 @@ from bism.enumeration import exact_samples, free_energy
 from bism.sampling import gibbs_noise, walk
 from bism.scaling import Scaling
 from bism.state import State
-from tests.maths.checks import configurations, draws, flat, hyper, parameters, relative, state_of
+from tests.maths.exact import configurations, draws, flat, hyper, parameters, relative, state_of
 
 Layers = list[Tensor]
 

@@ -15,7 +15,7 @@ from bism.dbn import Recognition
 from bism.likelihood import importance_bound, log_density_bound
 from bism.posteriors import RelaxedBernoulli, default_posterior
 from bism.state import State
-from tests.maths.checks import configurations, draws, flat, hyper, parameters, relative, state_of
+from tests.maths.exact import configurations, draws, flat, hyper, parameters, relative, state_of
 from tests.maths.test_dbm import marginal, probability, scrambled, states
 
 MANY = 20_000

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bism.likelihood import log_density_bound
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
-from tests.maths.checks import LinearGaussian, draws, exact_kl, make_grbm, true_posterior
+from tests.maths.checks import exact_kl
+from tests.maths.exact import LinearGaussian, draws, make_grbm, true_posterior
 
 
 class TruePosterior(nn.Module):

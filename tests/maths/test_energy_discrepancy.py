@@ -9,20 +9,19 @@ from torch import Tensor
 from torch.func import grad
 
 from baselines import SM, EnergyDiscrepancy
-from tests.maths.checks import (
+from tests.maths.checks import likelihood_gradient, standard_errors
+from tests.maths.exact import (
     data_of,
     draws,
     expected_gradient,
     flat,
     hermite,
     hyper,
-    likelihood_gradient,
     make_grbm,
     moved,
     parameters,
     product,
     relative,
-    standard_errors,
     state_of,
 )
 from tests.maths.test_flow import GaussianEnergy

@@ -12,20 +12,17 @@ from bism import GRBM, RBM, Bernoulli, Estimator, Ising, RelaxedBernoulli
 from bism.bilevel import log_ratio
 from bism.flips import joint_log_ratios, log_ratios, marginal_log_ratios
 from bism.posteriors import DiagonalGaussian
-from tests.maths.checks import (
+from tests.maths.checks import flip_slope, hypergradient_error, inner_steps_error, theorem_one
+from tests.maths.exact import (
     BernoulliGaussian,
     configurations,
     draws,
-    flip_slope,
     hyper,
-    hypergradient_error,
-    inner_steps_error,
     log_z,
     make_rbm,
     moved,
     parameters,
     state_of,
-    theorem_one,
     true_posterior,
     with_one_flipped,
 )

@@ -14,17 +14,8 @@ from baselines.flow import Flow
 from bism import Gaussian, InputError
 from bism.engine import Trainer
 from bism.resnet import ResNetEBM
-from tests.maths.checks import (
-    central_differences,
-    draws,
-    flat,
-    hermite,
-    hyper,
-    moved,
-    parameters,
-    relative,
-    state_of,
-)
+from tests.maths.checks import central_differences
+from tests.maths.exact import draws, flat, hermite, hyper, moved, parameters, relative, state_of
 
 SHAPES = [(1,), (2,), (5,), (1, 8, 8), (2, 3, 5)]
 

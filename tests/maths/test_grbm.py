@@ -10,7 +10,7 @@ from torch import Tensor
 from bism import GRBM, InputError, enumeration, fisher_divergence, log_likelihood, log_partition
 from bism.likelihood import grid_density
 from bism.objectives import sm
-from tests.maths.checks import LinearGaussian, configurations, draws, hermite, log_z, make_grbm, set_grbm
+from tests.maths.exact import LinearGaussian, configurations, draws, hermite, log_z, make_grbm, set_grbm
 
 
 def grid(low: float, high: float, points: int) -> tuple[Tensor, float]:

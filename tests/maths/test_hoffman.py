@@ -11,7 +11,7 @@ from baselines.hoffman import Hoffman
 from baselines.vae import VAE
 from bism.latent import LatentModel
 from bism.priors import StandardNormal
-from tests.maths.checks import hyper, parameters, relative, state_of
+from tests.maths.exact import hyper, parameters, relative, state_of
 from tests.maths.test_latent import exact_posterior, linear_gaussian, rng
 
 LONG_STEPS = Hoffman(chain_steps=4, leapfrog_steps=3, step_size=0.9, adaptation=0.0)

@@ -10,21 +10,8 @@ from torch.func import grad
 from bism import BiDSM, BiMDSM, BiSSM
 from bism.bilevel import kl_divergence
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
-from tests.maths.checks import (
-    LinearGaussian,
-    bilevel_batch,
-    draws,
-    flat,
-    hyper,
-    hypergradient_error,
-    inner_steps_error,
-    make_grbm,
-    parameters,
-    relative,
-    start,
-    step_gradient,
-    whole_step,
-)
+from tests.maths.checks import bilevel_batch, hypergradient_error, inner_steps_error, start, step_gradient, whole_step
+from tests.maths.exact import LinearGaussian, draws, flat, hyper, make_grbm, parameters, relative
 from tests.maths.test_bilevel import points
 
 

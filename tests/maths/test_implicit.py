@@ -16,18 +16,8 @@ from bism.implicit import conjugate_gradients, hessian_product, implicit, neuman
 from bism.optimisers import sgd_update
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, generator
-from tests.maths.checks import (
-    draws,
-    flat,
-    hyper,
-    make_grbm,
-    moved,
-    parameters,
-    relative,
-    state_of,
-    step_gradient,
-    whole_step,
-)
+from tests.maths.checks import step_gradient, whole_step
+from tests.maths.exact import draws, flat, hyper, make_grbm, moved, parameters, relative, state_of
 
 
 def closed_form() -> tuple[Trained, Any, Any]:

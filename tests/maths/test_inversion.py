@@ -12,7 +12,7 @@ from baselines import IGEBM, CoopNets, ShortRun
 from baselines.flow import Flow
 from bism.inversion import inverted, squared_error
 from bism.scaling import Scaling
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 from tests.maths.test_chains import Parabola
 from tests.maths.test_coopnets import Line
 

@@ -13,7 +13,7 @@ from bism import Ising, log_likelihood
 from bism.enumeration import exact_samples
 from bism.ising import lattice
 from bism.sampling import gibbs, gibbs_noise
-from tests.maths.checks import configurations, draws, flat, hyper, make_rbm, parameters, state_of
+from tests.maths.exact import configurations, draws, flat, hyper, make_rbm, parameters, state_of
 
 MANY = 40_000
 V = configurations(3)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bism import InputError
 from bism.langevin import PAPER, Stretch, denoise, langevin, temperatures
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 
 
 def last(*args: Any, **options: Any) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import torch
 from baselines import LangevinCD, LangevinPCD
 from baselines.chains import contrast
 from bism import GRBM
-from tests.maths.checks import draws, hyper, langevin_chain, langevin_error, make_grbm, parameters, state_of
+from tests.maths.checks import langevin_chain, langevin_error
+from tests.maths.exact import draws, hyper, make_grbm, parameters, state_of
 
 OPTIONS: dict[str, Any] = {"k": 3, "step_size": 0.2, "langevin_temperature": 0.5, "regulariser": 0.1}
 

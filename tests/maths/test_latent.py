@@ -21,7 +21,7 @@ from bism.priors import StandardNormal, Tilted
 from bism.quadrature import log_integral
 from bism.rng import Rng, generator
 from bism.state import Parts
-from tests.maths.checks import hyper, parameters, relative, signs
+from tests.maths.exact import hyper, parameters, relative, signs
 
 
 def rng(seed: int = 0) -> Rng:

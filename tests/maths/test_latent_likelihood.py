@@ -32,7 +32,7 @@ from bism.likelihood import grid_density, log_likelihood, not_exact
 from bism.posteriors import DiagonalGaussian
 from bism.priors import LOG_2PI, StandardNormal, Tilted
 from bism.scaling import Scaling
-from tests.maths.checks import make_grbm
+from tests.maths.exact import make_grbm
 from tests.maths.test_latent import Linear, exact_log_likelihood, linear_gaussian, posterior_of, rng
 
 

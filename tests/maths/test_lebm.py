@@ -17,7 +17,7 @@ from bism.functional import Bound, Methods
 from bism.latent import LatentModel, latent_mlp
 from bism.priors import StandardNormal, Tilted
 from bism.state import Parts
-from tests.maths.checks import hyper, parameters, relative, signs, state_of
+from tests.maths.exact import hyper, parameters, relative, signs, state_of
 from tests.maths.test_latent import Linear, exact_log_likelihood, exact_posterior, linear_gaussian, rng
 
 GRID = torch.linspace(-6, 6, 4001, dtype=torch.float64)[:, None]

@@ -80,8 +80,8 @@ from bism.optimisers import adam_update
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.score_matching import Multiscale
 from tests.contracts.cases import discovered
-from tests.maths import checks
-from tests.maths.checks import LinearGaussian, make_grbm, parameters
+from tests.maths import checks, exact
+from tests.maths.exact import LinearGaussian, make_grbm, parameters
 from tests.maths.learnt_samplers import advil_error, nvil_error
 from tests.maths.test_chains import IMPLICIT, PERSISTENT, SHORT, chains_error
 from tests.maths.test_coopnets import coopnets_error
@@ -92,7 +92,7 @@ from tests.maths.test_flow import fce_error
 
 Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
-BOUND_BATCH = checks.samples(checks.make_rbm(seed=1), 1500, 1)
+BOUND_BATCH = exact.samples(exact.make_rbm(seed=1), 1500, 1)
 COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
 UPHILL = {
     "slope": lambda model, v: -slope(model, v),
@@ -125,7 +125,7 @@ def replace(target: Any, name: str, value: Any) -> Callable[[Patch], None]:
 # --- what is checked --------------------------------------------------------------------------------------------------
 
 
-def sm_check(kind: type[GRBM] = checks.GRBMByAutograd) -> float:
+def sm_check(kind: type[GRBM] = exact.GRBMByAutograd) -> float:
     truth = make_grbm(hidden=2, kind=kind)
     return checks.sm_slope(SM(), truth, parameters(truth))
 
@@ -147,7 +147,7 @@ def mdsm_check() -> float:
 
 def nce_check() -> float:
     truth = make_grbm(visible=1, hidden=2)
-    return checks.nce_slope(NCE(nu=2), truth, parameters(truth), checks.log_z(truth).detach())
+    return checks.nce_slope(NCE(nu=2), truth, parameters(truth), exact.log_z(truth).detach())
 
 
 def vnce_check() -> float:
@@ -173,7 +173,7 @@ def unrolled_check(make: Any, **options: Any) -> Callable[[], float]:
             model: Any = LinearGaussian(2, 2).double()
             return checks.hypergradient_error(make, model, DiagonalGaussian((2,), 2).double(), **settings)
         posterior = RelaxedBernoulli((2,), 2).double()
-        return checks.hypergradient_error(make, checks.small_rbm(make, hidden=2), posterior, **settings)
+        return checks.hypergradient_error(make, exact.small_rbm(make, hidden=2), posterior, **settings)
 
     return check
 
@@ -286,7 +286,7 @@ def cd_with(data: float, model: float) -> Any:
 
 
 def bound_check(prior: str) -> float:
-    return checks.bound_error(PersistentVI(prior=prior, samples=1, k=2), checks.make_rbm(), BOUND_BATCH)
+    return checks.bound_error(PersistentVI(prior=prior, samples=1, k=2), exact.make_rbm(), BOUND_BATCH)
 
 
 def at_the_mean(bound: Any, tensors: Any) -> Any:
@@ -295,7 +295,7 @@ def at_the_mean(bound: Any, tensors: Any) -> Any:
 
 def flip_check(make: Any) -> Callable[[], float]:
     """The expected gradient at the parameters that made the data."""
-    model = checks.make_rbm()
+    model = exact.make_rbm()
     return lambda: checks.flip_slope(make(), model, parameters(model))
 
 

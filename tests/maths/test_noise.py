@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 from baselines import NCE, VNCE
 from baselines.noise import fit_noise, noise_log_prob, sample_noise
 from bism import GRBM, InputError
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 
 
 def low_rank(rows: int, dimensions: int, rank: int) -> Tensor:

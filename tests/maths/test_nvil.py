@@ -11,18 +11,8 @@ from torch.func import grad
 from baselines import NVIL
 from baselines.mixture import Mixture, log_z_bound, mixture_noise
 from bism import GRBM, RBM, InputError, Ising
-from tests.maths.checks import (
-    LinearGaussian,
-    configurations,
-    draws,
-    flat,
-    log_z,
-    make_rbm,
-    moved,
-    parameters,
-    standard_errors,
-    state_of,
-)
+from tests.maths.checks import standard_errors
+from tests.maths.exact import LinearGaussian, configurations, draws, flat, log_z, make_rbm, moved, parameters, state_of
 from tests.maths.learnt_samplers import (
     exact_bound,
     exact_mixture,

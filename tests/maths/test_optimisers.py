@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import grad
 
 from bism.optimisers import Tree, adam_init, adam_update, sgd_init, sgd_update
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 
 
 def loss(params: dict[str, Tensor], target: Tensor) -> Tensor:

@@ -9,19 +9,8 @@ from torch.distributions import HalfCauchy, LogNormal, Normal
 
 from baselines import PersistentVI
 from bism import RBM, InputError
-from tests.maths.checks import (
-    bound_error,
-    configurations,
-    draws,
-    flat,
-    hyper,
-    make_grbm,
-    make_rbm,
-    parameters,
-    samples,
-    spread_of,
-    state_of,
-)
+from tests.maths.checks import bound_error, spread_of
+from tests.maths.exact import configurations, draws, flat, hyper, make_grbm, make_rbm, parameters, samples, state_of
 
 PRIORS = ("gaussian", "horseshoe")
 

@@ -24,19 +24,8 @@ from bism.bias import (
 from bism.bilevel import descend, unrolled
 from bism.posteriors import RelaxedBernoulli
 from bism.rng import Rng, generator
-from tests.maths.checks import (
-    configurations,
-    draws,
-    flat,
-    hermite,
-    hyper,
-    moved,
-    product,
-    relative,
-    state_of,
-    step_gradient,
-    whole_step,
-)
+from tests.maths.checks import step_gradient, whole_step
+from tests.maths.exact import configurations, draws, flat, hermite, hyper, moved, product, relative, state_of
 from tests.maths.test_bias import SIGMA, D, M, data, trained
 
 GRID: dict[str, Any] = {"inner": (0, 2), "unroll": (0, 1, 3), "batch_size": 8}

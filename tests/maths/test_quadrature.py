@@ -15,7 +15,7 @@ from bism.likelihood import NotIntegrable, grid_density, log_likelihood, log_par
 from bism.mlp import MLPEBLVM, MLPEBM
 from bism.quadrature import Quadrature, log_integral, quadrature
 from bism.scaling import Scaling
-from tests.maths.checks import make_grbm
+from tests.maths.exact import make_grbm
 
 
 def mixture(means: Sequence[Sequence[float]], scales: Sequence[float], weights: Sequence[float]) -> object:

@@ -27,7 +27,8 @@ from bism.rng import generator
 from bism.sampling import gibbs, gibbs_noise
 from bism.scaling import Scaling
 from bism.variables import log_odds
-from tests.maths.checks import (
+from tests.maths.checks import vnce_gap
+from tests.maths.exact import (
     configurations,
     draws,
     expected_gradient,
@@ -38,7 +39,6 @@ from tests.maths.checks import (
     parameters,
     product,
     state_of,
-    vnce_gap,
 )
 
 MANY = 40_000

@@ -18,18 +18,8 @@ from bism.engine import Trainer
 from bism.posteriors import convolutional, default_posterior
 from bism.resnet import BilinearEBLVM, ResidualBlock, ResNet, ResNetEBLVM, ResNetEBM
 from tests.contracts.cases import discovered
-from tests.maths.checks import (
-    bilevel_batch,
-    draws,
-    flat,
-    hyper,
-    parameters,
-    relative,
-    start,
-    state_of,
-    step_gradient,
-    whole_step,
-)
+from tests.maths.checks import bilevel_batch, start, step_gradient, whole_step
+from tests.maths.exact import draws, flat, hyper, parameters, relative, state_of
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, Any] = {"sigma_min": 0.5, "sigma_max": 1.0, "sigma0": 0.5}

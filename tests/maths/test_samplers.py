@@ -25,7 +25,7 @@ from bism.resnet import ResNetEBLVM, ResNetEBM
 from bism.rng import Rng, generator
 from bism.sampling import Enumeration, GibbsChains, LangevinChains, gibbs, gibbs_noise, sampler, walk
 from bism.scaling import Scaling
-from tests.maths.checks import LinearGaussian, configurations, draws, make_grbm, make_rbm
+from tests.maths.exact import LinearGaussian, configurations, draws, make_grbm, make_rbm
 
 MANY = 20_000
 SHORT = (Stretch(300, 4.0, 1.0), Stretch(300, 1.0, 1.0))

@@ -10,7 +10,7 @@ from baselines import CD, PCD
 from baselines.noise import fit_noise, noise_log_prob, sample_noise
 from bism.rng import CountingRng, Rng, StoredRng, generator
 from bism.sampling import gibbs, gibbs_noise
-from tests.maths.checks import data_of, draws, hyper, make_grbm, parameters, samples, state_of
+from tests.maths.exact import data_of, draws, hyper, make_grbm, parameters, samples, state_of
 
 
 def moments(v: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from bism.models import INITS
 from bism.objectives import sm
 from bism.sampling import gibbs, gibbs_noise
 from bism.scaling import Rescaled, Scaling
-from tests.maths.checks import LinearGaussian, draws, make_grbm
+from tests.maths.exact import LinearGaussian, draws, make_grbm
 
 UNITS = torch.tensor([300.0, 0.02], dtype=torch.float64)
 OFFSET = torch.tensor([-500.0, 7.0], dtype=torch.float64)

@@ -16,18 +16,8 @@ from bism import GRBM, BiDSM, InputError
 from bism.engine import Trainer
 from bism.gradients import Shards
 from bism.posteriors import RelaxedBernoulli
-from tests.maths.checks import (
-    bilevel_batch,
-    draws,
-    flat,
-    hyper,
-    make_grbm,
-    parameters,
-    relative,
-    start,
-    state_of,
-    whole_step,
-)
+from tests.maths.checks import bilevel_batch, start, whole_step
+from tests.maths.exact import draws, flat, hyper, make_grbm, parameters, relative, state_of
 
 DATA = draws(5).normal((60, 2))
 

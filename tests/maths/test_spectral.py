@@ -8,7 +8,7 @@ from bism import InputError
 from bism.convnet import ConvEBM
 from bism.mlp import MLPEBM
 from bism.spectral import SpectralConv2d, SpectralLinear, normalised, spectral_norm
-from tests.maths.checks import draws
+from tests.maths.exact import draws
 
 
 def with_gap(shape: tuple[int, ...], gap: float) -> torch.Tensor:

@@ -21,20 +21,8 @@ from baselines.coupling import (
     meeting_times,
 )
 from bism import GRBM, RBM, InputError
-from tests.maths.checks import (
-    cd_gradients,
-    configurations,
-    draws,
-    flat,
-    hyper,
-    likelihood_gradient,
-    make_grbm,
-    make_rbm,
-    parameters,
-    samples,
-    standard_errors,
-    state_of,
-)
+from tests.maths.checks import cd_gradients, likelihood_gradient, standard_errors
+from tests.maths.exact import configurations, draws, flat, hyper, make_grbm, make_rbm, parameters, samples, state_of
 
 MANY = 40_000
 ENOUGH = 60  # tries, after which none is left out

@@ -15,7 +15,7 @@ from bism import InputError
 from bism.latent import LatentModel, latent_mlp
 from bism.posteriors import DiagonalGaussian
 from bism.priors import StandardNormal
-from tests.maths.checks import hyper, parameters, relative, signs, state_of
+from tests.maths.exact import hyper, parameters, relative, signs, state_of
 from tests.maths.test_flow import adam_gradient
 from tests.maths.test_latent import Linear
 

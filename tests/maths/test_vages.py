@@ -17,25 +17,21 @@ from bism.gradients import Shards
 from bism.objectives import dsm, ksd, mdsm, score, typical_distance
 from bism.posteriors import DiagonalGaussian, RelaxedBernoulli
 from bism.resnet import ResNetEBLVM
-from tests.maths.checks import (
+from tests.maths.checks import bilevel_batch, inner_steps_error, start, vages_error, whole_step
+from tests.maths.exact import (
     LinearGaussian,
-    bilevel_batch,
     data_of,
     draws,
     flat,
     hermite,
     hyper,
-    inner_steps_error,
     make_grbm,
     moved,
     parameters,
     relative,
     samples,
-    start,
     state_of,
     true_posterior,
-    vages_error,
-    whole_step,
 )
 
 METHODS = [VaGESDSM(particles=2, sigma=0.5), VaGESMDSM(particles=2), VaGESKSD(particles=2, bandwidth=1.0)]
