@@ -1,6 +1,5 @@
 """The checks can fail: for every estimator, a wrong sign, factor or term makes its residual large."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -13,20 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-import baselines.advil
-import baselines.cd
-import baselines.chains
-import baselines.coopnets
-import baselines.flow_contrast
-import baselines.generative_convnet
-import baselines.igebm
-import baselines.langevin_cd
 import baselines.nce
-import baselines.pcd
-import baselines.persistent_vi
 import baselines.pseudo_likelihood
-import baselines.short_run
-import baselines.unbiased_cd
 import baselines.vages
 import baselines.vnce
 import bism.bilevel
@@ -35,45 +22,27 @@ import bism.hooks
 import bism.methods
 import bism.score_matching
 from baselines import (
-    CD,
     DSM,
-    IGEBM,
     MDSM,
     MPF,
     NCE,
-    NVIL,
-    PCD,
     SM,
     SSM,
     VNCE,
-    AdVIL,
     BiMPF,
     BiPseudoLikelihood,
     BiRatioMatching,
-    CoopNets,
-    EnergyDiscrepancy,
-    FlowContrast,
-    GenerativeConvNet,
-    LangevinCD,
-    LangevinPCD,
-    PersistentVI,
     PseudoLikelihood,
     RatioMatching,
-    ShortRun,
-    UnbiasedCD,
     VaGESDSM,
     VaGESKSD,
     VaGESMDSM,
 )
-from baselines.chains import contrast, slope
-from baselines.decoder import Decoder
-from baselines.flow import Flow as NormalisingFlow
 from baselines.latent_scores import covariance_surrogate, mean_score, residual
 from baselines.mpf import Flow
 from baselines.ratio_matching import Ratios
-from baselines.revision import distance, revised
 from bism import GRBM, BiDSM, BiMDSM, BiSM, BiSSM
-from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio, posterior_fisher_divergence
+from bism.bilevel import DIVERGENCES, descend, kl_divergence, log_ratio
 from bism.flips import Flips
 from bism.objectives import curvature, perturb, score, sm, sum_per_example
 from bism.optimisers import adam_update
@@ -82,44 +51,9 @@ from bism.score_matching import Multiscale
 from tests.contracts.cases import discovered
 from tests.maths import checks, exact
 from tests.maths.exact import LinearGaussian, make_grbm, parameters
-from tests.maths.learnt_samplers import advil_error, nvil_error
-from tests.maths.test_chains import IMPLICIT, PERSISTENT, SHORT, chains_error
-from tests.maths.test_coopnets import coopnets_error
-from tests.maths.test_dbm import bound_error
-from tests.maths.test_dbn import wake_sleep_error
-from tests.maths.test_energy_discrepancy import ed_error
-from tests.maths.test_flow import fce_error
+from tests.maths.mutation import Mutation, Patch, kl_without_log_q, replace
 
-Patch = pytest.MonkeyPatch
 SCORE_AND_LAPLACIAN = GRBM.score_and_laplacian
-BOUND_BATCH = exact.samples(exact.make_rbm(seed=1), 1500, 1)
-COUPLED_CHAINS = baselines.unbiased_cd.coupled_chains
-UPHILL = {
-    "slope": lambda model, v: -slope(model, v),
-    "revised": lambda energy, *of: revised(lambda x: -energy(x), *of),
-}
-BY_CHAINS = (
-    (ShortRun, baselines.short_run, "slope", baselines.chains, SHORT),
-    (IGEBM, baselines.igebm, "slope", baselines.igebm, IMPLICIT),
-    (GenerativeConvNet, baselines.generative_convnet, "revised", baselines.chains, PERSISTENT),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutation:
-    """A check, what is broken, and the bounds between which its residual has to jump."""
-
-    estimator: str
-    what: str
-    check: Callable[[], float]
-    apply: Callable[[Patch], None]
-    small: float = 1e-6
-    large: float = 1e-2
-
-
-def replace(target: Any, name: str, value: Any) -> Callable[[Patch], None]:
-    """Puts ``value`` in the place of ``target.name``."""
-    return lambda patch: patch.setattr(target, name, value)
 
 
 # --- what is checked --------------------------------------------------------------------------------------------------
@@ -255,42 +189,8 @@ def adam_without_momentum_in_the_derivative(gradient: Any, params: Any, state: A
     return params, {**state, "second": tree_map(Tensor.detach, state["second"])}
 
 
-def kl_without_log_q(model: Any, posterior: Any, v: Tensor, noise: Tensor, temperature: Any) -> Tensor:
-    return model.energy(v, posterior.sample(v, noise[0], temperature))
-
-
 def upward_kl(*args: Any) -> Tensor:
     return -kl_divergence(*args)
-
-
-def constant_fisher(*args: Any) -> Tensor:
-    """Without the derivative of the samples and of log q in phi."""
-    return posterior_fisher_divergence(*args).detach()
-
-
-def hidden_of_the_wrong_sign(self: Any, v: Tensor, noise: Tensor) -> Tensor:
-    return (noise > self.hidden_logits(v)).to(v.dtype)
-
-
-def gibbs_without_noise(model: Any, v: Tensor, noise: Any) -> Tensor:
-    return bism.sampling.gibbs(model, v, {**noise, "visible": torch.zeros_like(noise["visible"])})
-
-
-def cd_with(data: float, model: float) -> Any:
-    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
-        fantasies = bism.sampling.gibbs(params.model, batch, noise).detach()
-        energy = params.model.free_energy
-        return data * energy(batch).mean() - model * energy(fantasies).mean(), carry, {}
-
-    return loss
-
-
-def bound_check(prior: str) -> float:
-    return checks.bound_error(PersistentVI(prior=prior, samples=1, k=2), exact.make_rbm(), BOUND_BATCH)
-
-
-def at_the_mean(bound: Any, tensors: Any) -> Any:
-    return bound
 
 
 def flip_check(make: Any) -> Callable[[], float]:
@@ -312,105 +212,14 @@ def of_the_data_alone(self: Any, v: Tensor, noise: Tensor, hyper: Any) -> Tensor
     return v
 
 
-def never_apart(ahead: Tensor, behind: Tensor) -> Tensor:
-    return torch.zeros(ahead.shape[:2], dtype=torch.bool)
-
-
-def late(model: Any, v: Tensor, noise: Any) -> Any:
-    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
-    return torch.cat([v[None], ahead[:-1]]), behind, short
-
-
-def swapped(model: Any, v: Tensor, noise: Any) -> Any:
-    ahead, behind, short = COUPLED_CHAINS(model, v, noise)
-    return torch.cat([ahead[:1], behind[1:]]), torch.cat([behind[:1], ahead[1:]]), short
-
-
-def unscaled_visible(self: Any, h: Tensor, noise: Tensor) -> Tensor:
-    return self.b + h @ self.W.T + self.log_s.exp() * noise
-
-
-def pcd_from(chains: str) -> Any:
-    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
-        begin = batch if chains == "batch" else carry["chains"]
-        end = bism.sampling.gibbs(params.model, begin, noise).detach()
-        value = params.model.free_energy(batch).mean() - params.model.free_energy(end).mean()
-        return value, {"chains": carry["chains"] if chains == "stuck" else end}, {}
-
-    return loss
-
-
-def nvil_with(power: float, sign: float = 1.0) -> Any:
-    """The model's loss with weights w^power."""
-
-    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
-        points = params.proposal.sample(noise)
-        energies = self.energy(params.model, points)
-        log_w = (-energies - params.proposal.log_prob(*points)).detach()
-        contrast = ((power * log_w).softmax(0) * energies).sum()
-        return params.model.free_energy(batch).mean() - sign * contrast, carry, {}
-
-    return loss
-
-
-def proposal_with(power: float, factor: float = -0.5) -> Any:
-    """The proposal's loss with weights w^power."""
-
-    def loss(self: Any, params: Any, noise: Any) -> Tensor:
-        points = params.proposal.sample(noise)
-        log_q = params.proposal.log_prob(*points)
-        log_w = (-self.energy(params.model, points) - log_q).detach()
-        return factor * ((power * log_w).softmax(0) * log_q).sum()
-
-    return loss
-
-
-def without_r(self: Any, z: Tensor, h: Tensor, v: Tensor) -> Tensor:
-    return ENTROPY_BOUND(self, z, h, v) - self.code.log_prob(z, h)
-
-
-def half_entropy_in_value(self: Any, params: Any, noise: Any, hyper: Any) -> Tensor:
-    z, h, v = params.decoder.sample(noise, hyper["temperature"])
-    return (params.model.energy(v, h) - 0.5 * params.decoder.entropy_bound(z, h, v)).mean()
-
-
-def push_without_gradient_in_q(self: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-    v, log_q = PUSH(self, z)
-    return v, log_q.detach()
-
-
-def push_without_scale(self: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-    v, log_q = PUSH(self, z)
-    return v, log_q + self.visible.log_scale.sum()
-
-
-def ed_with(away: float = 1.0, back: float = 1.0, sign: float = 1.0) -> Any:
-    """Its loss at other perturbations, or upside down."""
-
-    def loss(self: Any, params: Any, batch: Tensor, noise: Any, carry: Any, hyper: Any) -> Any:
-        other = {"away": away * noise["away"], "back": back * noise["back"]}
-        value, *rest = ED_LOSS(self, params, batch, other, carry, hyper)
-        return sign * value, *rest
-
-    return loss
-
-
-ENTROPY_BOUND, PUSH, ED_LOSS = Decoder.entropy_bound, NormalisingFlow.push, EnergyDiscrepancy.loss
-COOPNETS_LOSS = CoopNets.loss
-FCE_ERROR = partial(fce_error, FlowContrast(memory=0.99))
-COOPNETS_ERROR = partial(coopnets_error, CoopNets(k=3, step_size=0.4, codes=1, code_steps=2))
-ED_ERROR = partial(ed_error, EnergyDiscrepancy(variance=0.5, points=1000, stabilisation=0.0))
-NVIL_ERROR, ADVIL_ERROR = partial(nvil_error, NVIL(samples=2)), partial(advil_error, AdVIL(codes=1))
 LOG_OF_ONE = SimpleNamespace(log=lambda x: 0.0)  # drops log nu
 SCALED = {"nce": lambda *x: 0.5 * baselines.noise.noise_log_prob(*x)}
 ONES = replace(Multiscale, "lower_weight", lambda self, v, noise, hyper: v.new_ones(len(v)))
-CD_SLOPE, CD_BIAS = (lambda: checks.cd_slope(CD(k=2))), (lambda: checks.cd_bias(CD(k=30)))
 VAGES: list[tuple[Any, dict[str, float]]] = [
     (VaGESDSM, {"sigma": 0.5}),
     (VaGESMDSM, {}),
     (VaGESKSD, {"bandwidth": 1.0}),
 ]
-UNBIASED = partial(checks.cd_bias, UnbiasedCD(max_steps=12), size=1500)
 BILEVEL = [(BiSSM, SSM), (BiDSM, DSM), (BiMDSM, MDSM)]
 BILEVEL_FLIPS = [(BiPseudoLikelihood, PseudoLikelihood), (BiRatioMatching, RatioMatching), (BiMPF, MPF)]
 
@@ -429,24 +238,6 @@ MUTATIONS = [
     Mutation("mdsm", "sigma0", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(power=1))),
     Mutation("mdsm", "no weight", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(weight=0))),
     Mutation("mdsm", "1/sigma", mdsm_check, replace(bism.score_matching, "mdsm", mdsm_with(weight=1))),
-    Mutation("cd", "sign of the logits", CD_SLOPE, replace(GRBM, "sample_hidden", hidden_of_the_wrong_sign), 5, 12),
-    Mutation("cd", "no noise in v", CD_SLOPE, replace(baselines.cd, "gibbs", gibbs_without_noise), 5, 12),
-    Mutation("cd", "mean without s^2", CD_SLOPE, replace(GRBM, "sample_visible", unscaled_visible), 5, 12),
-    Mutation("cd", "twice the data's term", CD_SLOPE, replace(CD, "loss", cd_with(2, 1)), 5, 12),
-    Mutation("cd", "sign", CD_BIAS, replace(CD, "loss", cd_with(-1, -1)), 5, 12),
-    Mutation("cd", "factor", CD_BIAS, replace(CD, "loss", cd_with(2, 2)), 5, 12),
-    Mutation(
-        "pcd", "starts at the data", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("batch"))
-    ),
-    Mutation("pcd", "never moves", lambda: checks.chains_error(PCD(k=2)), replace(PCD, "loss", pcd_from("stuck"))),
-    *[
-        Mutation("persistent_vi", what, partial(bound_check, prior), change, 4.5, 12)
-        for prior in ("gaussian", "horseshoe")
-        for what, change in {
-            "at the mean": replace(baselines.persistent_vi, "rebound", at_the_mean),
-            "chains stand still": replace(baselines.persistent_vi, "gibbs", lambda model, v, noise: v * 0),
-        }.items()
-    ],
     Mutation(
         "pseudo_likelihood",
         "sign",
@@ -461,83 +252,12 @@ MUTATIONS = [
         )
         for what, change in changes.items()
     ],
-    Mutation("unbiased_cd", "no correction", UNBIASED, replace(baselines.unbiased_cd, "apart", never_apart), 5, 12),
-    Mutation("unbiased_cd", "a lag too few", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", late), 5, 12),
-    Mutation("unbiased_cd", "sign", UNBIASED, replace(baselines.unbiased_cd, "coupled_chains", swapped), 5, 12),
-    *[
-        Mutation(make.id, what, partial(checks.langevin_error, make(k=2, step_size=0.2, regulariser=0.1)), change)
-        for make in (LangevinCD, LangevinPCD)
-        for what, change in {
-            "uphill": replace(baselines.langevin_cd, "slope", UPHILL["slope"]),
-            "sign": replace(baselines.langevin_cd, "contrast", lambda *given: -contrast(*given)),
-        }.items()
-    ],
-    *[
-        Mutation(make.id, what, partial(chains_error, estimator), change)
-        for make, moves, move, loss, estimator in BY_CHAINS
-        for what, change in {
-            "uphill": replace(moves, move, UPHILL[move]),
-            "sign": replace(loss, "contrast", lambda *given: -contrast(*given)),
-        }.items()
-    ],
-    Mutation(
-        "igebm",
-        "no restarts",
-        partial(chains_error, IMPLICIT),
-        replace(baselines.igebm, "within", lambda low, high, uniform: low + 0 * uniform),
-    ),
     Mutation("nce", "no log nu", nce_check, replace(baselines.nce, "math", LOG_OF_ONE)),
     Mutation("nce", "half the noise's density", nce_check, replace(baselines.nce, "noise_log_prob", SCALED["nce"])),
     Mutation("nce", "sign", nce_check, replace(baselines.nce, "softplus", lambda x: torch.nn.functional.softplus(-x))),
     Mutation("vnce", "no log q", vnce_check, replace(baselines.vnce, "log_ratio", no_log_q)),
     Mutation("vnce", "half log q", vnce_check, replace(baselines.vnce, "log_ratio", half_log_q)),
     Mutation("vnce", "half the noise's density", vnce_check, replace(baselines.vnce, "noise_log_prob", SCALED["nce"])),
-    Mutation("nvil", "w^2", NVIL_ERROR, replace(NVIL, "loss", nvil_with(2))),
-    Mutation("nvil", "samples weigh alike", NVIL_ERROR, replace(NVIL, "loss", nvil_with(0))),
-    Mutation("nvil", "sign", NVIL_ERROR, replace(NVIL, "loss", nvil_with(1, -1))),
-    Mutation("nvil", "w for w^2", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(1))),
-    Mutation("nvil", "proposal upwards", NVIL_ERROR, replace(NVIL, "proposal_loss", proposal_with(2, 0.5))),
-    *[
-        Mutation("flow_contrast", what, FCE_ERROR, change)
-        for what, change in {
-            "the flow descends": replace(baselines.flow_contrast, "against", lambda x: x),
-            "no gradient through q": replace(NormalisingFlow, "push", push_without_gradient_in_q),
-            "no scale in q": replace(NormalisingFlow, "push", push_without_scale),
-            "sign": replace(baselines.flow_contrast, "softplus", lambda x: torch.nn.functional.softplus(-x)),
-        }.items()
-    ],
-    *[
-        Mutation("coopnets", what, COOPNETS_ERROR, change)
-        for what, change in {
-            "uphill": replace(baselines.coopnets, "revised", UPHILL["revised"]),
-            "half the distance": replace(baselines.coopnets, "distance", lambda *of: 0.5 * distance(*of)),
-            "unrevised": replace(CoopNets, "revise", lambda self, state, *_: state),
-            "sign": replace(CoopNets, "loss", lambda *of: (-COOPNETS_LOSS(*of)[0], of[4], {})),
-        }.items()
-    ],
-    *[
-        Mutation("energy_discrepancy", what, ED_ERROR, replace(EnergyDiscrepancy, "loss", ed_with(*given)), 5e-3, 5e-2)
-        for what, given in {"not away": (0.0,), "half the way back": (1.0, 0.5), "sign": (1.0, 1.0, -1.0)}.items()
-    ],
-    Mutation(
-        "dbm",
-        "chains are pushed aside",
-        bound_error,
-        replace(baselines.dbm, "walk", lambda model, chains, noise: {name: 1 - x for name, x in chains.items()}),
-        0.03,
-        0.1,
-    ),
-    Mutation(
-        "dbn",
-        "chains end at 0",
-        wake_sleep_error,
-        replace(baselines.dbn, "gibbs", lambda _, h, noise: h * 0),
-        0.03,
-        0.1,
-    ),
-    Mutation("advil", "half the entropy", ADVIL_ERROR, replace(AdVIL, "decoder_loss", half_entropy_in_value)),
-    Mutation("advil", "no r", ADVIL_ERROR, replace(Decoder, "entropy_bound", without_r)),
-    Mutation("advil", "no log Q", ADVIL_ERROR, replace(baselines.advil, "kl_divergence", kl_without_log_q)),
     *[
         Mutation(make.id, what, vages_check(make, **options), replace(baselines.vages, name, mutated), large=5e-3)
         for make, options in VAGES

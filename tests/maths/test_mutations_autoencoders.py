@@ -14,9 +14,9 @@ from bism.gaussian_mixture import GaussianMixture
 from bism.hierarchy import BothPosteriors, CodePrior
 from bism.models import RBM
 from bism.smoothing import OverlappingExponential, SpikeExponential
+from tests.maths.mutation import Mutation, replace
 from tests.maths.test_autoencoders import fitted_variance_error, hierarchy_error, mixture_error, rae_error
 from tests.maths.test_dvae import dvae_error
-from tests.maths.test_mutations import Mutation, replace
 
 AVERAGED, OF_Z = SmoothedBernoulli.averaged, RBMPrior.energy
 INVERSE, OVERLAPPING = SpikeExponential.inverse, OverlappingExponential.inverse

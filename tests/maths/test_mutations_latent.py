@@ -16,9 +16,9 @@ from baselines.lebm_amortised import AmortisedLEBM
 from baselines.vae import negative_elbo
 from baselines.vae_ebm import VAEEBM
 from bism.hmc import hmc
+from tests.maths.mutation import UPHILL, Mutation, replace
 from tests.maths.test_hoffman import invariance_error
 from tests.maths.test_lebm import encoder_error, gradient_errors, langevin_error, rows_error
-from tests.maths.test_mutations import UPHILL, Mutation, replace
 from tests.maths.test_vae_ebm import game_error
 
 LEBM_LOSS, GAME = LEBM.loss, VAEEBM.loss

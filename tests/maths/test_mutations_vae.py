@@ -19,6 +19,7 @@ from bism.objectives import score
 from bism.posteriors import DiagonalGaussian
 from bism.priors import StandardNormal, Tilted
 from bism.rng import Rng
+from tests.maths.mutation import Mutation, replace
 from tests.maths.test_latent import (
     density_error,
     drawn_error,
@@ -31,7 +32,6 @@ from tests.maths.test_latent import (
     step_size_error,
     warmed_up_error,
 )
-from tests.maths.test_mutations import Mutation, replace
 
 KL, LOSS, SCHEDULED = DiagonalGaussian.kl_to_standard_normal, VAE.loss, VAE.scheduled
 LOG_PROB, SAMPLE = DiagonalGaussian.log_prob, DiagonalGaussian.sample
