@@ -12,7 +12,8 @@ from benchmark.records.rundir import RunDir
 from benchmark.running import timing
 from benchmark.system import tables
 from benchmark.system.invocation import call
-from benchmark.tasks.plan import Cell, Choices, Job, choose_preset, differences, jobs, load_data, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Cell, Choices, choose_preset, differences, load_data, plan
 from benchmark.tasks.suite import Suite
 from benchmark.tracking.store import is_usual, resolve
 from benchmark.tracking.writer import Writer

@@ -263,6 +263,7 @@ def _choices(options: argparse.Namespace) -> "Choices":
         options.steps,
         [_override(text) for text in options.overrides],
         options.data_parallel,
+        getattr(options, "variants", None),
     )
 
 

@@ -29,6 +29,7 @@ def parser() -> Parser:
 
     run = subparsers.add_parser("run", help="train and measure a suite; what is done already is skipped")
     _add_selection(run)
+    _add_variants(run)
     _add_place(run)
     _add_training(run)
     run.add_argument(
@@ -53,6 +54,7 @@ def parser() -> Parser:
         "speed", help="time training: milliseconds per iteration, compile time, share of the machine's ceiling"
     )
     _add_selection(speed, seeds=False)
+    _add_variants(speed)
     speed.add_argument(
         "--num-seeds", action=Whole, nargs="+", default=[10], metavar="N", help="seeds side by side (default: 10)"
     )
@@ -359,6 +361,15 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
         "--tracking-uri",
         help="MLflow store; 'none' keeps the run directory alone (default: "
         f"$MLFLOW_TRACKING_URI, else {DEFAULT_STORE})",
+    )
+
+
+def _add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="VARIANT",
+        help="only these variants, as `list` names those of a suite, such as 'BiDSM-5 [K=10]'",
     )
 
 

@@ -30,17 +30,8 @@ from benchmark.system.invocation import call, python
 from benchmark.system.signals import ended_as_by_ctrl_c
 from benchmark.tasks import registry
 from benchmark.tasks.advice import advice
-from benchmark.tasks.plan import (
-    Cell,
-    Choices,
-    Job,
-    choose_preset,
-    choose_tasks,
-    jobs,
-    load_data,
-    plan,
-    shard,
-)
+from benchmark.tasks.jobs import Job, jobs, shard
+from benchmark.tasks.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
 from benchmark.tasks.suite import Suite, parse_seeds
 from benchmark.tasks.suite_file import load_suite
 from benchmark.tracking.store import is_usual, named, resolve
@@ -69,11 +60,12 @@ def choices(
     steps: int | None,
     overrides: Sequence[tuple[str, str, Any]],
     data_parallel: int = 1,
+    variants: Sequence[str] | None = None,
 ) -> Choices:
     """The command line's selection, checked."""
     limits.check_count("--steps", steps, most=limits.STEPS)
     limits.check_count("--data-parallel", data_parallel, most=1024)
-    return Choices(preset, tasks, methods, chosen_seeds(seeds), steps, overrides, data_parallel)
+    return Choices(preset, tasks, methods, chosen_seeds(seeds), steps, overrides, data_parallel, variants)
 
 
 def chosen_seeds(text: str | None) -> list[int] | None:

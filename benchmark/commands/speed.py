@@ -21,7 +21,8 @@ from benchmark.running.job import JobSettings, make_trainer
 from benchmark.running.progress import Lines
 from benchmark.system import tables
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Cell, Choices, Job, choose_preset, choose_tasks, jobs, load_data, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Cell, Choices, choose_preset, choose_tasks, load_data, plan
 from benchmark.tasks.suite_file import load_suite
 from bism.compiler import Work, compile_program
 from bism.engine import Trainer

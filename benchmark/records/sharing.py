@@ -7,8 +7,8 @@ from benchmark.system.credentials import clean
 
 # Of a command that trains, what decides the numbers; where it read and wrote is nobody's business.
 _TOLD = (
-    "--suite", "--preset", "--tasks", "--methods", "--seeds", "--steps", "--set", "--plugin", "--devices", "--threads",
-    "--jobs-per-device", "--data-parallel", "--executor", "--shard", "--rerun",
+    "--suite", "--preset", "--tasks", "--methods", "--variants", "--seeds", "--steps", "--set", "--plugin",
+    "--devices", "--threads", "--jobs-per-device", "--data-parallel", "--executor", "--shard", "--rerun",
 )  # fmt: skip
 _TRAINING = ("run", "compare")
 _END = r"""[^\s'"`,;()\[\]{}<>|]"""  # of a path: up to a space, a quote or a bracket

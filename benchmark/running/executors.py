@@ -28,7 +28,7 @@ from benchmark.running.parallel import Group, follow
 from benchmark.system.folders import cache_folder
 from benchmark.system.limits import whole
 from benchmark.system.signals import deaf
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 from bism.errors import InputError, shown
 
 _STARTS = 3  # of a job, by a fork server

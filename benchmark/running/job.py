@@ -27,8 +27,8 @@ from benchmark.running.recorder import Recorder
 from benchmark.system import output
 from benchmark.system.credentials import clean
 from benchmark.tasks import registry
+from benchmark.tasks.jobs import Job
 from benchmark.tasks.models import build_model
-from benchmark.tasks.plan import Job
 from bism.engine import Trainer, pays
 from bism.errors import described, out_of_memory, shortened
 from bism.errors import message as said_by

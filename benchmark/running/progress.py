@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 
 Left = Callable[[Mapping[str, int]], str]
 _SILENCE_SECONDS = 60  # a log says at least this often that something moves

@@ -23,7 +23,7 @@ from benchmark.data.datasets import DataSet
 from benchmark.records.rundir import RunDir, RunDirError, cell_folder, write_atomically
 from benchmark.running.executors import DeviceSlots, Ending, JobProcess, prepare_environment
 from benchmark.running.job import JobSettings
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 from benchmark.tracking.check import knock
 from bism.errors import InputError, first_line
 

@@ -20,7 +20,7 @@ from benchmark.records.metrics import metric_of
 from benchmark.records.rundir import CellFolder
 from benchmark.records.selection import RULES, better, last, selected
 from benchmark.running import checkpoints
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 from bism.checkpoint import merge_checkpoints
 from bism.engine import Trainer
 from bism.fitted import Fitted

@@ -15,7 +15,7 @@ from benchmark.records.rundir import RunDir, Timing
 from benchmark.running import timing
 from benchmark.running.executors import DeviceSlots, Executor, Worker
 from benchmark.system import output
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 from bism.errors import first_line
 
 _LISTEN_SECONDS = 1.0  # at most, between looks at the clock

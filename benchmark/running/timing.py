@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.records.rundir import Timing
 from benchmark.running.progress import duration
-from benchmark.tasks.plan import Job
+from benchmark.tasks.jobs import Job
 from bism.engine import pays
 
 CORES = 2  # of the machine on which the minutes of suite files were measured

@@ -1,10 +1,9 @@
-"""From a suite and the user's choices to cells, and from cells to jobs."""
+"""From a suite and the user's choices to cells."""
 
 import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from bism.contract import check_cost
 from bism.errors import InputError, nearest, shown
 from bism.hyperparameters import resolve, specs, symbols
 
-_PROCESS_BYTES, _BLOCK_BYTES = 4.2e8, 1.5e6  # measured: torch with little to do, and what a seed draws at once
 LABELS = (
     "variant",
     "paper",
@@ -53,6 +51,7 @@ class Choices:
     steps: int | None = None
     overrides: Sequence[tuple[str, str, Any]] = ()  # (method, hyper-parameter, value)
     data_parallel: int = 1
+    variants: Sequence[str] | None = None  # by the names that the preset has for them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,43 +74,6 @@ class Cell:
         """Its row in the index, as planned."""
         keys = ("suite", "preset", "task", "method", "variant", "seed", "steps")
         return Record(id=self.id, state="planned", **{key: self.config[key] for key in keys})
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Cells of one configuration that differ in their seed alone, trained side by side."""
-
-    cells: tuple[Cell, ...]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration; its seed is that of the first cell."""
-        return self.cells[0].config
-
-    @property
-    def title(self) -> str:
-        """For people: "checkerboard BiDSM-5"."""
-        return f"{self.config['task']} {self.config['variant']}"
-
-    @property
-    def work(self) -> float:
-        """A rough measure of its cost, for the order and for estimates: iterations times their relative cost."""
-        return float(self.config["steps"] * self.config["cost"]["passes"] * len(self.cells))
-
-    @functools.cached_property
-    def memory(self) -> float:
-        """What its process takes, in bytes, roughly: itself, and for each seed blocks of noise, states and activations.
-
-        So that jobs which cannot be beside each other are not started beside each other; what it misses, the
-        supervisor's answer to a lack of memory mends.
-        """
-        model: Any = build_model(self.config["model"])
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        activations = getattr(model, "activations", math.prod(model.visible_shape))
-        unrolled = self.config["cost"]["unrolled"]
-        examples = self.config["batch_size"] // self.config["accumulate"]
-        numbers = (12 + 3 * unrolled) * parameters + 20 * (1 + unrolled) * examples * activations
-        return _PROCESS_BYTES + len(self.cells) * (_BLOCK_BYTES + 4 * numbers)
 
 
 def choose_preset(suite: Suite, choices: Choices) -> tuple[str, Preset]:
@@ -176,6 +138,7 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
     for method in [*(choices.methods or ()), *(method for method, _, _ in choices.overrides)]:
         find(method, methods)
     cells: dict[str, Cell] = {}
+    _check_variants(preset_name, preset, choices, methods)
     seeds = list(choices.seeds or preset.seeds)
     for task in choose_tasks(preset, choices):
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
@@ -270,6 +233,10 @@ def variants(
     settings: PresetTask, choices: Choices, methods: dict[str, type[Estimator]]
 ) -> list[tuple[Variant, Estimator, str]]:
     """A preset's entries for one task as estimators, changed as the user asks, with their variant names."""
+    if choices.variants is not None:  # by their names before the user's changes
+        own = variants(settings, Choices(methods=choices.methods), methods)
+        every = variants(settings, dataclasses.replace(choices, variants=None), methods)
+        return [one for one, (_, _, name) in zip(every, own, strict=True) if name in choices.variants]
     found = []
     for entry in settings.variants:
         method = methods[entry.method]
@@ -318,6 +285,16 @@ def _variant_name(
     return f"{name} [{', '.join(f'{key}={value}' for key, value in differing.items())}]" if differing else name
 
 
+def _check_variants(preset_name: str, preset: Preset, choices: Choices, methods: dict[str, type[Estimator]]) -> None:
+    """The variants asked for are there: in one of the tasks and of the methods asked for."""
+    own, tasks = Choices(methods=choices.methods), choose_tasks(preset, choices)
+    there = {name for task in tasks for _, _, name in variants(preset.tasks[task], own, methods)}
+    chosen = "".join(f" of {', '.join(some)}" for some in (choices.methods, choices.tasks) if some)
+    for name in choices.variants or ():
+        if there and name not in there:
+            raise InputError(f"preset {preset_name} has no variant '{name}'{chosen}: {nearest(name, there)}")
+
+
 def _check_probes(suite: Suite, preset: Preset, task: str, methods: dict[str, type[Estimator]], data: DataSet) -> None:
     """A probe must suit one of a preset's variants at least; the others do without."""
     if not preset.tasks[task].probes:
@@ -359,42 +336,3 @@ def _cells(
                 "pictures": seed == seeds[0],
             }
         )
-
-
-def jobs(cells: Iterable[Cell], beside: Mapping[str, str | None] | None = None) -> list[Job]:
-    """Cells that differ in their seed alone, together; the longest jobs first, so that no core waits at the end.
-
-    Args:
-        beside: for cells that are under way, by id, what they have in common with those they were trained beside: they
-            go on in the same company, and so with the same numbers to the last bit.
-    """
-    company = beside or {}
-
-    def configuration(cell: Cell) -> str:
-        shared = {key: value for key, value in cell.config.items() if key not in ("seed", "pictures")}
-        return json.dumps([shared, company.get(cell.id) or ""], sort_keys=True)
-
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(configuration(cell), []).append(cell)
-    return sorted(
-        (Job(tuple(sorted(groups[name], key=lambda cell: int(cell.config["seed"])))) for name in sorted(groups)),
-        key=lambda job: -job.work,
-    )
-
-
-def shard(cells: Sequence[Cell], number: int, count: int) -> list[Cell]:
-    """The part of a plan that one of ``count`` machines trains: whole jobs, the longest first to who has least so far.
-
-    The same for every machine, whatever has been trained already: together the parts are the plan.
-
-    Args:
-        number: from 1 to ``count``.
-    """
-    load, ours = [0.0] * count, set[str]()
-    for job in jobs(cells):
-        idlest = load.index(min(load))
-        load[idlest] += job.work
-        if idlest == number - 1:
-            ours |= {cell.id for cell in job.cells}
-    return [cell for cell in cells if cell.id in ours]

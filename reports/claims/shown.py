@@ -1,6 +1,7 @@
 """The ledger in words: what was found of a comparison, and what would decide one that is open."""
 
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from benchmark.measures import statistics
 from benchmark.system.invocation import call
 from benchmark.system.tables import counted, ranges
-from reports.claims.claim import Claim, Comparison, Place, method_of
+from reports.claims.claim import Claim, Comparison, Place
 from reports.claims.verdict import MOST_SEEDS, NOT_MEASURED, OPEN, UNDECIDED, VERDICTS, Finding, Judged
 
 _COMMANDED = 100  # seeds at most that a command asks for
@@ -107,9 +108,9 @@ def command(at: Sequence[Place], variants: Iterable[str], total: int = 0) -> str
     run so many."""
     if total > _COMMANDED:
         return ""
-    methods, tasks = sorted({method_of(variant) for variant in variants}), dict.fromkeys(one.task for one in at)
+    tasks, named = dict.fromkeys(one.task for one in at), map(shlex.quote, dict.fromkeys(variants))
     asked = f"0-{total - 1}" if total else at[0].seeds
-    line = ["run", "--suite", at[0].suite, "--preset", at[0].preset, "--tasks", *tasks, "--methods", *methods]
+    line = ["run", "--suite", at[0].suite, "--preset", at[0].preset, "--tasks", *tasks, "--variants", *named]
     return call("benchmark", *line, *(("--seeds", asked) if asked else ()))
 
 

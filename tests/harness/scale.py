@@ -27,7 +27,8 @@ from benchmark.records.rundir import RunDir
 from benchmark.running.executors import DeviceSlots, Ending
 from benchmark.running.supervisor import Supervisor
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Cell, Choices, plan
 from benchmark.tasks.suite_file import load_suite
 from tests.harness.tiny import replaced, write
 

@@ -20,7 +20,8 @@ from benchmark.data.datasets import DataSet, digits
 from benchmark.measures.probes import Samples, Subject
 from benchmark.records.rundir import CellFolder, RunDir
 from benchmark.running.progress import Bars, Lines
-from benchmark.tasks.plan import Cell, Job
+from benchmark.tasks.jobs import Job
+from benchmark.tasks.plan import Cell
 from bism import BiMDSM, InputError
 from bism.langevin import denoise
 from bism.resnet import ResNetEBLVM, ResNetEBM

@@ -10,7 +10,8 @@ import torch
 from benchmark.commands import run_directory
 from benchmark.data.datasets import DataSet
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Cell, Choices, jobs, plan, shard
+from benchmark.tasks.jobs import jobs, shard
+from benchmark.tasks.plan import Cell, Choices, plan
 from benchmark.tasks.suite import Suite
 from benchmark.tasks.suite_file import load_suite
 from bism import InputError
@@ -214,6 +215,23 @@ def test_choosing_tasks_and_methods() -> None:
     ]
 
 
+def test_choosing_variants_by_their_names_in_the_preset(suite: Suite) -> None:
+    assert names(suite, variants=["BiDSM-5"]) == ["BiDSM-5"]
+    assert names(suite, variants=["BiDSM-5", "CD-1"]) == ["CD-1", "BiDSM-5"]  # in the suite's order
+    assert names(suite, variants=["BiDSM-5"], methods=["bidsm"]) == ["BiDSM-5"]
+    # The same cells as without the choice; what the user changes is changed in them, whatever they are called then.
+    assert [one.id for one in cells(suite, variants=["CD-1"])] == [one.id for one in cells(suite, methods=["cd"])]
+    assert names(suite, variants=["CD-1"], steps=3, overrides=[("cd", "k", 7)]) == ["CD-7 [steps=3]"]
+
+
+def test_variants_of_several_tasks() -> None:
+    suite = load_suite("grbm", METHODS)
+    data = {"checkerboard": DATA, "digits": DataSet("digits", *[torch.zeros(1, 64)] * 3)}
+    planned = plan(suite, Choices("paper", seeds=[0], variants=["DSM", "BiSSM-0"]), METHODS, data)
+    found = {(cell.config["task"], cell.config["variant"]) for cell in planned}
+    assert found == {("checkerboard", "DSM"), ("checkerboard", "BiSSM-0"), ("digits", "DSM")}
+
+
 def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
     suite = load_suite("rbm", METHODS)
     data = {"digits": DataSet("digits", *[torch.zeros(1, 64)] * 3)}
@@ -247,6 +265,11 @@ def test_a_suite_says_why_it_has_not_what_was_asked_for() -> None:
             {"methods": ["nce", "sm"]},
             "nothing to run: preset test has none of nce, sm in board; a method that no preset has needs a line in "
             "a suite file (docs/adding_a_method.md)",
+        ),
+        ({"variants": ["BiDSM"]}, "preset test has no variant 'BiDSM': did you mean 'BiDSM-5'? valid: BiDSM-5, CD-1"),
+        (
+            {"variants": ["CD-1"], "methods": ["bidsm"]},
+            "preset test has no variant 'CD-1' of bidsm: valid: BiDSM-5",
         ),
         (
             {"overrides": [("cdd", "k", 1)]},

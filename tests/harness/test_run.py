@@ -193,6 +193,8 @@ def test_rerun_trains_finished_cells_again(folder: Path) -> None:
 
 def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     write(tmp_path)
+    alone = command(tmp_path, *RUN, "--dry-run", "--variants", "CD-1")
+    assert (alone.code, "2 cells" in alone.out, "BiDSM" in alone.out) == (0, True, False)
     said = command(tmp_path, *RUN, "--dry-run", "--set", "bidsm.K=10", "--steps", "7")
     assert (said.code, said.err) == (0, "")
     assert [name in said.out for name in ("BiDSM-5 [K=10,", "CD-1 [steps=7]", "inner_steps=10", "0-1")] == [True] * 4

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.func import grad
 
 from benchmark.commands.speed import Ceiling, _shortened, measure_ceiling
-from benchmark.tasks.plan import Cell, Job
+from benchmark.tasks.jobs import Job
+from benchmark.tasks.plan import Cell
 from bism import GRBM, BiDSM, engine
 from bism.compiler import Work, count_work
 from bism.engine import Trainer

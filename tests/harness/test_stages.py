@@ -15,7 +15,8 @@ from benchmark.records.rundir import CellFolder, RunDir, cell_folder
 from benchmark.running import progress
 from benchmark.running.job import JobSettings, Stopped, _train
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Cell, Choices, Job, jobs, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Cell, Choices, plan
 from benchmark.tasks.suite_file import load_suite
 from bism import GRBM
 from bism.checkpoint import load_checkpoint

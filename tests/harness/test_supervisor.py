@@ -24,7 +24,8 @@ from benchmark.running.executors import (
 from benchmark.running.job import JobSettings
 from benchmark.running.supervisor import Supervisor
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Choices, Job, jobs, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Choices, plan
 from benchmark.tasks.suite_file import load_suite
 from bism import InputError
 from tests.harness.tiny import write

@@ -16,7 +16,8 @@ from benchmark.records.rundir import RunDir, Timing
 from benchmark.running import timing
 from benchmark.running.progress import Bars, duration
 from benchmark.tasks import registry
-from benchmark.tasks.plan import Choices, Job, jobs, plan
+from benchmark.tasks.jobs import Job, jobs
+from benchmark.tasks.plan import Choices, plan
 from benchmark.tasks.suite_file import load_suite
 from tests.harness.tiny import command, records, replaced, write
 

@@ -69,7 +69,7 @@ def test_a_terminal_shows_verdicts_and_what_would_decide(width: int) -> None:
     assert "checkerboard-bissm-ssm: BiSSM-5 − SSM: about" in words
     assert f"{call('benchmark', 'run')} --suite grbm --preset paper --tasks checkerboard" in commands[0]
     (nce,) = (one for one in judge(LEDGER, board(), SIZE) if one.claim.id == "checkerboard-bissm-nce")
-    assert commands[0].endswith(f"--methods bissm nce --seeds 0-{nce.findings[0].total - 1}")
+    assert commands[0].endswith(f"--variants BiSSM-5 NCE --seeds 0-{nce.findings[0].total - 1}")
     assert nce.findings[0].total > 5
     assert all(claim.id in words for claim in LEDGER)
 
@@ -125,7 +125,7 @@ def test_other_forms(command: Callable[..., tuple[int, str, str]]) -> None:
     text = command("--format", "markdown")[1]
     assert "| `checkerboard-bidsm-dsm` BiDSM-5 ends where DSM does, which can sum over h | **supported** |" in text
     assert "## What would measure the rest" in text
-    assert "--suite bias --preset paper --tasks freyface --methods bidsm --seeds 0-4`" in text
+    assert "--suite bias --preset paper --tasks freyface --variants BiDSM-5 --seeds 0-4`" in text
 
 
 def test_claims_are_chosen_by_id_and_suite(command: Callable[..., tuple[int, str, str]]) -> None:

@@ -309,8 +309,9 @@ def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
 def test_commands_name_what_is_to_be_run() -> None:
     line = command([Place("freyface", "paper", "freyface", 20_000, "0-4")], ["BiDSM-5", "DSM", "BiDSM-0"])
     assert line.endswith(
-        "-m benchmark run --suite freyface --preset paper --tasks freyface --methods bidsm dsm --seeds 0-4"
+        "-m benchmark run --suite freyface --preset paper --tasks freyface --variants BiDSM-5 DSM BiDSM-0 --seeds 0-4"
     )
+    assert command([AT], ["BiDSM-0 [K=1]", "DSM", "DSM"]).endswith("--variants 'BiDSM-0 [K=1]' DSM")
     assert command([AT], ["DSM"], total=12).endswith("--seeds 0-11")
     assert command([AT], ["DSM"], total=500) == ""
 
