@@ -27,7 +27,6 @@ from reports.variants import apart
 
 POINTS = 51  # of a curve: all that a suite measures by default
 _ONCE = ("time/", "memory/", "selected/")  # of which the last value is enough, but for the clock
-_OBJECTIVES = ("val/objective", "val/lower_objective")  # as well; the training's has a curve
 _CLOCK = "time/train_seconds"
 _OWN = ("cell", "host", "error", "seed", "state", "preset_label", "task", "steps", "variant", "symbols", "drawn_as")
 _SHARED = [name for name in LABELS if name not in _OWN]  # as they are
@@ -124,7 +123,7 @@ def _preset(store: Results, suite: str, preset: str | None) -> str:
 
 def _is_drawn(metric: str, selected: Iterable[str]) -> bool:
     """Whether figures, or rules of selection, look at more than a metric's last value."""
-    return metric in (_CLOCK, *selected) or not (metric.startswith(_ONCE) or metric in _OBJECTIVES)
+    return metric in (_CLOCK, *selected) or not metric.startswith(_ONCE)
 
 
 def _params(cells: pd.DataFrame) -> list[str]:

@@ -89,6 +89,7 @@ def say(figure: Figure, text: str) -> None:
 _ROW, _LETTER, _NAME = 0.19, 0.055, 40  # inches of a row and of a letter beside it, and letters in a line
 _HANDLE, _SMALL_LETTER = 0.5, 0.048  # inches of a line of a legend, and of a letter behind it
 _LEGEND_LINE = 0.135  # inches from one line of a legend to the next
+_LINES = 16  # of a legend at most: a longer one is larger than what it explains
 _TICKS = 3  # of a short axis, at least
 _UNDER_LABEL = 24  # points from the axes to under their label
 _WORST = 3  # of many that leave a panel, those that it names
@@ -147,31 +148,36 @@ def legend_below(axes: Axes, columns: int = 3, beyond: Sequence[str] = ()) -> No
 
     beyond: what leaves the axes, the farthest first; named where there are too many variants to name all.
     """
-    shown = len(axes.get_legend_handles_labels()[1])
-    if shown > MANY:
-        first, others = ", ".join(beyond[:_WORST]), len(beyond) - _WORST
-        left = f"beyond the panel: {first}{f' and {others} others' * (others > 0)}"
-        lines = [f"{shown} variants: see the CSV file", *(textwrap.wrap(left, _NAME) if beyond else [])]
-        axes.legend([], [], title="\n".join(lines), loc="upper center")
-        return
     figure = axes.get_figure(root=True)
     assert figure is not None
-    place = axes.get_subplotspec()
+    place, shown = axes.get_subplotspec(), axes.get_legend_handles_labels()[1]
     room = figure.get_figwidth() / (place.get_gridspec().ncols if place is not None else 1)
-    columns = _legend_columns(axes.get_legend_handles_labels()[1], room, columns)
-    under = axes.transAxes + ScaledTranslation(0, -_UNDER_LABEL / 72, figure.dpi_scale_trans)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=under, ncols=columns, columnspacing=1.0)
+    columns = _legend_columns(shown, room, columns)
+    under: Any = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, 0),
+        "bbox_transform": axes.transAxes + ScaledTranslation(0, -_UNDER_LABEL / 72, figure.dpi_scale_trans),
+    }
+    if columns:
+        axes.legend(ncols=columns, columnspacing=1.0, **under)
+        return
+    first, others = ", ".join(beyond[:_WORST]), len(beyond) - _WORST
+    left = f"beyond the panel: {first}{f' and {others} more' * (others > 0)}"
+    lines = [f"{len(shown)} variants: see the CSV file", *(textwrap.wrap(left, _NAME) if beyond else [])]
+    axes.legend([], [], title="\n".join(lines), title_fontsize="small", **under)
 
 
 def legend_height(names: Sequence[str], room: float, columns: int) -> float:
     """Inches that ``legend_below`` takes for these names in a panel of this width."""
-    lines = math.ceil(len(names) / _legend_columns(names, room, columns)) if len(names) <= MANY else 1
-    return lines * _LEGEND_LINE
+    columns = _legend_columns(names, room, columns)
+    return _LEGEND_LINE * (math.ceil(len(names) / columns) if columns else 1 + _WORST)
 
 
 def _legend_columns(names: Sequence[str], room: float, most: int) -> int:
+    """In how many columns all are named; 0 where there are too many to name."""
     longest = max(map(len, names), default=0)
-    return max(1, min(most, int(room / (_HANDLE + _SMALL_LETTER * longest))))
+    columns = max(1, min(most, int(room / (_HANDLE + _SMALL_LETTER * longest))))
+    return columns if len(names) <= min(MANY, _LINES * columns) else 0
 
 
 def looks(method: Mapping[str, Method]) -> dict[str, "Look"]:

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.measures.ranking import WALL
-from reports import statistics, style, terms, timing
+from reports import off_scale, statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import of_variants
-from reports.sweep import Sweep, selected
+from reports.sweep import Sweep, better_is_high, selected
 from reports.variants import OF_A_SEED
 
 _K, _N = "param.inner_steps", "param.unroll_steps"
@@ -31,19 +32,21 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             grid = averages(cells, metric, {_K: "K", _N: "N"})
             if len(grid) < 3:
                 continue
-            missing = len(sweep.missing(task))
+            missing, (figure, far) = len(sweep.missing(task)), draw(grid, metric)
             yield Artefact(
                 name=f"ablation-kn-{method}-{task}",
                 title=f"{label}: inner steps K and unrolled steps N ({task})",
                 caption=f"{name} and a seed's share of the time of an iteration of {label} against N, a curve for each "
                 f"K, all else alike; mean over {terms.counted(int(grid['seeds'].max()), 'seed')} at most, with 95% "
-                f"intervals (Student's t). Times: {timing.said(cells)}.{timing.machines(cells)}",
+                f"intervals (Student's t). "
+                + ("What is far from the best is an arrow at the edge, and a number in the table. " if far else "")
+                + f"Times: {timing.said(cells)}.{timing.machines(cells)}",
                 alt=f"{name}: " + "; ".join(f"K {row['K']:g}, N {row['N']:g}: {terms.number(row['quality'])}"
                                             for row in grid.to_dict("records")) + ".",
                 numbers=grid,
                 runs=list(cells["run"]),
                 missing=missing,
-                figure=style.mark(draw(grid, metric), missing),
+                figure=style.mark(figure, missing),
                 table=_table(grid, "K", "N"),
             )  # fmt: skip
         column = "param.inner_batches"
@@ -119,20 +122,38 @@ def _number(value: str) -> float | str:
         return value
 
 
-def draw(grid: pd.DataFrame, metric: str) -> Figure:
-    """Quality and cost against N, a curve for each K."""
+def draw(grid: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
+    """Quality and cost against N, a curve for each K; and whether something is far off the scale of the rest."""
+    scale = _scale(grid, better_is_high(metric))
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4), layout="constrained")
         quality, cost = figure.subplots(1, 2, sharex=True)
         for k, curve in grid.groupby("K"):
             colour, marker = style.steps(int(float(str(k))))
             look = {"color": colour, "marker": marker, "label": f"K = {k:g}"}
-            _bars(quality, curve["N"], curve, look)
+            far = scale.beyond(curve["quality"]) if scale else np.zeros(len(curve), bool)
+            _bars(quality, curve["N"][~far], curve[~far], look)
+            if scale and far.any():
+                quality.plot(curve["N"], scale.places(curve["quality"]), color=colour, zorder=1)
+                quality.plot(curve["N"][far], [scale.at] * far.sum(), marker=off_scale.arrow(scale), color=colour,
+                             markerfacecolor="none", linestyle="")  # fmt: skip
             cost.plot(curve["N"], curve[_MS], **look)
         quality.set(ylabel=style.in_lines(terms.measure(metric), _LABEL), xlabel="unrolled steps N")
         cost.set(ylabel=_MS, xlabel="unrolled steps N", ylim=(0, None))
+        if scale:
+            quality.set_ylim(scale.low, scale.high)
         quality.legend()
-    return figure
+    return figure, scale is not None
+
+
+def _scale(grid: pd.DataFrame, high: bool) -> off_scale.Axis | None:
+    """The axis for those that are near the best, with their intervals, where others are far off."""
+    means, half = grid["quality"], grid["± 95%"].fillna(0.0)
+    rough = off_scale.axis(means, [], high)
+    if rough is None or not rough.beyond(means).any():
+        return None
+    near = ~rough.beyond(means)
+    return off_scale.axis(means[near], np.concatenate([means, (means - half)[near], (means + half)[near]]), high)
 
 
 def draw_sizes(grid: pd.DataFrame, cells: pd.DataFrame, metric: str) -> Figure:

@@ -133,7 +133,12 @@ def draw(
     beside = bool(leading) and len(present) % 2 == 1 and columns > 1  # a place of the grid is free
     abreast = {1: 4, 2: 2, 3: 1}[columns]
     of_family = [sorted(curves["variant"][family == title].unique()) for title in present]
-    legends = [style.legend_height(names, style.TEXT_WIDTH / columns, abreast) for names in of_family]
+    limits = _limits(curves, high)
+    labels = _labels(curves, *limits)
+    legends = [
+        style.legend_height([labels[name] for name in names], style.TEXT_WIDTH / columns, abreast)
+        for names in of_family
+    ]
     below = sum(max(0.0, max(legends[place : place + columns]) - _LEGEND) for place in range(0, len(present), columns))
     heights = [2.15 * rows + 0.2 + below, *([1.9] if leading and not beside else [])]
     with style.look():
@@ -141,7 +146,7 @@ def draw(
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         grid = parts[0].add_gridspec(rows, columns)
         panels = _panels(parts[0], grid, len(present), columns)
-        panels[0].set_ylim(*_limits(curves, high))
+        panels[0].set_ylim(*limits)
         looks = style.looks(method)
         if leading:
             front = parts[0].add_subplot(grid[-1, -1]) if beside else parts[1].subplots()
@@ -153,7 +158,7 @@ def draw(
             panels[0].set_xlim(curves["seconds"].quantile(0.01) / 2, curves["seconds"].max() * 1.2)
             style.plain(panels[0].xaxis)
         for axes, title in zip(panels, present, strict=False):
-            beyond = _panel(axes, curves[family == title], looks, time)
+            beyond = _panel(axes, curves[family == title], looks, labels, time)
             axes.set(title=title, xlabel=along)
             axes.tick_params(labelbottom=True)
             style.legend_below(axes, abreast, beyond)
@@ -182,7 +187,18 @@ def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
     return (best - spread, best + 0.06 * spread) if high else (best - 0.06 * spread, best + spread)
 
 
-def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: bool) -> list[str]:
+def _labels(curves: pd.DataFrame, low: float, high: float) -> dict[str, str]:
+    """Of each variant its name in a legend, with where its mean ends if that is outside the panel."""
+    ends = statistics.bands(curves).sort_values("step").groupby("variant")["mean"].last()
+    return {
+        str(variant): str(variant) if low <= end <= high else f"{variant} (to {terms.number(float(end))})"
+        for variant, end in ends.items()
+    }
+
+
+def _panel(
+    axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], labels: Mapping[str, str], time: bool
+) -> list[str]:
     """Draws the curves; returns those that end outside, the farthest first, with where they end."""
     beyond = list[tuple[float, str]]()
     low, high = axes.get_ylim()
@@ -202,11 +218,10 @@ def _panel(axes: Any, curves: pd.DataFrame, looks: Mapping[str, Look], time: boo
         axes.fill_between(x, summary["mean"] - half_width, summary["mean"] + half_width, color=look.colour,
                           alpha=0.2, linewidth=0, gid=f"_{variant}")  # fmt: skip
         end = float(summary["mean"].iloc[-1])
-        label = variant if low <= end <= high else f"{variant} (to {terms.number(end)})"
         if not low <= end <= high:
-            beyond.append((max(low - end, end - high), label))
+            beyond.append((max(low - end, end - high), labels[variant]))
         every = max(1, len(x) // 6)
-        axes.plot(x, summary["mean"], **look.line, label=label, gid=variant, markevery=(every // 2, every))
+        axes.plot(x, summary["mean"], **look.line, label=labels[variant], gid=variant, markevery=(every // 2, every))
     if not time:
         style.thousands(axes.xaxis)
     return [label for _, label in sorted(beyond, reverse=True)]

@@ -35,7 +35,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         for metric in _LABELS:
             curves = sweep.curves(task, metric)
             bilevel = curves[curves["variant"].map(of_variants(curves)).map(_is_bilevel).astype(bool)]
-            parts.append(bilevel[bilevel["step"] > 0].assign(metric=metric))
+            along = bilevel[bilevel["step"] > 0]
+            if along.groupby("run")["step"].nunique().max() > 1:  # one value makes no curve
+                parts.append(along.assign(metric=metric))
+        if not parts:
+            continue
         values = pd.concat(parts).dropna(subset=["value"])
         if values.empty:
             continue

@@ -335,6 +335,15 @@ def test_figure5_says_which_levels_it_has(metric: str) -> None:
     assert (artefact.numbers["metric"] == metric).sum() == 2
 
 
+def test_figure5_leaves_out_what_was_measured_once() -> None:
+    held = learning(Held(), BOTH)
+    held.values["grbm-paper-board-BiDSM-5-0", "val/objective"] = [(1000, 1.0)]
+    held.rows[6]["val/objective"] = 1.0
+    figure = built(figure5, held)["figure5-board"].figure
+    assert figure is not None
+    assert [" ".join(axes.get_ylabel().split()) for axes in figure.axes] == ["higher level: training objective"]
+
+
 def test_figure5_says_where_it_cuts_first_values() -> None:
     def objective(first: float) -> str:
         held = Held()
@@ -378,6 +387,24 @@ def test_ablations_of_k_and_n_mix_no_models() -> None:
                  **{f"param.{name}": value for name, value in of.items()})  # fmt: skip
     table = built(ablations, held)["ablation-kn-bidsm-board"].numbers
     assert table[["K", "N", "quality"]].to_numpy().tolist() == [[5, 0, 16], [5, 5, 16], [20, 0, 16]]
+
+
+def test_what_is_far_off_does_not_flatten_the_ablation_of_k_and_n() -> None:
+    held = Held()
+    for k, qualities in ((0, (-400.0, -300.0, 1.2)), (1, (1.0, 2.0, 4.0)), (5, (1.5, 3.0, 3.5))):
+        for n, quality in zip((0, 1, 5), qualities, strict=True):
+            held.add(f"BiDSM-{n} [K={k}]", "bidsm", 0, **{"test/log_likelihood": quality, "time/ms_per_step": 1.0,
+                     "param.inner_steps": str(k), "param.unroll_steps": str(n)})  # fmt: skip
+    artefact = built(ablations, held)["ablation-kn-bidsm-board"]
+    assert artefact.figure is not None
+    quality, _ = artefact.figure.axes
+    low, high = quality.get_ylim()
+    assert -2 < low < 1.0 < 4.0 < high < 6
+    (arrows,) = [line for line in quality.lines if line.get_marker() == "v" and line.get_linestyle() == "None"]
+    assert list(arrows.get_xdata()) == [0, 1]
+    assert all(low < y < 1.0 for y in arrows.get_ydata())
+    assert "an arrow at the edge" in artefact.caption
+    assert artefact.numbers["quality"].min() == -400
 
 
 def test_ablations_of_minibatches() -> None:

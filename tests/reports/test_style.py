@@ -175,7 +175,28 @@ def test_what_leaves_a_panel_of_very_many_variants_is_named_the_worst_first() ->
     (title,) = [axes.get_legend().get_title().get_text() for axes in figure.axes if axes.get_legend()]
     said = " ".join(title.split())
     assert said.startswith("75 variants: see the CSV file beyond the panel: Bad-5 (to −500), Bad-4 (to −400), Bad-3")
-    assert said.endswith("and 2 others")
+    assert said.endswith("and 2 more")
+
+
+@pytest.mark.parametrize("count", [14, 20])
+def test_a_legend_in_figure3_lies_over_nothing(count: int) -> None:
+    """Of so many names that stand in one column, since some say where they end."""
+    ends = {f"Mine-{n:02} [K=20]": ("mine", 0.5 if n % 3 else -100.0 - n) for n in range(count)}
+    figure = built(figure3, learning(Held(), ends | {"DSM": ("dsm", 0.5)}))["figure3-board"].figure
+    assert figure is not None
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    with style.look():
+        figure.draw_without_rendering()
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert len(legends) == 2
+    named = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert ("Mine-03 [K=20] (to −103)" in named) == (count <= 16)  # lines at most
+    assert all(axes.bbox.height > 0.1 * figure.bbox.height for axes in figure.axes)
+    for legend in legends:
+        box = legend.get_window_extent(renderer)
+        assert figure.bbox.y0 <= box.y0
+        assert not any(box.overlaps(axes.get_tightbbox(renderer, for_layout_only=True)) for axes in figure.axes
+                       if axes.get_legend() is not legend)  # fmt: skip
 
 
 def test_a_short_logarithmic_axis_has_more_than_one_number() -> None:
@@ -262,7 +283,7 @@ def test_a_long_name_of_a_measure_is_not_cut() -> None:
         curves = {"test/posterior_fisher_divergence": lambda seed, step, place=place: float(step + place)}
         held.add(variant, "dsm", 0, curves=curves)
     grid = pd.DataFrame({"K": 5.0, "N": [0.0, 1.0], "quality": 1.0, "± 95%": 0.1, "ms per iteration and seed": 2.0})
-    of_steps = ablations.draw(grid, "test/posterior_fisher_divergence")
+    of_steps, _ = ablations.draw(grid, "test/posterior_fisher_divergence")
     for figure in (built(figure3, held)["figure3-board"].figure, of_steps):
         assert figure is not None
         renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
