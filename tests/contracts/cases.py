@@ -61,6 +61,11 @@ ALIKE = {
     "vae_gmm",  # vae's steps, and of rae what is kept for afterwards
     "lebm_amortised",  # lebm's chains on the prior, and hoffman's start and bound
 }
+PROGRAMS_ALIKE = ALIKE | {  # compiled programs that have no part which no other has
+    *("bissm", "vages_mdsm", "vages_ksd"),  # bidsm's or vages_dsm's steps with the objective of another
+    *("langevin_pcd", "short_run", "generative_convnet"),  # chains of langevin_cd, pcd and igebm
+    "two_stage_vae",  # vae twice, in stages as staged has
+}
 ITERATIONS = 10  # that stages share; the last goes on
 
 

@@ -14,7 +14,7 @@ from bism import BiDSM, Estimator, compiler, engine, threefry
 from bism.capture import CapturedSteps
 from bism.engine import Trainer
 from bism.stream import TOGETHER, Block, Stream
-from tests.contracts.cases import ALIKE, Case, cases, data, discovered, same, small, trainer
+from tests.contracts.cases import ALIKE, PROGRAMS_ALIKE, Case, cases, data, discovered, same, small, trainer
 
 
 def distance(mine: Trainer, other: Trainer) -> float:
@@ -60,7 +60,12 @@ QUICK = ("dsm",)
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
-    "kind", [pytest.param(x, id=x.id, marks=() if x.id in QUICK else pytest.mark.long) for x in discovered()]
+    "kind",
+    [
+        pytest.param(kind, id=kind.id, marks=() if kind.id in QUICK else pytest.mark.long)
+        for kind in discovered()
+        if kind.id not in PROGRAMS_ALIKE
+    ],
 )
 def test_a_compiled_program_is_given_what_it_was_compiled_for(
     kind: type[Estimator], monkeypatch: pytest.MonkeyPatch

@@ -104,7 +104,7 @@ def test_what_a_batch_system_and_a_closed_terminal_send_is_ctrl_c(
     tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
 ) -> None:
     write(tmp_path, SUITE)
-    with started(tmp_path, "--steps", "2900", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *more) as process:
+    with started(tmp_path, "--steps", "50000", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *more) as process:
         until(process, lambda: progress(tmp_path) > 0)
         os.killpg(process.pid, number)  # jobs and the writer hear it as well
         assert ended(process).code == 130

@@ -18,12 +18,12 @@ _LONGEST = 60.0  # seconds of a processor that the training of a sample took
 
 
 def cheapest(path: Path) -> tuple[str, str] | None:
-    """Of a file the task and method all of whose variants together train fastest; None where all take long."""
+    """Of a file the task and variant all of whose seeds together train fastest; None where all take long."""
     costs = Counter[tuple[str, str]]()
     for one in read(path).variants:
         for seed in one.seeds:
             if seed.state in ENDED:
-                costs[one.task, one.method] += seed.last.get("time/processor_ms_per_step", 1e9) * one.steps / 1000
+                costs[one.task, one.variant] += seed.last.get("time/processor_ms_per_step", 1e9) * one.steps / 1000
     sample = min(costs, key=lambda key: (costs[key], key))
     return sample if costs[sample] < _LONGEST else None
 
@@ -52,10 +52,10 @@ def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: st
     sample = cheapest(path)
     if sample is None:
         pytest.skip("all of its variants take longer than a test may")
-    task, method = sample
-    variants = [one for one in read(path).of(task) if one.method == method]
+    task, variant = sample
+    variants = [one for one in read(path).of(task) if one.variant == variant]
     seeds = sorted({seed.seed for one in variants for seed in one.seeds if seed.state in ENDED})
-    chosen = ("--tasks", task, "--methods", method, "--seeds", ",".join(map(str, seeds)))
+    chosen = ("--tasks", task, "--variants", variant, "--seeds", ",".join(map(str, seeds)))
     if "BISM_DATA" in os.environ:
         chosen = (*chosen, "--data-dir", os.environ["BISM_DATA"])
     write(tmp_path, without_probes(suite, preset), "bare.yaml")
@@ -63,7 +63,7 @@ def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: st
     if answer.code == 2 and ": missing" in answer.err:
         pytest.skip("BISM_DATA does not name a folder with its data")
     assert answer.code == 0, answer.err
-    for shipped in variants:
+    for shipped in variants:  # a line for each commit
         alike = (shipped.torch_version, shipped.machine.rpartition(",")[0]) == (
             version("torch"), hardware("cpu").rpartition(",")[0])  # fmt: skip
         ours = {seed: _last(tmp_path, shipped.variant, seed) for seed in seeds}
