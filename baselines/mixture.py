@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from bism.posteriors import location_and_scale
-from bism.rng import Rng
+from bism.rng import Rng, normal_
 from bism.variables import Gaussian, Units, log_odds, visible_units
 
 Points = tuple[Tensor, ...]  # (v,) or (v, h)
@@ -30,7 +30,7 @@ class Products(nn.Module):
 
     def reset_parameters(self) -> None:
         """Components near each other: of real units around N(0, I), of binary ones around fair coins."""
-        nn.init.normal_(self.location, std=SPREAD)
+        normal_(self.location, std=SPREAD)
         if self.log_s is not None:
             nn.init.zeros_(self.log_s)
 

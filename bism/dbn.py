@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from bism.errors import InputError
 from bism.layers import Layer, is_on, layer_sizes
 from bism.models import INITS, RBM
-from bism.rng import Rng
+from bism.rng import Rng, normal_
 from bism.sampling import sampler
 from bism.variables import Bernoulli, log_odds
 
@@ -35,7 +35,7 @@ class Directed(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the initial weights from torch's global generator."""
-        nn.init.normal_(self.W, std=0.01)
+        normal_(self.W, std=0.01)
         nn.init.zeros_(self.b)
 
     def logits(self, y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bism.rng import Rng
+from bism.rng import Rng, normal_
 from bism.variables import Bernoulli
 
 
@@ -34,7 +34,7 @@ class Ising(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the initial couplings from torch's global generator."""
-        nn.init.normal_(self.J, std=0.01)
+        normal_(self.J, std=0.01)
         nn.init.zeros_(self.b)
 
     def couplings(self) -> Tensor:

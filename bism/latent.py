@@ -108,7 +108,7 @@ class LatentModel(nn.Module):
     def reset_parameters(self) -> None:
         """s starts where it was said to; decoder and prior have their own."""
         if self.learns_sigma:
-            nn.init.constant_(self.log_sigma, torch.tensor(self._sigma).log().item())
+            nn.init.constant_(self.log_sigma, torch.tensor(self._sigma, device="cpu").log().item())
 
     def default_posterior(self) -> nn.Module:
         """q(h|v) = N(mean(v), diag(s(v)^2)), with a convolutional network of images and an MLP of vectors; of binary h

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bism.errors import InputError, shown
+from bism.rng import normal_
 
 LAYERS = (2, 3)  # how many hidden layers there may be
 
@@ -25,7 +26,7 @@ class Layer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the initial weights from torch's global generator."""
-        nn.init.normal_(self.W, std=0.01)
+        normal_(self.W, std=0.01)
         nn.init.zeros_(self.c)
 
     def logits(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from bism.errors import InputError
 from bism.posteriors import RelaxedBernoulli, location_and_scale, softplus_of_flips
+from bism.rng import normal_
 from bism.variables import Bernoulli, Gaussian, log_odds
 
 INITS = ("paper", "data")
@@ -189,7 +190,7 @@ class RBM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws the initial weights from torch's global generator."""
-        nn.init.normal_(self.W, std=0.01)
+        normal_(self.W, std=0.01)
         nn.init.zeros_(self.b)
         nn.init.zeros_(self.c)
 

@@ -25,6 +25,15 @@ def generator(seed: int, index: int, purpose: str, device: torch.device | str = 
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def normal_(parameter: Tensor, std: float) -> None:
+    """Fills a parameter with N(0, std^2) from torch's global generator.
+
+    On the meta device, where there are no numbers, torch (2.13) would load its compiler for this, which takes seconds.
+    """
+    if not parameter.is_meta:
+        torch.nn.init.normal_(parameter, std=std)
+
+
 def laid_out(numbers: Tensor, shape: Sequence[int]) -> Tensor:
     """Flat numbers in ``shape``, the longest axis innermost in memory where it outweighs all that follow it.
 

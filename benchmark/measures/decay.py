@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,9 @@ def decay_rate(unroll: Sequence[int], bias: Sequence[float], *, first: int = 1, 
         raise ValueError(f"a rate needs at least 3 points with {first} <= N <= {last}, got {len(n)}")
     if not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(f"bias must be positive and finite to have a logarithm, got {values.tolist()}")
+    from scipy import stats  # takes a second, and most commands fit no line
+
     line = stats.linregress(n, np.log(values))
-    half = float(stats.t.ppf(0.975, len(n) - 2)) * float(line.stderr)
+    half = float(special.stdtrit(len(n) - 2, 0.975)) * float(line.stderr)
     slope = float(line.slope)
     return Decay(slope, slope - half, slope + half, int(n.min()), int(n.max()), len(n))

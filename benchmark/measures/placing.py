@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from benchmark.measures.statistics import LEVEL, paired, written
 from benchmark.records.metrics import metric_of
@@ -111,7 +111,7 @@ def against(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.DataFra
 
 def detectable(seeds: int, family: int) -> float:
     """From how many standard deviations of the pairs' differences on a mean difference is found."""
-    return float(stats.t.isf((1 - LEVEL) / (2 * family), seeds - 1)) / math.sqrt(seeds)
+    return -float(special.stdtrit(seeds - 1, (1 - LEVEL) / (2 * family))) / math.sqrt(seeds)
 
 
 def _conclusion(difference: float, p: float) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # of which scipy.stats is made, that takes a second to import
 
 LEVEL = 0.95
 _DECIMALS, _LARGE = 6, 1e9  # at most; what is smaller or larger has an exponent
@@ -20,7 +20,7 @@ def interval(values: Values) -> tuple[float, float]:
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         return (float(sample.mean()) if len(sample) else math.nan), math.nan
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(sample) - 1))
+    quantile = float(special.stdtrit(len(sample) - 1, 0.5 + LEVEL / 2))
     with np.errstate(invalid="ignore"):  # of infinities: their mean is known, and no interval
         return float(sample.mean()), quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
 
@@ -55,10 +55,10 @@ def paired(differences: np.ndarray, family: int = 1) -> tuple[np.ndarray, np.nda
     square = np.where(known, differences - mean[..., None], 0) ** 2
     error = np.sqrt(square.sum(-1) / (some - 1) / some)
     counts, place = np.unique(count, return_inverse=True)
-    quantiles = stats.t.isf((1 - LEVEL) / (2 * family), np.maximum(counts - 1, 1))[place].reshape(count.shape)
+    quantiles = -special.stdtrit(np.maximum(counts - 1, 1), (1 - LEVEL) / (2 * family))[place].reshape(count.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(mean == 0, 0, np.abs(mean) / error)
-    p = np.minimum(1, 2 * family * stats.t.sf(ratio, some - 1))
+    p = np.minimum(1, 2 * family * special.stdtr(some - 1, -ratio))
     return mean, quantiles * error, p
 
 

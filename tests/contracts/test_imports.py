@@ -120,6 +120,14 @@ def test_nothing_of_it_is_imported_before_it_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_listing_the_suites_loads_neither_compiler_nor_statistics() -> None:
+    code = (
+        "import sys; from benchmark.commands.cli import main; "
+        "assert main(['list']) == 0; assert not {'torch._dynamo', 'scipy.stats', 'mlflow'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_what_is_not_there_is_said_before_what_takes_long_is_imported() -> None:
     lines = {
         "benchmark.commands.cli": (

@@ -13,7 +13,7 @@ from benchmark.commands.completion import _content
 from benchmark.commands.tune import seconds_of
 from benchmark.data.datasets import MissingData, load
 from benchmark.system import limits, memory, yaml_text
-from benchmark.tasks import registry, spaces
+from benchmark.tasks import models, registry, spaces
 from benchmark.tasks.suite import Variant, parse_seeds
 from benchmark.tasks.suite_file import load_suite
 from bism import BiDSM, InputError
@@ -128,6 +128,14 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_number(
     monkeypatch.setattr(memory, "machine_bytes", lambda: 8 << 30)
     write(tmp_path, replaced(change))
     refused(dry(tmp_path), words, "GiB of memory, and this machine has 8.0 GiB")
+
+
+def test_parameters_are_counted_without_their_numbers() -> None:
+    """A learnt sigma is one more; what cannot be made without numbers would be let through uncounted."""
+    config = {"name": "latent_mlp", "visible": 2, "codes": 3, "width": 4}
+    fixed = models.parameter_count(config)
+    assert fixed == sum(parameter.numel() for parameter in models.build_model(config).parameters())
+    assert models.parameter_count(config | {"learn_sigma": True}) == fixed + 1
 
 
 GREEDY = """\

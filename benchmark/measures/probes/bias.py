@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from benchmark.measures.decay import decay_rate
@@ -170,7 +170,7 @@ class GradientBias(Probe):
         for steps, at in reference_states(estimator, model, data, after=self.after, **shared):
             subject.alive("the gradient's bias", steps, max(self.after))
             found = expected_bias(estimator, model, at, data, draws=self.draws, **shared)
-            half = float(stats.t.ppf(0.975, GROUPS - 1)) * found.error
+            half = float(special.stdtrit(GROUPS - 1, 0.975)) * found.error
             values = {
                 "": _root(found.squared_bias),
                 "_low": _root(found.squared_bias - half),
