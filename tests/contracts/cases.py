@@ -1,6 +1,7 @@
 """Every estimator of the packages, found by discovery, with small settings to train it with."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -140,6 +141,7 @@ def zoo(kind: type[Estimator]) -> list[nn.Module]:
     ]
 
 
+@functools.cache  # three modules ask
 def cases() -> list[Case]:
     """Each estimator, and each with every other value of its named choices; of those that are declared for several
     methods by a base of theirs, once. And each with the other models of the zoo that it can train."""

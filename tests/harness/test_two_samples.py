@@ -199,7 +199,12 @@ def test_points_that_were_made_binary_have_no_law(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", ["none", "standard"])
-def test_a_model_with_a_prior_is_drawn_from_as_its_method_s_joint_model(tmp_path: Path, scale: str) -> None:
+def test_a_model_with_a_prior_is_drawn_from_as_its_method_s_joint_model(
+    tmp_path: Path, scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "benchmark.measures.probes.two_samples._GRID", 8
+    )  # the density's picture costs an integral over h for each point
     config = {"name": "rings", "train": 300, "val": 50, "test": 200} | ({} if scale == "none" else {"scale": scale})
     data = load(config, tmp_path)
     trained = VAEMixture(components=3).fit(latent_mlp(2, 2, width=8), data.train, steps=5, seeds=[3], compile=False)
