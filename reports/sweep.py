@@ -136,9 +136,15 @@ def at_selected(sweep: Sweep, task: str, metrics: Iterable[str]) -> pd.DataFrame
 
 
 def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric where the task's selection rule stopped: its last value under the rule "last"."""
+    """A metric where the task's selection rule stopped: its last value under the rule "last", which picks no step.
+
+    NaN where the rule picked a step or a mean that has none; the last value of what was measured at the end alone.
+    """
     last = cells[metric] if metric in cells else pd.Series(float("nan"), cells.index)
-    return cells[_SELECTED + metric].fillna(last) if _SELECTED + metric in cells else last
+    if _SELECTED + metric not in cells:
+        return last
+    by_last = cells[f"{_SELECTED}step"].isna() if f"{_SELECTED}step" in cells else True
+    return cells[_SELECTED + metric].where(lambda found: found.notna() | ~pd.Series(by_last, cells.index), last)
 
 
 def below_start(sweep: Sweep, task: str) -> set[str]:

@@ -106,6 +106,8 @@ class Selected(Measure):
     def problem(self, sweep: Sweep, task: str, variants: Sequence[str]) -> str:
         done = sweep.of(task)
         rules = sorted({rule or "one not known" for rule in done.loc[done["variant"].isin(variants), "select"]})
+        if rules == ["one not known"]:
+            return "it is not known by which rule seeds are represented"
         return f"seeds are represented by different rules: {' and '.join(rules)}" if len(rules) > 1 else ""
 
 
@@ -153,10 +155,11 @@ class EqualTime(Measure):
         return better_is_high(self.metric)
 
     def values(self, sweep: Sweep, task: str, variants: Sequence[str]) -> pd.DataFrame:
-        timed = sweep.curves(task, _TIME)[["run", "step", "value"]].rename(columns={"value": "seconds"})
-        curves = sweep.curves(task, self.metric).merge(timed, on=["run", "step"])
-        curves = curves[curves["variant"].isin(variants)].dropna(subset=["value", "seconds"])
-        ends = curves.groupby(["seed", "variant"])["seconds"].max().groupby("seed").min()
+        timed = sweep.curves(task, _TIME).rename(columns={"value": "seconds"})
+        timed = timed[timed["variant"].isin(variants)]
+        # a training that runs away ends when it ends, and not with its last finite value
+        ends = timed.groupby(["seed", "variant"])["seconds"].max().groupby("seed").min()
+        curves = sweep.curves(task, self.metric).merge(timed[["run", "step", "seconds"]], on=["run", "step"]).dropna()
         within = curves[curves["seconds"] <= curves["seed"].map(ends) * (1 + 1e-9)]
         best = within.groupby(["seed", "variant"])["value"].agg("max" if self.higher else "min").reset_index()
         return _table(best, variants)
@@ -355,7 +358,7 @@ def _not_alike(sweep: Sweep, task: str, variants: Sequence[str]) -> str:
     cells = sweep.of(task, None)
     cells = cells[cells["state"].isin(("done", "diverged")) & cells["variant"].isin(variants)]
     for name in _CONDITIONS:
-        said = sorted({str(text) for text in cells[name] if text}) if name in cells else []
+        said = sorted({str(text) or "not known" for text in cells[name]}) if name in cells else []
         if len(said) > 1:
             return f"times were not taken alike: {name} {' and '.join(said)}"
     together = cells.groupby([cells["variant"], _times(cells)], dropna=False)["seed"].agg(frozenset)

@@ -189,7 +189,9 @@ def examine(one: Comparison, sweep: Sweep | None, family: int) -> Finding:
     if mixed := _other_data(cells):
         return Finding(one, OPEN, reason=mixed, **about)
     weights = np.array([one.weights[variant] for variant in one.variants])
-    return _found(one, values, weights, family, one.measure.problem(sweep, one.at.task, one.variants), about)
+    found = _found(one, values, weights, family, one.measure.problem(sweep, one.at.task, one.variants), about)
+    used = cells["state"].eq("diverged") | (cells["state"].eq("done") & cells["seed"].isin(found.seeds))
+    return dataclasses.replace(found, runs=[run for run in cells[used]["run"] if run]) if found.seeds else found
 
 
 def _with_diverged(values: pd.DataFrame, cells: pd.DataFrame, worst: float) -> pd.DataFrame:
@@ -219,9 +221,11 @@ def _valueless(values: pd.DataFrame, cells: pd.DataFrame) -> int:
 
 
 def _other_data(cells: pd.DataFrame) -> str:
-    """That the cells are of data that differ, by their hashes, or nothing. Data of some that is not known is other."""
+    """That the cells are of data that differ, by their hashes, or of some that are not known; or nothing."""
     ended = cells[cells["state"].isin(ENDED)]
-    whose = ended.groupby("data_hash", sort=False)["variant"].unique()
+    whose = ended.groupby(ended["data_hash"].fillna(""), sort=False)["variant"].unique()
+    if "" in whose and len(whose) == 1:
+        return "it is not known of which data they are"
     if len(whose) < 2:
         return ""
     said = "; ".join(f"{', '.join(names)} on {str(data)[:12] or 'data not known'}" for data, names in whose.items())
@@ -233,23 +237,25 @@ def _found(
 ) -> Finding:
     """The finding from a table of values by seed and variant."""
     parts = values.to_numpy(float) * weights
+    common = values[~np.isnan(parts).any(axis=1)]
+    seeds = [int(seed) for seed in common.index]
     if np.isinf(parts).any():
+        if problem:
+            return Finding(one, OPEN, reason=problem, **about)
         signs = set(np.sign(parts[np.isinf(parts)]))
         if len(signs) == 2:
             what = "seeds diverged" if about["diverged"] else "values are infinite"
             return Finding(one, OPEN, reason=f"{what} on both sides", **about)
         effect = float(signs.pop() * math.inf)
         state = HOLDS if one.low <= effect <= one.high else FAILS
-        return Finding(one, state, effect, effect, effect, seeds=list(values.index), **about)
-    common = values[~np.isnan(parts).any(axis=1)]
+        return Finding(one, state, effect, effect, effect, seeds=seeds, **about)
     d = common.to_numpy(float) @ weights
-    seeds = [int(seed) for seed in common.index]
     if not len(d):
         return Finding(one, OPEN, reason="no seed in common", **about)
     mean, half = (float(found) for found in interval(d, family))
     half = one.measure.error or half
     about |= {"seeds": seeds, "values": d.tolist()}
-    if len(d) > 1 and d[0] != 0 and np.ptp(d) == 0 and not one.measure.error:
+    if len(d) > 1 and not one.measure.error and (_copies(d) or any(map(_copies, common.to_numpy(float).T))):
         problem = problem or f"all {len(d)} seeds gave one number to its last digit, as copies of one do"
     if problem:
         return Finding(one, OPEN, mean, reason=problem, **about)
@@ -261,6 +267,10 @@ def _found(
     elif state == OPEN:
         about["total"] = seeds_needed(mean, float(d.std(ddof=1)), len(d), one.low, one.high, family)
     return Finding(one, state, mean, mean - half, mean + half, **about)
+
+
+def _copies(values: np.ndarray) -> bool:
+    return bool(values[0] != 0 and np.ptp(values) == 0)
 
 
 def interval(values: np.ndarray, family: int) -> tuple[np.ndarray, np.ndarray]:

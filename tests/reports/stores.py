@@ -47,7 +47,7 @@ class Held:
             {
                 "run": run,
                 "started": 0,
-                "data_hash": "",
+                "data_hash": "0f1e2d3c4b5a",
                 "command": "",
                 **dict.fromkeys(LABELS, ""),
                 **labels,

@@ -78,6 +78,10 @@ def test_equal_time_is_that_of_the_fastest() -> None:
         runs.values[run, "time/train_seconds"] = [(step, step * seconds) for step in range(3)]
     found = EqualTime(metric).values(sweep(runs), "board", ["A", "B"])
     assert found.loc[0].to_dict() == {"A": 5.0, "B": 4.0}
+    run = runs.rows[0]["run"]
+    runs.values[run, metric] = [(0, 9.0), (1, math.inf), (2, math.inf)]  # it takes its 10 s, whatever becomes of it
+    found = EqualTime(metric).values(sweep(runs), "board", ["A", "B"])
+    assert found.loc[0].to_dict() == {"A": 9.0, "B": 4.0}
 
 
 def test_times_are_known_within_a_factor_and_compared_where_they_were_taken_alike() -> None:
@@ -95,6 +99,7 @@ def test_times_are_known_within_a_factor_and_compared_where_they_were_taken_alik
     assert "nearer to the margin" in would_decide(timed(2.5))
     other = timed(2.0, host="y")
     assert (other.state, other.reason) == (OPEN, "times were not taken alike: host x and y")
+    assert timed(2.0, host="").reason == "times were not taken alike: host not known and x"
     gone = held({"A": [1.0, 1.0], "B": [1.0, 1.0]}, **{"time/ms_per_step": 1.0})
     gone.rows[0]["state"] = "diverged"  # its iterations took as long as others
     assert (look(one, gone).state, look(one, gone).effect, look(one, gone).diverged) == (HOLDS, 0.0, {"A": 1})

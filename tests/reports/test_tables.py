@@ -13,6 +13,7 @@ from reports import paper
 from reports.artefact import Artefact, Table, fixed
 from reports.artefacts import bounds, cost, failures, log_z, ranking, summary, table1, table2
 from reports.methods import method
+from reports.sweep import selected
 from tests.reports.stores import BOTH, FD, LL, Held, built, frey, incomplete, learning
 
 # --- how cells ended --------------------------------------------------------------------------------------------------
@@ -70,6 +71,17 @@ def test_the_value_of_a_cell_is_where_its_rule_stopped() -> None:
     held.add("A", "dsm", 0, **{FD: -5.0, f"selected/{FD}": -7.0})
     held.add("B", "dsm", 0, **{FD: -6.0})
     assert built(ranking, held)["ranking-board"].numbers["mean"].tolist() == [-7.0, -6.0]
+
+
+def test_what_the_rule_takes_and_is_not_a_number_has_no_value() -> None:
+    held = Held()
+    for seed, value in ((0, -7.0), (1, math.nan)):
+        held.add("A", "dsm", seed, **{FD: -5.0, "selected/step": 10.0, f"selected/{FD}": value, "test/late": 1.0})
+    held.add("B", "dsm", 0, **{FD: -6.0})
+    cells = held.cells("grbm", "paper")
+    assert selected(cells, FD).tolist()[::2] == [-7.0, -6.0]
+    assert math.isnan(selected(cells, FD)[1])
+    assert selected(cells, "test/late").tolist()[:2] == [1.0, 1.0]  # was measured at the end alone
 
 
 def test_what_has_a_bound_alone_is_said_and_shown_where_others_have_a_value() -> None:

@@ -151,6 +151,25 @@ def test_nothing_is_compared_of_different_data_or_rules() -> None:
     )
     runs.rows[0]["select"] = ""
     assert would_decide(look(one, runs)).endswith("last val/log_likelihood and one not known")
+    runs.rows[1]["state"] = "diverged"  # no value is needed to see that the rules differ
+    assert look(one, runs).reason.endswith("last val/log_likelihood and one not known")
+
+
+def test_nothing_is_compared_where_data_or_rules_are_known_of_none() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    for name, said in (("data_hash", "of which data they are"), ("select", "by which rule seeds are represented")):
+        runs = held({"A": [1.0, 1.1], "B": [1.0, 1.1]}, **{name: ""})
+        assert (look(one, runs).state, look(one, runs).reason) == (OPEN, f"it is not known {said}")
+
+
+def test_the_runs_of_a_verdict_are_those_of_its_seeds() -> None:
+    (one,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
+    found = look(one, held({"A": [1.0, 1.1, 1.2], "B": [1.0, 1.1]}))
+    assert [run[-3:] for run in found.runs] == ["A-0", "A-1", "B-0", "B-1"]
+    apart = held({"A": ["diverged", "planned"], "B": ["planned", 1.0]})  # type: ignore[list-item]
+    found = look(one, apart)
+    assert (found.state, list(found.seeds)) == (FAILS, [])
+    assert [run[-3:] for run in found.runs] == ["A-0", "B-1"]
 
 
 # --- seeds that diverged ----------------------------------------------------------------------------------------------
@@ -230,6 +249,7 @@ def test_seeds_that_are_copies_of_one_decide_nothing() -> None:
     assert look(one, held({"A": [1.0, 1.0, 1.0 + 1e-9]})).state == HOLDS
     (same,) = equivalent(AT, LIKELIHOOD, "A", ["B"], 1.0)
     assert look(same, held({"A": [0.1, 0.2], "B": [0.1, 0.2]})).state == HOLDS
+    assert look(same, held({"A": [0.1, 0.1, 0.1], "B": [0.1, 0.2, 0.3]})).reason.startswith("all 3 seeds gave one")
 
 
 def test_where_both_sides_diverged_nothing_is_known() -> None:
@@ -293,7 +313,7 @@ def test_a_verdict_does_not_depend_on_what_else_is_there() -> None:
     runs = Held()
     for variant, level in (("VaGES-DSM-5", 29.0), ("BiDSM-5", 28.0), ("DSM", 30.0)):
         for seed in range(5):
-            value = level + 0.1 * seed * (variant == "DSM")
+            value = level + 0.01 * seed + 0.1 * seed * (variant == "DSM")
             runs.add(variant, method_of(variant), seed, task="digits", steps=20_000, **{LL: value})
     together = judge(claims, runs, len(LEDGER))
     alone = [judge([claim], runs, len(LEDGER))[0] for claim in claims]
