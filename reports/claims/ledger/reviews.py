@@ -1,5 +1,7 @@
 """What the reviewers of the paper asked, and one of those of LEBM (Pang et al. 2020), whose questions are the same."""
 
+import math
+
 from reports.claims.claim import Claim, Place, better, equivalent, not_worse, ratio, trend
 from reports.claims.ledger.checkerboard import BOARD, COMPARABLE, DIGITS, IMAGE_MARGIN
 from reports.claims.ledger.frey_faces import FACES
@@ -17,7 +19,7 @@ _NATS = "0.02 nats on the checkerboard and 1 nat on the digits, as for what is c
 _PLANE = "0.05 nats of points whose best likelihoods are between −2.2 and −1.4"
 _FACES_FISHER = "20, the smallest difference between two rows of Table 1 that the paper reads something into"
 _K = (0, 1, 2, 5, 10, 20)
-_LOG2 = {0: 0.0, 1: 1.0, 2: 1.585, 5: 2.585, 10: 3.459, 20: 4.392}  # log2(1 + K)
+_LOG2 = {k: math.log2(1 + k) for k in (0, 1, 2, 5, 10, 20)}
 
 
 def _beside(id_: str, name: str, theirs: list[str], where: str) -> Claim:

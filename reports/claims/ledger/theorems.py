@@ -34,7 +34,7 @@ def _decay(at: Place, study: str, id_: str, where: str, says: str, note: str) ->
         "fit",
         f"R² {_LAW}; {_HALF}",
         [*lies(at, straight, ["BiDSM-5"], low=0.9), *lies(at, fallen, ["BiDSM-5"], high=0.5)],
-        note=note,
+        note=f"K is 5. {note}",
     )
 
 
