@@ -1,7 +1,8 @@
 """Figure 5: learning curves of both levels."""
 
+import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,9 @@ _LOWER = {
     "val/posterior_fisher_divergence": "Fisher divergence of the posterior (validation)",
     "test/posterior_fisher_divergence": "Fisher divergence of the posterior (test)",
 }
-_TALLEST = 8.0  # inches of all rows
+_ABREAST = 3  # methods: of more the curves are too narrow to be read
+_ROW, _TALLEST = 1.4, 8.0  # inches of a row of panels; of all rows at most
+_AROUND = 0.7  # inches of titles and labels of a band
 _LABELS = {
     name: f"{level} level:\n{textwrap.fill(text, 20)}"
     for level, texts in (("higher", _HIGHER), ("lower", _LOWER))
@@ -74,7 +77,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
 
 
 def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool]:
-    """A row for each quantity that was measured, a column for each method: their scales have nothing in common.
+    """Bands of a few methods: in each a row for every quantity that was measured, and a column for every method, since
+    their scales have nothing in common.
 
     Args:
         method: of every variant of the task.
@@ -85,21 +89,33 @@ def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bo
     present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
     methods = sorted({method[variant] for variant in values["variant"].unique()}, key=order)
     looks, named, cut = style.looks(method), titles(methods), False
+    bands = [methods[first : first + _ABREAST] for first in range(0, len(methods), _ABREAST)]
+    abreast, columns = len(bands[0]), 1 if len(methods) > 1 else 3
     with style.look():
-        figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
-        panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
-        for row, metric in zip(panels, present, strict=True):
-            row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
-            for axes, of in zip(row, methods, strict=True):
-                cells = values[(values["metric"] == metric) & (values["method"] == of.id)]
-                cut |= _panel(axes, cells, looks)
-        for axes, of in zip(panels[0], methods, strict=True):
-            axes.set_title(named[of.id])
-        for axes in panels[-1]:
-            style.thousands(axes.xaxis)
-            axes.set_xlabel("iteration")
-            style.legend_below(axes, 1 if len(methods) > 1 else 3)
+        rows = min(_ROW * len(present), _TALLEST / len(bands))
+        heights = [rows + _AROUND + _legends(values, band, columns, style.TEXT_WIDTH / abreast) for band in bands]
+        figure = Figure(figsize=(style.TEXT_WIDTH, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(bands), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, band in zip(parts, bands, strict=True):
+            panels = part.subplots(len(present), abreast, sharex=True, squeeze=False)
+            for row, metric in zip(panels, present, strict=True):
+                row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
+                for axes, of in itertools.zip_longest(row, band):
+                    mine = values["method"] == (of.id if of else "")
+                    cut |= _panel(axes, values[(values["metric"] == metric) & mine], looks)
+            for axes, of in zip(panels[0], band, strict=False):
+                axes.set_title(named[of.id])
+            for axes in panels[-1, : len(band)]:
+                style.thousands(axes.xaxis)
+                axes.set_xlabel("iteration")
+                style.legend_below(axes, columns)
     return figure, cut
+
+
+def _legends(values: pd.DataFrame, band: Sequence[Method], columns: int, room: float) -> float:
+    """Inches of the tallest legend of these methods' variants, each in a panel of this width."""
+    names = [list(values.loc[values["method"] == of.id, "variant"].unique()) for of in band]
+    return max(style.legend_height(one, room, columns) for one in names)
 
 
 def _is_bilevel(method: Method) -> bool:

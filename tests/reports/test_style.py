@@ -306,6 +306,23 @@ def test_columns_of_figure5_have_names_of_their_own() -> None:
     assert titles == ["BiSSM", "BiDSM (bidsm)", "BiDSM (bidsm_gmm)"]
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_panels_of_figure5_are_wide_enough_and_legends_touch_nothing(count: int) -> None:
+    methods = ["bissm", "bidsm", "bimdsm", "vages_dsm", "vages_mdsm", "vages_ksd"][:count]
+    made = {f"{method} [damping={n}.0]": (method, 0.3) for method in methods for n in range(4)}
+    figure = built(figure5, learning(Held(), made))["figure5-board"].figure
+    assert figure is not None
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert len(shown) == count
+    for axes in shown:
+        assert axes.get_window_extent().width / figure.dpi > 1.3
+        assert axes.get_window_extent().height / figure.dpi > 0.7
+    boxes = [axes.get_legend().get_window_extent() for axes in shown]  # type: ignore[union-attr]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1 for box in boxes)
+
+
 @pytest.mark.parametrize("families", [1, 2, 3, 4, 5])
 def test_no_panel_of_figure3_is_blank(families: int) -> None:
     methods = ["cd", "nce", "sm", "bidsm", "mine"][:families]
