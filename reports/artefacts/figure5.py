@@ -21,6 +21,7 @@ _LOWER = {
     "test/posterior_fisher_divergence": "Fisher divergence of the posterior (test)",
 }
 _TALLEST = 8.0  # inches of all rows
+_FAR = 2.0  # times what most values span: a curve that ends farther away would flatten the others
 _LABELS = {
     name: f"{level} level:\n{textwrap.fill(text, 20)}"
     for level, texts in (("higher", _HIGHER), ("lower", _LOWER))
@@ -48,15 +49,16 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                   if values["metric"].isin(list(names)).any()]  # fmt: skip
         of = "both levels" if len(levels) == 2 else f"the {levels[0]} level"
         method = of_variants(sweep.of(task, None))
-        figure, cut = draw(values, method)
+        figure, cut, outside = draw(values, method)
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
             title=paper.title(5, sweep.suite, task, f"learning curves of {of}"),
             caption=f"Objectives of {of} of the bi-level methods against iterations: "
             f"{terms.mean_of(values)}. "
-            + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
-               if cut else "")
+            + ("Values far from most others, as those of first iterations are, lie outside the panels with a linear "
+               "axis. " if cut else "")
+            + (f"Outside them end {'; '.join(outside)}. " if outside else "")
             + "Objectives of different methods are on different scales and are not to be compared."
             + style.whose(method)
             + (" Of the posterior's divergence KL(q(h|v) || p(h|v)) the part that depends on the posterior is shown: "
@@ -73,18 +75,18 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         )  # fmt: skip
 
 
-def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool]:
+def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool, list[str]]:
     """A row for each quantity that was measured, a column for each method: their scales have nothing in common.
 
     Args:
         method: of every variant of the task.
 
     Returns:
-        The figure, and whether values lie outside its panels.
+        The figure, whether values lie outside its panels, and the means that end there.
     """
     present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
     methods = sorted({method[variant] for variant in values["variant"].unique()}, key=order)
-    looks, named, cut = style.looks(method), titles(methods), False
+    looks, named, cut, outside = style.looks(method), titles(methods), False, list[str]()
     with style.look():
         figure = Figure(figsize=(style.TEXT_WIDTH, min(1.4 * len(present), _TALLEST) + 0.7), layout="constrained")
         panels = figure.subplots(len(present), len(methods), sharex=True, squeeze=False)
@@ -92,25 +94,28 @@ def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bo
             row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
             for axes, of in zip(row, methods, strict=True):
                 cells = values[(values["metric"] == metric) & (values["method"] == of.id)]
-                cut |= _panel(axes, cells, looks)
+                left_out, ends = _panel(axes, cells, looks)
+                cut |= left_out
+                outside += [f"{variant} at {terms.number(end)}" for variant, end in ends.items()]
         for axes, of in zip(panels[0], methods, strict=True):
             axes.set_title(named[of.id])
         for axes in panels[-1]:
             style.thousands(axes.xaxis)
             axes.set_xlabel("iteration")
             style.legend_below(axes, 1 if len(methods) > 1 else 3)
-    return figure, cut
+    return figure, cut, outside
 
 
 def _is_bilevel(method: Method) -> bool:
     return method.family == "Bi-level score matching"
 
 
-def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> bool:
-    """Draws a method's variants; whether values are left out."""
+def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> tuple[bool, dict[str, float]]:
+    """Draws a method's variants; whether values are left out, and the ends of means that are."""
+    ends = dict[str, float]()
     if cells.empty:
         axes.set_axis_off()
-        return False
+        return False, ends
     present = sorted(cells["variant"].unique(), key=natural)
     for place, variant in enumerate(present):
         summary, look = statistics.bands(cells[cells["variant"] == variant]), looks[variant]
@@ -120,10 +125,14 @@ def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> bool:
                           linewidth=0, gid=f"_{variant}")  # fmt: skip
         marked = (place * every // len(present), every)
         axes.plot(summary["step"], mean, **look.line, label=variant, markevery=marked)
-    low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
+        ends[variant] = float(mean.iloc[-1])
+    low, high = (float(cells["value"].quantile(share)) for share in (0.02, 0.98))
     if cells["value"].min() > 0 and high > 20 * low:
         axes.set_yscale("log")
-        return False
+        return False, {}
     pad = 0.15 * (high - low) + 1e-9
-    axes.set_ylim(low - pad, high + pad)  # the first iterations are far from all others
-    return bool((cells["value"] < low - pad).any() or (cells["value"] > high + pad).any())
+    near = [end for end in ends.values() if low - _FAR * (high - low) <= end <= high + _FAR * (high - low)]
+    low, high = min([low, *near]) - pad, max([high, *near]) + pad  # the first iterations are far from all others
+    axes.set_ylim(low, high)
+    outside = {variant: end for variant, end in ends.items() if not low <= end <= high}
+    return bool(((cells["value"] < low) | (cells["value"] > high)).any()), outside
