@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,10 @@ def plan(suite: Suite, choices: Choices, methods: dict[str, type[Estimator]], da
         shared = _shared_config(suite, preset_name, preset, task, choices, data[task])
         examples = shared["batch_size"] // shared["accumulate"]
         _check_probes(suite, preset, task, methods, data[task])
-        for entry, estimator, variant in variants(preset.tasks[task], choices, methods):
+        found = variants(preset.tasks[task], choices, methods)
+        for entry, what in two_under_one_name(found, suite.tasks[task].model):
+            raise InputError(suite.of_variant(preset_name, task, entry, what))
+        for entry, estimator, variant in found:
             config = model_config(entry.model or suite.tasks[task].model, data[task])
             placed = functools.partial(suite.of_variant, preset_name, task, entry)
             model = check_trainable(task, variant, estimator, config, shared["metrics"], len(seeds), examples, placed)
@@ -254,9 +257,43 @@ def variants(
         for key in specs(ours):
             values.setdefault(key, set()).add(getattr(ours, key))
     return [
-        (entry, ours, _variant_name(entry.name or ours.name, ours, theirs, used, _own(entry, settings) | extra))
+        (entry, ours, _variant_name(entry.name, ours, theirs, used, _own(entry, settings) | extra))
         for entry, theirs, ours in found
     ]
+
+
+def two_under_one_name(
+    found: Iterable[tuple[Variant, Estimator, str]], model: ModelEntry
+) -> Iterator[tuple[Variant, str]]:
+    """Yields (entry, what) for variants that print as another does and are of another configuration: nothing that is
+    printed or chosen by name could tell them apart."""
+    first = dict[str, dict[str, Any]]()
+    for entry, estimator, name in found:
+        own = _configuration(entry, estimator, model)
+        other = first.setdefault(name, own)
+        if own != other:
+            keys = [key for key in {**other, **own} if own.get(key) != other.get(key)]
+            here, there = (", ".join(f"{key}={one[key]}" for key in keys if key in one) for one in (own, other))
+            yield entry, f"prints as '{name}' with {here}, and so does one with {there}: give one of them another name"
+
+
+def two_names_for_one(
+    found: Iterable[tuple[Variant, Estimator, str]], model: ModelEntry
+) -> Iterator[tuple[Variant, str]]:
+    """Yields (entry, what) for variants that are another under another name: they would be trained under its name."""
+    first = dict[str, str]()
+    for entry, estimator, name in found:
+        configuration = json.dumps(_configuration(entry, estimator, model), sort_keys=True)
+        other = first.setdefault(configuration, name)
+        if name != other:
+            yield entry, f"'{name}' is '{other}' under another name: remove one of them, or change a value"
+
+
+def _configuration(entry: Variant, estimator: Estimator, model: ModelEntry) -> dict[str, Any]:
+    """What tells a task's variants apart."""
+    hyper = {spec.symbol or key: getattr(estimator, key) for key, spec in specs(estimator).items()}
+    sizes = {"model": (entry.model or model).name, **(entry.model or model).sizes}
+    return {"method": estimator.id, **hyper, "data_noise": entry.data_noise, **sizes}
 
 
 def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
@@ -269,17 +306,19 @@ def _own(entry: Variant, settings: PresetTask) -> dict[str, Any]:
 
 
 def _variant_name(
-    name: str,
+    given: str | None,
     ours: Estimator,
     theirs: Estimator,
     used: Mapping[tuple[type, str], dict[str, set[Any]]],
     extra: dict[str, Any],
 ) -> str:
-    """``name``, then what differs from the preset (``theirs``) or among those of that name, and extra."""
+    """The name given or the method's own, then what differs from the preset (``theirs``) or among those of that name
+    and the name does not say, and extra."""
+    name, said = (given, "") if given else (ours.name, ours.label)
     differing = {
         spec.symbol or key: getattr(ours, key)
         for key, spec in specs(ours).items()
-        if f"{{{key}}}" not in ours.label and len(used[type(ours), name][key] | {getattr(theirs, key)}) > 1
+        if f"{{{key}}}" not in said and len(used[type(ours), name][key] | {getattr(theirs, key)}) > 1
     }
     differing |= extra
     return f"{name} [{', '.join(f'{key}={value}' for key, value in differing.items())}]" if differing else name

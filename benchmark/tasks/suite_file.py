@@ -12,6 +12,7 @@ from benchmark.data.datasets import drawn
 from benchmark.system import limits, yaml_text
 from benchmark.system.validated import expected
 from benchmark.tasks.models import refused_option, sizes, takes_images, takes_list
+from benchmark.tasks.plan import Choices, two_names_for_one, two_under_one_name, variants
 from benchmark.tasks.registry import find
 from benchmark.tasks.shipped import shipped, suite_file
 from benchmark.tasks.suite import (
@@ -79,8 +80,8 @@ def _parse(path: Path, methods: dict[str, type[Estimator]]) -> Suite:
     problems: dict[Place, str] = {}  # one for each place
     for where, what in [*_contradictions(suite), *_bad_variants(suite, methods), *_bad_spaces(suite, methods)]:
         problems.setdefault(where, what)
-        if len(problems) > _PROBLEMS:
-            break
+    for where, what in () if problems else _bad_names(suite, methods):  # names follow from values that are right
+        problems.setdefault(where, what)
     if problems:
         raise InputError(_listed([located(path, lines, where, what) for where, what in problems.items()]))
     suite._read = path, lines
@@ -252,6 +253,16 @@ def _bad_variants(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator
                     yield where, f"with this entry the file has {count:,} variants, and may have {limits.VARIANTS:,}"
                     return
                 yield from _bad_values(entry, task.all, estimator, where)
+
+
+def _bad_names(suite: Suite, methods: dict[str, type[Estimator]]) -> Iterator[tuple[Place, str]]:
+    """Yields (where, what) for variants whose names do not tell them apart, or tell apart what is the same."""
+    for preset_name, preset in suite.presets.items():
+        for task_name, task in preset.tasks.items():
+            found, model = variants(task, Choices(), methods), suite.tasks[task_name].model
+            for entry, what in [*two_under_one_name(found, model), *two_names_for_one(found, model)]:
+                index = next(index for index, one in enumerate(task.variants) if one is entry)
+                yield ("presets", preset_name, "tasks", task_name, "variants", index), what
 
 
 def _bad_omissions(task: PresetTask, methods: dict[str, type[Estimator]], place: Place) -> Iterator[tuple[Place, str]]:

@@ -24,6 +24,7 @@ _LOWER = {
 _ABREAST = 3  # methods: of more the curves are too narrow to be read
 _ROW, _TALLEST = 1.4, 8.0  # inches of a row of panels; of all rows at most
 _AROUND = 0.7  # inches of titles and labels of a band
+_FAR = 2.0  # times what most values span: a curve that ends farther away would flatten the others
 _LABELS = {
     name: f"{level} level:\n{textwrap.fill(text, 20)}"
     for level, texts in (("higher", _HIGHER), ("lower", _LOWER))
@@ -51,15 +52,16 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                   if values["metric"].isin(list(names)).any()]  # fmt: skip
         of = "both levels" if len(levels) == 2 else f"the {levels[0]} level"
         method = of_variants(sweep.of(task, None))
-        figure, cut = draw(values, method)
+        figure, cut, outside = draw(values, method)
         missing = len(sweep.missing(task))
         yield Artefact(
             name=f"figure5-{task}",
             title=paper.title(5, sweep.suite, task, f"learning curves of {of}"),
             caption=f"Objectives of {of} of the bi-level methods against iterations: "
             f"{terms.mean_of(values)}. "
-            + ("Values of the first iterations, far from all others, lie outside the panels with a linear axis. "
-               if cut else "")
+            + ("Values far from most others, as those of first iterations are, lie outside the panels with a linear "
+               "axis. " if cut else "")
+            + (f"Outside them end {'; '.join(outside)}. " if outside else "")
             + "Objectives of different methods are on different scales and are not to be compared."
             + style.whose(method)
             + (" Of the posterior's divergence KL(q(h|v) || p(h|v)) the part that depends on the posterior is shown: "
@@ -76,7 +78,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         )  # fmt: skip
 
 
-def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool]:
+def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bool, list[str]]:
     """Bands of a few methods: in each a row for every quantity that was measured, and a column for every method, since
     their scales have nothing in common.
 
@@ -84,11 +86,11 @@ def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bo
         method: of every variant of the task.
 
     Returns:
-        The figure, and whether values lie outside its panels.
+        The figure, whether values lie outside its panels, and the means that end there.
     """
     present = [metric for metric in _LABELS if (values["metric"] == metric).any()]
     methods = sorted({method[variant] for variant in values["variant"].unique()}, key=order)
-    looks, named, cut = style.looks(method), titles(methods), False
+    looks, named, cut, outside = style.looks(method), titles(methods), False, list[str]()
     bands = [methods[first : first + _ABREAST] for first in range(0, len(methods), _ABREAST)]
     abreast, columns = len(bands[0]), 1 if len(methods) > 1 else 3
     with style.look():
@@ -102,14 +104,16 @@ def draw(values: pd.DataFrame, method: Mapping[str, Method]) -> tuple[Figure, bo
                 row[0].set_ylabel(_LABELS[metric], fontsize=6.5)
                 for axes, of in itertools.zip_longest(row, band):
                     mine = values["method"] == (of.id if of else "")
-                    cut |= _panel(axes, values[(values["metric"] == metric) & mine], looks)
+                    left_out, ends = _panel(axes, values[(values["metric"] == metric) & mine], looks)
+                    cut |= left_out
+                    outside += [f"{variant} at {terms.number(end)}" for variant, end in ends.items()]
             for axes, of in zip(panels[0], band, strict=False):
                 axes.set_title(named[of.id])
             for axes in panels[-1, : len(band)]:
                 style.thousands(axes.xaxis)
                 axes.set_xlabel("iteration")
                 style.legend_below(axes, columns)
-    return figure, cut
+    return figure, cut, outside
 
 
 def _legends(values: pd.DataFrame, band: Sequence[Method], columns: int, room: float) -> float:
@@ -122,11 +126,12 @@ def _is_bilevel(method: Method) -> bool:
     return method.family == "Bi-level score matching"
 
 
-def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> bool:
-    """Draws a method's variants; whether values are left out."""
+def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> tuple[bool, dict[str, float]]:
+    """Draws a method's variants; whether values are left out, and the ends of means that are."""
+    ends = dict[str, float]()
     if cells.empty:
         axes.set_axis_off()
-        return False
+        return False, ends
     present = sorted(cells["variant"].unique(), key=natural)
     for place, variant in enumerate(present):
         summary, look = statistics.bands(cells[cells["variant"] == variant]), looks[variant]
@@ -136,10 +141,14 @@ def _panel(axes: Any, cells: pd.DataFrame, looks: Mapping[str, Look]) -> bool:
                           linewidth=0, gid=f"_{variant}")  # fmt: skip
         marked = (place * every // len(present), every)
         axes.plot(summary["step"], mean, **look.line, label=variant, markevery=marked)
-    low, high = cells["value"].quantile(0.02), cells["value"].quantile(0.98)
+        ends[variant] = float(mean.iloc[-1])
+    low, high = (float(cells["value"].quantile(share)) for share in (0.02, 0.98))
     if cells["value"].min() > 0 and high > 20 * low:
         axes.set_yscale("log")
-        return False
+        return False, {}
     pad = 0.15 * (high - low) + 1e-9
-    axes.set_ylim(low - pad, high + pad)  # the first iterations are far from all others
-    return bool((cells["value"] < low - pad).any() or (cells["value"] > high + pad).any())
+    near = [end for end in ends.values() if low - _FAR * (high - low) <= end <= high + _FAR * (high - low)]
+    low, high = min([low, *near]) - pad, max([high, *near]) + pad  # the first iterations are far from all others
+    axes.set_ylim(low, high)
+    outside = {variant: end for variant, end in ends.items() if not low <= end <= high}
+    return bool(((cells["value"] < low) | (cells["value"] > high)).any()), outside

@@ -113,6 +113,18 @@ def test_a_name_belongs_to_one_configuration(tmp_path: Path) -> None:
         assert len(hyper) == len({cell.config["variant"] for cell in planned}) == 2
 
 
+def test_a_name_of_the_file_s_own_says_no_values_and_they_follow_it(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: cd, name: A, set: {k: [1, 5]}}")
+    assert names(suite) == ["A [k=1]", "A [k=5]"]
+
+
+def test_a_change_that_makes_two_variants_print_alike_is_refused(tmp_path: Path) -> None:
+    suite = with_variants(tmp_path, "{method: dsm, name: CD-3}", "{method: cd}")
+    assert names(suite) == ["CD-3", "CD-1"]
+    with pytest.raises(InputError, match=r"tiny.yaml:20: .*\.variants\.1: prints as 'CD-3' with method=cd, "):
+        cells(suite, overrides=[("cd", "k", 3)])
+
+
 def test_the_paper_s_label_is_kept(tmp_path: Path) -> None:
     suite = with_variants(tmp_path, "{method: bidsm, paper: BiDSM (N=5)}", "{method: cd}")
     labels = [(cell.config["variant"], cell.config["paper"]) for cell in cells(suite, seeds=[0])]

@@ -316,6 +316,20 @@ BAD = {
     "values that exclude each other": (("{method: cd}", "{method: mdsm, set: {sigma_min: 2}}"), [
         "19: presets.test.tasks.board.variants.0.set.sigma_min: sigma_min must be at most sigma_max = 1.0, got 2.0",
     ]),
+    "a name that another has by its values": (
+        ("{method: bidsm}", "{method: cd, name: C, set: {lr: [0.3, 0.5]}}\n"
+         "          - {method: cd, name: 'C [β=0.3]', set: {lr: 0.4}}"), [
+            "21: presets.test.tasks.board.variants.2: prints as 'C [β=0.3]' with β=0.4, and so does one with β=0.3: "
+            "give one of them another name",
+        ]),
+    "a name of two methods": (("{method: bidsm}", "{method: dsm, name: CD-1}"), [
+        "20: presets.test.tasks.board.variants.1: prints as 'CD-1' with method=dsm, σ=0.05, and so does one with "
+        "method=cd, k=1: give one of them another name",
+    ]),
+    "two names for one configuration": (("{method: bidsm}", "{method: cd, name: C}"), [
+        "20: presets.test.tasks.board.variants.1: 'C' is 'CD-1' under another name: remove one of them, or change a "
+        "value",
+    ]),
     "a key given twice": (("    evaluations: 4", "    evaluations: 4\n    seeds: 3"), [
         "14: the key 'seeds' is given twice",
     ]),
