@@ -111,3 +111,10 @@ def test_one_measurement_makes_no_curve() -> None:
     held.add("DSM", "dsm", 0, **{LL: 1.0})
     held.values["grbm-paper-board-DSM-0", LL] = [(1000, 1.0)]
     assert built(figure3, held) == {}
+
+
+def test_curves_that_all_end_below_their_start_are_seen_whole() -> None:
+    figure = built(figure3, learning(Held(), {"Mine": ("mine", -50.0)}))["figure3-board"].figure
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert low < -50.0 < 0.0 < high
