@@ -23,7 +23,6 @@ from benchmark.system.invocation import call
 from benchmark.tasks.plan import Cell
 
 _LEAST_P = 0.001
-_PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
 YOURS, THEIRS = " (yours)", " (reference)"  # follow names: of yours all, of theirs those that yours have, too
 
 
@@ -51,8 +50,7 @@ class Placing:
             configs = [runs.folder(record.id).config for record in known.records
                        if record.task == task and record.state in FINISHED]  # fmt: skip
             if (own["state"] == "done").any():
-                clock = _clock(pd.concat([own, theirs]))
-                tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clock == ranking.PROCESSOR else ""))
+                tables.say(self.console, _times(configs, variants))
         for text in verdicts:
             tables.say(self.console, text, bold="not a fair comparison")
 
@@ -68,7 +66,7 @@ class Placing:
         if metric is None:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)
-        ranked = ranking.ranking(ranking.on_clock(both, _clock(both)), metric)
+        ranked = ranking.ranking(both, metric, ranking.clock(both[both["state"] == "done"]))
         rule = ranking.rules(both[both["state"] == "done"], metric)
         tables.show(self.console, ranking.table(ranked, title, metric, rule))
         compared = placing.against(sound[0], sound[1], metric)
@@ -137,11 +135,6 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[tuple[str, str]]) ->
         p = "-" if pd.isna(row["p"]) else f"{row['p']:.3f}" if row["p"] >= _LEAST_P else f"< {_LEAST_P}"
         shown.add_row(*map(Text, names), str(row["seeds"]), *placing.numbers(row), p, row["conclusion"])
     return shown
-
-
-def _clock(cells: pd.DataFrame) -> str:
-    """That of those which came to their end."""
-    return ranking.clock(cells[cells["state"] == "done"])
 
 
 def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> str:
