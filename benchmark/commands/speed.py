@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.commands.compare import with_own
 from benchmark.data.datasets import data_folder
 from benchmark.records.provenance import cores, machine
 from benchmark.records.rundir import RunDir
@@ -105,14 +106,20 @@ def speed(
     settings: JobSettings,
 ) -> int:
     """Times every chosen variant for every number of seeds, one after the other, each in a process of its own, after
-    all of them have been compiled side by side."""
+    all of them have been compiled side by side. Methods of plug-ins that are named and that the preset has none of are
+    timed as ``compare`` trains them."""
     methods = registry.methods(settings.plugins)
     suite = load_suite(suite_name, methods)
     place = executors.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
-    _, preset = choose_preset(suite, chosen)
-    data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
+    name, preset = choose_preset(suite, chosen)
+    tasks = choose_tasks(preset, chosen)
+    data = load_data(suite, tasks, data_folder(data_dir))
+    if own := [one for one in registry.of_plugins(methods, settings.plugins) if one in (chosen.methods or ())]:
+        suite = with_own(
+            suite, dataclasses.replace(chosen, preset=name, tasks=tasks, methods=own), methods, data, console
+        )
     timed = [
         job
         for count in counts

@@ -27,6 +27,7 @@ _BESIDE = {
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
 _NO_RESULTS = ("time/", "memory/", "train/", "selected/")
 _NAMED = 12  # metrics
+LIKELIHOOD = "test/log_likelihood"
 _UNKNOWN = pd.Series(dtype=float)
 WALL, PROCESSOR = "time/ms_per_step", "time/processor_ms_per_step"
 _CLOCKS = {WALL: "the wall's clock", PROCESSOR: "the processor's clock, which other work disturbs less"}
@@ -46,9 +47,11 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         folder = run_dir.folder(record.id)
         config = folder.config if record.state in FINISHED else {}
+        journal = folder.measurements() if config else []
         with understood(folder.path / "config.json"):
-            found = selected(folder.measurements(), config["rule"], config["select"]) if config else None
+            found = selected(journal, config["rule"], config["select"]) if config else None
         if found:
+            curve = {line.step: line.metrics[LIKELIHOOD] for line in journal if LIKELIHOOD in line.metrics}
             rows.append(
                 {
                     "task": record.task,
@@ -58,7 +61,8 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "state": record.state,
                     "configuration": _configuration(config),
                     "rule": (config["rule"], config["select"]),
-                    "averaged": averaged(folder.measurements(), config["rule"], config["select"]),
+                    "averaged": averaged(journal, config["rule"], config["select"]),
+                    "below_start": below_start(curve),
                     "step": found[0],
                     **found[1],
                 }
@@ -123,6 +127,15 @@ def rules(frame: pd.DataFrame, metric: str) -> str:
             }
         )
     )
+
+
+def below_start(curve: Mapping[int, float]) -> bool:
+    """Whether the last test log-likelihood, of these by iteration, is below that of step 0: better untrained.
+
+    Of some the energy ran away, of others the objective's own optimum is there (pseudo-likelihood that overfits).
+    """
+    last = max(curve, default=0)
+    return last > 0 and 0 in curve and not curve[last] >= curve[0]
 
 
 def clock(cells: pd.DataFrame) -> str:
