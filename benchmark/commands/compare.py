@@ -188,14 +188,17 @@ def _speed(
     place: Setup,
     others: Mapping[str, Sequence[Variant]],
 ) -> dict[str, str]:
-    """For each task the command that times ours here, and beside them the first of the reference's that there is."""
+    """For each task the command that times ours here, and beside them one of the reference's that there is: of a method
+    that ours is derived from, else the first."""
     found, settings = dict[str, str](), place.settings
     for task, theirs in others.items():
         there = {name: entry.method for entry, _, name in entries(suite.presets[chosen.preset or ""].tasks[task],
                                                                    Choices(), methods)}  # fmt: skip
         ours = [name for name, method in there.items() if method in (chosen.methods or ())]
-        other = [one.variant for one in theirs if one.variant in there and one.variant not in ours][:1]
-        named = [*ours, *other]
+        own = tuple(methods[there[name]] for name in ours)
+        other = [one.variant for one in theirs if one.variant in there and one.variant not in ours]
+        other.sort(key=lambda name: not any(issubclass(one, methods[there[name]]) for one in own))
+        named = [*ours, *other[:1]]
         words = ["speed", "--suite", given, "--preset", chosen.preset or "", "--tasks", task, "--methods",
                  *dict.fromkeys(there[name] for name in named), "--variants", *named]  # fmt: skip
         words += ["--num-seeds", str(len(chosen.seeds or ()))]

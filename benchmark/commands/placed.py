@@ -152,6 +152,7 @@ def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant], tr
     """Where, when and how times were taken, and that they cannot be compared: not even on one kind of processor, for
     what else ran there is not known."""
     here = " and ".join(dict.fromkeys(str(one.get("provenance", {}).get("machine", "?")) for one in configs))
+    days = " to ".join(dict.fromkeys(trained))
     there = " and ".join(dict.fromkeys(one.machine or "?" for one in variants))
     how = ranking.conditions(
         _timed(one) for one in variants if one.compiled for seed in one.seeds if seed.state in ENDED
@@ -159,7 +160,7 @@ def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant], tr
     same = "?" not in here and _processors(here) == _processors(there)
     return (
         f"times: yours on {here} ({ranking.conditions(configs) or 'not known how'}), the reference's on {there} "
-        f"({how or 'not known how'}{''.join(f', {day}' for day in [' to '.join(dict.fromkeys(trained))] if day)}): "
+        f"({how or 'not known how'}{f', trained {days}' if days else ''}): "
         f"{'at another time, though on the same kind of processor' if same else 'on another machine'}. So the two are "
         "not comparable; to time both here, alone:"
     )

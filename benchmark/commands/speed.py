@@ -142,7 +142,7 @@ def speed(
         if record is None:
             bad += 1
             continue
-        least, bound = ceiling.seconds(_counted(job, data).work())
+        least, bound = ceiling.seconds(_counted(job, data, settings.plugins).work())
         record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
         record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
         records.append(record | {"threads": settings.threads, **machine(place.device)})
@@ -158,10 +158,10 @@ def speed(
     return 1 if bad else 0
 
 
-def _counted(job: Job, data: dict[str, Any]) -> Trainer:
+def _counted(job: Job, data: dict[str, Any], plugins: Sequence[Path]) -> Trainer:
     """A trainer of the job whose work can be counted; its products are as many in every precision."""
     plain = Job(tuple(Cell({**cell.config, "precision": "float32"}) for cell in job.cells))
-    return make_trainer(plain, data[job.config["task"]], "cpu", JobSettings(compile=False))
+    return make_trainer(plain, data[job.config["task"]], "cpu", JobSettings(tuple(plugins), compile=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Timer:
 
     def _block(self, job: Job) -> int:
         """Noise and minibatches are drawn for a block of steps at once: only whole blocks show what a step costs."""
-        stream = _counted(job, self.data).stream
+        stream = _counted(job, self.data, self.settings.plugins).stream
         return block_steps(stream.step_bytes, len(job.cells), torch.device(self.place.device))
 
     def _run(self, wanted: Sequence[Job], place: executors.DeviceSlots) -> list[dict[str, Any] | None]:
