@@ -134,9 +134,9 @@ def _claims(options: argparse.Namespace) -> int:
         ledger = judge(claims, store, len(LEDGER))
     printing.print_ledger(ledger, PARTS, len(LEDGER), options.format, console)
     if all(judged.verdict == NOT_MEASURED for judged in ledger):
-        there = ", ".join(f"{suite} {preset}" for suite in store.suites for preset in store.presets(suite))
-        held = f"it has {there or 'no preset'}, and runs of other iterations than a preset's do not count"
-        print(f"none of these claims is measured by {store.uri}: {held}", file=sys.stderr)
+        with store.reading():
+            why = printing.none_measured(claims, store)
+        print(f"none of these claims is measured by {store.uri}: {why}", file=sys.stderr)
     return 0 if all(judged.verdict in (SUPPORTED, CONTRADICTED) for judged in ledger) else 1
 
 

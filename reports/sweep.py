@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmark.measures.ranking import asked_steps
+from benchmark.measures import ranking
 from benchmark.records.metrics import metric_of, ranked_by
 from reports.methods import families, of_variants
 from reports.results import Results
 from reports.variants import apart
 
 ENDED = ("done", "diverged")  # a divergence is a result; all else is missing
-_SELECTED, _LIKELIHOOD = "selected/", "test/log_likelihood"
+_SELECTED = "selected/"
 
 
 class Sweep:
@@ -89,7 +89,8 @@ class Sweep:
 def other_steps(cells: pd.DataFrame) -> pd.Series:
     """Of each cell the iterations that ``--steps`` asked for, which its variant's name then ends with; else 0."""
     asked = [
-        asked_steps(str(variant), int(steps)) for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
+        ranking.asked_steps(str(variant), int(steps))
+        for variant, steps in zip(cells["variant"], cells["steps"], strict=True)
     ]
     return pd.Series(asked, cells.index, dtype=int)
 
@@ -148,15 +149,13 @@ def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def below_start(sweep: Sweep, task: str) -> set[str]:
-    """The runs that are done and whose last test log-likelihood is below that of step 0: better untrained.
-
-    Of some the energy ran away, of others the objective's own optimum is there (pseudo-likelihood that overfits).
-    """
-    curves = sweep.curves(task, _LIKELIHOOD).sort_values("step")
-    begun = curves[curves["step"] == 0].set_index("run")["value"]
-    ended = curves.groupby("run").tail(1).set_index("run")
-    ended = ended[(ended["step"] > 0) & ended.index.isin(begun.index)]
-    return set(ended.index[~(ended["value"] >= begun[ended.index])])
+    """The runs that are done and better untrained (``ranking.below_start``)."""
+    curves = sweep.curves(task, ranking.LIKELIHOOD)
+    return {
+        str(run)
+        for run, curve in curves.groupby("run")
+        if ranking.below_start(dict(zip(curve["step"], curve["value"], strict=True)))
+    }
 
 
 def better_is_high(metric: str) -> bool:

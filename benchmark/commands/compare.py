@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,9 +20,11 @@ from benchmark.records.reference import Reference
 from benchmark.records.results import Variant
 from benchmark.records.rundir import FINISHED
 from benchmark.system import tables
+from benchmark.system.invocation import call
 from benchmark.tasks import registry
 from benchmark.tasks.models import build_model
 from benchmark.tasks.plan import Cell, Choices, choose_preset, load_data, model_config, plan
+from benchmark.tasks.plan import variants as entries
 from benchmark.tasks.registry import find
 from benchmark.tasks.suite import ModelEntry, Suite, lacking, with_methods
 from benchmark.tasks.suite_file import load_suite
@@ -53,19 +56,19 @@ def compare(
     path = file or _shipped(shipped, chosen.preset)
     found = reference.read(path)
     any_seed = chosen.seeds is None
-    chosen = _settled(shipped, chosen, found, path, _of_plugins(methods, place.settings.plugins))
+    chosen = _settled(shipped, chosen, found, path, registry.of_plugins(methods, place.settings.plugins))
     data = load_data(shipped, chosen.tasks or (), data_folder(place.data_dir))
-    models = _models(shipped, chosen, methods, data, console)
-    suite = with_methods(shipped, chosen.preset or "", chosen.tasks or (), chosen.methods or (), models)
+    suite = with_own(shipped, chosen, methods, data, console)
     cells = plan(suite, chosen, methods, data)
     if any_seed:  # a task may have fewer in the reference than another
         cells = [cell for cell in cells if cell.config["seed"] in found.seeds([cell.config["task"]])]
     others = _comparable(cells, found, path)
     _introduce(console, found, path, cells, others)
-    shown = Placing(console, found, cells, others)
+    shown = Placing(console, found, cells, others, _speed(suite_name, suite, chosen, methods, place, others))
     if train:
         planned = Planned(suite, chosen, methods, data, cells, of=shipped)
-        return carry_out(planned, console, place, dry_run=dry_run, rerun=rerun, show=shown)
+        report = " --reference" + (f" {shlex.quote(str(file))}" if file else "")  # without a file what ships is drawn
+        return carry_out(planned, console, place, dry_run=dry_run, rerun=rerun, show=shown, of_report=report)
     with contextlib.closing(looked_at(place.run_dir)) as runs:
         known = inspected(runs, cells)
         if not any(record.state in FINISHED for record in known.records):
@@ -95,12 +98,6 @@ def _shipped(suite: Suite, preset: str | None) -> Path:
             f"--reference names a file"
         )
     return ours[name]
-
-
-def _of_plugins(methods: Mapping[str, Any], plugins: Sequence[Path]) -> list[str]:
-    """The ids of the methods that plug-ins have."""
-    files = {str(path.resolve()) for path in plugins}
-    return [name for name, one in methods.items() if registry.file_of(one) in files]
 
 
 def _settled(suite: Suite, chosen: Choices, found: Reference, path: Path, own: Sequence[str]) -> Choices:
@@ -134,6 +131,14 @@ def _settled(suite: Suite, chosen: Choices, found: Reference, path: Path, own: S
     if not methods:
         raise InputError("--methods must name what is to be compared, with --plugin FILE.py where it is your own")
     return dataclasses.replace(chosen, preset=header.preset, tasks=tasks, methods=methods, seeds=seeds)
+
+
+def with_own(
+    suite: Suite, chosen: Choices, methods: dict[str, type[Estimator]], data: Mapping[str, DataSet], console: Console
+) -> Suite:
+    """The suite with an entry for each chosen method that a chosen task of the preset has none of."""
+    models = _models(suite, chosen, methods, data, console)
+    return with_methods(suite, chosen.preset or "", chosen.tasks or (), chosen.methods or (), models)
 
 
 def _models(
@@ -173,6 +178,36 @@ def _refused(estimator: Estimator, model: ModelEntry, data: DataSet) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def _speed(
+    given: str,
+    suite: Suite,
+    chosen: Choices,
+    methods: dict[str, type[Estimator]],
+    place: Setup,
+    others: Mapping[str, Sequence[Variant]],
+) -> dict[str, str]:
+    """For each task the command that times ours here, and beside them one of the reference's that there is: of a method
+    that ours is derived from, else the first."""
+    found, settings = dict[str, str](), place.settings
+    for task, theirs in others.items():
+        there = {name: entry.method for entry, _, name in entries(suite.presets[chosen.preset or ""].tasks[task],
+                                                                   Choices(), methods)}  # fmt: skip
+        ours = [name for name, method in there.items() if method in (chosen.methods or ())]
+        own = tuple(methods[there[name]] for name in ours)
+        other = [one.variant for one in theirs if one.variant in there and one.variant not in ours]
+        other.sort(key=lambda name: not any(issubclass(one, methods[there[name]]) for one in own))
+        named = [*ours, *other[:1]]
+        words = ["speed", "--suite", given, "--preset", chosen.preset or "", "--tasks", task, "--methods",
+                 *dict.fromkeys(there[name] for name in named), "--variants", *named]  # fmt: skip
+        words += ["--num-seeds", str(len(chosen.seeds or ()))]
+        words += [] if settings.threads == 1 else ["--threads", str(settings.threads)]
+        words += [] if place.devices == "cpu" else ["--devices", place.devices]
+        for method, key, value in chosen.overrides:
+            words += ["--set", f"{method}.{key}={json.dumps(value)}"]
+        found[task] = call("benchmark", shlex.join(words)) + place.sources
+    return found
 
 
 def _comparable(cells: Sequence[Cell], found: Reference, path: Path) -> dict[str, list[Variant]]:

@@ -16,25 +16,27 @@ from benchmark.measures.statistics import LEVEL
 from benchmark.records.integrity import Inspected
 from benchmark.records.metrics import metric_of, ranked_by
 from benchmark.records.reference import Reference
-from benchmark.records.results import Variant
+from benchmark.records.results import ENDED, Variant
 from benchmark.records.rundir import FINISHED, RunDir
 from benchmark.system import tables
-from benchmark.system.invocation import call
 from benchmark.tasks.plan import Cell
 
 _LEAST_P = 0.001
-_PROCESSOR = "; milliseconds are of the processor's clock, which other work disturbs less, and seconds of the wall's"
 YOURS, THEIRS = " (yours)", " (reference)"  # follow names: of yours all, of theirs those that yours have, too
 
 
 @dataclasses.dataclass(frozen=True)
 class Placing:
-    """What is shown once all is trained: for each task a ranking, the comparisons, the cost; then the verdicts."""
+    """What is shown once all is trained: for each task a ranking, the comparisons, the cost; then the verdicts.
+
+    speed: by task, the command that times ours and one of theirs here.
+    """
 
     console: Console
     found: Reference
     cells: Sequence[Cell]
     others: Mapping[str, Sequence[Variant]]
+    speed: Mapping[str, str]
 
     def __call__(self, runs: RunDir, known: Inspected) -> None:
         ours, verdicts = ranking.results(runs, known.records), list[str]()
@@ -51,8 +53,8 @@ class Placing:
             configs = [runs.folder(record.id).config for record in known.records
                        if record.task == task and record.state in FINISHED]  # fmt: skip
             if (own["state"] == "done").any():
-                clock = _clock(pd.concat([own, theirs]))
-                tables.say(self.console, _times(configs, variants) + (_PROCESSOR if clock == ranking.PROCESSOR else ""))
+                tables.say(self.console, _times(configs, variants, self.found.header.trained))
+                self.console.print(f"  {self.speed[task]}", markup=False, highlight=False, soft_wrap=True)
         for text in verdicts:
             tables.say(self.console, text, bold="not a fair comparison")
 
@@ -68,7 +70,7 @@ class Placing:
         if metric is None:
             return ["no metric that models are ranked by was measured of both."]
         title = ranking.heading(task, 0, self.found.header.label or None)
-        ranked = ranking.ranking(ranking.on_clock(both, _clock(both)), metric)
+        ranked = ranking.ranking(both, metric, ranking.clock(both[both["state"] == "done"]))
         rule = ranking.rules(both[both["state"] == "done"], metric)
         tables.show(self.console, ranking.table(ranked, title, metric, rule))
         compared = placing.against(sound[0], sound[1], metric)
@@ -81,7 +83,9 @@ class Placing:
             rows = compared[compared["ours"] == name]
             rows.attrs = compared.attrs
             said.append(
-                _unfair(unfair.get(name.removesuffix(YOURS), {}), len(variants)) + _verdict(name, rows, metric, mine)
+                _unfair(unfair.get(name.removesuffix(YOURS), {}), len(variants))
+                + _verdict(name, rows, metric, mine)
+                + _below_start(mine[mine["state"] == "done"])
             )
         return said
 
@@ -94,6 +98,11 @@ def _verdict(name: str, rows: pd.DataFrame, metric: str, mine: pd.DataFrame) -> 
     for seeds, what in ((gone, "diverged"), (~gone & ~np.isfinite(mine[metric].astype(float)), "gave no finite value")):
         said += f" {seeds.sum()} of its {len(mine)} seeds {what} and are compared with none." if seeds.any() else ""
     return said
+
+
+def _below_start(done: pd.DataFrame) -> str:
+    below = int(done["below_start"].sum())
+    return f" {below} of its {tables.counted(len(done), 'seed')} ended below the untrained model." if below else ""
 
 
 def _unfair(unfair: Mapping[str, Sequence[str]], variants: int) -> str:
@@ -139,25 +148,21 @@ def _table(compared: pd.DataFrame, metric: str, marked: set[tuple[str, str]]) ->
     return shown
 
 
-def _clock(cells: pd.DataFrame) -> str:
-    """That of those which came to their end."""
-    return ranking.clock(cells[cells["state"] == "done"])
-
-
-def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant]) -> str:
-    """Where and how times were taken, and whether they can be compared."""
+def _times(configs: Sequence[Mapping[str, Any]], variants: Sequence[Variant], trained: Sequence[str]) -> str:
+    """Where, when and how times were taken, and that they cannot be compared: not even on one kind of processor, for
+    what else ran there is not known."""
     here = " and ".join(dict.fromkeys(str(one.get("provenance", {}).get("machine", "?")) for one in configs))
+    days = " to ".join(dict.fromkeys(trained))
     there = " and ".join(dict.fromkeys(one.machine or "?" for one in variants))
-    how = ranking.conditions([_timed(one) for one in variants if one.compiled])
+    how = ranking.conditions(
+        _timed(one) for one in variants if one.compiled for seed in one.seeds if seed.state in ENDED
+    )
     same = "?" not in here and _processors(here) == _processors(there)
     return (
         f"times: yours on {here} ({ranking.conditions(configs) or 'not known how'}), the reference's on {there} "
-        f"({how or 'not known how'}): "
-        + (
-            "the same kind of processor"
-            if same
-            else f"another machine; `{call('benchmark', 'speed')}` times both on this one"
-        )
+        f"({how or 'not known how'}{f', trained {days}' if days else ''}): "
+        f"{'at another time, though on the same kind of processor' if same else 'on another machine'}. So the two are "
+        "not comparable; to time both here, alone:"
     )
 
 

@@ -98,14 +98,23 @@ class Setup:
 
     @property
     def options(self) -> str:
-        """Which methods there are, and where data are found and results kept, as options; nothing of what is usual."""
+        """``sources``, and where results are kept, as options; nothing of what is usual."""
         store = "none" if self.store is None else unsecret(self.store)
         usual = named(None) == "none" if self.store is None else is_usual(resolve(self.store))
+        given: list[tuple[str, object]] = [] if self.run_dir == USUAL else [("--run-dir", self.run_dir)]
+        given += [] if usual else [("--tracking-uri", store)]
+        return self.sources + _as_options(given)
+
+    @property
+    def sources(self) -> str:
+        """Which methods there are, and where data are found, as options; nothing of what is usual."""
         given: list[tuple[str, object]] = [("--plugin", file) for file in self.settings.plugins]
         given += [] if self.data_dir is None else [("--data-dir", self.data_dir)]
-        given += [] if self.run_dir == USUAL else [("--run-dir", self.run_dir)]
-        given += [] if usual else [("--tracking-uri", store)]
-        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
+        return _as_options(given)
+
+
+def _as_options(given: Iterable[tuple[str, object]]) -> str:
+    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,10 +181,12 @@ def carry_out(
     dry_run: bool = False,
     rerun: str | None = None,
     show: Callable[[RunDir, integrity.Inspected], None] | None = None,
+    of_report: str = "",
 ) -> int:
     """Trains what is not done of a plan, tracks, and shows what came of it.
 
     show: in place of the ranking.
+    of_report: options of the report that shows as much.
     """
     suite, cells = planned.suite, planned.cells
     _check_weights(cells, place.settings)
@@ -221,8 +232,7 @@ def carry_out(
             if planned.given is not None:
                 about = functools.partial(announcing.about_the_default, planned.given, suite, planned.methods, runs,
                                           place.data_dir, where, place.options)  # fmt: skip
-            more = "" if show is None else " --reference"
-            announcing.show_next(console, suite, choose_preset(suite, planned.chosen)[0], writer, about, more)
+            announcing.show_next(console, suite, choose_preset(suite, planned.chosen)[0], writer, about, of_report)
         return code
 
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.commands.compare import with_own
 from benchmark.data.datasets import data_folder
 from benchmark.records.provenance import cores, machine
 from benchmark.records.rundir import RunDir
@@ -105,14 +106,20 @@ def speed(
     settings: JobSettings,
 ) -> int:
     """Times every chosen variant for every number of seeds, one after the other, each in a process of its own, after
-    all of them have been compiled side by side."""
+    all of them have been compiled side by side. Methods of plug-ins that are named and that the preset has none of are
+    timed as ``compare`` trains them."""
     methods = registry.methods(settings.plugins)
     suite = load_suite(suite_name, methods)
     place = executors.places(device)[0]
     if file is not None and not file.parent.is_dir():
         raise InputError(f"--json {file}: there is no folder {file.parent}")
-    _, preset = choose_preset(suite, chosen)
-    data = load_data(suite, choose_tasks(preset, chosen), data_folder(data_dir))
+    name, preset = choose_preset(suite, chosen)
+    tasks = choose_tasks(preset, chosen)
+    data = load_data(suite, tasks, data_folder(data_dir))
+    if own := [one for one in registry.of_plugins(methods, settings.plugins) if one in (chosen.methods or ())]:
+        suite = with_own(
+            suite, dataclasses.replace(chosen, preset=name, tasks=tasks, methods=own), methods, data, console
+        )
     timed = [
         job
         for count in counts
@@ -135,7 +142,7 @@ def speed(
         if record is None:
             bad += 1
             continue
-        least, bound = ceiling.seconds(_counted(job, data).work())
+        least, bound = ceiling.seconds(_counted(job, data, settings.plugins).work())
         record |= {"ceiling_ms_per_step": 1000 * least, "bound": bound}
         record["share_of_ceiling"] = record["ceiling_ms_per_step"] / record["train_ms_per_step"]
         records.append(record | {"threads": settings.threads, **machine(place.device)})
@@ -151,10 +158,10 @@ def speed(
     return 1 if bad else 0
 
 
-def _counted(job: Job, data: dict[str, Any]) -> Trainer:
+def _counted(job: Job, data: dict[str, Any], plugins: Sequence[Path]) -> Trainer:
     """A trainer of the job whose work can be counted; its products are as many in every precision."""
     plain = Job(tuple(Cell({**cell.config, "precision": "float32"}) for cell in job.cells))
-    return make_trainer(plain, data[job.config["task"]], "cpu", JobSettings(compile=False))
+    return make_trainer(plain, data[job.config["task"]], "cpu", JobSettings(tuple(plugins), compile=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +197,7 @@ class _Timer:
 
     def _block(self, job: Job) -> int:
         """Noise and minibatches are drawn for a block of steps at once: only whole blocks show what a step costs."""
-        stream = _counted(job, self.data).stream
+        stream = _counted(job, self.data, self.settings.plugins).stream
         return block_steps(stream.step_bytes, len(job.cells), torch.device(self.place.device))
 
     def _run(self, wanted: Sequence[Job], place: executors.DeviceSlots) -> list[dict[str, Any] | None]:

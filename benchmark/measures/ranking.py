@@ -27,8 +27,11 @@ _BESIDE = {
 _CONSTANT = "Fisher divergences are up to a constant of the data, the same for all methods: they may be negative"
 _NO_RESULTS = ("time/", "memory/", "train/", "selected/")
 _NAMED = 12  # metrics
+LIKELIHOOD = "test/log_likelihood"
 _UNKNOWN = pd.Series(dtype=float)
 WALL, PROCESSOR = "time/ms_per_step", "time/processor_ms_per_step"
+_CLOCKS = {WALL: "the wall's clock", PROCESSOR: "the processor's clock, which other work disturbs less"}
+STEP = "ms per seed and step"  # a column
 _OF_A_SEED = (
     "seed", "pictures", "device", "provenance", "timing", "preset_label", "job", "advice", "took", "symbols",
     "drawn_as", "cost",
@@ -44,9 +47,11 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         folder = run_dir.folder(record.id)
         config = folder.config if record.state in FINISHED else {}
+        journal = folder.measurements() if config else []
         with understood(folder.path / "config.json"):
-            found = selected(folder.measurements(), config["rule"], config["select"]) if config else None
+            found = selected(journal, config["rule"], config["select"]) if config else None
         if found:
+            curve = {line.step: line.metrics[LIKELIHOOD] for line in journal if LIKELIHOOD in line.metrics}
             rows.append(
                 {
                     "task": record.task,
@@ -56,7 +61,8 @@ def results(run_dir: RunDir, records: Sequence[Record]) -> pd.DataFrame:
                     "state": record.state,
                     "configuration": _configuration(config),
                     "rule": (config["rule"], config["select"]),
-                    "averaged": averaged(folder.measurements(), config["rule"], config["select"]),
+                    "averaged": averaged(journal, config["rule"], config["select"]),
+                    "below_start": below_start(curve),
                     "step": found[0],
                     **found[1],
                 }
@@ -70,10 +76,10 @@ def _configuration(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+def ranking(frame: pd.DataFrame, metric: str, clock: str = WALL) -> pd.DataFrame:
     """Variants of one task by ``metric``, best first; seeds that diverged are counted, never averaged.
 
-    Beside it stand means and half-widths of other metrics that were measured.
+    Beside it stand means and half-widths of other metrics that were measured; a step's time is by this ``clock``.
     """
     rows = []
     for (variant, _), cells in frame.groupby(["variant", "configuration"], sort=False):
@@ -88,12 +94,14 @@ def ranking(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "diverged": len(cells) - len(sound),
                 **{name: interval(sound[name]) for name in _BESIDE if name in sound and name != metric},
                 "train_seconds": sound.get("time/train_seconds", _UNKNOWN).mean(),
-                "ms_per_step": sound.get(WALL, _UNKNOWN).mean(),
+                "ms_per_step": sound.get(clock, _UNKNOWN).mean(),
             }
         )
-    return pd.DataFrame(rows).sort_values(
+    ranked = pd.DataFrame(rows).sort_values(
         "mean", ascending=not metric_of(metric).higher, ignore_index=True, na_position="last"
     )
+    ranked.attrs["clock"] = clock
+    return ranked
 
 
 def unranked(frame: pd.DataFrame) -> str:
@@ -121,15 +129,19 @@ def rules(frame: pd.DataFrame, metric: str) -> str:
     )
 
 
+def below_start(curve: Mapping[int, float]) -> bool:
+    """Whether the last test log-likelihood, of these by iteration, is below that of step 0: better untrained.
+
+    Of some the energy ran away, of others the objective's own optimum is there (pseudo-likelihood that overfits).
+    """
+    last = max(curve, default=0)
+    return last > 0 and 0 in curve and not curve[last] >= curve[0]
+
+
 def clock(cells: pd.DataFrame) -> str:
     """The metric that times of an iteration are read from: the processor's clock where all of these cells have it,
     which other work disturbs less, else the wall's."""
     return PROCESSOR if PROCESSOR in cells and cells[PROCESSOR].notna().all() else WALL
-
-
-def on_clock(cells: pd.DataFrame, clock: str) -> pd.DataFrame:
-    """The cells with times of this clock in the place of the wall's."""
-    return cells.assign(**{WALL: cells[clock]}) if clock in cells else cells
 
 
 def conditions(configs: Iterable[Mapping[str, Any]]) -> str:
@@ -175,7 +187,8 @@ def heading(task: str, asked: int, label: str | None) -> str:
 def caption(ranked: pd.DataFrame, metric: str, rule: str) -> str:
     """What must be known of the numbers in a ranking."""
     constant = any(name.endswith("fisher_divergence") and "posterior" not in name for name in (metric, *ranked))
-    return f"A seed's value: {rule}; mean and 95% interval (Student's t) over seeds." + (
+    timed = f" {STEP}: by {_CLOCKS[ranked.attrs['clock']]}." if ranked["ms_per_step"].notna().any() else ""
+    return f"A seed's value: {rule}; mean and 95% interval (Student's t) over seeds.{timed}" + (
         f" {_CONSTANT}." if constant else ""
     )
 
@@ -190,7 +203,7 @@ def table(ranked: pd.DataFrame, title: str, metric: str, rule: str) -> Table:
     )
     shown.add_column("method", no_wrap=True)
     beside = {name: heading for name, heading in _BESIDE.items() if name in ranked}
-    for head in (metric, "95% interval", *beside.values(), "seeds", "s per seed", "ms per seed and step"):
+    for head in (metric, "95% interval", *beside.values(), "seeds", "s per seed", STEP):
         shown.add_column(head, justify="right", min_width=len(head) if head == metric else None)
     for row in ranked.to_dict("records"):
         shown.add_row(

@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -59,6 +59,12 @@ def find(name: str, available: dict[str, type[Estimator]]) -> type[Estimator]:
 def file_of(method: type[Estimator]) -> str:
     """The file that a method is in."""
     return str(Path(getattr(sys.modules[method.__module__], "__file__", None) or "").resolve())
+
+
+def of_plugins(methods: Mapping[str, type[Estimator]], plugins: Sequence[Path]) -> list[str]:
+    """The ids of the methods that plug-ins have."""
+    files = {str(path.resolve()) for path in plugins}
+    return [name for name, one in methods.items() if file_of(one) in files]
 
 
 def drawn_as(method: type[Estimator]) -> dict[str, str]:

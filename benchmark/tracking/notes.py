@@ -49,7 +49,7 @@ def _row(place: int, row: dict[Any, Any], metric: str) -> dict[str, Any]:
         metric: mean,
         "95% interval": interval,
         "seeds": ranking.seeds(row),
-        "ms per seed and step": "-" if pd.isna(row["ms_per_step"]) else number(row["ms_per_step"]),
+        ranking.STEP: "-" if pd.isna(row["ms_per_step"]) else number(row["ms_per_step"]),
     }
 
 

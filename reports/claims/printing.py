@@ -3,7 +3,7 @@ run."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,7 @@ from reports.claims.verdict import (
     Finding,
     Judged,
 )
+from reports.results import NoCellsError, Results
 
 FORMATS = ("text", "markdown", "json", "csv")
 _COLOURS = {SUPPORTED: "green", CONTRADICTED: "red", UNDECIDED: "yellow", NOT_MEASURED: "dim"}
@@ -86,6 +87,47 @@ def _commands(ledger: Sequence[Judged], console: Console) -> None:
     for _, line, claims, needs in todo:
         tables.say(console, f"{', '.join(claims)}{f' (needs {needs})' if needs else ''}", 2)
         console.print(f"      {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def none_measured(claims: Sequence[Claim], store: Results) -> str:
+    """Why a store measures none of these claims: what it has, and what of theirs it has not."""
+    there = [(suite, preset) for suite in store.suites for preset in store.presets(suite)]
+    asked = [one for claim in claims for one in claim.comparisons]
+    known = [one for one in asked if (one.at.suite, one.at.preset) in there]
+    said = f"it has {_presets(there) or 'no preset'}, and"
+    if not known:
+        return f"{said} they need {_presets((one.at.suite, one.at.preset) for one in asked)}"
+    if _of_other_iterations(known, store):
+        return f"{said} runs of other iterations than a preset's do not count"
+    return f"{said} of no claim all of the variants that it compares, with the metrics that it looks at"
+
+
+def _presets(named: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(dict.fromkeys(f"{suite} {preset}" for suite, preset in named))
+
+
+def _of_other_iterations(comparisons: Sequence[Comparison], store: Results) -> bool:
+    """Whether a compared variant was run, but not for the iterations of its preset."""
+    for suite, preset in dict.fromkeys((one.at.suite, one.at.preset) for one in comparisons):
+        compared = {
+            (one.at.task, _plain(variant)): one.at.steps
+            for one in comparisons
+            if (one.at.suite, one.at.preset) == (suite, preset)
+            for variant in one.variants
+        }
+        try:
+            cells = store.cells(suite, preset)
+        except NoCellsError:
+            continue
+        for task, variant, steps in zip(cells["task"], cells["variant"], cells["steps"], strict=True):
+            if compared.get((task, _plain(str(variant))), steps) != steps:
+                return True
+    return False
+
+
+def _plain(variant: str) -> str:
+    """Without its settings: "CD-1" of "CD-1 [steps=5]"."""
+    return variant.partition(" [")[0]
 
 
 def found(judged: Judged) -> str:

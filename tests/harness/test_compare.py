@@ -1,6 +1,7 @@
 """``compare``: a method of one's own is trained alone and placed where its numbers belong."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -389,7 +390,8 @@ def test_a_reference_without_results(folder: Path) -> None:
 def test_times_are_the_processor_s_where_both_have_them_and_the_machine_is_said(folder: Path) -> None:
     theirs(folder, {"Other": own(folder)}, compiled="true", threads="2", machine="Sinclair, 1 core")
     text = re.sub(r"\s+", " ", command(folder, *COMPARE).out)
-    assert "the reference's on Sinclair, 1 core (compiled, on cpu with 2 threads, alone): another machine" in text
+    assert "the reference's on Sinclair, 1 core (compiled, on cpu with 2 threads, alone): on another machine" in text
+    assert "So the two are not comparable; to time both here, alone:" in text
     assert "processor's clock" not in text
     found = read(folder / "theirs.jsonl.gz").variants[0].model_dump()
     for seed in found["seeds"]:
@@ -398,6 +400,52 @@ def test_times_are_the_processor_s_where_both_have_them_and_the_machine_is_said(
     text = command(folder, *COMPARE).out
     assert "processor's clock" in re.sub(r"\s+", " ", text)
     assert re.search(r"│ Other .*│ +7.25 │", text)
+
+
+def test_times_of_one_kind_of_processor_are_no_more_comparable(folder: Path) -> None:
+    machine = cell(folder, "Mine", 0).config["provenance"]["machine"]
+    of = variant("CD-1", own(folder), data_hash=_hash(folder), select="last_tenth val/log_likelihood", param=PARAM,
+                 machine=machine, compiled="true")  # fmt: skip
+    written(folder / "theirs.jsonl.gz", of, trained=["2026-01-02", "2026-01-03"])
+    said = command(folder, *COMPARE, "--no-train")
+    text = re.sub(r"\s+", " ", said.out)
+    assert (
+        "2026-01-02 to 2026-01-03): at another time, though on the same kind of processor. So the two are not" in text
+    )
+    line = next(line for line in said.out.splitlines() if " benchmark speed " in line)
+    assert line.endswith(
+        "speed --suite tiny.yaml --preset test --tasks board --methods mine cd --variants Mine CD-1 --num-seeds 5 "
+        "--plugin mine.py"
+    )
+
+
+def test_cells_are_counted_by_how_they_were_timed(folder: Path) -> None:
+    more = {"data_hash": _hash(folder), "select": "last_tenth val/log_likelihood", "param": PARAM, "compiled": "true"}
+    values = own(folder)
+    of = [variant("CD-1", values, **more), variant("CD-5", values[:3], **more, jobs_beside="1")]
+    of[1]["seeds"].append({"seed": 3, "state": "planned"})
+    written(folder / "theirs.jsonl.gz", *of)
+    text = re.sub(r"\s+", " ", command(folder, *COMPARE, "--no-train").out)
+    assert "alone (5 cells); compiled, on cpu with 1 thread, beside 1 other job (3 cells)" in text
+
+
+def test_seeds_that_end_below_the_untrained_model_are_said_beside_the_verdict(folder: Path) -> None:
+    text = re.sub(r"\s+", " ", command(folder, *COMPARE, "--no-train").out)
+    assert "below the untrained model" not in text
+    plain = 'where((carry["step"] == 7) & ~carry["sound"], torch.nan, value)'
+    turned = 'where(carry["sound"], value, -value)'
+    assert plain in WRONG_METHODS  # of the seeds that diverged there the loss has the wrong sign
+    write(folder, WRONG_METHODS.replace(plain, turned), "wrong.py")
+    said = command(folder, *COMPARE[:3], "--plugin", "wrong.py", *COMPARE[5:], "--methods", "diverges")
+    text = re.sub(r"\s+", " ", said.out)
+    assert re.search(r"board: Diverges is [^│]*\. 2 of its 5 seeds ended below the untrained model\.", text), text
+
+
+def test_the_report_that_it_suggests_draws_the_file_that_was_given(folder: Path) -> None:
+    (folder / "theirs.jsonl.gz").rename(folder / "of Ann's.jsonl.gz")
+    said = command(folder, *COMPARE[:-1], "of Ann's.jsonl.gz", "--tracking-uri", "sqlite:///mlflow.db")
+    (line,) = [line for line in said.out.splitlines() if "draw the report" in line]
+    assert shlex.split(line.partition(": ")[2])[-2:] == ["--reference", "of Ann's.jsonl.gz"]
 
 
 def test_a_method_must_be_named(folder: Path) -> None:

@@ -165,6 +165,18 @@ def test_the_rule_stands_under_the_table() -> None:
     assert "A seed's value: the mean of something" in out.getvalue()
 
 
+def test_under_the_table_stands_by_which_clock_a_step_is_timed() -> None:
+    cells = frame(("A", 1.0, "done")).assign(**{"time/processor_ms_per_step": 0.25})
+    wall = ranking.ranking(cells, LIKELIHOOD)
+    assert printed(wall)[0][-1] == "1.50"
+    assert "ms per seed and step: by the wall's clock." in ranking.caption(wall, LIKELIHOOD, "x")
+    processor = ranking.ranking(cells, LIKELIHOOD, ranking.PROCESSOR)
+    assert printed(processor)[0][-1] == "0.250"
+    assert "ms per seed and step: by the processor's clock, which" in ranking.caption(processor, LIKELIHOOD, "x")
+    untimed = ranking.ranking(cells.drop(columns="time/ms_per_step"), LIKELIHOOD)
+    assert "clock" not in ranking.caption(untimed, LIKELIHOOD, "x")
+
+
 def test_a_lucky_last_evaluation_does_not_decide(tmp_path: Path) -> None:
     curves = {"steady": [0.5] * 21, "lucky": [0.0] * 20 + [1.0]}
     with contextlib.closing(RunDir(tmp_path)) as runs:

@@ -14,7 +14,7 @@ from benchmark.tasks.plan import Cell
 from bism import GRBM, BiDSM, engine
 from bism.compiler import Work, count_work
 from bism.engine import Trainer
-from tests.harness.tiny import TINY, command
+from tests.harness.tiny import TINY, WRONG_METHODS, command
 
 A, X = torch.ones(3, 4, 5), torch.ones(3, 5, 6)
 
@@ -105,3 +105,24 @@ def test_speed_refuses_what_cannot_be(tmp_path: Path, options: tuple[str, ...], 
     said = command(tmp_path, "speed", "--suite", "tiny.yaml", *options)
     assert said.code == 2
     assert words in said.err
+
+
+@pytest.mark.long
+def test_a_method_of_a_plug_in_is_timed(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "wrong.py").write_text(WRONG_METHODS)
+    options = ("--suite", "tiny.yaml", "--plugin", "wrong.py", "--methods", "raises", "--num-seeds", "1")
+    said = command(tmp_path, "speed", *options, "--seconds", "0.2")
+    assert said.code == 0, said.err
+    assert "board Raises, 1 seeds: " in said.out
+
+
+def test_a_method_of_a_plug_in_that_the_preset_has_none_of_is_timed_too(tmp_path: Path) -> None:
+    """``compare`` prints such a command."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "wrong.py").write_text(WRONG_METHODS)
+    options = ("--plugin", "wrong.py", "--methods", "raises", "cd", "--variants", "?")
+    said = command(tmp_path, "speed", "--suite", "tiny.yaml", *options)
+    assert said.code == 2
+    assert "preset test has no variant '?' of raises, cd: " in said.err
+    assert "Raises" in said.err

@@ -209,3 +209,23 @@ def test_the_page_has_the_list_of_claims() -> None:
     assert rest == said.getvalue()
     assert f"{SIZE} claims" in head
     assert f"# {SIZE} claims" in (DOC.parents[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variant", "steps", "why"),
+    [
+        ("Mine", 100_000, "of no claim all of the variants that it compares, with the metrics that it looks at"),
+        ("DSM", 100_000, "of no claim all of the variants that it compares, with the metrics that it looks at"),
+        ("Mine [steps=5]", 5, "of no claim all of the variants that it compares, with the metrics that it looks at"),
+        ("DSM [steps=5]", 5, "runs of other iterations than a preset's do not count"),
+        ("DSM", 5, "runs of other iterations than a preset's do not count"),
+    ],
+)
+def test_other_iterations_are_named_as_the_reason_only_where_there_are_such_runs(
+    command: Callable[..., tuple[int, str, str]], variant: str, steps: int, why: str
+) -> None:
+    held = Held()
+    held.add(variant, "dsm", 0, task="checkerboard", steps=steps, **{LL: 0.3})
+    code, _, err = command("checkerboard-bidsm-dsm", held=held)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.endswith(f": it has grbm paper, and {why}\n")

@@ -149,8 +149,8 @@ def test_claims_are_judged_by_files_in_the_place_of_a_store(
     (judged,) = json.loads(said.out)["claims"]
     assert judged["verdict"] == "not measured"  # it needs the preset paper
     assert said.err == (
-        "none of these claims is measured by reference: grbm-quick.jsonl.gz: it has grbm quick, and runs of other "
-        "iterations than a preset's do not count\n"
+        "none of these claims is measured by reference: grbm-quick.jsonl.gz: it has grbm quick, and they need grbm "
+        "paper\n"
     )
     assert main(["claims", "--reference", "--tracking-uri", "sqlite:///mlflow.db"]) == 2
     assert "give one of the two" in capsys.readouterr().err
