@@ -16,7 +16,7 @@ from reports.reference import Beside, ReferenceStore
 from reports.results import NoCellsError
 from reports.store import Store
 from tests.harness.tiny import command, write
-from tests.reports.stores import Held
+from tests.reports.stores import BOTH, Held
 from tests.reports.test_reference import MINE, exported, opened, stored
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -39,11 +39,14 @@ def test_the_shipped_results_are_drawn_without_a_store(
 def test_files_of_several_people_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # and no mlflow.db here
-    paths = [str(exported(stored(), tmp_path, name)) for name in ("ann", "bob")]
+    paths = [str(exported(stored(), tmp_path, name)) for name in ("ann:1", "a$x_{$b")]
     assert main(["build", "--reference", *paths, "--out", str(tmp_path / "out"), "--format", "md"]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "CD-10 (ann)" in text
-    assert "CD-10 (bob)" in text
+    assert "CD-10 (ann:1)" in text
+    assert "CD-10 (a$x_{$b)" in text
+    assert set(pd.read_csv(tmp_path / "out" / "data" / "grbm-paper-figure3-board.csv")["variant"]) == {
+        f"{variant} ({whose})" for variant in BOTH for whose in ("ann:1", "a$x_{$b")
+    }  # of all there are curves
 
 
 def test_files_that_cannot_be_are_said_before_anything_is_drawn(
@@ -53,8 +56,11 @@ def test_files_that_cannot_be_are_said_before_anything_is_drawn(
     path = exported(stored(), tmp_path)
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(path.read_bytes()[:-9])
+    unnamed, no_text = (shutil.copy(path, tmp_path / name) for name in (files.ENDING, f"\udcff{files.ENDING}"))
     for given, words in (
         ([str(cut)], "it was cut"),
+        ([str(unnamed)], "has none that can be printed: rename it"),
+        ([str(no_text)], "'\\udcff.jsonl.gz' has none that can be printed: rename it"),
         ([str(path), str(path)], "two files are called"),
         (["no"], "no such"),
     ):
