@@ -245,7 +245,7 @@ def opened(given: Sequence[str]) -> list[ReferenceStore]:
         return [ReferenceStore(found)]
     stores, names = list[ReferenceStore](), set[str]()
     for path in map(Path, given):
-        header, name = reference.header_of(path), path.name.removesuffix(reference.ENDING)
+        header, name = reference.read(path).header, path.name.removesuffix(reference.ENDING)  # all of it is checked
         if not (name.strip() and name.isprintable()):
             raise InputError(
                 f"--reference: variants are called by the name of their file, and {shown(path.name)} has none that can "

@@ -10,13 +10,13 @@ import pytest
 
 from benchmark.records import reference as files
 from bism.errors import InputError
-from reports import document, markdown, reference
+from reports import document, export, markdown, reference
 from reports.__main__ import main
 from reports.reference import Beside, ReferenceStore
 from reports.results import NoCellsError
 from reports.store import Store
 from tests.harness.tiny import command, write
-from tests.reports.stores import BOTH, Held
+from tests.reports.stores import BOTH, Held, learning
 from tests.reports.test_reference import MINE, exported, opened, stored
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -181,6 +181,18 @@ def test_a_file_that_was_altered_is_said_and_not_taken_for_one_without_runs(
         assert "its content is not what was exported" in said.err
     with pytest.raises(InputError, match="not what was exported"):
         document.collect(Beside(stored(), [opened(path)]), tmp_path)
+
+
+def test_a_file_that_nothing_is_taken_from_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reports.store.Store", lambda uri: stored())  # which has no such preset
+    held, path = learning(Held(), BOTH, preset="mine"), tmp_path / "mine.jsonl.gz"  # nor has a claim
+    export.export(held, "grbm", "mine", path)  # type: ignore[arg-type]
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"seed":1', b'"seed":0', 1)))
+    for words in (["claims"], ["build", "--tracking-uri", "sqlite:///:memory:", "--out", str(tmp_path / "out")]):
+        assert main([*words, "--reference", str(path)]) == 2
+        assert "its content is not what was exported" in capsys.readouterr().err
 
 
 def test_a_plan_without_cells_leaves_those_of_others(tmp_path: Path) -> None:
