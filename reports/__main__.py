@@ -185,6 +185,7 @@ def _scaling(options: argparse.Namespace) -> int:
         raise InputError(
             f"the records hold what `python -m benchmark speed --json FILE` does not write: {described(error)}"
         ) from error
+    style.as_written(figure)
     _folder(out)
     for suffix in ("png", "pdf"):
         with style.look():

@@ -341,6 +341,7 @@ def render(artefact: Artefact, image: str) -> bytes:
     content = io.BytesIO()
     # The canvases are asked directly: `savefig` draws everything twice, and on a large figure legends take seconds.
     with style.look():
+        style.as_written(figure)
         hover.mark(figure)
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()  # the layout takes most of the time: once is enough

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from reports import style
+
 _MARKER = 4  # points around a marker's middle that belong to it
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _DISTANCES = (5, 9, 14, 20, 27, 35, 44, 54)  # points
@@ -33,13 +35,14 @@ def label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """Names every point, in the first free place around it; where none is free, in the one that covers least. A name
     that is some way off, or about as near to another point, has a line to its own."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    style.as_written(figure)
     figure.draw_without_rendering()
     unit = figure.dpi / 72  # pixels per point
     taken = list(itertools.chain.from_iterable(_boxes(axes, point, unit) for point in points))
     markers = axes.transData.transform([(point.x, point.y) for point in points])
     for point in sorted(points, key=lambda point: (point.x, point.y)):
         text = axes.annotate(point.name, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=_SIZE,
-                             color=point.colour, ha="center", va="center")  # fmt: skip
+                             color=point.colour, ha="center", va="center", parse_math=False)  # fmt: skip
         size = text.get_window_extent(renderer)
         middle = axes.transData.transform((point.x, point.y))
         best = min(_places(size, unit), key=lambda place: _covered(_box(middle, place, size, unit), taken, axes.bbox))

@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.records import reference
 from benchmark.records.reference import Reference
 from benchmark.records.results import OPEN, Header, Seed, Variant
-from bism.errors import InputError, nearest
+from bism.errors import InputError, nearest, shown
 from reports.results import NoCellsError, Results
 from reports.store import LABELS, STUDY
 from reports.variants import by_task, called
@@ -69,7 +69,7 @@ class ReferenceStore:
 
     def _row(self, header: Header, variant: Variant, seed: Seed) -> dict[str, Any]:
         cell = "/".join((header.suite, header.preset, variant.task, variant.variant, str(seed.seed)))
-        run = "" if seed.state in OPEN else f"{self.name}:{cell}"
+        run = "" if seed.state in OPEN else f"{self.name}/{cell}"
         if run:
             self._runs[run] = variant, seed
         labels = variant.model_dump(exclude=_NOT) | {
@@ -90,6 +90,10 @@ class ReferenceStore:
             "source": self.name,
             **{f"param.{name}": value for name, value in variant.param.items()},
         }
+
+    def holds(self, run: str) -> bool:
+        """Whether it is of a cell that was read here."""
+        return run in self._runs
 
     def histories(self, runs: Sequence[str], metric: str) -> pd.DataFrame:
         """As ``Store.histories``; a curve's last value is the one that was measured."""
@@ -200,9 +204,7 @@ class Beside:
         ]  # fmt: skip
 
     def _holder(self, run: str) -> Results:
-        """MLflow's ids have no colon."""
-        name = run.partition(":")[0] if ":" in run else ""
-        return next((other for other in self._others if other.name == name), self._own)
+        return next((other for other in self._others if other.holds(run)), self._own)
 
     def artifact(self, run: str, prefix: str, folder: Path) -> Path | None:
         """One's own have pictures."""
@@ -243,7 +245,12 @@ def opened(given: Sequence[str]) -> list[ReferenceStore]:
         return [ReferenceStore(found)]
     stores, names = list[ReferenceStore](), set[str]()
     for path in map(Path, given):
-        header, name = reference.header_of(path), path.name.removesuffix(reference.ENDING)
+        header, name = reference.read(path).header, path.name.removesuffix(reference.ENDING)  # all of it is checked
+        if not (name.strip() and name.isprintable()):
+            raise InputError(
+                f"--reference: variants are called by the name of their file, and {shown(path.name)} has none that can "
+                f"be printed: rename it, as ann{reference.ENDING}"
+            )
         if name in names:
             raise InputError(
                 f"--reference: two files are called {path.name}, and their variants could not be told apart"

@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import stats
 
 from benchmark.measures.statistics import LEVEL, Values, interval, paired
+from benchmark.system import limits
 
-__all__ = ["LEVEL", "bands", "improvement", "interval", "of_seeds", "paired"]
+__all__ = ["LEVEL", "bands", "counts", "improvement", "interval", "of_seeds", "paired"]
 
 
 def bands(curves: pd.DataFrame, by: Sequence[str] = ("variant",)) -> pd.DataFrame:
@@ -35,6 +36,13 @@ def of_seeds(cells: pd.DataFrame, heads: Mapping[str, str]) -> dict[str, object]
     for metric, head in heads.items():
         row[head], row[f"± {head}"] = interval(cells[metric].dropna())
     return row
+
+
+def counts(texts: pd.Series) -> pd.Series:
+    """A hyper-parameter that counts something (steps, examples, units) as numbers: stores and files have texts, of
+    which anybody's may hold anything. NaN of what is no such number."""
+    found = pd.to_numeric(texts, errors="coerce").astype(float)
+    return found.where(found.between(0, limits.COUNT))
 
 
 def improvement(ours: Values, theirs: Values) -> float:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import (
     EngFormatter,
     FixedLocator,
@@ -48,6 +49,7 @@ _SERIES = (  # no method's: for what differs in K, N or its place alone
 _OWN = ("h", (4, 1, 0), "8", (6, 1, 0), (3, 1, 0), (5, 0, 180))  # markers
 _STEPS = (0, 5, 20, 10, 1, 2, 50, 40)  # K and N of the suites, each with a look of the same place above
 _THIN = 0.7  # width of lines
+_POWER = re.compile(r"\$\\mathdefault\{-?(?:[\d.]+\\times)?[\d.]+(?:\^\{-?[\d.]+\})?\}\$")  # along a logarithmic axis
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -71,6 +73,18 @@ def look() -> Iterator[None]:
     """Context in which figures are drawn and saved."""
     with rc_context(_SETTINGS):
         yield
+
+
+def as_written(figure: Figure) -> None:
+    """Has every text of a figure drawn letter by letter, but for the powers along logarithmic axes.
+
+    Whatever holds somebody's words (labels, names of variants, of files and of hyper-parameters) may have two '$', and
+    matplotlib would read a formula between them, or fail to. To be called before anything is measured or drawn.
+    """
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if "$" in text.get_text() and not _POWER.fullmatch(text.get_text()):
+            text.set_parse_math(False)
 
 
 def mark(figure: Figure, missing: int) -> Figure:

@@ -14,7 +14,7 @@ from reports.methods import of_variants
 from reports.sweep import Sweep, better_is_high, selected
 from reports.variants import OF_A_SEED
 
-_K, _N = "param.inner_steps", "param.unroll_steps"
+_K, _N, _SIZE = "param.inner_steps", "param.unroll_steps", "param.batch_size"
 _MS = "ms per iteration and seed"
 _LABEL = 1.8  # inches along an axis that the name of a measure has
 
@@ -25,6 +25,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
         metric, done = sweep.measures(task), sweep.of(task)
         if metric is None or _K not in done or _N not in done:
             continue
+        done = done.assign(**{name: statistics.counts(done[name]) for name in (_K, _N)})
         name = terms.capital(terms.measure(metric))
         for method, group in done[done[_N].notna() & done[_K].notna()].groupby("method"):
             cells = timing.by_clock(_alike(group))
@@ -50,8 +51,8 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
                 table=_table(grid, "K", "N"),
             )  # fmt: skip
         column = "param.inner_batches"
-        if column in done and done[column].nunique() > 1:
-            cells = done[done[column].notna()]
+        cells = done[done[column].notna() & done[_N].notna()] if column in done else done.head(0)
+        if len(cells) and cells[column].nunique() > 1:
             grid = averages(cells, metric, {column: "inner minibatches", _N: "N"})
             yield Artefact(
                 name=f"ablation-inner-{task}",
@@ -64,8 +65,11 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
             )
     sizes = sweep.cells[(sweep.cells["state"] == "done")]
     metric = next((found for found in map(sweep.measures, sweep.tasks) if found), None)
-    if metric and "param.batch_size" in sizes and sizes["param.batch_size"].nunique() > 1:
-        grid = averages(sizes, metric, {"param.batch_size": "minibatch"})
+    if metric and _SIZE in sizes:
+        sizes = sizes.assign(**{_SIZE: statistics.counts(sizes[_SIZE])})
+        sizes = sizes[sizes[_SIZE] > 0]
+    if metric and _SIZE in sizes and sizes[_SIZE].nunique() > 1:
+        grid = averages(sizes, metric, {_SIZE: "minibatch"})
         missing = len(sweep.missing())
         yield Artefact(
             name="ablation-minibatch",
@@ -99,13 +103,13 @@ def _table(grid: pd.DataFrame, *numbers: str) -> Table:
 def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFrame:
     """Means over the seeds that agree in these parameters: quality, its 95% interval, seeds and cost."""
     rows = []
-    keys = [*by, "variant"] if "param.batch_size" in by else list(by)
+    keys = [*by, "variant"] if _SIZE in by else list(by)
     for values, group in cells.groupby(keys, sort=False):
         mean, half_width = statistics.interval(selected(group, metric).dropna())
         named: dict[str, Any] = dict(zip([*by.values(), "variant"], values, strict=False))
         rows.append(
             {
-                **{name: _number(value) for name, value in named.items()},
+                **named,
                 "quality": mean,
                 "± 95%": half_width,
                 "seeds": len(group),
@@ -115,13 +119,6 @@ def averages(cells: pd.DataFrame, metric: str, by: dict[str, str]) -> pd.DataFra
     return pd.DataFrame(rows).sort_values(list(named), ignore_index=True) if rows else pd.DataFrame()
 
 
-def _number(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
 def draw(grid: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
     """Quality and cost against N, a curve for each K; and whether something is far off the scale of the rest."""
     scale = _scale(grid, better_is_high(metric))
@@ -129,7 +126,7 @@ def draw(grid: pd.DataFrame, metric: str) -> tuple[Figure, bool]:
         figure = Figure(figsize=(style.TEXT_WIDTH, 2.4), layout="constrained")
         quality, cost = figure.subplots(1, 2, sharex=True)
         for k, curve in grid.groupby("K"):
-            colour, marker = style.steps(int(float(str(k))))
+            colour, marker = style.steps(int(curve["K"].iloc[0]))
             look = {"color": colour, "marker": marker, "label": f"K = {k:g}"}
             far = scale.beyond(curve["quality"]) if scale else np.zeros(len(curve), bool)
             _bars(quality, curve["N"][~far], curve[~far], look)

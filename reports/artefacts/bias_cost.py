@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmark.measures import ranking
-from reports import paper, style, terms, timing
+from reports import paper, statistics, style, terms, timing
 from reports.artefact import Artefact, Table, fixed
 from reports.labels import Point, label
 from reports.methods import Method, of_variants
@@ -112,7 +112,8 @@ def series_of(cells: pd.DataFrame) -> dict[str, tuple[str, float]]:
         counted = next((name for name in _COUNTS if name in own), None)
         rest = sorted({*own} - {counted, "seed", "steps"}, key=lambda name: (name not in _WORDS, name))
         differing = [name for name in rest if group[f"param.{name}"].nunique() > 1]
-        for row in group.to_dict("records"):
+        counts = statistics.counts(group[f"param.{counted}"]) if counted else [np.nan] * len(group)
+        for row, count in zip(group.to_dict("records"), counts, strict=True):
             kind = row.get("param.hypergradient")
             texts = [
                 _WORDS.get(name, f"{terms.hyperparameter(name)} ") + _said(row[f"param.{name}"])
@@ -120,7 +121,7 @@ def series_of(cells: pd.DataFrame) -> dict[str, tuple[str, float]]:
                 if name not in _ONLY or _ONLY[name] == kind
             ]
             text = ", ".join([method[row["variant"]].label or str(of), *texts])
-            found[row["variant"]] = text, float(row[f"param.{counted}"]) if counted else np.nan
+            found[row["variant"]] = text, count
     return found
 
 

@@ -160,7 +160,7 @@ def _anomaly(sweep: Sweep) -> Iterator[Artefact]:
         return
     frame = pd.concat([_of_task(sweep.of(task)).assign(task=task) for task in tasks], ignore_index=True)
     frame = frame[["task", *frame.columns.drop("task")]]
-    digits = set(frame["held out"].dropna().astype(int))
+    digits = set(frame["held out"].dropna())
     of_mnist = any("mnist" in set(sweep.of(task).get("param.data", [])) for task in tasks)
     printed = [
         {"task": "published", "variant": name, "held out": digit, "AUPRC": value}
@@ -192,7 +192,7 @@ def _of_task(done: pd.DataFrame) -> pd.DataFrame:
     for variant in frame["variant"]:
         cells = done[done["variant"] == variant]
         halves.append(statistics.interval(cells["anomaly/auprc"].dropna())[1])
-        held.append(pd.to_numeric(cells.get("param.data_held_out", pd.Series([np.nan]))).iloc[0])
+        held.append(statistics.counts(cells.get("param.data_held_out", pd.Series([np.nan]))).iloc[0])
     frame.insert(1, "held out", held)
     frame.insert(3, "± 95%", halves)
     return frame
@@ -206,6 +206,7 @@ def _steps(sweep: Sweep, task: str) -> Iterator[Artefact]:
     metric, done = sweep.measures(task), sweep.of(task)
     if metric is None or not all(column in done for column in _STEPS.values()):
         return
+    done = done.assign(**{column: statistics.counts(done[column]) for column in _STEPS.values()})
     for method, group in done[done[list(_STEPS.values())].notna().all(axis="columns")].groupby("method"):
         cells = timing.by_clock(group)
         curves = {
@@ -239,13 +240,13 @@ def _steps(sweep: Sweep, task: str) -> Iterator[Artefact]:
 
 def _most(cells: pd.DataFrame, column: str) -> float:
     """The value that most variants have."""
-    return float(cells.drop_duplicates("variant")[column].astype(float).mode().iloc[-1])
+    return float(cells.drop_duplicates("variant")[column].mode().iloc[-1])
 
 
 def _alike(cells: pd.DataFrame, chains: str) -> pd.DataFrame:
     """The cells whose number of steps on these chains is that of most."""
     column = _STEPS[chains]
-    return cells[cells[column].astype(float) == _most(cells, column)]
+    return cells[cells[column] == _most(cells, column)]
 
 
 def draw_steps(curves: dict[str, pd.DataFrame], metric: str) -> Figure:

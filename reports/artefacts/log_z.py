@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from reports import style, terms
 from reports.artefact import Artefact, Table, fixed
 from reports.methods import Method, of_variants
-from reports.statistics import interval
+from reports.statistics import counts, interval
 from reports.sweep import Sweep, selected, variants
 
 _GAP, _UNITS = "log_z/gap", "visible units"
+_VISIBLE = "param.model_visible"  # of images a shape, and of old runs nothing
 _BOUNDS = {"upper": "log_z/upper", "lower": "log_z/lower"}
 
 
@@ -23,7 +24,7 @@ def build(sweep: Sweep) -> Iterator[Artefact]:
     if not any(name in done and done[name].notna().any() for name in _BOUNDS.values()):
         return
     frame, missing = gaps(sweep), len(sweep.missing())
-    drawn = frame.dropna(subset=["gap", _UNITS])
+    drawn = frame[frame["gap"].notna() & (frame[_UNITS] > 0)]
     several = drawn[_UNITS].nunique() > 1
     method = of_variants(done)
     yield Artefact(
@@ -58,7 +59,7 @@ def gaps(sweep: Sweep) -> pd.DataFrame:
                 {
                     "task": task,
                     "variant": variant,
-                    _UNITS: _number(mine.iloc[0].get("param.model_visible")),
+                    _UNITS: float(counts(mine[_VISIBLE]).iloc[0]) if _VISIBLE in mine else math.nan,
                     "seeds": len(mine),
                     "log Z": selected(mine, "log_z/exact").mean(),
                     "bound": selected(mine, _BOUNDS[kind]).mean(),
@@ -69,13 +70,6 @@ def gaps(sweep: Sweep) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):  # images have a shape, and old runs nothing
-        return math.nan
 
 
 def _formats(frame: pd.DataFrame) -> dict[str, str]:

@@ -269,6 +269,7 @@ def _have_room(axes: Axes, at: Sequence[float], written: Sequence[str]) -> bool:
     """Whether numbers along the horizontal axis leave each other free."""
     figure = axes.get_figure(root=True)
     assert figure is not None
+    style.as_written(figure)
     figure.draw_without_rendering()  # which lays it out
     places = axes.transData.transform([(x, 0.0) for x in at])[:, 0] / figure.dpi
     letters = np.array([len(text) + 1 for text in written]) * _LETTER

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 
-from reports import style
+from reports import document, style
 from reports.artefacts import (
     ablations,
     codes,
@@ -444,6 +444,30 @@ def test_ablations_of_minibatches() -> None:
     ]
     table = artefact.numbers
     assert table[["minibatch", "variant", "quality"]].to_numpy().tolist() == [[25, "DSM", -25], [100, "DSM", -100]]
+
+
+NO_COUNT = ("abc", "", "0x", "inf", "1e400", "nan", "1e300", "-5")
+
+
+def test_what_counts_nothing_is_left_out_of_ablations() -> None:
+    """Hyper-parameters are texts, and those of a file of results may hold anything."""
+    held, cell = Held(), {FD: 1.0, "time/ms_per_step": 1.0}
+    params = {"param.inner_steps": "5", "param.unroll_steps": "0", "param.batch_size": "100"}
+    for n in (0, 5, 10):
+        held.add(f"BiDSM-{n}", "bidsm", 0, **cell, **params | {"param.unroll_steps": str(n)})
+    held.add("5", "bidsm", 0, **cell, **params | {"param.batch_size": "200"})  # a name that could be a number
+    for name in params:
+        for text in NO_COUNT:
+            held.add(f"{name} {text}", "bidsm", 0, **cell, **params | {name: text})
+    held.add("none", "bidsm", 0, **cell, **params | {"param.batch_size": "0"})  # a logarithmic axis has no place for it
+    found = built(ablations, held)
+    assert found["ablation-kn-bidsm-board"].numbers[["K", "N"]].to_numpy().tolist() == [[5, 0], [5, 5], [5, 10]]
+    sizes = found["ablation-minibatch"]
+    assert set(sizes.numbers["minibatch"]) == {100, 200}
+    for artefact in found.values():
+        document.render(artefact, "svg")
+        assert artefact.table is not None
+        assert not artefact.table.written.empty
 
 
 def test_a_plane_is_drawn_to_one_scale_unless_it_is_long_and_narrow(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reports import document
 from reports.artefacts import bias_cost, figure1
 from tests.reports.stores import Held, biased, built, sweep
 
@@ -61,6 +62,14 @@ def test_each_curve_has_its_variants_and_the_best_are_those_that_none_beats() ->
     assert row["share of the true gradient"] == "5.0%"
     assert (row["best"], row["95% interval"]) == ("yes", "0 to 1.00")
     assert (row["ms per iteration"], row["peak MB"]) == ("0.400", "400")
+
+
+def test_what_is_no_n_is_drawn_against_time_alone() -> None:
+    held = measured()
+    held.rows[1]["param.unroll_steps"] = "abc"
+    found = built(bias_cost, held)["bias-cost-board"]
+    assert found.numbers.set_index("variant").loc["BiDSM-5", "count"].isna().all()
+    document.render(found, "svg")
 
 
 def test_it_is_drawn_against_n_or_l_and_against_time() -> None:

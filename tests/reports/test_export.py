@@ -10,13 +10,13 @@ import pytest
 
 from benchmark.records import reference as files
 from bism.errors import InputError
-from reports import document, markdown, reference
+from reports import document, export, markdown, reference
 from reports.__main__ import main
 from reports.reference import Beside, ReferenceStore
 from reports.results import NoCellsError
 from reports.store import Store
 from tests.harness.tiny import command, write
-from tests.reports.stores import Held
+from tests.reports.stores import BOTH, Held, learning
 from tests.reports.test_reference import MINE, exported, opened, stored
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -39,11 +39,14 @@ def test_the_shipped_results_are_drawn_without_a_store(
 def test_files_of_several_people_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # and no mlflow.db here
-    paths = [str(exported(stored(), tmp_path, name)) for name in ("ann", "bob")]
+    paths = [str(exported(stored(), tmp_path, name)) for name in ("ann:1", "a$x_{$b")]
     assert main(["build", "--reference", *paths, "--out", str(tmp_path / "out"), "--format", "md"]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "CD-10 (ann)" in text
-    assert "CD-10 (bob)" in text
+    assert "CD-10 (ann:1)" in text
+    assert "CD-10 (a$x_{$b)" in text
+    assert set(pd.read_csv(tmp_path / "out" / "data" / "grbm-paper-figure3-board.csv")["variant"]) == {
+        f"{variant} ({whose})" for variant in BOTH for whose in ("ann:1", "a$x_{$b")
+    }  # of all there are curves
 
 
 def test_files_that_cannot_be_are_said_before_anything_is_drawn(
@@ -53,8 +56,11 @@ def test_files_that_cannot_be_are_said_before_anything_is_drawn(
     path = exported(stored(), tmp_path)
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(path.read_bytes()[:-9])
+    unnamed, no_text = (shutil.copy(path, tmp_path / name) for name in (files.ENDING, f"\udcff{files.ENDING}"))
     for given, words in (
         ([str(cut)], "it was cut"),
+        ([str(unnamed)], "has none that can be printed: rename it"),
+        ([str(no_text)], "'\\udcff.jsonl.gz' has none that can be printed: rename it"),
         ([str(path), str(path)], "two files are called"),
         (["no"], "no such"),
     ):
@@ -175,6 +181,18 @@ def test_a_file_that_was_altered_is_said_and_not_taken_for_one_without_runs(
         assert "its content is not what was exported" in said.err
     with pytest.raises(InputError, match="not what was exported"):
         document.collect(Beside(stored(), [opened(path)]), tmp_path)
+
+
+def test_a_file_that_nothing_is_taken_from_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reports.store.Store", lambda uri: stored())  # which has no such preset
+    held, path = learning(Held(), BOTH, preset="mine"), tmp_path / "mine.jsonl.gz"  # nor has a claim
+    export.export(held, "grbm", "mine", path)  # type: ignore[arg-type]
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"seed":1', b'"seed":0', 1)))
+    for words in (["claims"], ["build", "--tracking-uri", "sqlite:///:memory:", "--out", str(tmp_path / "out")]):
+        assert main([*words, "--reference", str(path)]) == 2
+        assert "its content is not what was exported" in capsys.readouterr().err
 
 
 def test_a_plan_without_cells_leaves_those_of_others(tmp_path: Path) -> None:

@@ -83,6 +83,18 @@ def test_anomalies_stand_beside_what_is_published_of_the_same_digit(tmp_path: Pa
     assert built(latent, other, tmp_path)["anomaly"].numbers["variant"].tolist() == ["VAE"]
 
 
+@pytest.mark.parametrize("text", ["abc", "", "inf"])
+def test_what_is_no_number_of_steps_and_no_digit_is_left_out(text: str, tmp_path: Path) -> None:
+    held = Held()
+    for prior, posterior in (("5", "20"), ("20", "20"), ("60", "20"), ("60", text), (text, "20")):
+        steps = {"param.prior_steps": prior, "param.posterior_steps": posterior}
+        held.add(f"LEBM-{prior} {posterior}", "lebm", 0, **{"test/log_likelihood": 1.0}, **steps, **TIME)  # type: ignore[arg-type]
+    held.add("VAE", "vae", 0, **{"anomaly/auprc": 0.5, "param.data": "mnist", "param.data_held_out": text})  # type: ignore[arg-type]
+    found = built(latent, held, tmp_path)
+    assert found["chain-steps-lebm-board"].numbers["steps"].tolist() == [5, 20, 60]
+    assert found["anomaly"].numbers["held out"].isna().all()
+
+
 def test_what_h_holds_has_the_images_below_it(tmp_path: Path) -> None:
     held = Held()
     for seed, (kept, probe) in enumerate(((0.7, 0.9), (0.9, 0.94))):

@@ -152,6 +152,17 @@ def test_names_with_any_letters_make_no_folders(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").iterdir())) == len(found.sections[0].artefacts)
 
 
+def test_between_two_dollars_of_labels_and_names_no_formula_is_read(tmp_path: Path) -> None:
+    """Nor between those of two names, each of which has one."""
+    words = "costs $2_{ and $3"
+    labels = {"preset_label": words, "drawn_as": json.dumps({"label": words}), "symbols": json.dumps({"lr": words})}
+    held = learning(Held(), {"CD $_{1": ("cd", 0.5), "CD $_{2": ("cd", 0.4), words: ("dsm", 0.3)}, **labels)
+    figures = [one for one in report(held, tmp_path).sections[0].artefacts if one.figure is not None]
+    assert figures
+    for artefact in figures:
+        document.render(artefact, "svg")
+
+
 @pytest.mark.long
 def test_every_form_takes_any_names(tmp_path: Path) -> None:
     found = report(odd(ODD), tmp_path / "fetched")

@@ -364,6 +364,25 @@ def test_the_numbers_of_a_logarithmic_axis_do_not_lie_over_each_other(end: float
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
+def test_words_are_drawn_as_they_are_and_powers_as_powers() -> None:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.loglog([1e-3, 1e4], [1, 1e8], label="costs $2_{ and $3")
+    axes.set_title("$x$")
+    axes.legend()
+    names = figure.add_axes((0.8, 0.8, 0.1, 0.1))
+    names.set_yticks([0, 1], ["a $_{ b $", "10$^{2}$"])
+    names.set_xscale("symlog", linthresh=1)
+    names.set_xlim(-100, 100)
+    style.as_written(figure)
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if "$" in text.get_text()]  # type: ignore[attr-defined]
+    read = {text.get_text(): text.get_parse_math() for text in texts}  # type: ignore[attr-defined]
+    literal = {"costs $2_{ and $3", "$x$", "a $_{ b $", "10$^{2}$"}
+    assert {text for text, formula in read.items() if not formula} == literal
+    assert {r"$\mathdefault{10^{-3}}$", r"$\mathdefault{-10^{2}}$", r"$\mathdefault{0}$"} <= set(read)
+
+
 @pytest.mark.parametrize("module", [figure1, figure3, figure5, cost, ranking, ablations])
 def test_everything_that_is_drawn_is_seen_on_both_pages(module: Any) -> None:
     held = learning(biased(), {"CD-1": ("cd", 0.5), "Mine": ("mine", 0.2)})
