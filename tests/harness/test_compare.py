@@ -406,7 +406,8 @@ def test_times_of_one_kind_of_processor_are_no_more_comparable(folder: Path) -> 
     machine = cell(folder, "Mine", 0).config["provenance"]["machine"]
     of = variant("CD-1", own(folder), data_hash=_hash(folder), select="last_tenth val/log_likelihood", param=PARAM,
                  machine=machine, compiled="true")  # fmt: skip
-    written(folder / "theirs.jsonl.gz", of, trained=["2026-01-02", "2026-01-03"])
+    other = {**of, "variant": "BiDSM-5", "method": "bidsm"}  # of no method that Mine is derived from
+    written(folder / "theirs.jsonl.gz", other, of, trained=["2026-01-02", "2026-01-03"])
     said = command(folder, *COMPARE, "--no-train")
     text = re.sub(r"\s+", " ", said.out)
     assert (
