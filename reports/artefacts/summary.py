@@ -56,20 +56,13 @@ def _seeds(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[Figure, int, bool]:
-    """A row for each variant; what is far from the best is a hollow triangle at the edge. Intervals take at most the
-    room that all means take: those that are wider go on beyond it.
+    """A row for each variant; what is far from the best is a hollow triangle at the edge.
 
     Returns:
         The figure, how many triangles it has, and whether an interval goes on beyond the edge.
     """
     high = better_is_high(metric)
-    of_means = off_scale.axis(frame["mean"], frame["mean"], high)
-    assert of_means is not None
-    half, room = frame["± 95%"].fillna(0.0), (of_means.high - of_means.low) / 2
-    both = pd.concat([frame["mean"] - half, frame["mean"] + half])[~np.tile(of_means.beyond(frame["mean"]), 2)]
-    reach = both.clip(of_means.low - room, of_means.high + room)
-    axis = off_scale.axis(frame["mean"], reach, high)
-    assert axis is not None
+    half, axis = frame["± 95%"].fillna(0.0), _axis(frame, high)
     far = axis.beyond(frame["mean"])
     with style.look():
         figure, looks = Figure(layout="constrained"), style.looks(method)
@@ -93,3 +86,22 @@ def draw(frame: pd.DataFrame, method: dict[str, Method], metric: str) -> tuple[F
         style.below_power(axes)
     outside = (frame["mean"] - half < axis.low) | (frame["mean"] + half > axis.high)
     return figure, int(far.sum()), bool((outside & ~far).any())
+
+
+def _axis(frame: pd.DataFrame, high: bool) -> off_scale.Axis:
+    """Intervals take at most the room that all means take, or twice that of the median interval, as what differs by
+    less is no difference: those that are wider go on beyond the edge."""
+    means, half = frame["mean"], frame["± 95%"].replace(math.inf, math.nan)
+    axis = off_scale.axis(means, means, high)
+    assert axis is not None
+    span, near = (axis.high - axis.low) / 2, ~axis.beyond(means)
+    while True:
+        room = np.nanmax([span, 2 * half[near].median()])
+        kept, width = means[near], frame["± 95%"][near].fillna(0.0)
+        ends = pd.concat([kept - width, kept + width]).clip(kept.min() - room, kept.max() + room)
+        axis = off_scale.axis(means, ends, high)
+        assert axis is not None
+        more = ~axis.beyond(means) & ~near  # beside intervals so wide these are not far off
+        if not more.any():
+            return axis
+        near |= more

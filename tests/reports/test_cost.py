@@ -72,6 +72,18 @@ def test_a_wide_interval_leaves_the_others_room_in_the_summary() -> None:
     assert summary.draw(frame, methods, LL)[1:] == (0, False)
 
 
+def test_intervals_wider_than_the_differences_are_shown_whole_in_the_summary() -> None:
+    """Two of four variants differ by 0.05 and have intervals of ± 0.7: the axis was from 3.47 to 3.75."""
+    frame = pd.DataFrame({"variant": ["A", "B", "C", "D"], "mean": [3.67, 3.62, 1.31, 1.31],
+                          "± 95%": [0.35, 0.7, 0.97, 0.97]})  # fmt: skip
+    figure, off, cut = summary.draw(frame, dict.fromkeys(frame["variant"], BEFORE["bidsm"]), LL)
+    low, high = figure.axes[0].get_xlim()
+    assert (off, cut) == (0, False)
+    assert -0.5 < low < 0.34 < 4.32 < high < 5.0
+    frame["mean"] = [3.67, 3.62, 1.31, -900.0]
+    assert summary.draw(frame, dict.fromkeys(frame["variant"], BEFORE["bidsm"]), LL)[1:] == (1, False)
+
+
 def quality() -> pd.DataFrame:
     rows = {"CD-1": (1.0, 0.5), "CD-5": (0.9, 0.0), "CD-10": (0.8, math.nan), "SM": (0.85, 0.0), "DSM": (-9.0, 1.0),
             "SSM": (-8.0, 1.0)}  # fmt: skip
