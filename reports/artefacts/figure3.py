@@ -184,7 +184,8 @@ def _limits(curves: pd.DataFrame, high: bool) -> tuple[float, float]:
     best, middle = (ends.max(), ends.median()) if high else (ends.min(), ends.median())
     start = curves.sort_values("step").groupby(["variant", "seed"])["value"].first().median()
     spread = max(abs(best - middle) * 3, abs(best - start) * 0.6, 1e-9 + abs(best) * 0.05)
-    return (best - spread, best + 0.06 * spread) if high else (best - 0.06 * spread, best + spread)
+    top = max(best, start) if high else min(best, start)  # all may end worse than they began
+    return (best - spread, top + 0.06 * spread) if high else (top - 0.06 * spread, best + spread)
 
 
 def _labels(curves: pd.DataFrame, low: float, high: float) -> dict[str, str]:
