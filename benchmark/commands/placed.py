@@ -47,7 +47,8 @@ class Placing:
                 continue
             theirs = placing.rows(variants)
             names = theirs["variant"]
-            theirs["variant"] = names.mask(names.isin(own["variant"]), names + THEIRS)
+            alike = names.isin(own["variant"]) | names.str.endswith((YOURS, THEIRS))  # some have these words of theirs
+            theirs["variant"] = names.mask(alike, names + THEIRS)
             own = own.assign(variant=own["variant"] + YOURS)
             verdicts += [f"{task}: {said}" for said in self._task(task, own, theirs, variants)]
             configs = [runs.folder(record.id).config for record in known.records

@@ -15,6 +15,7 @@ from benchmark.records.results import ENDED, Seed, Variant
 from benchmark.system.tables import ranges
 
 BETTER, WORSE, OPEN, APART = "better", "worse", "not told apart", "no two seeds in common"
+NOT_FINITE = "no two seeds with finite values"
 _NAMED = 3  # variants that a verdict names; of more it names the closest
 _SELECTED = "selected/"
 
@@ -81,9 +82,10 @@ def against(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.DataFra
         ours, variant, seeds, difference, low, high, p, conclusion; best of theirs first. ``attrs["family"]``.
     """
     higher = metric_of(metric).higher
-    table = [of.pivot_table(index="seed", columns="variant", values=metric) for of in (ours, theirs)]
+    table = [of.pivot_table(index="seed", columns="variant", values=metric, dropna=False) for of in (ours, theirs)]
     seeds = sorted({*table[0].index, *table[1].index})
     mine, other = (part.reindex(seeds).replace([math.inf, -math.inf], math.nan) for part in table)
+    have, they = (pd.crosstab(of["seed"], of["variant"]).reindex(seeds, fill_value=0) > 0 for of in (ours, theirs))
     order = other.mean().sort_values(ascending=not higher, na_position="last").index
     pairs = [(own, name) for own in mine for name in order]
     differences = np.array([mine[own].to_numpy() - other[name].to_numpy() for own, name in pairs])
@@ -101,9 +103,10 @@ def against(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.DataFra
             "low": mean - half,
             "high": mean + half,
             "p": p,
-            "conclusion": [_conclusion(sign * d, of) for d, of in zip(mean, p, strict=True)],
+            "conclusion": [_conclusion(sign * d, of, int((have[own] & they[name]).sum()))
+                           for d, of, (own, name) in zip(mean, p, pairs, strict=True)],
         }
-    )
+    )  # fmt: skip
     frame.attrs |= {"family": family, "common": sorted(set(mine.index[mine.notna().any(axis=1)]) & set(
         other.index[other.notna().any(axis=1)]))}  # fmt: skip
     return frame
@@ -114,9 +117,10 @@ def detectable(seeds: int, family: int) -> float:
     return -float(special.stdtrit(seeds - 1, (1 - LEVEL) / (2 * family))) / math.sqrt(seeds)
 
 
-def _conclusion(difference: float, p: float) -> str:
+def _conclusion(difference: float, p: float, common: int) -> str:
+    """common: how many seeds both have, whatever their values."""
     if math.isnan(p):
-        return APART
+        return APART if common < 2 else NOT_FINITE
     if p > 1 - LEVEL:
         return OPEN
     return BETTER if difference > 0 else WORSE
@@ -133,9 +137,18 @@ def verdict(name: str, compared: pd.DataFrame, metric: str) -> str:
         part = compared[compared["conclusion"] == conclusion]
         if len(part):
             parts.append(f"{said} {_which(part, len(compared), unit)}")
-    without = int((compared["conclusion"] == APART).sum())
+    apart, unknown = (int((compared["conclusion"] == why).sum()) for why in (APART, NOT_FINITE))
+    without = apart + unknown
     if not parts:
-        return f"{name} cannot be compared: it has no two seeds in common with any of {len(compared)} variants."
+        reasons = [
+            f"{said} {'any' if count == len(compared) else count} of {len(compared)} variants"
+            for count, said in (
+                (apart, "it has no two seeds in common with"),
+                (unknown, "no two seeds have finite values in both it and"),
+            )
+            if count
+        ]
+        return f"{name} cannot be compared: {', and '.join(reasons)}."
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     family, seeds = compared.attrs["family"], ranges(compared.attrs["common"])
     return (

@@ -244,6 +244,15 @@ def test_of_many_the_verdict_names_the_closest(folder: Path) -> None:
     assert " and worse than Top (-1.00" in said
 
 
+def test_a_variant_of_theirs_that_is_called_as_yours_are_told_apart_is_not_merged(folder: Path) -> None:
+    values = np.array(own(folder))
+    names = ("Mine", "Mine (reference)", "Mine (yours)")
+    theirs(folder, {name: list(values - 0.1 * (1 + i) + SPREAD) for i, name in enumerate(names)})
+    said = command(folder, *COMPARE)
+    for name in names:
+        assert f"{name} (reference) (+0." in verdict(said)
+
+
 def test_seeds_that_only_one_has_are_in_no_pair(folder: Path) -> None:
     values = own(folder)
     theirs(folder, {"Some": {0: values[0], 1: values[1] - 1e-3, 7: 99.0}, "One": {0: 0.0}})  # type: ignore[dict-item]

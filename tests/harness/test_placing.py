@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy import stats
 
 from benchmark.commands.placed import YOURS, _verdict
@@ -38,6 +39,26 @@ def test_seeds_without_a_finite_value_are_counted_and_not_compared() -> None:
     said = _verdict(f"Mine{YOURS}", placing.against(mine, others, LL), LL, mine)
     assert "over the seeds 0-2 that both have" in said
     assert said.endswith(" 2 of its 5 seeds gave no finite value and are compared with none.")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_seeds_in_common_without_finite_values_are_not_said_to_be_others(value: float) -> None:
+    mine = pd.DataFrame({"variant": f"Mine{YOURS}", "seed": range(3), "state": "done", LL: [0.5, 0.4, 0.6]})
+    others = pd.DataFrame({"variant": "Other", "seed": range(3), LL: value})
+    away = pd.DataFrame({"variant": "Away", "seed": range(7, 9), LL: 0.1})
+    compared = placing.against(mine, pd.concat([others, away]), LL)
+    assert dict(zip(compared["variant"], compared["conclusion"], strict=True)) == {
+        "Other": "no two seeds with finite values",
+        "Away": "no two seeds in common",
+    }
+    assert placing.verdict("Mine", compared, LL) == (
+        "Mine cannot be compared: it has no two seeds in common with 1 of 2 variants, and no two seeds have finite "
+        "values in both it and 1 of 2 variants."
+    )
+    said = placing.verdict("Mine", placing.against(mine, others, LL), LL)
+    assert said == "Mine cannot be compared: no two seeds have finite values in both it and any of 1 variants."
+    swapped = placing.against(others.assign(variant=f"Mine{YOURS}", state="done"), mine.assign(variant="Other"), LL)
+    assert list(swapped["conclusion"]) == ["no two seeds with finite values"]  # and yours did not diverge
 
 
 def test_an_end_that_is_not_0_is_not_written_so() -> None:
