@@ -14,6 +14,7 @@ _MARKER = 4  # points around a marker's middle that belong to it
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _DISTANCES = (5, 9, 14, 20, 27, 35, 44, 54)  # points
 _AWAY = 10  # points above or below its marker, from which on a name has a line to it
+_CLEAR = 2.0  # times as far as its own marker must another be from a name without a line
 _SIZE, _LINE = 6.5, 9.0  # points
 
 
@@ -30,11 +31,12 @@ class Point:
 
 def label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """Names every point, in the first free place around it; where none is free, in the one that covers least. A name
-    that is some way off has a line to its point."""
+    that is some way off, or about as near to another point, has a line to its own."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
     unit = figure.dpi / 72  # pixels per point
     taken = list(itertools.chain.from_iterable(_boxes(axes, point, unit) for point in points))
+    markers = axes.transData.transform([(point.x, point.y) for point in points])
     for point in sorted(points, key=lambda point: (point.x, point.y)):
         text = axes.annotate(point.name, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=_SIZE,
                              color=point.colour, ha="center", va="center")  # fmt: skip
@@ -42,14 +44,17 @@ def label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         middle = axes.transData.transform((point.x, point.y))
         best = min(_places(size, unit), key=lambda place: _covered(_box(middle, place, size, unit), taken, axes.bbox))
         text.set_position(best)
-        if abs(best[1]) > _AWAY:
+        box = _box(middle, best, size, unit)
+        others = markers[(markers != middle).any(axis=1)]
+        unclear = best[1] and (_distances(box, others) < _CLEAR * _distances(box, middle[None])).any()
+        if abs(best[1]) > _AWAY or unclear:
             side, below = np.sign(best)
             across, down = (size.width * side, 0) if side else (0, size.height * below)
             start = best[0] - across / unit / 2, best[1] - down / unit / 2  # the name's edge, towards the point
             axes.annotate("", (point.x, point.y), start, textcoords="offset points",
                           arrowprops={"arrowstyle": "-", "color": point.colour, "linewidth": 0.4, "shrinkA": 0,
                                       "shrinkB": _MARKER / 2})  # fmt: skip
-        taken.append(_box(middle, best, size, unit))
+        taken.append(box)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
@@ -90,6 +95,11 @@ def _places(size: Bbox, unit: float) -> Iterator[tuple[float, float]]:
 def _box(middle: np.ndarray, place: tuple[float, float], size: Bbox, unit: float) -> Bbox:
     x, y = middle[0] + place[0] * unit, middle[1] + place[1] * unit
     return Bbox.from_bounds(x - size.width / 2, y - size.height / 2, size.width, size.height)
+
+
+def _distances(box: Bbox, places: np.ndarray) -> np.ndarray:
+    """How far places are from a box, in pixels."""
+    return np.hypot(*(places - np.clip(places, box.min, box.max)).T)
 
 
 def _covered(box: Bbox, taken: Sequence[Bbox], page: Bbox) -> float:
