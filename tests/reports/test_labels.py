@@ -58,4 +58,22 @@ def test_a_name_that_is_some_way_off_has_a_line_to_its_point() -> None:
     away = {text.get_text() for text in names if abs(text.xyann[1]) > 10}  # type: ignore[attr-defined]
     lines = [text for text in axes.texts if not text.get_text()]
     assert 0 < len(away) < len(points)
-    assert {line.xy for line in lines} == {(one.x, one.y) for one in points if one.name in away}  # type: ignore[attr-defined]
+    assert {line.xy for line in lines} >= {(one.x, one.y) for one in points if one.name in away}  # type: ignore[attr-defined]
+
+
+def test_a_name_about_as_near_to_another_point_has_a_line_to_its_own() -> None:
+    """A name above a marker that is not its own was taken for that one's."""
+    figure, axes = drawn()
+    names = ["BiDSM-1 [K=1]", "BiDSM-0 [K=2]", "BiDSM-1 [K=2]", "BiDSM-0 [K=1]"]
+    points = [Point(name, x, 5, 0.0, "#000000") for name, x in zip(names, (4.0, 4.3, 5.3, 3.0), strict=True)]
+    label(figure, axes, points)
+    markers = {point.name: axes.transData.transform((point.x, point.y)) for point in points}
+    led = {line.xy for line in axes.texts if not line.get_text()}  # type: ignore[attr-defined]
+    unclear = 0
+    for text, box in zip([text for text in axes.texts if text.get_text()], boxes(figure, axes), strict=True):
+        away = {name: float(np.hypot(*(at - np.clip(at, box.min, box.max)))) for name, at in markers.items()}
+        own = away.pop(text.get_text())
+        if min(away.values()) < 1.8 * own and text.xyann[1]:  # type: ignore[attr-defined]
+            unclear += 1
+            assert text.xy in led  # type: ignore[attr-defined]
+    assert unclear
