@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from benchmark.records import reference
@@ -43,7 +44,8 @@ def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: st
     processor of this kind the numbers are the same. The name of a processor does not tell its vector units, so that
     sums may be rounded otherwise: a tenth of the standard deviation over seeds, or 1e-4 of the value, is much more than
     a short training makes of that, and decides nothing. Elsewhere rounding may grow to what noise makes of it: four
-    standard deviations."""
+    standard deviations. So it may in chains of binary units, where one that is rounded otherwise makes another chain:
+    on an AMD EPYC without AVX-512 CD-1 gives -12.495 where -14.282 ships, at this commit and at older ones."""
     from importlib.metadata import version
 
     from benchmark.records.provenance import hardware
@@ -66,6 +68,7 @@ def test_a_sample_of_what_ships_is_what_training_gives(tmp_path: Path, suite: st
     for shipped in variants:  # a line for each commit
         alike = (shipped.torch_version, shipped.machine.rpartition(",")[0]) == (
             version("torch"), hardware("cpu").rpartition(",")[0])  # fmt: skip
+        alike &= suite != "rbm" or torch.backends.cpu.get_cpu_capability() == "AVX512"
         ours = {seed: _last(tmp_path, shipped.variant, seed) for seed in seeds}
         by_split = ({name for name in ours[seeds[0]] if name.startswith(split)} for split in ("test/", "val/"))
         of_models = next(filter(None, by_split))  # of latent models probes alone measure test data
