@@ -144,8 +144,8 @@ def selected(cells: pd.DataFrame, metric: str) -> pd.Series:
     last = cells[metric] if metric in cells else pd.Series(float("nan"), cells.index)
     if _SELECTED + metric not in cells:
         return last
-    by_last = cells[f"{_SELECTED}step"].isna() if f"{_SELECTED}step" in cells else True
-    return cells[_SELECTED + metric].where(lambda found: found.notna() | ~pd.Series(by_last, cells.index), last)
+    picked = cells.get(f"{_SELECTED}step")
+    return cells[_SELECTED + metric].fillna(last if picked is None else last.where(picked.isna()))
 
 
 def below_start(sweep: Sweep, task: str) -> set[str]:
