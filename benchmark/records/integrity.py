@@ -49,9 +49,7 @@ def seal(folder: CellFolder, record: Record) -> None:
     """Writes the proof of a cell that has finished, by which it is known from then on."""
     ended = dataclasses.replace(record, owner=None, progress=0)
     files = {str(path.relative_to(folder.path)): _facts(path) for path in _files(folder)}
-    content = {"record": dataclasses.asdict(ended), "files": files}
-    text = json.dumps({**content, "digest": _digest(content)}, indent=1, sort_keys=True)
-    write_atomically(folder.proof, text, durable=True)
+    write_atomically(folder.proof, _written({"record": dataclasses.asdict(ended), "files": files}), durable=True)
 
 
 def proven(folder: CellFolder) -> Record | None:
@@ -197,13 +195,16 @@ def _proof(folder: CellFolder) -> dict[str, Any] | None:
     except OSError:
         return None
     content = read_mapping(folder.proof)
-    if content.pop("digest", None) != _digest(content):
+    content.pop("digest", None)
+    if folder.proof.read_bytes() != _written(content).encode():
         raise DamagedFile(folder.proof, "its content is not what was written when the cell finished")
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _written(content: Mapping[str, Any]) -> str:
+    """The text of a proof, with the digest of what it says: a proof of any other bytes was altered."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "digest": digest}, indent=1, sort_keys=True)
 
 
 def _files(folder: CellFolder) -> Iterator[Path]:

@@ -388,6 +388,7 @@ FUZZ = {
 
 @given(**CHANGES)
 @example(number=0, how="flip", at=0.0, junk=b"a")
+@example(number=14, how="insert", at=0.0, junk=b"\r")
 @settings(max_examples=60, **FUZZ)
 def test_whatever_is_changed_is_named_or_made_good(
     altered: Altered, number: int, how: str, at: float, junk: bytes
