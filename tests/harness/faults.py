@@ -48,8 +48,9 @@ def free_port() -> int:
 
 
 def hears_ctrl_c() -> None:
-    """In a child: Ctrl-C has its usual effect, also where the tests run in the background of a shell."""
+    """In a child: Ctrl-C and a closed terminal have their usual effect, also where the tests run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
