@@ -145,18 +145,6 @@ def test_a_lost_node_costs_what_came_after_the_last_checkpoint(cluster: Cluster,
 
 
 @pytest.mark.long
-def test_nodes_work_side_by_side(cluster: Cluster, tmp_path: Path, whole: Path) -> None:
-    write(tmp_path, SUITE)
-    cluster.add()
-    with started(tmp_path, *ray(cluster)) as process:
-        said = ended(process)
-    cluster.lose()
-    assert (said.code, said.err) == (0, "")
-    assert "4 to train in 2 jobs, 2 at once" in said.out
-    same_end(tmp_path, whole)
-
-
-@pytest.mark.long
 def test_what_is_stopped_in_a_cluster_goes_on_anywhere(cluster: Cluster, tmp_path: Path, whole: Path) -> None:
     """One job runs, the other waits for room, here or in the cluster; both are to be ended."""
     write(tmp_path, SUITE)
@@ -184,13 +172,16 @@ def test_a_gpu_is_shared_by_as_many_jobs_as_are_asked_for(cluster: Cluster, tmp_
 
 @pytest.mark.long
 def test_a_method_of_the_users_own_fails_there_as_here(cluster: Cluster, tmp_path: Path) -> None:
-    """Its file is sent to the node; its traceback comes back."""
+    """Its file is sent to the nodes, which work side by side; its traceback comes back."""
     methods = "          - {method: raises}\n          - {method: killed}\n          - {method: cd}\n"
     write(tmp_path, replaced(("          - {method: cd}\n          - {method: bidsm}\n", methods)))
     write(tmp_path, PLUGIN, "mine.py")
+    cluster.add()
     with started(tmp_path, "--plugin", "mine.py", "--seeds", "0", *ray(cluster)) as process:
         said = ended(process)
+    cluster.lose()
     assert (said.code, said.err) == (1, "")
+    assert "3 to train in 3 jobs, 2 at once" in said.out
     assert states(tmp_path) == {("Raises", 0): "failed", ("Killed", 0): "failed", ("CD-1", 0): "done"}
     assert said.out.count("the process ended with signal SIGKILL; it goes on from its last checkpoint") == 2
     assert "failed: board Killed seed 0: the process ended with signal SIGKILL" in said.out
