@@ -50,9 +50,9 @@ presets:
 """
 TUNE = ("tune", "--suite", "hill.yaml", "--plugin", str(PEAK))
 STUDY = "hill.board.bidsm"
-TRIALS = 16
+TRIALS = 8
 # Long enough to be disturbed, and nothing is pruned.
-LONG = ("--methods", "bidsm", "--trials", str(TRIALS), "--steps", "180", "--pruner", "none", "--lease", "5")
+LONG = ("--methods", "bidsm", "--trials", str(TRIALS), "--steps", "120", "--pruner", "none", "--lease", "5")
 ARGUMENTS = (*TUNE, *LONG, "--space", "bidsm.K=0..2")
 
 

@@ -143,12 +143,12 @@ def test_a_writer_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)  # ten starts
+@pytest.mark.timeout(900)  # six starts
 @pytest.mark.parametrize("whom", ["worker", "main"])
 def test_killed_again_and_again(tmp_path: Path, whole: Path, whom: str) -> None:
     write(tmp_path, SUITE)
     chance = random.Random(whom)
-    for _ in range(10):
+    for _ in range(5):
         with started(tmp_path) as process:
             before = progress(tmp_path)
             with contextlib.suppress(AssertionError):  # it may end before
@@ -165,26 +165,32 @@ def test_killed_again_and_again(tmp_path: Path, whole: Path, whom: str) -> None:
     same_end(tmp_path, whole)
 
 
+SLOW = SUITE.replace("chains: 5, steps: [3]", "chains: 50, steps: [2000]")  # to measure
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    write(folder, SLOW)
+    finish(folder)
+    return folder
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("whom", ["worker", "main"])
-def test_killed_during_a_probe(tmp_path: Path, whom: str) -> None:
+def test_killed_during_a_probe(tmp_path: Path, measured: Path, whom: str) -> None:
     """What an expensive measurement was at is measured once, and the end is the same."""
-    slow = SUITE.replace("chains: 5, steps: [3]", "chains: 50, steps: [2000]")
-    undisturbed, disturbed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (undisturbed, disturbed):
-        folder.mkdir()
-        write(folder, slow)
-    finish(undisturbed)
-    with started(disturbed) as process:
-        until(process, lambda: any(record.progress == 400 for record in records(disturbed)))  # saved before the probe
+    write(tmp_path, SLOW)
+    with started(tmp_path) as process:
+        until(process, lambda: any(record.progress == 400 for record in records(tmp_path)))  # saved before the probe
         (process if whom == "main" else workers(process)[0]).kill()
         if whom == "main":
-            left_alone(disturbed)
+            left_alone(tmp_path)
         else:
             assert ended(process).code == 0
-    assert "damaged" not in command(disturbed, "status").out
-    finish(disturbed)
-    same_end(disturbed, undisturbed)
+    assert "damaged" not in command(tmp_path, "status").out
+    finish(tmp_path)
+    same_end(tmp_path, measured)
 
 
 # --- tracking ---------------------------------------------------------------------------------------------------------

@@ -67,17 +67,24 @@ def test_runs_studies_and_reports_on_a_database_with_a_password(tmp_path: Path, 
     assert not found(database.dump())
 
 
+FORMS = (
+    "postgresql://127.0.0.1:#/db?user=alice&password=%",
+    "postgresql://alice:%@127.0.0.1:#/db",
+    "http://alice:%@127.0.0.1:#",
+    "http://127.0.0.1:#/prefix?token=%",
+)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["http://alice:%@127.0.0.1:#", "postgresql://alice:%@127.0.0.1:#/db",
-                                  "postgresql://127.0.0.1:#/db?user=alice&password=%",
-                                  "http://127.0.0.1:#/prefix?token=%"])  # fmt: skip
+@pytest.mark.parametrize("form", FORMS)
 def test_a_store_that_is_away(tmp_path: Path, form: str) -> None:
     write(tmp_path)
     store = form.replace("%", WRITTEN).replace("#", str(free_port()))
     said = call(tmp_path, "benchmark", "run", "--suite", "tiny.yaml", "--methods", "cd", "--tracking-uri", store)
     assert said.returncode == 0
     assert "sync --tracking-uri" in said.stdout
-    for package, *arguments in (("benchmark", "sync"), ("reports", "build"), ("benchmark", "delete", "--all", "--yes")):
+    others = [("reports", "build"), ("benchmark", "delete", "--all", "--yes")] if form == FORMS[0] else []
+    for package, *arguments in (("benchmark", "sync"), *others):
         said = call(tmp_path, package, *arguments, MLFLOW_TRACKING_URI=store)
         assert said.returncode == 2
         assert said.stderr.count("\n") == 1
