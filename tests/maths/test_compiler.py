@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._inductor.exc import InductorError
+from torch._inductor.utils import fresh_cache
 from torch.func import grad, vmap
 
 from bism import GRBM, BiDSM
@@ -119,6 +120,36 @@ def test_a_compiled_program_is_the_function() -> None:
             torch.testing.assert_close(mine, wanted, atol=1e-12, rtol=1e-12)
     with pytest.raises(Exception, match=r"item|data-dependent"):
         compile_program(lambda x: [x if float(x.sum()) > 0 else -x], [X])
+
+
+@pytest.mark.long
+def test_a_compiled_program_is_kept_and_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next process does without the seconds that lowering it takes; one that differs by a number is another."""
+
+    def scaled(by: list[float], power: float) -> list[Tensor]:
+        constant = torch.tensor(by, dtype=torch.float64)
+        torch._dynamo.utils.counters.clear()
+        (answer,) = compile_program(lambda a, x: [constant * (a @ x).abs() ** power], [A, X])(A, X)
+        torch.testing.assert_close(answer, constant * (A @ X).abs() ** power, atol=1e-12, rtol=1e-12)
+        return [answer]
+
+    def found() -> tuple[int, int]:
+        counted = torch._dynamo.utils.counters["inductor"]
+        assert counted["fxgraph_cache_bypass"] == 0
+        return counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]
+
+    with fresh_cache():
+        (first,) = scaled([2.0, 3.0, 5.0], 1.5)
+        assert found() == (0, 1)
+        (again,) = scaled([2.0, 3.0, 5.0], 1.5)
+        assert found() == (1, 0)
+        assert torch.equal(first, again)
+        scaled([2.0, 3.0, 7.0], 1.5)
+        scaled([2.0, 3.0, 5.0], 2.5)
+        assert found() == (0, 1)
+        monkeypatch.setattr("bism.compiler._SMALL_PRODUCT", 1)
+        scaled([2.0, 3.0, 5.0], 1.5)
+        assert found() == (0, 1)
 
 
 def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
