@@ -33,6 +33,7 @@ Program = Callable[..., Sequence[Tensor]]  # a flat list of tensors to a flat li
 
 _SMALL_PRODUCT = 1 << 14  # multiplications per matrix product, up to which a fused loop is at least as fast as a call
 _LARGE_KERNEL = 4  # pixels of a kernel per pixel that comes out, from which it is taken for a weight gradient
+_VECTOR_BITS = {"AVX512": 512, "AVX2": 256}
 _aten = torch.ops.aten
 _COPIES = {_aten.detach.default, _aten.alias.default}  # mean something to autograd only, and the graph is past it
 _RESHAPES = {
@@ -89,6 +90,9 @@ def compile_program(function: Program, example: Sequence[Tensor]) -> Program:
         options["unroll_reductions_threshold"] = 1  # an unrolled sum would forget how its terms lie in memory
         options["max_fusion_size"] = 16  # larger ones take longer to compile and run no faster
         options["aot_inductor.enable_line_tables"] = False  # nobody debugs these sources
+        # What is kept of a program does not say for what vectors its loops were made, but for this: computers that
+        # share a home would take each other's, and compute something else.
+        options["cpp.simdlen"] = _VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the compiler's own code
         program: Program = with_known_instructions(lambda known: _compiled(function, example, {**options, **known}))
