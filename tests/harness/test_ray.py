@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "30000",  # a killed one refuses at once; a living one may stall where tests compile
     "RAY_health_check_failure_threshold": "3",
+    "RAY_worker_niceness": "0",  # by 15, as is usual there, jobs starve for minutes beside other tests
 }
 PLUGIN = """\
 import dataclasses
