@@ -68,11 +68,11 @@ def with_known_instructions(compiled: Callable[[dict[str, Any]], Any]) -> Any:
     """What ``compiled`` makes with the processor's instructions untried: to try them all takes longer than to compile a
     small program. With those that were tried where that fails."""
     from torch._inductor.cpu_vec_isa import valid_vec_isa_list
-    from torch._inductor.exc import InductorError
+    from torch._inductor.exc import CppCompileError, InductorError
 
     try:
         return compiled({"cpp.vec_isa_ok": True})
-    except InductorError:
+    except (InductorError, CppCompileError):  # the other where what was lowered has been kept, of another compiler
         valid_vec_isa_list.cache_clear()
         return compiled({})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._inductor.exc import InductorError
+from torch._inductor.exc import CppCompileError, InductorError
 from torch._inductor.utils import fresh_cache
 from torch.func import grad, vmap
 
@@ -158,13 +158,14 @@ def test_a_compiled_program_is_kept_and_not_taken_for_another(monkeypatch: pytes
             assert found() == (0, 1)
 
 
-def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_instructions_that_do_not_compile_untried_are_tried(monkeypatch: pytest.MonkeyPatch, wrapped: bool) -> None:
+    asked, error = [], CppCompileError(["g++"], "unrecognized command-line option -mavx512bf16")
 
     def compiled(function: Program, example: list[Tensor], options: dict[str, object]) -> Program:
         asked.append(options.get("cpp.vec_isa_ok"))
         if options.get("cpp.vec_isa_ok"):
-            raise InductorError(RuntimeError("unrecognized command-line option -mavx512bf16"), None)
+            raise InductorError(error, None) if wrapped else error
         return function
 
     monkeypatch.setattr("bism.compiler._compiled", compiled)
