@@ -210,6 +210,11 @@ def read_mapping(file: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: it is not there, or something else.
     """
+    return read_mapping_and_text(file)[0]
+
+
+def read_mapping_and_text(file: Path) -> tuple[dict[str, Any], bytes]:
+    """The same, and the file's bytes, read once: what is in its place a moment later may be another's."""
     try:
         text = _content(file)
     except FileNotFoundError:
@@ -222,7 +227,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         raise DamagedFile(file, "is no JSON; it was cut or altered") from error
     if not isinstance(content, dict):
         raise DamagedFile(file, "holds no mapping; it was altered")
-    return content
+    return content, text
 
 
 @contextlib.contextmanager
