@@ -115,7 +115,7 @@ def _compiled(function: Program, example: Sequence[Tensor], options: dict[str, A
 
         return {**table, _aten.bmm.default: product}
 
-    return cast(Program, compile_graph(graph, example, options, decompose, f"small products: {_SMALL_PRODUCT}"))
+    return cast(Program, compile_graph(graph, example, options, decompose))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,35 +33,29 @@ def compile_graph(
     example: Sequence[Tensor],
     options: dict[str, Any],
     decompose: Callable[[Decompositions], Decompositions],
-    name: str,
 ) -> Any:
     """A graph as machine code, by Inductor, which keeps it: a process that asks for the same has it sooner.
 
     Args:
         options: of ``torch._inductor.config``; those that this version lacks are left out.
         decompose: changes Inductor's table of decompositions.
-        name: of that change; another change has another, or it were given what was kept of this one.
     """
     from torch._inductor.compile_fx import compile_fx  # initialises CUDA where there is a GPU
     from torch._inductor.decomposition import select_decomp_table
 
     known = torch._inductor.list_options()  # they differ between versions
-    taken = {name: value for name, value in options.items() if name in known}
-    decompositions = _Decompositions(name, decompose(dict(select_decomp_table())))
-    with torch._functorch.config.patch(enable_autograd_cache=False):  # which does not ask what is decomposed, and how
+    taken = {option: value for option, value in options.items() if option in known}
+    decompositions = _Decompositions(decompose(dict(select_decomp_table())))
+    with torch._functorch.config.patch(enable_autograd_cache=False):  # which knows it by the graph before that
         return compile_fx(graph, list(example), config_patches=taken, decompositions=decompositions)
 
 
 class _Decompositions(dict[Any, Callable[..., Any]]):
-    """A table that is known by its name. Inductor knows what it has kept by all that a program follows from, and not
-    all of its own table can be pickled for that; what torch it is of, it knows besides."""
-
-    def __init__(self, name: str, table: Decompositions) -> None:
-        super().__init__(table)
-        self.name = name
+    """A table that says nothing of what it holds. Inductor knows what it has kept by all that it is given, and not all
+    of its own table can be pickled for that; the graph that it knows it by is what the table has made already."""
 
     def __reduce_ex__(self, protocol: object) -> tuple[type[str], tuple[str]]:
-        return str, (self.name,)
+        return str, (type(self).__name__,)
 
 
 def with_known_instructions(compiled: Callable[[dict[str, Any]], Any]) -> Any:

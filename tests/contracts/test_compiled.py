@@ -6,7 +6,7 @@ from torch.utils._pytree import tree_map
 
 from tests.contracts.cases import Case, distance, kinds, one_seed, same, small, trainer
 
-# Of steps of a kind one: all are compiled in test_capture, with kernels that are the same and called one by one.
+# Of steps of a kind one: test_capture compiles the rest, too, into the same kernels, called one by one.
 CHOSEN = {"bidsm", "cd", "nce", "vages_dsm", "persistent_vi", "nvil", "lebm", "phased", "staged"}
 ALONE = {"bidsm", "lebm", "staged"}  # a seed alone is a program of its own, and compiling it takes as long again
 
